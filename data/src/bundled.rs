@@ -1,0 +1,103 @@
+//! The data sets inside the program, so that everything runs with nothing to download.
+//! `assets/data/` holds the files, their licences and the script that rebuilds them.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use flate2::read::MultiGzDecoder;
+
+use crate::text::{Format, Parser};
+use crate::{ImageSet, TextColumns, TextSet, idx};
+
+const DEFINITIONS: &[u8] = include_bytes!(concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../assets/data/wordnet/definitions.tsv.gz"
+));
+const DIGIT_IMAGES: &[u8] = include_bytes!(concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../assets/data/mnist/images-idx3-ubyte.gz"
+));
+const DIGIT_LABELS: &[u8] = include_bytes!(concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../assets/data/mnist/labels-idx1-ubyte.gz"
+));
+
+/// The 117,659 definitions of WordNet 3.0, each labelled with one of 45 semantic fields such as
+/// `noun.animal`. <https://wordnet.princeton.edu>
+pub fn wordnet() -> TextSet {
+    let mut bytes = Vec::new();
+    MultiGzDecoder::new(DEFINITIONS)
+        .read_to_end(&mut bytes)
+        .expect("the embedded definitions unpack: a test does it");
+    let path = PathBuf::from("bundled:wordnet");
+    let columns = TextColumns {
+        text: "text".into(),
+        label: Some("label".into()),
+    };
+    let parser = Parser {
+        path: &path,
+        file: 0,
+        columns: &columns,
+    };
+    let examples = parser
+        .parse(Format::Tsv, &bytes)
+        .expect("the embedded definitions are well-formed: a test reads them");
+    TextSet {
+        examples,
+        files: vec![path],
+    }
+}
+
+/// The 82,115 nouns of [`wordnet`], in 26 fields (`noun.act` to `noun.time`).
+pub fn wordnet_nouns() -> TextSet {
+    let mut set = wordnet();
+    let is_noun = |label: &String| label.starts_with("noun.");
+    set.examples
+        .retain(|e| e.label.as_ref().is_some_and(is_noun));
+    set
+}
+
+/// 10,000 handwritten digits of MNIST, 28x28 and grey, classes "0" to "9".
+/// <http://yann.lecun.com/exdb/mnist/>
+pub fn mnist() -> ImageSet {
+    let path = Path::new("bundled:mnist");
+    let images = idx::images(path, MultiGzDecoder::new(DIGIT_IMAGES))
+        .expect("the embedded images are well-formed: a test reads them");
+    let labels = idx::labels(path, MultiGzDecoder::new(DIGIT_LABELS))
+        .expect("the embedded labels are well-formed: a test reads them");
+    idx::labelled(images, labels)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    fn labels(set: &TextSet) -> BTreeSet<&str> {
+        let labels = set.examples.iter().filter_map(|e| e.label.as_deref());
+        labels.collect()
+    }
+
+    #[test]
+    fn wordnet_has_its_known_size() {
+        let set = wordnet();
+        assert_eq!((set.len(), labels(&set).len()), (117_659, 45));
+        assert_eq!(set.place(0), "bundled:wordnet:2");
+        let nouns = wordnet_nouns();
+        assert_eq!((nouns.len(), labels(&nouns).len()), (82_115, 26));
+    }
+
+    #[test]
+    fn mnist_has_its_known_size() {
+        let set = mnist();
+        assert_eq!(
+            (set.len(), set.channels, set.height, set.width),
+            (10_000, 1, 28, 28)
+        );
+        assert_eq!(set.classes.first().map(String::as_str), Some("0"));
+        assert_eq!(set.classes.len(), 10);
+        let labels = set.labels.as_ref().unwrap();
+        assert!((0..10).all(|digit| labels.contains(&digit)));
+        assert!(set.image(9_999).iter().any(|&pixel| pixel > 200));
+    }
+}

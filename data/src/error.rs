@@ -1,0 +1,209 @@
+//! Why data could not be read: one variant a cause, each with the place and the value.
+
+use std::path::PathBuf;
+
+/// A failure of any stage of the pipeline. Lines are 1-based.
+#[derive(Debug, thiserror::Error)]
+#[allow(
+    missing_docs,
+    reason = "each variant's message says what its fields are"
+)]
+pub enum DataError {
+    #[error("no data is named; give paths, or one of the bundled sets: {}", .bundled.join(", "))]
+    NoData { bundled: &'static [&'static str] },
+    #[error(
+        "\"{name}\" is a bundled set and stands alone; write ./{name} if a file of that name is meant"
+    )]
+    BundledNotAlone { name: String },
+    #[error("images are read from one path, {count} are given")]
+    ManyImagePaths { count: usize },
+
+    #[error("{path}: no such file")]
+    NotFound { path: PathBuf },
+    #[error("{path}: cannot be read")]
+    Io {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error("{path}: is empty")]
+    Empty { path: PathBuf },
+    #[error("{path}: holds no example")]
+    NoExample { path: PathBuf },
+    #[error("{path}: unknown extension; known are {known}")]
+    UnknownExtension { path: PathBuf, known: &'static str },
+    #[error("{path}: the folder holds no file with a known extension ({known})")]
+    NoKnownFile { path: PathBuf, known: &'static str },
+
+    #[error("{path}:{line}: not valid UTF-8")]
+    NotUtf8 { path: PathBuf, line: usize },
+    #[error("{path}: a text file of one example a line has no labels; use .csv, .tsv or .jsonl")]
+    NoLabelsInLines { path: PathBuf },
+    #[error("{path}:{line}: column \"{column}\" is missing; the columns are {}", quoted(.columns))]
+    ColumnMissing {
+        path: PathBuf,
+        line: usize,
+        column: String,
+        columns: Vec<String>,
+    },
+    #[error("{path}:{line}: has {found} fields, the header has {expected}")]
+    FieldCount {
+        path: PathBuf,
+        line: usize,
+        found: usize,
+        expected: usize,
+    },
+    #[error("{path}:{line}: a quote opens and never closes")]
+    OpenQuote { path: PathBuf, line: usize },
+    #[error("{path}:{line}: cannot be parsed as CSV")]
+    Csv {
+        path: PathBuf,
+        line: usize,
+        source: csv::Error,
+    },
+    #[error("{path}:{line}: not valid JSON")]
+    Json {
+        path: PathBuf,
+        line: usize,
+        source: serde_json::Error,
+    },
+    #[error("{path}:{line}: is {found}, each line must be a JSON object")]
+    NotAnObject {
+        path: PathBuf,
+        line: usize,
+        found: &'static str,
+    },
+    #[error("{path}:{line}: key \"{key}\" is missing; the keys are {}", quoted(.keys))]
+    KeyMissing {
+        path: PathBuf,
+        line: usize,
+        key: String,
+        keys: Vec<String>,
+    },
+    #[error("{path}:{line}: \"{key}\" is {found}, not a string")]
+    NotAString {
+        path: PathBuf,
+        line: usize,
+        key: String,
+        found: &'static str,
+    },
+    #[error("{path}:{line}: \"{column}\" is empty")]
+    EmptyField {
+        path: PathBuf,
+        line: usize,
+        column: String,
+    },
+
+    #[error("{place}: has no label")]
+    Unlabelled { place: String },
+    #[error("the training data has no labels: classification needs at least two")]
+    NoLabels,
+    #[error("only one class (\"{label}\") in the training data: classification needs two")]
+    OneClass { label: String },
+    #[error(
+        "{place}: label \"{label}\" is not among the {count} labels seen in training{}: {}",
+        if .nearest.len() < *.count { "; the nearest are" } else { "" },
+        .nearest.join(", ")
+    )]
+    UnseenLabel {
+        place: String,
+        label: String,
+        count: usize,
+        nearest: Vec<String>,
+    },
+
+    #[error("{path}: not an IDX image file (magic 0x{magic:08x}, expected 0x00000803)")]
+    NotIdxImages { path: PathBuf, magic: u32 },
+    #[error("{path}: not an IDX label file (magic 0x{magic:08x}, expected 0x00000801)")]
+    NotIdxLabels { path: PathBuf, magic: u32 },
+    #[error("{path}: truncated IDX: {promised} bytes of header are needed, {found} are there")]
+    IdxHeader {
+        path: PathBuf,
+        promised: usize,
+        found: usize,
+    },
+    #[error(
+        "{path}: the IDX header promises {count} images of {height}x{width}, no size to work with"
+    )]
+    IdxShape {
+        path: PathBuf,
+        count: u32,
+        height: u32,
+        width: u32,
+    },
+    #[error(
+        "{path}: truncated IDX: the header promises {promised} bytes of {what}, {found} follow"
+    )]
+    IdxTruncated {
+        path: PathBuf,
+        what: &'static str,
+        promised: u64,
+        found: u64,
+    },
+    #[error(
+        "{path}: more bytes follow than the {promised} bytes of {what} the IDX header promises"
+    )]
+    IdxTrailing {
+        path: PathBuf,
+        what: &'static str,
+        promised: u64,
+    },
+    #[error("{path}: holds {labels} labels for the {images} images of {image_path}")]
+    LabelCount {
+        path: PathBuf,
+        labels: usize,
+        images: usize,
+        image_path: PathBuf,
+    },
+    #[error("{path}: several IDX image files and none is the obvious one: {}", .names.join(", "))]
+    ManyIdx { path: PathBuf, names: Vec<String> },
+    #[error("{path}: holds no image; known extensions are {known}")]
+    NoImage { path: PathBuf, known: &'static str },
+    #[error("{path}: an image beside class folders; put it into one of them")]
+    ImageBesideClasses { path: PathBuf },
+    #[error("{path}: cannot decode the image")]
+    Decode {
+        path: PathBuf,
+        source: ::image::ImageError,
+    },
+    #[error(
+        "{path}: is {height}x{width}, the first image ({first}) is {first_height}x{first_width}"
+    )]
+    ImageSize {
+        path: PathBuf,
+        height: usize,
+        width: usize,
+        first: PathBuf,
+        first_height: usize,
+        first_width: usize,
+    },
+    #[error(
+        "images of {height}x{width} with {channels} channels; both sides must be at least 1 and channels 1 or 3"
+    )]
+    ImageShape {
+        channels: usize,
+        height: usize,
+        width: usize,
+    },
+
+    #[error("{place}: not a tokenizer")]
+    BadTokenizer {
+        place: String,
+        source: tokenizers::Error,
+    },
+    #[error("{place}: the tokenizer has no {token} token")]
+    SpecialMissing { place: String, token: &'static str },
+    #[error(
+        "a vocabulary of {vocab_size} is too small: special tokens and characters take {needed}"
+    )]
+    VocabTooSmall { vocab_size: usize, needed: usize },
+    #[error("the texts to train a tokenizer on hold no word")]
+    NoWords,
+    #[error("the tokenizer failed")]
+    Tokenizer(#[source] tokenizers::Error),
+}
+
+/// `"text", "stars"`
+fn quoted(names: &[String]) -> String {
+    let names: Vec<_> = names.iter().map(|name| format!("\"{name}\"")).collect();
+    names.join(", ")
+}

@@ -1,0 +1,34 @@
+//! From raw files to examples, tokens and an order to read them in; no tensors, no models.
+//!
+//! The pipeline, a stage a module:
+//!
+//! 1. readers: [`text`], [`image`] and the embedded [`bundled`] sets; [`source`] picks one by name or path
+//! 2. splits: [`split`] into train, valid and test by content; [`labels`] fixes the classes seen in training
+//! 3. tokenizer: [`tokenizer`] trains or loads the one that turns text into ids
+//! 4. order: [`order`] shuffles, batches and hands out random generators, all as pure functions of the seed
+//!
+//! Every failure is a [`DataError`] that names the file, the line and the value.
+
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a failing test may panic"))]
+
+pub mod bundled;
+pub mod error;
+mod file;
+mod idx;
+pub mod image;
+pub mod labels;
+pub mod order;
+pub mod source;
+pub mod split;
+pub mod text;
+pub mod tokenizer;
+mod wordpiece;
+
+pub use bundled::{mnist, wordnet, wordnet_nouns};
+pub use error::DataError;
+pub use image::{ImageExample, ImageSet, read_image, read_images};
+pub use labels::Labels;
+pub use order::Stream;
+pub use split::{Splits, label_subset, split_by_content, text_key};
+pub use text::{TextColumns, TextExample, TextSet, read_text};
+pub use tokenizer::TextTokenizer;

@@ -1,0 +1,100 @@
+//! What `--data` names: a bundled set, or paths.
+
+use std::path::{Path, PathBuf};
+
+use crate::{DataError, ImageSet, TextColumns, TextSet, bundled, read_images, read_text};
+
+const TEXTS: &[&str] = &["wordnet", "wordnet-nouns"];
+const IMAGES: &[&str] = &["mnist"];
+
+/// Texts of a bundled set (`wordnet`, `wordnet-nouns`; always labelled, whatever `columns` says),
+/// or of paths as [`read_text`] takes them. A path of a bundled set's name is written `./wordnet`.
+pub fn texts(data: &[String], columns: &TextColumns) -> Result<TextSet, DataError> {
+    match alone(data, TEXTS)? {
+        Some("wordnet") => Ok(bundled::wordnet()),
+        Some(_) => Ok(bundled::wordnet_nouns()),
+        None => {
+            let paths: Vec<PathBuf> = data.iter().map(PathBuf::from).collect();
+            read_text(&paths, columns)
+        }
+    }
+}
+
+/// Images of a bundled set (`mnist`), or of one path as [`read_images`] takes it.
+///
+/// - size: height and width to resize to
+pub fn images(data: &[String], size: Option<(usize, usize)>) -> Result<ImageSet, DataError> {
+    if alone(data, IMAGES)?.is_some() {
+        return bundled::mnist().resized(size);
+    }
+    match data {
+        [path] => read_images(Path::new(path), size),
+        _ => Err(DataError::ManyImagePaths { count: data.len() }),
+    }
+}
+
+/// The bundled set that `data` names, if it names one.
+fn alone<'a>(
+    data: &'a [String],
+    bundled: &'static [&'static str],
+) -> Result<Option<&'a str>, DataError> {
+    let named = data.iter().find(|name| bundled.contains(&name.as_str()));
+    match (named, data.len()) {
+        (_, 0) => Err(DataError::NoData { bundled }),
+        (None, _) => Ok(None),
+        (Some(name), 1) => Ok(Some(name)),
+        (Some(name), _) => Err(DataError::BundledNotAlone { name: name.clone() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(names: &[&str]) -> Vec<String> {
+        names.iter().map(|name| name.to_string()).collect()
+    }
+
+    #[test]
+    fn bundled_names_win_unless_written_as_paths() {
+        let columns = TextColumns::default();
+        assert_eq!(
+            texts(&names(&["wordnet-nouns"]), &columns).unwrap().len(),
+            82_115
+        );
+        let error = texts(&names(&["./wordnet"]), &columns).unwrap_err();
+        assert_eq!(error.to_string(), "./wordnet: no such file");
+        let error = images(&names(&["./mnist"]), None).unwrap_err();
+        assert_eq!(error.to_string(), "./mnist: no such file");
+    }
+
+    #[test]
+    fn bundled_images_are_resized_like_others() {
+        let set = images(&names(&["mnist"]), Some((14, 7))).unwrap();
+        assert_eq!((set.height, set.width, set.len()), (14, 7, 10_000));
+        assert_eq!(set.image(0).len(), 14 * 7);
+    }
+
+    #[test]
+    fn paths_and_everything_else() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let path = folder.path().join("a.txt");
+        std::fs::write(&path, "one\ntwo").unwrap();
+        let path = path.display().to_string();
+        let columns = TextColumns::default();
+        assert_eq!(
+            texts(&[path.clone(), path.clone()], &columns)
+                .unwrap()
+                .len(),
+            4
+        );
+        assert_eq!(
+            texts(&[], &columns).unwrap_err().to_string(),
+            "no data is named; give paths, or one of the bundled sets: wordnet, wordnet-nouns"
+        );
+        let error = texts(&["wordnet".into(), path], &columns).unwrap_err();
+        assert!(matches!(error, DataError::BundledNotAlone { .. }));
+        let error = images(&names(&["a", "b"]), None).unwrap_err();
+        assert!(matches!(error, DataError::ManyImagePaths { count: 2 }));
+    }
+}

@@ -1,0 +1,188 @@
+//! Splits by content. In: a key an example. Out: row indices of train, valid and test.
+
+use std::collections::HashMap;
+
+use sha2::{Digest, Sha256};
+
+use crate::order::shuffled;
+
+/// Row indices, each split in input order. Disjoint by content: equal keys always fall into the
+/// same split, so a text that occurs twice is never both trained on and tested.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Splits {
+    /// Rows to train on.
+    pub train: Vec<usize>,
+    /// Rows to choose a checkpoint by.
+    pub valid: Vec<usize>,
+    /// Rows to report.
+    pub test: Vec<usize>,
+}
+
+/// Splits rows by their keys (see [`text_key`]; an image's pixels are a key too). A key's split is
+/// a pure function of (key, seed) by SHA-256, so adding rows moves no other row.
+///
+/// - valid, test: fractions 0..1 of the keys; what they leave is for training
+pub fn split_by_content<'a>(
+    keys: impl Iterator<Item = &'a [u8]>,
+    valid: f64,
+    test: f64,
+    seed: u64,
+) -> Splits {
+    let mut splits = Splits {
+        train: vec![],
+        valid: vec![],
+        test: vec![],
+    };
+    for (row, key) in keys.enumerate() {
+        let at = unit_hash(key, seed);
+        if at < test {
+            splits.test.push(row);
+        } else if at < test + valid {
+            splits.valid.push(row);
+        } else {
+            splits.train.push(row);
+        }
+    }
+    splits
+}
+
+/// A text's key: lower-cased, white space folded.
+pub fn text_key(text: &str) -> String {
+    let lower = text.to_lowercase();
+    lower.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// A random subset of `n` rows for few-label experiments, in random order. Nested: the subset of
+/// 1,000 is a prefix of that of 5,000. Stratified: each subset holds every class in its share of
+/// the whole, to within a row or so. With `n` above the number of rows, all of them.
+///
+/// - labels: the class of each row
+pub fn label_subset(labels: &[u32], n: usize, seed: u64) -> Vec<usize> {
+    let mut sizes: HashMap<u32, f64> = HashMap::new();
+    for &label in labels {
+        *sizes.entry(label).or_default() += 1.0;
+    }
+    let mut taken: HashMap<u32, f64> = HashMap::new();
+    let mut rows: Vec<(f64, usize)> = shuffled(labels.len(), seed, 0)
+        .into_iter()
+        .map(|row| {
+            let label = labels[row as usize];
+            let rank = taken.entry(label).or_default();
+            // A class of k rows takes its turns at 0.5/k, 1.5/k, ... of the way.
+            let turn = (*rank + 0.5) / sizes[&label];
+            *rank += 1.0;
+            (turn, row as usize)
+        })
+        .collect();
+    // Stable: classes whose turns coincide stay in random order.
+    rows.sort_by(|a, b| a.0.total_cmp(&b.0));
+    rows.into_iter().take(n).map(|(_, row)| row).collect()
+}
+
+/// The key's place in 0..1 under this seed.
+fn unit_hash(key: &[u8], seed: u64) -> f64 {
+    let digest = Sha256::new()
+        .chain_update(seed.to_le_bytes())
+        .chain_update(key)
+        .finalize();
+    let mut head = [0; 8];
+    head.copy_from_slice(&digest[..8]);
+    // 53 bits fill a double exactly, so the result stays below 1.
+    (u64::from_be_bytes(head) >> 11) as f64 / (1u64 << 53) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    fn split(keys: &[&str], seed: u64) -> Splits {
+        split_by_content(keys.iter().map(|key| key.as_bytes()), 0.25, 0.25, seed)
+    }
+
+    #[test]
+    fn the_hash_is_what_sha256_says() {
+        // printf '\0\0\0\0\0\0\0\0abc' | sha256sum | cut -c1-16, as hexadecimal over 2^64.
+        assert!((unit_hash(b"abc", 0) - EXPECTED).abs() < 1e-12);
+    }
+
+    const EXPECTED: f64 = 0.9507626474162149;
+
+    #[test]
+    fn equal_keys_share_a_split_and_rows_keep_their_order() {
+        let keys: Vec<String> = (0..400).map(|i| format!("key {}", i % 100)).collect();
+        let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+        let splits = split(&keys, 1);
+        for rows in [&splits.train, &splits.valid, &splits.test] {
+            assert!(rows.is_sorted());
+            assert_eq!(rows.len() % 4, 0, "a key's four rows stay together");
+        }
+        let total = splits.train.len() + splits.valid.len() + splits.test.len();
+        assert_eq!(total, 400);
+    }
+
+    #[test]
+    fn a_keys_split_depends_on_the_key_and_the_seed_alone() {
+        let keys: Vec<String> = (0..200).map(|i| i.to_string()).collect();
+        let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+        let all = split(&keys, 1);
+        let half = split(&keys[..100], 1);
+        let below_100 = |rows: &[usize]| {
+            rows.iter()
+                .copied()
+                .filter(|&r| r < 100)
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(half.test, below_100(&all.test));
+        assert_eq!(half.valid, below_100(&all.valid));
+        assert_ne!(all, split(&keys, 2));
+    }
+
+    #[test]
+    fn fractions_of_zero_and_one_are_exact() {
+        let keys = || (0..50u8).map(|i| i.to_le_bytes()).collect::<Vec<_>>();
+        let keys = keys();
+        let of =
+            |valid, test| split_by_content(keys.iter().map(|key| key.as_slice()), valid, test, 3);
+        assert_eq!(of(0.0, 0.0).train.len(), 50);
+        assert_eq!(of(1.0, 0.0).valid.len(), 50);
+        assert_eq!(of(0.0, 1.0).test.len(), 50);
+    }
+
+    #[test]
+    fn wordnet_splits_share_no_definition() {
+        let set = crate::wordnet();
+        let keys: Vec<String> = set.examples.iter().map(|e| text_key(&e.text)).collect();
+        let splits = split_by_content(keys.iter().map(|key| key.as_bytes()), 0.05, 0.1, 42);
+        let of = |rows: &[usize]| {
+            rows.iter()
+                .map(|&row| keys[row].as_str())
+                .collect::<HashSet<_>>()
+        };
+        let (train, valid, test) = (of(&splits.train), of(&splits.valid), of(&splits.test));
+        assert!(train.is_disjoint(&valid) && train.is_disjoint(&test) && valid.is_disjoint(&test));
+        // Five standard deviations of a binomial share: 5 * sqrt(p (1 - p) / 117,659) < 0.005.
+        let share = |rows: &[usize]| rows.len() as f64 / set.len() as f64;
+        assert!((share(&splits.valid) - 0.05).abs() < 0.005);
+        assert!((share(&splits.test) - 0.1).abs() < 0.005);
+    }
+
+    #[test]
+    fn a_text_key_folds_case_and_white_space() {
+        assert_eq!(text_key("  A\tWord \n here "), "a word here");
+    }
+
+    #[test]
+    fn subsets_are_nested_and_stratified() {
+        // 80 rows of class 0, 20 of class 1.
+        let labels: Vec<u32> = (0..100).map(|i| u32::from(i % 5 == 0)).collect();
+        let ten = label_subset(&labels, 10, 4);
+        let fifty = label_subset(&labels, 50, 4);
+        assert_eq!(ten, fifty[..10]);
+        let ones = |rows: &[usize]| rows.iter().filter(|&&row| labels[row] == 1).count();
+        assert_eq!((ones(&ten), ones(&fifty)), (2, 10));
+        assert_ne!(ten, label_subset(&labels, 10, 5));
+        let all: HashSet<usize> = label_subset(&labels, 1000, 4).into_iter().collect();
+        assert_eq!(all.len(), 100);
+    }
+}

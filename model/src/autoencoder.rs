@@ -1,0 +1,193 @@
+//! A convolutional autoencoder: strided convolutions to a latent vector, and their mirror image back.
+//!
+//! In: images. Out: logits of the reconstructed pixels (a sigmoid makes pixels of them).
+
+use burn::nn::conv::{Conv2d, Conv2dConfig, ConvTranspose2d, ConvTranspose2dConfig};
+use burn::nn::{Linear, LinearConfig, PaddingConfig2d};
+use burn::prelude::*;
+use burn::tensor::activation::{gelu, sigmoid};
+use serde::{Deserialize, Serialize};
+
+/// Sizes of the autoencoder; stands in `config.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AutoencoderConfig {
+    /// Channels of an image: 1 grey, 3 RGB.
+    pub image_channels: usize,
+    /// Height of an image, in pixels.
+    pub image_height: usize,
+    /// Width of an image, in pixels.
+    pub image_width: usize,
+    /// Channels after each convolution; each halves height and width (rounding up).
+    pub channels: Vec<usize>,
+    /// Size of the latent vector.
+    pub latent_size: usize,
+}
+
+impl AutoencoderConfig {
+    /// Says what is impossible about these sizes, if anything is.
+    pub fn check(&self) -> Result<(), String> {
+        if !matches!(self.image_channels, 1 | 3) {
+            return Err(format!("{} image channels; 1 or 3 are known", self.image_channels));
+        }
+        if self.image_height == 0 || self.image_width == 0 {
+            return Err("an image without pixels".into());
+        }
+        if self.channels.is_empty() || self.channels.contains(&0) {
+            return Err(format!("channels are {:?}; each must be at least 1", self.channels));
+        }
+        if self.latent_size == 0 {
+            return Err("latent_size is 0".into());
+        }
+        if self.channels.len() > 1 && self.sizes()[self.channels.len() - 1] == (1, 1) {
+            return Err(format!(
+                "{} convolutions are too many for {}x{} pixels",
+                self.channels.len(),
+                self.image_height,
+                self.image_width
+            ));
+        }
+        Ok(())
+    }
+
+    /// Height and width before each convolution and after the last one.
+    fn sizes(&self) -> Vec<(usize, usize)> {
+        let mut sizes = vec![(self.image_height, self.image_width)];
+        for _ in &self.channels {
+            let (height, width) = sizes[sizes.len() - 1];
+            sizes.push((height.div_ceil(2), width.div_ceil(2)));
+        }
+        sizes
+    }
+
+    /// Channels, height and width of what the last convolution gives.
+    fn deepest(&self) -> [usize; 3] {
+        let (height, width) = self.sizes()[self.channels.len()];
+        [self.channels[self.channels.len() - 1], height, width]
+    }
+
+    /// Draws an encoder; the weights are a function of the backend's seed.
+    pub fn init_encoder<B: Backend>(&self, device: &B::Device) -> Encoder<B> {
+        let inputs = [self.image_channels].into_iter().chain(self.channels.clone());
+        let [channels, height, width] = self.deepest();
+        Encoder {
+            convolutions: inputs
+                .zip(&self.channels)
+                .map(|(d_in, &d_out)| {
+                    Conv2dConfig::new([d_in, d_out], [3, 3])
+                        .with_stride([2, 2])
+                        .with_padding(PaddingConfig2d::Explicit(1, 1, 1, 1))
+                        .init(device)
+                })
+                .collect(),
+            latent: LinearConfig::new(channels * height * width, self.latent_size).init(device),
+        }
+    }
+
+    /// Draws a model; the weights are a function of the backend's seed.
+    pub fn init<B: Backend>(&self, device: &B::Device) -> Autoencoder<B> {
+        let sizes = self.sizes();
+        let outputs = [self.image_channels].into_iter().chain(self.channels.clone());
+        let convolutions = (0..self.channels.len()).rev().zip(
+            outputs.take(self.channels.len()).collect::<Vec<_>>().into_iter().rev(),
+        );
+        let [channels, height, width] = self.deepest();
+        Autoencoder {
+            encoder: self.init_encoder(device),
+            decoder: Decoder {
+                latent: LinearConfig::new(self.latent_size, channels * height * width).init(device),
+                convolutions: convolutions
+                    .map(|(level, d_out)| {
+                        // A stride of 2 gives an even size back; an odd one takes one pixel less.
+                        let odd = |size: usize| size % 2;
+                        let (height, width) = sizes[level];
+                        ConvTranspose2dConfig::new([self.channels[level], d_out], [3, 3])
+                            .with_stride([2, 2])
+                            .with_padding([1, 1])
+                            .with_padding_out([1 - odd(height), 1 - odd(width)])
+                            .init(device)
+                    })
+                    .collect(),
+                shape: [channels, height, width],
+            },
+        }
+    }
+}
+
+/// Encoder and decoder.
+#[derive(Module, Debug)]
+pub struct Autoencoder<B: Backend> {
+    /// Images to latent vectors, which fine-tuning keeps.
+    pub encoder: Encoder<B>,
+    /// Latent vectors to images.
+    pub decoder: Decoder<B>,
+}
+
+impl<B: Backend> Autoencoder<B> {
+    /// Logits of the reconstructed pixels; `[batch, channels, height, width]` in and out.
+    pub fn forward(&self, images: Tensor<B, 4>) -> Tensor<B, 4> {
+        self.decoder.forward(self.encoder.forward(images))
+    }
+
+    /// Reconstructed pixels, 0 to 1; `[batch, channels, height, width]` in and out.
+    pub fn reconstruct(&self, images: Tensor<B, 4>) -> Tensor<B, 4> {
+        sigmoid(self.forward(images))
+    }
+}
+
+/// Strided convolutions and a projection.
+#[derive(Module, Debug)]
+pub struct Encoder<B: Backend> {
+    /// Each 3x3, stride 2, followed by GELU.
+    pub convolutions: Vec<Conv2d<B>>,
+    /// To the latent vector.
+    pub latent: Linear<B>,
+}
+
+impl<B: Backend> Encoder<B> {
+    /// Latent vectors.
+    ///
+    /// - images: `[batch, channels, height, width]`, pixels 0 to 1
+    /// - out: `[batch, latent_size]`
+    pub fn forward(&self, images: Tensor<B, 4>) -> Tensor<B, 2> {
+        self.latent.forward(self.features(images))
+    }
+
+    /// What the convolutions see, flattened.
+    ///
+    /// - images: `[batch, channels, height, width]`, pixels 0 to 1
+    /// - out: `[batch, features]`
+    pub fn features(&self, images: Tensor<B, 4>) -> Tensor<B, 2> {
+        let mut hidden = images;
+        for convolution in &self.convolutions {
+            hidden = gelu(convolution.forward(hidden));
+        }
+        hidden.flatten(1, 3)
+    }
+}
+
+/// A projection and transposed convolutions.
+#[derive(Module, Debug)]
+pub struct Decoder<B: Backend> {
+    /// From the latent vector.
+    pub latent: Linear<B>,
+    /// Each 3x3, stride 2; GELU between them.
+    pub convolutions: Vec<ConvTranspose2d<B>>,
+    shape: [usize; 3],
+}
+
+impl<B: Backend> Decoder<B> {
+    /// - latent: `[batch, latent_size]`
+    /// - out: `[batch, channels, height, width]`, logits of the pixels
+    pub fn forward(&self, latent: Tensor<B, 2>) -> Tensor<B, 4> {
+        let [batch, _] = latent.dims();
+        let [channels, height, width] = self.shape;
+        let mut hidden = self
+            .latent
+            .forward(latent)
+            .reshape([batch, channels, height, width]);
+        for convolution in &self.convolutions {
+            hidden = convolution.forward(gelu(hidden));
+        }
+        hidden
+    }
+}

@@ -1,0 +1,429 @@
+//! Masked language modelling. In: texts. Out: a BERT encoder with its tokenizer.
+//!
+//! Devlin et al. 2019, <https://arxiv.org/abs/1810.04805>. Masks are drawn anew every epoch, and are a pure
+//! function of (seed, batch number). The vocabulary projection runs over the masked positions only.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use burn::prelude::*;
+use burn::tensor::TensorData;
+use burn::tensor::backend::AutodiffBackend;
+use data::order::{self, Stream};
+use data::text::{TextColumns, TextSet};
+use data::{TextTokenizer, source, split};
+use model::bundle::{self, Architecture, Precision};
+use model::{BertConfig, BertMaskedLm};
+use rand::RngExt;
+use serde::{Deserialize, Serialize};
+use train::backend::with_backend;
+use train::classification::cross_entropy;
+use train::cli::Entry;
+use train::launch::{Options, Session, Status};
+use train::recipe::{self, Draft, OptimizerRecipe, ScheduleRecipe, TrainingRecipe};
+use train::source::{BatchSource, Counts, Epochs};
+use train::text::{self, TokenBatch};
+use train::{Failure, LossSums, Metrics, Objective, SumTally, WithBackend};
+
+/// Masked LM, as the command line knows it.
+pub const ENTRY: Entry = Entry {
+    name: "mlm",
+    about: "masked language modelling of texts with a BERT encoder",
+    recipe: include_str!("../../assets/recipes/mlm.toml"),
+    run,
+};
+
+/// A masked-LM recipe; `assets/recipes/mlm.toml` explains every key.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)] // The recipe file is their one home.
+pub struct MlmRecipe {
+    pub objective: String,
+    pub seed: u64,
+    pub data: TextData,
+    pub tokenizer: TokenizerRecipe,
+    pub model: EncoderRecipe,
+    pub masking: Masking,
+    pub optimizer: OptimizerRecipe,
+    pub schedule: ScheduleRecipe,
+    pub training: TrainingRecipe,
+    pub bundle: BundleRecipe,
+}
+
+/// `[data]`: which texts, and how they are split.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct TextData {
+    pub source: Vec<String>,
+    pub text: String,
+    pub valid: f64,
+    pub test: f64,
+    pub split_seed: u64,
+    pub valid_limit: usize,
+}
+
+/// `[tokenizer]`: trained or loaded.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct TokenizerRecipe {
+    pub path: String,
+    pub vocab_size: usize,
+    pub max_length: usize,
+}
+
+/// `[model]`: sizes of the encoder.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct EncoderRecipe {
+    pub hidden_size: usize,
+    pub num_hidden_layers: usize,
+    pub num_attention_heads: usize,
+    pub intermediate_size: usize,
+    pub max_position_embeddings: usize,
+    pub dropout: f64,
+}
+
+/// `[bundle]`: how the result is written.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+#[allow(missing_docs)]
+pub struct BundleRecipe {
+    pub precision: Precision,
+}
+
+/// `[masking]`: which tokens are predicted, and what stands in their place.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Masking {
+    /// Share of the tokens that are predicted.
+    pub rate: f64,
+    /// Of these, share replaced by `[MASK]`.
+    pub mask: f64,
+    /// Of these, share replaced by a random token; the rest stays.
+    pub random: f64,
+}
+
+impl MlmRecipe {
+    /// The recipe in `assets/recipes/mlm.toml`.
+    pub fn built_in() -> Result<Self, Failure> {
+        let built_in = [(ENTRY.name, ENTRY.recipe)];
+        Ok(Draft::open(ENTRY.name, "objective", &built_in)?.finish()?)
+    }
+
+    /// Says what is impossible about these values, if anything is.
+    pub fn check(&self) -> Result<(), Failure> {
+        let wrong = |reason: String| Err(Failure::input(format!("recipe: {reason}")));
+        let Masking { rate, mask, random } = self.masking;
+        if !(rate > 0.0 && rate <= 1.0) {
+            return wrong(format!("masking.rate is {rate}; it must be above 0 and at most 1"));
+        }
+        if mask < 0.0 || random < 0.0 || mask + random > 1.0 {
+            return wrong(format!(
+                "masking.mask {mask} and masking.random {random} are no shares of one whole"
+            ));
+        }
+        text::check_lengths(self.tokenizer.max_length, self.model.max_position_embeddings)?;
+        self.config(self.tokenizer.vocab_size, 0)
+            .check()
+            .or_else(|reason| wrong(format!("model: {reason}")))
+    }
+
+    /// `config.json` of the model that this recipe trains.
+    pub fn config(&self, vocab_size: usize, pad: u32) -> BertConfig {
+        let sizes = &self.model;
+        BertConfig {
+            vocab_size,
+            hidden_size: sizes.hidden_size,
+            num_hidden_layers: sizes.num_hidden_layers,
+            num_attention_heads: sizes.num_attention_heads,
+            intermediate_size: sizes.intermediate_size,
+            max_position_embeddings: sizes.max_position_embeddings,
+            type_vocab_size: 2,
+            hidden_act: "gelu".into(),
+            hidden_dropout_prob: sizes.dropout,
+            attention_probs_dropout_prob: sizes.dropout,
+            initializer_range: 0.02,
+            layer_norm_eps: 1e-12,
+            pad_token_id: pad as usize,
+        }
+    }
+}
+
+/// BERT with the masked-LM loss.
+#[derive(Module, Debug)]
+pub struct MaskedLm<B: Backend> {
+    /// The model.
+    pub model: BertMaskedLm<B>,
+}
+
+/// Token sequences with some tokens to predict.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MaskedBatch {
+    /// What the model sees.
+    pub inputs: TokenBatch,
+    /// Which of the flattened `[batch * seq]` positions are predicted.
+    pub positions: Vec<i32>,
+    /// The tokens that stood there.
+    pub targets: Vec<u32>,
+}
+
+impl Counts for MaskedBatch {
+    fn units(&self) -> usize {
+        self.inputs.real()
+    }
+
+    fn slots(&self) -> usize {
+        self.inputs.tokens.len()
+    }
+}
+
+impl<B: Backend> Objective<B> for MaskedLm<B> {
+    type Batch = MaskedBatch;
+    type Tally = SumTally;
+    const SUMS: &'static [&'static str] = &["accuracy"];
+    const VALID_METRICS: &'static [&'static str] = &["loss", "perplexity", "accuracy"];
+
+    fn loss(&self, batch: &MaskedBatch, device: &B::Device) -> LossSums<B> {
+        let positions = TensorData::new(batch.positions.clone(), [batch.positions.len()]);
+        let positions = Tensor::from_data(positions, device);
+        let logits = self.model.forward_at(batch.inputs.input(device), positions);
+        cross_entropy(logits, &batch.targets)
+    }
+
+    fn evaluate(&self, batch: &MaskedBatch, device: &B::Device) -> SumTally {
+        SumTally::read(self.loss(batch, device), <Self as Objective<B>>::SUMS)
+    }
+
+    fn derive(metrics: &mut Metrics) {
+        if let Some(loss) = metrics.get("loss").copied() {
+            metrics.insert("perplexity".into(), loss.exp());
+        }
+    }
+}
+
+/// Masked batches of tokenized texts.
+pub struct MaskedTexts {
+    texts: Vec<Vec<u32>>,
+    epochs: Epochs,
+    masking: Masking,
+    mask: u32,
+    pad: u32,
+    special: Vec<u32>,
+    vocab_size: usize,
+    seed: u64,
+}
+
+impl MaskedTexts {
+    /// Batches of `texts`; their order and masks are functions of the seed.
+    pub fn new(
+        texts: Vec<Vec<u32>>,
+        epochs: Epochs,
+        masking: Masking,
+        tokenizer: &TextTokenizer,
+        seed: u64,
+    ) -> Self {
+        Self {
+            texts,
+            epochs,
+            masking,
+            mask: tokenizer.mask(),
+            pad: tokenizer.pad(),
+            special: tokenizer.special_ids(),
+            vocab_size: tokenizer.vocab_size(),
+            seed,
+        }
+    }
+
+    /// Masks rows of token ids; special tokens are never predicted.
+    fn masked(&self, mut rows: Vec<Vec<u32>>, number: u64) -> MaskedBatch {
+        let mut rng = order::rng(self.seed, Stream::Mask, number);
+        let seq = rows.iter().map(Vec::len).max().unwrap_or(0);
+        let (mut positions, mut targets) = (Vec::new(), Vec::new());
+        let mut candidates = Vec::new();
+        for (row, tokens) in rows.iter_mut().enumerate() {
+            for (at, token) in tokens.iter_mut().enumerate() {
+                if self.special.contains(token) {
+                    continue;
+                }
+                candidates.push((row * seq + at, *token));
+                if rng.random::<f64>() >= self.masking.rate {
+                    continue;
+                }
+                positions.push((row * seq + at) as i32);
+                targets.push(*token);
+                *token = self.replacement(*token, &mut rng);
+            }
+        }
+        // A tiny batch may draw no position at all: it predicts one as it stands, so that a loss exists.
+        if positions.is_empty() {
+            let &(position, token) = candidates.first().unwrap_or(&(0, self.pad));
+            positions.push(position as i32);
+            targets.push(token);
+        }
+        let inputs = TokenBatch::pad(rows.iter().map(Vec::as_slice), self.pad);
+        MaskedBatch {
+            inputs,
+            positions,
+            targets,
+        }
+    }
+
+    fn replacement(&self, token: u32, rng: &mut impl rand::Rng) -> u32 {
+        let fate: f64 = rng.random();
+        if fate < self.masking.mask {
+            return self.mask;
+        }
+        if fate >= self.masking.mask + self.masking.random {
+            return token;
+        }
+        loop {
+            let drawn = rng.random_range(0..self.vocab_size as u32);
+            if !self.special.contains(&drawn) {
+                return drawn;
+            }
+        }
+    }
+}
+
+impl BatchSource for MaskedTexts {
+    type Batch = MaskedBatch;
+
+    fn batches_per_epoch(&self) -> u64 {
+        self.epochs.batches_per_epoch()
+    }
+
+    fn batch(&self, number: u64) -> MaskedBatch {
+        let rows = self.epochs.rows(number);
+        let rows = rows.iter().map(|&row| self.texts[row as usize].clone());
+        self.masked(rows.collect(), number)
+    }
+}
+
+/// Tokenized splits and the tokenizer.
+pub struct Corpus {
+    /// Trained or loaded.
+    pub tokenizer: TextTokenizer,
+    /// Training texts as token ids.
+    pub train: Vec<Vec<u32>>,
+    /// Validation texts as token ids.
+    pub valid: Vec<Vec<u32>>,
+}
+
+impl Corpus {
+    /// Splits and tokenizes texts; the tokenizer sees the training split only.
+    pub fn new(texts: &TextSet, recipe: &MlmRecipe) -> Result<Self, Failure> {
+        let keys: Vec<_> = texts.examples.iter().map(|e| split::text_key(&e.text)).collect();
+        let keys = keys.iter().map(String::as_bytes);
+        let TextData {
+            valid,
+            test,
+            split_seed,
+            valid_limit,
+            ..
+        } = recipe.data;
+        let splits = split::split_by_content(keys, valid, test, split_seed);
+        let pick = |rows: &[usize]| -> Vec<&str> {
+            rows.iter().map(|&row| texts.examples[row].text.as_str()).collect()
+        };
+        let (train, mut valid) = (pick(&splits.train), pick(&splits.valid));
+        if train.is_empty() || valid.is_empty() {
+            return Err(Failure::input(format!(
+                "{} texts leave {} to train and {} to validate on; raise data.valid or add texts",
+                texts.len(),
+                train.len(),
+                valid.len()
+            )));
+        }
+        if valid_limit > 0 && valid.len() > valid_limit {
+            let order = order::shuffled(valid.len(), split_seed, 0);
+            valid = order[..valid_limit].iter().map(|&row| valid[row as usize]).collect();
+        }
+        let tokenizer = match recipe.tokenizer.path.as_str() {
+            "" => TextTokenizer::train_wordpiece(&train, recipe.tokenizer.vocab_size)?,
+            path => TextTokenizer::load(Path::new(path))?,
+        };
+        let max_length = recipe.tokenizer.max_length;
+        Ok(Self {
+            train: tokenizer.encode(&train, max_length)?,
+            valid: tokenizer.encode(&valid, max_length)?,
+            tokenizer,
+        })
+    }
+}
+
+fn run(draft: Draft, options: Options) -> Result<Status, Failure> {
+    let recipe: MlmRecipe = draft.finish()?;
+    recipe.check()?;
+    let columns = TextColumns {
+        text: recipe.data.text.clone(),
+        label: None,
+    };
+    let texts = source::texts(&recipe.data.source, &columns)?;
+    let corpus = Corpus::new(&texts, &recipe)?;
+    with_backend(options.backend, Run { recipe, corpus, options })?
+}
+
+/// A prepared run, waiting for its backend.
+struct Run {
+    recipe: MlmRecipe,
+    corpus: Corpus,
+    options: Options,
+}
+
+impl WithBackend for Run {
+    type Output = Result<Status, Failure>;
+
+    fn run<B: AutodiffBackend>(self, device: B::Device) -> Self::Output {
+        let Self {
+            recipe,
+            corpus,
+            options,
+        } = self;
+        let tokenizer = &corpus.tokenizer;
+        let config = recipe.config(tokenizer.vocab_size(), tokenizer.pad());
+        B::seed(&device, recipe.seed);
+        let objective = MaskedLm::<B> {
+            model: model::init::materialise(BertMaskedLm::new(&config, &device)),
+        };
+        let files = text::bundle_files(tokenizer, recipe.model.max_position_embeddings)?;
+        let precision = recipe.bundle.precision;
+        let batches = |texts: Vec<Vec<u32>>, shuffle: bool| {
+            let TrainingRecipe {
+                batch_size, pool, ..
+            } = recipe.training;
+            let lengths = || texts.iter().map(|text| text.len() as u32).collect();
+            let epochs = match shuffle {
+                true => Epochs::shuffled(lengths(), batch_size, pool, recipe.seed),
+                false => Epochs::in_order(texts.len(), batch_size),
+            };
+            let seed = if shuffle { recipe.seed } else { recipe.data.split_seed };
+            Arc::new(MaskedTexts::new(texts, epochs, recipe.masking, tokenizer, seed))
+        };
+        Session {
+            name: ENTRY.name.into(),
+            recipe: recipe::to_toml(&recipe)?,
+            seed: recipe.seed,
+            training: recipe.training.clone(),
+            optimizer: recipe.optimizer.clone(),
+            schedule: recipe.schedule.clone(),
+            groups: Vec::new(),
+            objective,
+            device,
+            train: batches(corpus.train.clone(), true),
+            valid: batches(corpus.valid.clone(), false),
+            test: None,
+            unit: "tokens",
+            export: Box::new(move |objective: &MaskedLm<B::InnerBackend>, path| {
+                let config = bundle::config_json(Architecture::BertForMaskedLm, &config, None);
+                let files: Vec<_> = files.iter().map(|(name, text)| (*name, text.as_bytes())).collect();
+                Ok(bundle::write(path, &config, &objective.model, precision, &files)?)
+            }),
+            after_validation: None,
+            options,
+        }
+        .launch()
+    }
+}

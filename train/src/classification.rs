@@ -1,0 +1,129 @@
+//! What every classification is judged by: accuracy, F1, precision and recall over the whole split.
+//!
+//! Definitions as scikit-learn's, with 0 where nothing is divided by nothing. The macro average runs over the
+//! classes that occur in truth or prediction.
+
+use burn::prelude::*;
+use burn::tensor::TensorData;
+use burn::tensor::activation::log_softmax;
+use serde_json::{Value, json};
+
+use crate::metrics::Metrics;
+use crate::objective::{LossSums, Tally};
+
+/// Names of what a [`ClassTally`] reports.
+pub const METRICS: &[&str] = &["loss", "accuracy", "macro_f1"];
+
+/// Cross-entropy and hits, summed over the batch.
+///
+/// - logits: `[batch, n_classes]`
+/// - targets: `[batch]`
+pub fn cross_entropy<B: Backend>(logits: Tensor<B, 2>, targets: &[u32]) -> LossSums<B> {
+    let n = targets.len();
+    let device = logits.device();
+    let ids: Vec<i32> = targets.iter().map(|&id| id as i32).collect();
+    let targets: Tensor<B, 1, Int> = Tensor::from_data(TensorData::new(ids, [n]), &device);
+    let hits = logits.clone().detach().argmax(1).reshape([n]).equal(targets.clone());
+    let log_probabilities = log_softmax(logits, 1).gather(1, targets.reshape([n, 1]));
+    LossSums {
+        loss: -log_probabilities.sum(),
+        sums: vec![hits.float().sum()],
+        targets: n,
+    }
+}
+
+/// The confusion matrix of a split, and its loss.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ClassTally {
+    n_classes: usize,
+    /// `[truth, prediction]`, row-major.
+    confusion: Vec<u64>,
+    loss: f64,
+}
+
+impl ClassTally {
+    /// Counts pairs of truth and prediction.
+    ///
+    /// # Panics
+    ///
+    /// If a class is not below `n_classes`.
+    pub fn new(n_classes: usize, truths: &[u32], predictions: &[u32], loss: f64) -> Self {
+        let mut confusion = vec![0; n_classes * n_classes];
+        for (&truth, &prediction) in truths.iter().zip(predictions) {
+            confusion[truth as usize * n_classes + prediction as usize] += 1;
+        }
+        Self {
+            n_classes,
+            confusion,
+            loss,
+        }
+    }
+
+    /// Reads logits of a batch.
+    ///
+    /// - logits: `[batch, n_classes]`
+    pub fn read<B: Backend>(logits: Tensor<B, 2>, targets: &[u32]) -> Self {
+        let [_, n_classes] = logits.dims();
+        let predictions = logits.clone().argmax(1).into_data().convert::<i64>();
+        let predictions: Vec<u32> = predictions.iter::<i64>().map(|id| id as u32).collect();
+        let loss = cross_entropy(logits, targets).loss.into_scalar().elem();
+        Self::new(n_classes, targets, &predictions, loss)
+    }
+
+    fn row(&self, truth: usize) -> &[u64] {
+        &self.confusion[truth * self.n_classes..(truth + 1) * self.n_classes]
+    }
+
+    /// Precision, recall, F1 and number of true examples of a class; nothing if it never occurs.
+    pub fn class(&self, class: usize) -> Option<[f64; 4]> {
+        let hits = self.row(class)[class] as f64;
+        let support = self.row(class).iter().sum::<u64>() as f64;
+        let predicted: u64 = (0..self.n_classes).map(|truth| self.row(truth)[class]).sum();
+        let predicted = predicted as f64;
+        if support + predicted == 0.0 {
+            return None;
+        }
+        let ratio = |a: f64, b: f64| if b == 0.0 { 0.0 } else { a / b };
+        let f1 = 2.0 * hits / (support + predicted);
+        Some([ratio(hits, predicted), ratio(hits, support), f1, support])
+    }
+}
+
+impl Tally for ClassTally {
+    fn merge(&mut self, other: Self) {
+        if self.confusion.is_empty() {
+            *self = other;
+            return;
+        }
+        self.loss += other.loss;
+        for (sum, count) in self.confusion.iter_mut().zip(other.confusion) {
+            *sum += count;
+        }
+    }
+
+    fn metrics(&self) -> Metrics {
+        let total = self.confusion.iter().sum::<u64>().max(1) as f64;
+        let hits: u64 = (0..self.n_classes).map(|class| self.row(class)[class]).sum();
+        let f1: Vec<f64> = (0..self.n_classes)
+            .filter_map(|class| self.class(class).map(|[_, _, f1, _]| f1))
+            .collect();
+        Metrics::from([
+            ("loss".into(), self.loss / total),
+            ("accuracy".into(), hits as f64 / total),
+            ("macro_f1".into(), f1.iter().sum::<f64>() / f1.len().max(1) as f64),
+        ])
+    }
+
+    fn details(&self) -> Option<Value> {
+        let by_class: Vec<Value> = (0..self.n_classes)
+            .map(|class| match self.class(class) {
+                Some([precision, recall, f1, support]) => {
+                    json!({"precision": precision, "recall": recall, "f1": f1, "support": support})
+                }
+                None => json!({"precision": 0.0, "recall": 0.0, "f1": 0.0, "support": 0.0}),
+            })
+            .collect();
+        let confusion: Vec<_> = (0..self.n_classes).map(|truth| self.row(truth)).collect();
+        Some(json!({"by_class": by_class, "confusion": confusion}))
+    }
+}

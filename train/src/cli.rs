@@ -1,0 +1,205 @@
+//! The command line that `pretrain` and `finetune` share, and how it ends: 0, 1, 2 or 130.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+use toml::Value;
+
+use crate::backend::BackendName;
+use crate::failure::Failure;
+use crate::launch::{Options, Status};
+use crate::recipe::{BuiltIn, Draft};
+use crate::run::{Existing, RunDir};
+use crate::ui::Ui;
+
+/// Flags of both trainers.
+#[derive(Args, Clone, Debug)]
+pub struct TrainArgs {
+    /// A built-in recipe (see --list) or a TOML file
+    #[arg(value_name = "RECIPE")]
+    pub recipe: Option<String>,
+    /// Data to read instead of the recipe's; may be repeated
+    #[arg(long, value_name = "PATH")]
+    pub data: Vec<String>,
+    /// The run directory [default: runs/RECIPE]
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Go on with the run in --out from its newest checkpoint
+    #[arg(long)]
+    pub resume: bool,
+    /// Replace the run in --out
+    #[arg(long, conflicts_with = "resume")]
+    pub force: bool,
+    /// Set one key of the recipe; may be repeated
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// cuda, metal, vulkan, wgpu, flex or ndarray [default: the best one compiled in]
+    #[arg(long, value_name = "NAME")]
+    pub backend: Option<String>,
+    /// Optimizer steps, instead of the recipe's
+    #[arg(long, value_name = "N")]
+    pub steps: Option<u64>,
+    /// The seed, instead of the recipe's
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// What is shown while training [default: tui on a terminal, else plain]
+    #[arg(long)]
+    pub ui: Option<Ui>,
+    /// Build everything, run two steps and a validation, write nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// List the built-in recipes
+    #[arg(long)]
+    pub list: bool,
+}
+
+/// One objective or task: its name, its recipe, and what runs it.
+pub struct Entry {
+    /// As `RECIPE` names it.
+    pub name: &'static str,
+    /// One line for `--list`.
+    pub about: &'static str,
+    /// The built-in recipe.
+    pub recipe: &'static str,
+    /// Runs a recipe.
+    pub run: fn(Draft, Options) -> Result<Status, Failure>,
+}
+
+/// A trainer: what it can train.
+pub struct Trainer {
+    /// The recipe key that names an entry: `objective` or `task`.
+    pub key: &'static str,
+    /// Everything it can train; the first is the default.
+    pub entries: &'static [Entry],
+}
+
+/// Runs a trainer and turns how it ended into an exit code.
+///
+/// `extra` are further recipe keys that flags set, with the flag's name.
+pub fn main(trainer: &Trainer, args: TrainArgs, extra: Vec<(&str, Value, &str)>) -> ExitCode {
+    if args.list {
+        for entry in trainer.entries {
+            println!("{:<22}{}", entry.name, entry.about);
+        }
+        return ExitCode::SUCCESS;
+    }
+    exit(run(trainer, args, extra))
+}
+
+/// Prints an error once and gives the exit code.
+pub fn exit(result: Result<Status, Failure>) -> ExitCode {
+    match result {
+        Ok(Status::Done) => ExitCode::SUCCESS,
+        Ok(Status::Interrupted) => ExitCode::from(130),
+        Err(failure) => {
+            eprintln!("error: {failure}");
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+fn run(
+    trainer: &Trainer,
+    args: TrainArgs,
+    extra: Vec<(&str, Value, &str)>,
+) -> Result<Status, Failure> {
+    keep_pages();
+    let backend = BackendName::choose(args.backend.as_deref())?;
+    let built_in: Vec<BuiltIn> = trainer.entries.iter().map(|e| (e.name, e.recipe)).collect();
+    let draft = match args.resume {
+        true => resumed(trainer, &args, &built_in, extra.is_empty())?,
+        false => resolved(trainer, &args, &built_in, extra)?,
+    };
+    let kind = draft.kind(trainer.key);
+    let entry = trainer.entries.iter().find(|entry| entry.name == kind);
+    let entry = entry.ok_or_else(|| Failure::input(format!("no {} \"{kind}\"", trainer.key)))?;
+    let options = Options {
+        out: out(&args, entry.name),
+        existing: match (args.resume, args.force) {
+            (true, _) => Existing::Resume,
+            (_, true) => Existing::Replace,
+            _ => Existing::Refuse,
+        },
+        ui: Ui::choose(args.ui),
+        backend,
+        dry_run: args.dry_run,
+    };
+    if !args.dry_run {
+        // Before the data is read: nobody waits for a refusal.
+        RunDir::check(&options.out, options.existing)?;
+    }
+    (entry.run)(draft, options)
+}
+
+fn out(args: &TrainArgs, name: &str) -> PathBuf {
+    let default = || PathBuf::from("runs").join(name);
+    args.out.clone().unwrap_or_else(default)
+}
+
+/// The recipe that the flags ask for.
+fn resolved(
+    trainer: &Trainer,
+    args: &TrainArgs,
+    built_in: &[BuiltIn],
+    extra: Vec<(&str, Value, &str)>,
+) -> Result<Draft, Failure> {
+    let name = args.recipe.as_deref().unwrap_or(trainer.entries[0].name);
+    let mut draft = Draft::open(name, trainer.key, built_in)?;
+    for assignment in &args.set {
+        draft.set(assignment)?;
+    }
+    if !args.data.is_empty() {
+        let paths = args.data.iter().cloned().map(Value::String).collect();
+        draft.put("data.source", Value::Array(paths), "--data")?;
+    }
+    for (key, value, flag) in extra {
+        draft.put(key, value, flag)?;
+    }
+    if let Some(steps) = args.steps {
+        draft.put("training.steps", whole(steps)?, "--steps")?;
+    }
+    if let Some(seed) = args.seed {
+        draft.put("seed", whole(seed)?, "--seed")?;
+    }
+    Ok(draft)
+}
+
+/// The recipe of the run that goes on; flags that would change it are refused.
+fn resumed(
+    trainer: &Trainer,
+    args: &TrainArgs,
+    built_in: &[BuiltIn],
+    unchanged: bool,
+) -> Result<Draft, Failure> {
+    let unchanged = unchanged
+        && args.set.is_empty()
+        && args.data.is_empty()
+        && args.steps.is_none()
+        && args.seed.is_none();
+    if !unchanged {
+        return Err(Failure::input(
+            "--resume goes on with the run's own recipe; leave out the flags that change it",
+        ));
+    }
+    let name = args.recipe.as_deref().unwrap_or(trainer.entries[0].name);
+    let run = RunDir::check(&out(args, name), Existing::Resume)?;
+    run.recipe()?;
+    let path = run.path().join("recipe.toml");
+    Ok(Draft::open(&path.to_string_lossy(), trainer.key, built_in)?)
+}
+
+fn whole(n: u64) -> Result<Value, Failure> {
+    let n = i64::try_from(n).map_err(|_| Failure::input(format!("{n} is too large")))?;
+    Ok(Value::Integer(n))
+}
+
+/// Freed pages stay with the process: a step takes and frees the same sizes again and again.
+pub fn keep_pages() {
+    /// `mi_option_purge_delay` of mimalloc.h, which the crate does not name; -1 never purges.
+    const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
+    // SAFETY: sets an option of the allocator; no pointers.
+    unsafe {
+        libmimalloc_sys::mi_option_set(PURGE_DELAY, -1);
+    }
+}

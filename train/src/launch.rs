@@ -1,0 +1,458 @@
+//! A session: everything a run needs, put together inside burn-train's learner, started, and summed up.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, OnceLock};
+
+use anyhow::Context;
+use burn::module::AutodiffModule;
+use burn::tensor::backend::AutodiffBackend;
+use burn::train::logger::MetricLogger;
+use burn::train::metric::store::{EpochSummary, MetricsUpdate, Split};
+use burn::train::metric::{MetricDefinition, NumericEntry};
+use burn::train::{
+    FileApplicationLoggerInstaller, Interrupter, Learner, SupervisedTraining, TrainingStrategy,
+};
+use serde_json::{Value, json};
+
+use crate::backend::BackendName;
+use crate::checkpoint::{self, Position};
+use crate::failure::Failure;
+use crate::loader::Loader;
+use crate::metrics::{Figure, Metrics, short};
+use crate::objective::{Objective, Trainable, Trainee};
+use crate::optimizer::{self, AdamW, Group};
+use crate::recipe::{OptimizerRecipe, ScheduleRecipe, TrainingRecipe};
+use crate::run::{self, Event, EventLog, Existing, RunDir};
+use crate::schedule::Schedule;
+use crate::source::BatchSource;
+use crate::strategy::{Ending, Journey, ModelHook, Plan, StepStrategy, judge};
+use crate::ui::{self, Console, Ui};
+
+/// What the command line says about a run, beside its recipe.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The run directory.
+    pub out: std::path::PathBuf,
+    /// What to do if it exists.
+    pub existing: Existing,
+    /// What the person sees.
+    pub ui: Ui,
+    /// On what.
+    pub backend: BackendName,
+    /// Two steps and a validation, nothing written.
+    pub dry_run: bool,
+}
+
+/// How a run ended, for the exit code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// All of it is done, early stopping included.
+    Done,
+    /// Stopped by a person or a signal; the state is saved.
+    Interrupted,
+}
+
+/// Everything a run needs.
+pub struct Session<B: AutodiffBackend, O: Trainable<B>, S> {
+    /// Of the recipe: `mlm`.
+    pub name: String,
+    /// The resolved recipe, as TOML.
+    pub recipe: String,
+    /// The one seed.
+    pub seed: u64,
+    /// How long and how often.
+    pub training: TrainingRecipe,
+    /// How weights change.
+    pub optimizer: OptimizerRecipe,
+    /// The rate over time.
+    pub schedule: ScheduleRecipe,
+    /// Rates by name.
+    pub groups: Vec<Group>,
+    /// The model, with the weights it starts from.
+    pub objective: O,
+    /// Where it trains.
+    pub device: B::Device,
+    /// Training batches.
+    pub train: Arc<S>,
+    /// Validation batches, one epoch of them.
+    pub valid: Arc<S>,
+    /// Judged once at the end, with the best model.
+    pub test: Option<Arc<S>>,
+    /// `tokens` or `samples`.
+    pub unit: &'static str,
+    /// Writes a bundle.
+    pub export: ModelHook<O::InnerModule>,
+    /// Called after each validation with the run directory.
+    pub after_validation: Option<ModelHook<O::InnerModule>>,
+    /// From the command line.
+    pub options: Options,
+}
+
+impl<B, O, S> Session<B, O, S>
+where
+    B: AutodiffBackend,
+    O: Trainable<B>,
+    S: BatchSource<Batch = <O as Objective<B>>::Batch>,
+{
+    /// Trains, judges and writes the summary.
+    pub fn launch(mut self) -> Result<Status, Failure> {
+        let wrong = |reason| Failure::input(format!("{}: {reason}", self.name));
+        self.training.check(O::VALID_METRICS).map_err(wrong)?;
+        self.optimizer.check().map_err(wrong)?;
+        if self.options.dry_run {
+            self.training.steps = 2;
+            self.training.log_every = 1;
+            self.training.validate_every = 2;
+        }
+        let run = match self.options.dry_run {
+            true => None,
+            false => Some(RunDir::check(&self.options.out, self.options.existing)?),
+        };
+        let model = optimizer::freeze(Trainee::new(self.objective), &self.groups);
+        let parameters = optimizer::count_parameters(&model, &self.groups);
+        let optimizer = AdamW::new(self.optimizer.clone(), self.groups.clone());
+        let start = Start::<B, O>::find(
+            run.as_ref(),
+            self.options.existing,
+            model,
+            &optimizer,
+            &self.device,
+        )?;
+        if let (Some(run), Existing::Refuse | Existing::Replace) = (&run, self.options.existing) {
+            run.create(&self.recipe)?;
+        }
+
+        let per_epoch = self.train.batches_per_epoch();
+        let total_steps = self.training.total_steps(per_epoch);
+        let steps_per_epoch = self.training.steps_per_epoch(per_epoch);
+        let taken = start.position.step;
+        let accumulation = self.training.accumulation;
+        let console = Console::new(self.options.ui);
+        introduce(&console, &self.name, &self.options, parameters, total_steps, taken);
+        let schedule = Schedule::new(&self.schedule, self.optimizer.lr, total_steps).resumed(taken);
+        let log = match &run {
+            Some(run) => EventLog::open(run, start.position.log_length)?,
+            None => EventLog::none(),
+        };
+        let strategy = Arc::new(StepStrategy {
+            plan: Plan {
+                training: self.training,
+                total_steps,
+                steps_per_epoch,
+                seed: self.seed,
+                unit: self.unit,
+            },
+            optimizer: optimizer.clone(),
+            run: run.clone(),
+            export: self.export,
+            after_validation: self.after_validation,
+            progress: Mutex::new(Journey {
+                position: start.position,
+                best: start.best,
+                log,
+                console,
+                ending: None,
+            }),
+        });
+
+        let train = Loader::new(self.train, taken * accumulation, total_steps * accumulation);
+        let valid = Loader::new(self.valid.clone(), 0, self.valid.batches_per_epoch());
+        let directory = run.as_ref().map_or(Path::new("."), RunDir::path);
+        let mut training = SupervisedTraining::new(directory, Arc::new(train), Arc::new(valid))
+            .with_metric_logger(Elsewhere)
+            .with_training_strategy(TrainingStrategy::Custom(strategy.clone()));
+        for name in ["loss"].iter().chain(O::SUMS).chain(&["grad_norm", "lr"]) {
+            training = training.metric_train_numeric(Figure::new(name));
+        }
+        let rate = format!("{}_per_second", self.unit);
+        training = training.metric_train_numeric(Figure::new(&rate));
+        for name in O::VALID_METRICS {
+            training = training.metric_valid_numeric(Figure::new(name));
+        }
+        let interrupter = training.interrupter();
+        listen(&interrupter)?;
+        training = match self.options.ui {
+            Ui::Tui => training.renderer(ui::dashboard(interrupter)),
+            Ui::Plain | Ui::Json | Ui::None => training.renderer(ui::Silent),
+        };
+        training = match &run {
+            Some(run) => {
+                let log = run.path().join("experiment.log");
+                training.with_application_logger(Some(Box::new(
+                    FileApplicationLoggerInstaller::new(log),
+                )))
+            }
+            None => training.with_application_logger(None),
+        };
+        // Dropping the renderer gives the terminal back.
+        drop(training.launch(Learner::new(start.model, optimizer, schedule)));
+
+        let finish = Finish {
+            name: &self.name,
+            seed: self.seed,
+            backend: self.options.backend,
+            parameters,
+            unit: self.unit,
+            run: run.as_ref(),
+        };
+        finish.close(&strategy, self.test)
+    }
+}
+
+/// What a run starts from.
+struct Start<B: AutodiffBackend, O: Trainable<B>> {
+    model: Trainee<B, O>,
+    position: Position,
+    best: Option<O::InnerModule>,
+}
+
+impl<B: AutodiffBackend, O: Trainable<B>> Start<B, O> {
+    /// The model as it is, or the newest checkpoint of a resumed run.
+    fn find(
+        run: Option<&RunDir>,
+        existing: Existing,
+        model: Trainee<B, O>,
+        optimizer: &AdamW<B>,
+        device: &B::Device,
+    ) -> Result<Self, Failure> {
+        let fresh = |model| Self {
+            model,
+            position: Position::default(),
+            best: None,
+        };
+        let (Some(run), Existing::Resume) = (run, existing) else {
+            return Ok(fresh(model));
+        };
+        let folder = run.checkpoints();
+        let Some((path, position)) = checkpoint::newest(&folder).map_err(Failure::Input)? else {
+            // Stopped before the first checkpoint: from the beginning, with the same recipe.
+            return Ok(fresh(model));
+        };
+        let model = checkpoint::load(&path, model, optimizer, &position, device)
+            .map_err(Failure::Input)?;
+        let best = match &position.best {
+            None => None,
+            Some(best) if best.step == position.step => Some(model.valid().objective),
+            Some(best) => {
+                let weights = folder
+                    .join(format!("step-{:08}", best.step))
+                    .join("model.safetensors");
+                best_model(&model, &weights).map_err(Failure::Input)?
+            }
+        };
+        Ok(Self {
+            model,
+            position,
+            best,
+        })
+    }
+}
+
+/// The model of the best step, from its checkpoint; nothing if there is none of that step.
+fn best_model<B: AutodiffBackend, O: Trainable<B>>(
+    model: &Trainee<B, O>,
+    weights: &Path,
+) -> anyhow::Result<Option<O::InnerModule>> {
+    if !weights.is_file() {
+        return Ok(None);
+    }
+    let bytes = std::fs::read(weights).with_context(|| weights.display().to_string())?;
+    let model = model::bundle::apply(model.valid(), &bytes, model::bundle::Load::Whole)
+        .map_err(|reason| anyhow::anyhow!("{}: {reason}", weights.display()))?;
+    Ok(Some(model.objective))
+}
+
+fn introduce(
+    console: &Console,
+    name: &str,
+    options: &Options,
+    [all, trainable]: [usize; 2],
+    total_steps: u64,
+    taken: u64,
+) {
+    let frozen = match all - trainable {
+        0 => String::new(),
+        frozen => format!(" ({frozen} frozen)"),
+    };
+    let from = match taken {
+        0 => String::new(),
+        taken => format!(", going on after step {taken}"),
+    };
+    console.note(&format!(
+        "{name}: {all} parameters{frozen}, {total_steps} steps on {}{from}",
+        options.backend
+    ));
+}
+
+/// The first interrupt asks for a stop after the step, the second ends the process.
+fn listen(interrupter: &Interrupter) -> Result<(), Failure> {
+    static CURRENT: OnceLock<Mutex<Option<Interrupter>>> = OnceLock::new();
+    let first = CURRENT.get().is_none();
+    let current = CURRENT.get_or_init(|| Mutex::new(None));
+    let set = |value| *current.lock().unwrap_or_else(|e| e.into_inner()) = Some(value);
+    set(interrupter.clone());
+    if !first {
+        return Ok(());
+    }
+    let handler = || {
+        let current = CURRENT.get().map(|all| all.lock().unwrap_or_else(|e| e.into_inner()));
+        let Some(Some(interrupter)) = current.as_deref() else {
+            return;
+        };
+        if interrupter.should_stop() {
+            std::process::exit(130);
+        }
+        interrupter.stop(Some("interrupted"));
+    };
+    ctrlc::set_handler(handler).map_err(Failure::running)
+}
+
+/// Judges and writes down a run that has stopped.
+struct Finish<'a> {
+    name: &'a str,
+    seed: u64,
+    backend: BackendName,
+    parameters: [usize; 2],
+    unit: &'static str,
+    run: Option<&'a RunDir>,
+}
+
+impl Finish<'_> {
+    fn close<B, O, S>(
+        &self,
+        strategy: &StepStrategy<B, O>,
+        test: Option<Arc<S>>,
+    ) -> Result<Status, Failure>
+    where
+        B: AutodiffBackend,
+        O: Trainable<B>,
+        S: BatchSource<Batch = <O as Objective<B>>::Batch>,
+    {
+        let mut journey = strategy.journey();
+        let ending = journey.ending.take();
+        let ending = ending.unwrap_or_else(|| Err(anyhow::anyhow!("the training never began")));
+        let status = match &ending {
+            Ok(Ending::Completed) => "completed",
+            Ok(Ending::StoppedEarly) => "stopped_early",
+            Ok(Ending::Interrupted) => "interrupted",
+            Err(_) => "failed",
+        };
+        let done = matches!(ending, Ok(Ending::Completed | Ending::StoppedEarly));
+        let tested = match (test, journey.best.take()) {
+            (Some(test), Some(best)) if done => Some(judge_test::<B, O, S>(&test, best)),
+            _ => None,
+        };
+        if let Some((metrics, details)) = &tested {
+            let event = Event {
+                step: journey.position.step,
+                epoch: journey.position.step as f64 / strategy.plan.steps_per_epoch as f64,
+                split: "test",
+                metrics: metrics.clone(),
+                lr: None,
+                seconds: journey.position.seconds,
+                details: details.clone(),
+            };
+            journey.log.append(&event)?;
+            journey.console.validated(&event, false);
+        }
+        let summary = self.summary(status, &journey.position, strategy, &tested);
+        if let Some(run) = self.run {
+            let written = run.write("summary.json", format!("{summary:#}\n").as_bytes());
+            // A full disk has one error worth printing: the one that stopped the training.
+            if done {
+                written?;
+            }
+        }
+        self.say(&journey.console, status, &journey.position);
+        match ending {
+            Ok(Ending::Interrupted) => Ok(Status::Interrupted),
+            Ok(_) => Ok(Status::Done),
+            Err(error) => Err(Failure::Running(error)),
+        }
+    }
+
+    fn summary<B: AutodiffBackend, O: Trainable<B>>(
+        &self,
+        status: &str,
+        position: &Position,
+        strategy: &StepStrategy<B, O>,
+        tested: &Option<(Metrics, Option<Value>)>,
+    ) -> Value {
+        let [total, trainable] = self.parameters;
+        let rate = position.units as f64 / position.step_seconds.max(1e-9);
+        let throughput = match self.unit {
+            "tokens" => json!({"real_tokens_per_second": rate}),
+            unit => json!({format!("{unit}_per_second"): rate}),
+        };
+        let mut summary = json!({
+            "status": status,
+            "recipe": self.name,
+            "seed": self.seed,
+            "backend": self.backend.name(),
+            "version": env!("CARGO_PKG_VERSION"),
+            "steps": position.step,
+            "epochs": position.step as f64 / strategy.plan.steps_per_epoch as f64,
+            "train_seconds": position.seconds,
+            "parameters": {"total": total, "trainable": trainable},
+            "throughput": throughput,
+            "padding_fraction": 1.0 - position.units as f64 / position.slots.max(1) as f64,
+            "peak_memory_bytes": run::peak_memory_bytes(),
+            "best": position.best,
+            "final": {"metrics": position.last},
+        });
+        if let (Some(summary), Some((metrics, details))) = (summary.as_object_mut(), tested) {
+            let mut test = json!({"metrics": metrics});
+            if let (Some(test), Some(details)) = (test.as_object_mut(), details) {
+                test.insert("details".into(), details.clone());
+            }
+            summary.insert("test".into(), test);
+        }
+        summary
+    }
+
+    fn say(&self, console: &Console, status: &str, position: &Position) {
+        let best = position.best.as_ref().map_or(String::new(), |best| {
+            let figures = best.metrics.iter();
+            let figures: Vec<_> = figures.map(|(name, v)| format!("{name} {}", short(*v))).collect();
+            format!("; best at step {}: {}", best.step, figures.join(", "))
+        });
+        console.note(&format!(
+            "{} after {} steps and {}{best}",
+            status.replace('_', " "),
+            position.step,
+            ui::duration(position.seconds),
+        ));
+        match self.run {
+            Some(run) => console.note(&format!("run: {}", run.path().display())),
+            None => console.note(&format!(
+                "dry run: nothing written; peak memory {} MiB",
+                run::peak_memory_bytes() >> 20
+            )),
+        }
+    }
+}
+
+fn judge_test<B, O, S>(test: &Arc<S>, best: O::InnerModule) -> (Metrics, Option<Value>)
+where
+    B: AutodiffBackend,
+    O: Trainable<B>,
+    S: BatchSource<Batch = <O as Objective<B>>::Batch>,
+{
+    let mut batches = (0..test.batches_per_epoch()).map(|number| test.batch(number));
+    judge::<B, O>(&Trainee::new(best), &mut batches)
+}
+
+/// Keeps burn-train from writing its own files: the training loop writes metrics.jsonl.
+struct Elsewhere;
+
+impl MetricLogger for Elsewhere {
+    fn log(&mut self, _: MetricsUpdate, _: usize, _: &Split) {}
+
+    fn read_numeric(&mut self, _: &str, _: usize, _: &Split) -> Result<Vec<NumericEntry>, String> {
+        Ok(Vec::new())
+    }
+
+    fn log_metric_definition(&mut self, _: MetricDefinition) {}
+
+    fn log_epoch_summary(&mut self, _: EpochSummary) {}
+}

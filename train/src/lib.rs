@@ -1,0 +1,35 @@
+//! The engine that pretraining and fine-tuning share.
+//!
+//! Reading order: [`recipe`] (what to do), [`cli`] (how it is asked for), [`backend`] (on what),
+//! [`objective`] (what a model must offer to be trained), [`source`] and [`loader`] (batches),
+//! [`schedule`] and [`optimizer`] (how weights change), [`strategy`] (the loop, inside burn-train's learner),
+//! [`checkpoint`] and [`run`] (what is written), [`launch`] (all of it put together).
+
+pub mod backend;
+pub mod checkpoint;
+pub mod classification;
+pub mod cli;
+pub mod failure;
+pub mod launch;
+pub mod loader;
+pub mod metrics;
+pub mod objective;
+pub mod optimizer;
+pub mod recipe;
+pub mod run;
+pub mod schedule;
+pub mod source;
+pub mod strategy;
+pub mod text;
+pub mod ui;
+
+pub use backend::{BackendName, WithBackend};
+pub use failure::Failure;
+pub use launch::{Session, Status};
+pub use metrics::Metrics;
+pub use objective::{LossSums, Objective, SumTally, Tally, Trainee};
+pub use source::{BatchSource, Counts};
+
+/// Keeps freed pages: giving them back and taking them again costs a third of the time of a CPU step.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

@@ -1,0 +1,329 @@
+//! Recipes: TOML over the built-in one of the same kind, then `--set`, then flags; unknown keys are refused.
+//!
+//! The defaults have one home, `assets/recipes/*.toml`, where every key is explained.
+
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use toml::{Table, Value};
+
+pub use crate::optimizer::OptimizerRecipe;
+pub use crate::schedule::ScheduleRecipe;
+
+/// What is wrong with a recipe.
+#[derive(Debug, Error)]
+pub enum RecipeError {
+    /// The file can't be read.
+    #[error("{}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Not TOML.
+    #[error("{place}: not valid TOML: {reason}")]
+    Syntax {
+        /// File and line, or the flag.
+        place: String,
+        /// What the parser says.
+        reason: String,
+    },
+    /// A key that no recipe of this kind has.
+    #[error("{place}: no recipe key \"{key}\"{hint}")]
+    UnknownKey {
+        /// The file, or `--set`.
+        place: String,
+        /// The dotted key.
+        key: String,
+        /// The nearest known key, as a sentence, or nothing.
+        hint: String,
+    },
+    /// A value of the wrong type or out of range.
+    #[error("{place}: {reason}")]
+    Value {
+        /// The file, or `--set`.
+        place: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Neither a built-in recipe nor a file.
+    #[error("no recipe \"{name}\": there is no such file, and built in are {known}")]
+    Unknown {
+        /// What was asked for.
+        name: String,
+        /// The built-in names.
+        known: String,
+    },
+}
+
+/// The `[training]` of a recipe: how long, in what portions, and what is looked at on the way.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrainingRecipe {
+    /// Optimizer steps; 0 leaves it to `epochs`.
+    pub steps: u64,
+    /// Passes over the training split; used when `steps` is 0.
+    pub epochs: u64,
+    /// Examples a micro-batch.
+    pub batch_size: usize,
+    /// Batches whose examples are sorted by length together; 0 never sorts.
+    #[serde(default)]
+    pub pool: usize,
+    /// Micro-batches a step.
+    pub accumulation: u64,
+    /// Steps between lines of the log.
+    pub log_every: u64,
+    /// Steps between validations; 0 means every epoch.
+    pub validate_every: u64,
+    /// Steps between checkpoints; 0 means at every validation.
+    pub checkpoint_every: u64,
+    /// Newest checkpoints kept.
+    pub keep: usize,
+    /// Metric of the validation split that decides which step is best.
+    pub metric: String,
+    /// Validations without a better value before stopping early; 0 never stops.
+    pub patience: u64,
+}
+
+impl TrainingRecipe {
+    /// Says what is impossible about these values, if anything is.
+    pub fn check(&self, valid_metrics: &[&str]) -> Result<(), String> {
+        for (name, value) in [
+            ("batch_size", self.batch_size as u64),
+            ("accumulation", self.accumulation),
+            ("log_every", self.log_every),
+            ("keep", self.keep as u64),
+            ("steps and training.epochs", self.steps.max(self.epochs)),
+        ] {
+            if value == 0 {
+                return Err(format!("training.{name} is 0"));
+            }
+        }
+        if !valid_metrics.contains(&self.metric.as_str()) {
+            return Err(format!(
+                "training.metric is \"{}\"; validation gives {}",
+                self.metric,
+                valid_metrics.join(", ")
+            ));
+        }
+        Ok(())
+    }
+
+    /// Optimizer steps of the whole run, given the micro-batches of an epoch.
+    pub fn total_steps(&self, batches_per_epoch: u64) -> u64 {
+        match self.steps {
+            0 => self.epochs * self.steps_per_epoch(batches_per_epoch),
+            steps => steps,
+        }
+    }
+
+    /// Optimizer steps of an epoch, at least 1.
+    pub fn steps_per_epoch(&self, batches_per_epoch: u64) -> u64 {
+        (batches_per_epoch / self.accumulation).max(1)
+    }
+}
+
+/// A recipe that is still a table of keys.
+#[derive(Clone, Debug)]
+pub struct Draft {
+    /// What messages call it.
+    pub place: String,
+    table: Table,
+    known: Table,
+}
+
+/// A built-in recipe: its name and its text.
+pub type BuiltIn = (&'static str, &'static str);
+
+impl Draft {
+    /// Opens a built-in recipe by name, or a file over the built-in one that its `key` names.
+    ///
+    /// `key` is `objective` in pretraining and `task` in fine-tuning.
+    pub fn open(name: &str, key: &str, built_in: &[BuiltIn]) -> Result<Self, RecipeError> {
+        let names = || {
+            let names: Vec<_> = built_in.iter().map(|(name, _)| *name).collect();
+            names.join(", ")
+        };
+        let find = |name: &str| built_in.iter().find(|(have, _)| *have == name);
+        if let Some((name, text)) = find(name) {
+            let table = parse(name, text)?;
+            return Ok(Self {
+                place: (*name).into(),
+                known: table.clone(),
+                table,
+            });
+        }
+        let path = Path::new(name);
+        if !path.is_file() {
+            return Err(RecipeError::Unknown {
+                name: name.into(),
+                known: names(),
+            });
+        }
+        let text = std::fs::read_to_string(path).map_err(|source| RecipeError::Read {
+            path: path.into(),
+            source,
+        })?;
+        let own = parse(name, &text)?;
+        let kind = own.get(key).and_then(Value::as_str).unwrap_or_default();
+        let Some((_, text)) = find(kind) else {
+            return Err(RecipeError::Value {
+                place: name.into(),
+                reason: format!("{key} is \"{kind}\"; it must be one of {}", names()),
+            });
+        };
+        let known = parse(kind, text)?;
+        let mut draft = Self {
+            place: name.into(),
+            table: known.clone(),
+            known,
+        };
+        draft.lay_over(own, name)?;
+        Ok(draft)
+    }
+
+    /// Which objective or task it is for.
+    pub fn kind(&self, key: &str) -> String {
+        let kind = self.table.get(key).and_then(Value::as_str);
+        kind.unwrap_or_default().into()
+    }
+
+    /// Sets one key, `optimizer.lr=3e-4`.
+    pub fn set(&mut self, assignment: &str) -> Result<(), RecipeError> {
+        let place = format!("--set {assignment}");
+        let Some((key, value)) = assignment.split_once('=') else {
+            return Err(RecipeError::Value {
+                place,
+                reason: "it must be KEY=VALUE".into(),
+            });
+        };
+        let value = value.trim();
+        // What is no TOML value is taken as a string: --set schedule.kind=cosine.
+        let value = match format!("value = {value}").parse::<Table>() {
+            Ok(mut table) => table.remove("value").unwrap_or(Value::Boolean(false)),
+            Err(_) => Value::String(value.into()),
+        };
+        self.put(key.trim(), value, &place)
+    }
+
+    /// Sets one key to a value.
+    pub fn put(&mut self, key: &str, value: Value, place: &str) -> Result<(), RecipeError> {
+        let nested = key.rsplit('.').fold(value, |value, part| {
+            Value::Table(Table::from_iter([(part.to_string(), value)]))
+        });
+        match nested {
+            Value::Table(table) => self.lay_over(table, place),
+            _ => Ok(()),
+        }
+    }
+
+    fn lay_over(&mut self, over: Table, place: &str) -> Result<(), RecipeError> {
+        let mut known = Vec::new();
+        keys(&self.known, "", &mut known);
+        merge(&mut self.table, over, "", &known, place)
+    }
+
+    /// The recipe itself.
+    pub fn finish<T: DeserializeOwned>(&self) -> Result<T, RecipeError> {
+        Value::Table(self.table.clone())
+            .try_into()
+            .map_err(|e: toml::de::Error| RecipeError::Value {
+                place: self.place.clone(),
+                reason: e.message().trim().replace('\n', " "),
+            })
+    }
+}
+
+/// A resolved recipe as `recipe.toml` holds it.
+pub fn to_toml(recipe: &impl Serialize) -> Result<String, RecipeError> {
+    toml::to_string_pretty(recipe).map_err(|e| RecipeError::Value {
+        place: "recipe".into(),
+        reason: e.to_string(),
+    })
+}
+
+fn parse(place: &str, text: &str) -> Result<Table, RecipeError> {
+    text.parse::<Table>().map_err(|e| {
+        let line = e.span().map(|span| text[..span.start.min(text.len())].lines().count().max(1));
+        RecipeError::Syntax {
+            place: line.map_or(place.into(), |line| format!("{place}:{line}")),
+            reason: e.message().replace('\n', " "),
+        }
+    })
+}
+
+/// All dotted keys of a table that hold values.
+fn keys(table: &Table, prefix: &str, found: &mut Vec<String>) {
+    for (key, value) in table {
+        match value {
+            Value::Table(inner) => keys(inner, &format!("{prefix}{key}."), found),
+            _ => found.push(format!("{prefix}{key}")),
+        }
+    }
+}
+
+fn merge(
+    base: &mut Table,
+    over: Table,
+    prefix: &str,
+    known: &[String],
+    place: &str,
+) -> Result<(), RecipeError> {
+    for (key, value) in over {
+        let full = format!("{prefix}{key}");
+        match (base.get_mut(&key), value) {
+            (Some(Value::Table(base)), Value::Table(over)) => {
+                merge(base, over, &format!("{full}."), known, place)?;
+            }
+            (Some(old), value) if !old.is_table() && !value.is_table() => {
+                *old = widened(old, value);
+            }
+            (Some(_), _) => {
+                return Err(RecipeError::Value {
+                    place: place.into(),
+                    reason: format!("\"{full}\" is a group of keys or holds one; not the other"),
+                });
+            }
+            (None, value) => {
+                let key = match value {
+                    Value::Table(inner) if !inner.is_empty() => {
+                        let mut inside = Vec::new();
+                        keys(&inner, &format!("{full}."), &mut inside);
+                        inside.into_iter().next().unwrap_or(full)
+                    }
+                    _ => full,
+                };
+                return Err(unknown(key, known, place));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A whole number where the built-in recipe has a float is meant as a float.
+fn widened(old: &Value, new: Value) -> Value {
+    match (old, new) {
+        (Value::Float(_), Value::Integer(n)) => Value::Float(n as f64),
+        (_, new) => new,
+    }
+}
+
+fn unknown(key: String, known: &[String], place: &str) -> RecipeError {
+    let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_string();
+    let likeness = |candidate: &&String| {
+        let whole = strsim::jaro_winkler(candidate, &key);
+        whole.max(strsim::jaro_winkler(&last(candidate), &last(&key)) * 0.99)
+    };
+    let nearest = known
+        .iter()
+        .max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
+    let hint = nearest.map_or(String::new(), |near| format!("; the nearest is \"{near}\""));
+    RecipeError::UnknownKey {
+        place: place.into(),
+        key,
+        hint,
+    }
+}

@@ -1,0 +1,240 @@
+//! The run directory: the resolved recipe, a line an event in `metrics.jsonl`, and `summary.json`.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde_json::{Value, json};
+use thiserror::Error;
+
+use crate::metrics::Metrics;
+
+/// What is wrong with a run directory.
+#[derive(Debug, Error)]
+pub enum RunError {
+    /// It exists and holds something.
+    #[error("{}: exists already; --resume goes on with it, --force starts anew", .0.display())]
+    Exists(PathBuf),
+    /// There is nothing to go on with.
+    #[error("{}: {reason}", path.display())]
+    NotResumable {
+        /// The directory.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
+    /// Reading or writing failed.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// How a run deals with what stands in its directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Existing {
+    /// Refuse.
+    Refuse,
+    /// Go on from the newest checkpoint.
+    Resume,
+    /// Delete it.
+    Replace,
+}
+
+/// A run directory.
+#[derive(Clone, Debug)]
+pub struct RunDir {
+    path: PathBuf,
+}
+
+impl RunDir {
+    /// Checks the directory; nothing is written yet.
+    pub fn check(path: &Path, existing: Existing) -> Result<Self, RunError> {
+        let run = Self { path: path.into() };
+        let occupied = path.is_file() || fs::read_dir(path).is_ok_and(|mut all| all.next().is_some());
+        match existing {
+            Existing::Refuse if occupied => Err(RunError::Exists(path.into())),
+            Existing::Resume if !path.join("recipe.toml").is_file() => {
+                Err(RunError::NotResumable {
+                    path: path.into(),
+                    reason: "holds no run to resume (recipe.toml is missing)".into(),
+                })
+            }
+            // Deleting is for directories that are runs: a mistyped --out must not cost a home folder.
+            Existing::Replace if occupied && !path.join("recipe.toml").is_file() => {
+                Err(RunError::NotResumable {
+                    path: path.into(),
+                    reason: "is not empty and no run, so --force does not replace it".into(),
+                })
+            }
+            _ => Ok(run),
+        }
+    }
+
+    /// Creates the directory, empty, with its recipe.
+    pub fn create(&self, recipe: &str) -> Result<(), RunError> {
+        if self.path.exists() {
+            fs::remove_dir_all(&self.path).map_err(|e| self.io(&self.path, e))?;
+        }
+        let checkpoints = self.checkpoints();
+        fs::create_dir_all(&checkpoints).map_err(|e| self.io(&checkpoints, e))?;
+        self.write("recipe.toml", recipe.as_bytes())
+    }
+
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// `checkpoints/`.
+    pub fn checkpoints(&self) -> PathBuf {
+        self.path.join("checkpoints")
+    }
+
+    /// `model/`, the bundle of the best step.
+    pub fn bundle(&self) -> PathBuf {
+        self.path.join("model")
+    }
+
+    /// The recipe of the run, as it was resolved.
+    pub fn recipe(&self) -> Result<String, RunError> {
+        let path = self.path.join("recipe.toml");
+        fs::read_to_string(&path).map_err(|e| self.io(&path, e))
+    }
+
+    /// Writes a file whole or not at all.
+    pub fn write(&self, name: &str, bytes: &[u8]) -> Result<(), RunError> {
+        let path = self.path.join(name);
+        write_atomically(&path, bytes).map_err(|e| self.io(&path, e))
+    }
+
+    fn io(&self, path: &Path, source: io::Error) -> RunError {
+        RunError::Io {
+            path: path.into(),
+            source,
+        }
+    }
+}
+
+/// Writes beside, syncs, renames.
+pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let fresh = path.with_extension("tmp");
+    let mut file = File::create(&fresh)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&fresh, path)
+}
+
+/// One line of `metrics.jsonl`.
+#[derive(Clone, Debug, Serialize)]
+pub struct Event {
+    /// Optimizer steps done.
+    pub step: u64,
+    /// Passes over the training split done.
+    pub epoch: f64,
+    /// `train`, `valid` or `test`.
+    pub split: &'static str,
+    /// Figures of the steps since the last line, or of the split.
+    pub metrics: Metrics,
+    /// Learning rate of this step.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lr: Option<f64>,
+    /// Seconds of training so far, over all sittings.
+    pub seconds: f64,
+    /// Further figures: by class, a confusion matrix.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub details: Option<Value>,
+}
+
+/// `metrics.jsonl`, open for appending.
+#[derive(Debug)]
+pub struct EventLog {
+    file: Option<File>,
+    path: PathBuf,
+}
+
+impl EventLog {
+    /// Opens the log; a resumed run cuts it to the `length` its checkpoint saw.
+    pub fn open(run: &RunDir, length: u64) -> Result<Self, RunError> {
+        let path = run.path.join("metrics.jsonl");
+        let open = || {
+            let file = OpenOptions::new().create(true).append(true).open(&path)?;
+            file.set_len(length)?;
+            Ok(file)
+        };
+        let file = open().map_err(|e| run.io(&path, e))?;
+        Ok(Self {
+            file: Some(file),
+            path,
+        })
+    }
+
+    /// A log that forgets.
+    pub fn none() -> Self {
+        Self {
+            file: None,
+            path: PathBuf::new(),
+        }
+    }
+
+    /// Appends one line.
+    pub fn append(&mut self, event: &Event) -> Result<(), RunError> {
+        let Some(file) = &mut self.file else {
+            return Ok(());
+        };
+        let write = |source| RunError::Io {
+            path: self.path.clone(),
+            source,
+        };
+        let mut line = serde_json::to_string(event).map_err(|e| write(e.into()))?;
+        line.push('\n');
+        file.write_all(line.as_bytes()).map_err(write)
+    }
+
+    /// Bytes so far.
+    pub fn length(&self) -> u64 {
+        let length = |file: &File| file.metadata().map(|meta| meta.len()).unwrap_or_default();
+        self.file.as_ref().map_or(0, length)
+    }
+}
+
+/// `summary.json`.
+#[derive(Clone, Debug)]
+pub struct Summary {
+    /// `completed`, `stopped_early`, `interrupted` or `failed`.
+    pub status: &'static str,
+    /// Everything else, in the order of the file.
+    pub rest: Value,
+}
+
+impl Summary {
+    /// The file's contents.
+    pub fn to_json(&self) -> Value {
+        let mut all = json!({"status": self.status});
+        if let (Some(all), Some(rest)) = (all.as_object_mut(), self.rest.as_object()) {
+            all.extend(rest.clone());
+        }
+        all
+    }
+}
+
+/// Largest resident size of this process so far, in bytes; 0 where the system does not say.
+pub fn peak_memory_bytes() -> u64 {
+    #[cfg(unix)]
+    {
+        let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
+        // SAFETY: getrusage fills the structure it is given, and zeroes are a valid rusage.
+        let usage = unsafe {
+            libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr());
+            usage.assume_init()
+        };
+        let unit = if cfg!(target_os = "macos") { 1 } else { 1024 };
+        usage.ru_maxrss as u64 * unit
+    }
+    #[cfg(not(unix))]
+    0
+}
