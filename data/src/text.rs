@@ -59,6 +59,32 @@ pub struct TextSet {
 }
 
 impl TextSet {
+    /// Texts from memory, without labels.
+    pub fn from_texts(texts: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        Self::from_memory(texts.into_iter().map(|text| (text.into(), None)))
+    }
+
+    /// Texts from memory, each with its label.
+    pub fn from_labelled<T: Into<String>, L: Into<String>>(
+        rows: impl IntoIterator<Item = (T, L)>,
+    ) -> Self {
+        let rows = rows.into_iter();
+        Self::from_memory(rows.map(|(text, label)| (text.into(), Some(label.into()))))
+    }
+
+    fn from_memory(rows: impl Iterator<Item = (String, Option<String>)>) -> Self {
+        let example = |(row, (text, label))| TextExample {
+            text,
+            label,
+            line: row + 1,
+            file: 0,
+        };
+        Self {
+            examples: rows.enumerate().map(example).collect(),
+            files: vec!["memory".into()],
+        }
+    }
+
     /// The number of examples.
     pub fn len(&self) -> usize {
         self.examples.len()

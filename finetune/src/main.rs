@@ -1,1 +1,23 @@
-fn main() {}
+//! `finetune [RECIPE] --from BUNDLE`: adapts a pretrained model to labelled data.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use train::cli::{self, TrainArgs};
+
+/// Fine-tune a pretrained model on labelled data. Without a recipe: 26 classes of bundled definitions.
+#[derive(Parser)]
+#[command(name = "finetune", version)]
+struct Args {
+    #[command(flatten)]
+    train: TrainArgs,
+    /// A bundle, a run, the bundled wordnet-bert-nano, or scratch for a model without pretraining
+    #[arg(long, value_name = "BUNDLE_OR_RUN")]
+    from: Option<String>,
+}
+
+fn main() -> ExitCode {
+    let Args { train, from } = Args::parse();
+    let from = from.map(|from| ("from", from.into(), "--from"));
+    cli::main(&finetune::TRAINER, train, from.into_iter().collect())
+}

@@ -27,13 +27,19 @@ impl AutoencoderConfig {
     /// Says what is impossible about these sizes, if anything is.
     pub fn check(&self) -> Result<(), String> {
         if !matches!(self.image_channels, 1 | 3) {
-            return Err(format!("{} image channels; 1 or 3 are known", self.image_channels));
+            return Err(format!(
+                "{} image channels; 1 or 3 are known",
+                self.image_channels
+            ));
         }
         if self.image_height == 0 || self.image_width == 0 {
             return Err("an image without pixels".into());
         }
         if self.channels.is_empty() || self.channels.contains(&0) {
-            return Err(format!("channels are {:?}; each must be at least 1", self.channels));
+            return Err(format!(
+                "channels are {:?}; each must be at least 1",
+                self.channels
+            ));
         }
         if self.latent_size == 0 {
             return Err("latent_size is 0".into());
@@ -67,7 +73,9 @@ impl AutoencoderConfig {
 
     /// Draws an encoder; the weights are a function of the backend's seed.
     pub fn init_encoder<B: Backend>(&self, device: &B::Device) -> Encoder<B> {
-        let inputs = [self.image_channels].into_iter().chain(self.channels.clone());
+        let inputs = [self.image_channels]
+            .into_iter()
+            .chain(self.channels.clone());
         let [channels, height, width] = self.deepest();
         Encoder {
             convolutions: inputs
@@ -86,9 +94,15 @@ impl AutoencoderConfig {
     /// Draws a model; the weights are a function of the backend's seed.
     pub fn init<B: Backend>(&self, device: &B::Device) -> Autoencoder<B> {
         let sizes = self.sizes();
-        let outputs = [self.image_channels].into_iter().chain(self.channels.clone());
+        let outputs = [self.image_channels]
+            .into_iter()
+            .chain(self.channels.clone());
         let convolutions = (0..self.channels.len()).rev().zip(
-            outputs.take(self.channels.len()).collect::<Vec<_>>().into_iter().rev(),
+            outputs
+                .take(self.channels.len())
+                .collect::<Vec<_>>()
+                .into_iter()
+                .rev(),
         );
         let [channels, height, width] = self.deepest();
         Autoencoder {
@@ -189,5 +203,73 @@ impl<B: Backend> Decoder<B> {
             hidden = convolution.forward(gelu(hidden));
         }
         hidden
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::backend::Flex;
+
+    fn config(
+        channels: usize,
+        height: usize,
+        width: usize,
+        convolutions: &[usize],
+    ) -> AutoencoderConfig {
+        AutoencoderConfig {
+            image_channels: channels,
+            image_height: height,
+            image_width: width,
+            channels: convolutions.to_vec(),
+            latent_size: 4,
+        }
+    }
+
+    #[test]
+    fn reconstructions_have_the_shape_of_the_images() {
+        let device = Default::default();
+        // 28 -> 14 -> 7 -> 4; 30x21 -> 15x11 -> 8x6 -> 4x3; and one pixel high all the way.
+        for (channels, height, width) in [(1, 28, 28), (3, 30, 21), (1, 1, 9)] {
+            let config = config(channels, height, width, &[2, 3, 4]);
+            config.check().unwrap();
+            let model = config.init::<Flex>(&device);
+            let images = Tensor::zeros([2, channels, height, width], &device);
+            assert_eq!(model.encoder.forward(images.clone()).dims(), [2, 4]);
+            let pixels = model.reconstruct(images);
+            assert_eq!(pixels.dims(), [2, channels, height, width]);
+            assert!(
+                pixels
+                    .into_data()
+                    .iter::<f32>()
+                    .all(|pixel| (0.0..=1.0).contains(&pixel))
+            );
+        }
+    }
+
+    #[test]
+    fn sizes_halve_and_round_up() {
+        let sizes = config(1, 30, 21, &[2, 3, 4]).sizes();
+        assert_eq!(sizes, [(30, 21), (15, 11), (8, 6), (4, 3)]);
+    }
+
+    #[test]
+    fn impossible_sizes_are_refused() {
+        assert_eq!(
+            config(2, 8, 8, &[2]).check().unwrap_err(),
+            "2 image channels; 1 or 3 are known"
+        );
+        assert_eq!(
+            config(1, 0, 8, &[2]).check().unwrap_err(),
+            "an image without pixels"
+        );
+        assert_eq!(
+            config(1, 8, 8, &[2, 0]).check().unwrap_err(),
+            "channels are [2, 0]; each must be at least 1"
+        );
+        assert_eq!(
+            config(1, 4, 4, &[2, 2, 2, 2]).check().unwrap_err(),
+            "4 convolutions are too many for 4x4 pixels"
+        );
     }
 }

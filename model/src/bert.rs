@@ -148,7 +148,12 @@ impl BertConfig {
 
     /// Draws an encoder with a pooler, as sequence classification wants it.
     pub fn init_with_pooler<B: Backend>(&self, device: &B::Device) -> Bert<B> {
-        let dense = init::linear(self.hidden_size, self.hidden_size, self.initializer_range, device);
+        let dense = init::linear(
+            self.hidden_size,
+            self.hidden_size,
+            self.initializer_range,
+            device,
+        );
         Bert {
             pooler: Some(BertPooler { dense }),
             ..self.init(device)
@@ -220,7 +225,10 @@ impl<B: Backend> Bert<B> {
 fn attention_bias<B: Backend>(mask_pad: Tensor<B, 2, Bool>) -> Tensor<B, 4> {
     let [batch, seq] = mask_pad.dims();
     // Finite: a row of nothing but padding must not become NaN.
-    mask_pad.float().mul_scalar(-1e30).reshape([batch, 1, 1, seq])
+    mask_pad
+        .float()
+        .mul_scalar(-1e30)
+        .reshape([batch, 1, 1, seq])
 }
 
 /// Sum of token, position and segment vectors, normalised.

@@ -194,6 +194,15 @@ impl Bundle {
         Self::with_files(path.into(), Files::Directory)
     }
 
+    /// Opens a bundle, or the one that a run left in its `model` directory.
+    pub fn find(path: &Path) -> Result<Self, BundleError> {
+        let of_run = path.join("model");
+        match !path.join(CONFIG).is_file() && of_run.join(CONFIG).is_file() {
+            true => Self::open(&of_run),
+            false => Self::open(path),
+        }
+    }
+
     /// Opens files that were compiled into the program; `name` stands for their path in messages.
     pub fn embedded(
         name: &str,
@@ -282,11 +291,7 @@ impl Bundle {
     }
 
     /// Puts the bundle's weights into a model that was drawn from its configuration.
-    pub fn load<B: Backend, M: Module<B>>(
-        &self,
-        module: M,
-        load: Load,
-    ) -> Result<M, BundleError> {
+    pub fn load<B: Backend, M: Module<B>>(&self, module: M, load: Load) -> Result<M, BundleError> {
         let bytes = self.read(WEIGHTS)?;
         apply(module, &bytes, load).map_err(|reason| BundleError::Weights {
             path: self.path.join(WEIGHTS),

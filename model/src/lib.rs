@@ -9,6 +9,7 @@ pub mod bert;
 pub mod bert_classifier;
 pub mod bert_masked_lm;
 pub mod bundle;
+pub mod bundled;
 pub mod image_classifier;
 pub mod init;
 

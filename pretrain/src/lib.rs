@@ -10,5 +10,5 @@ use train::cli::Trainer;
 /// Everything `pretrain` can train; the first is what it does without being told.
 pub const TRAINER: Trainer = Trainer {
     key: "objective",
-    entries: &[mlm::ENTRY],
+    entries: &[mlm::ENTRY, autoencoder::ENTRY],
 };

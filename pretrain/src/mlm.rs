@@ -12,7 +12,7 @@ use burn::tensor::backend::AutodiffBackend;
 use data::order::{self, Stream};
 use data::text::{TextColumns, TextSet};
 use data::{TextTokenizer, source, split};
-use model::bundle::{self, Architecture, Precision};
+use model::bundle::{self, Architecture};
 use model::{BertConfig, BertMaskedLm};
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
@@ -20,7 +20,7 @@ use train::backend::with_backend;
 use train::classification::cross_entropy;
 use train::cli::Entry;
 use train::launch::{Options, Session, Status};
-use train::recipe::{self, Draft, OptimizerRecipe, ScheduleRecipe, TrainingRecipe};
+use train::recipe::{self, BundleRecipe, Draft, OptimizerRecipe, ScheduleRecipe, TrainingRecipe};
 use train::source::{BatchSource, Counts, Epochs};
 use train::text::{self, TokenBatch};
 use train::{Failure, LossSums, Metrics, Objective, SumTally, WithBackend};
@@ -86,14 +86,6 @@ pub struct EncoderRecipe {
     pub dropout: f64,
 }
 
-/// `[bundle]`: how the result is written.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[allow(missing_docs)]
-pub struct BundleRecipe {
-    pub precision: Precision,
-}
-
 /// `[masking]`: which tokens are predicted, and what stands in their place.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -118,14 +110,19 @@ impl MlmRecipe {
         let wrong = |reason: String| Err(Failure::input(format!("recipe: {reason}")));
         let Masking { rate, mask, random } = self.masking;
         if !(rate > 0.0 && rate <= 1.0) {
-            return wrong(format!("masking.rate is {rate}; it must be above 0 and at most 1"));
+            return wrong(format!(
+                "masking.rate is {rate}; it must be above 0 and at most 1"
+            ));
         }
         if mask < 0.0 || random < 0.0 || mask + random > 1.0 {
             return wrong(format!(
                 "masking.mask {mask} and masking.random {random} are no shares of one whole"
             ));
         }
-        text::check_lengths(self.tokenizer.max_length, self.model.max_position_embeddings)?;
+        text::check_lengths(
+            self.tokenizer.max_length,
+            self.model.max_position_embeddings,
+        )?;
         self.config(self.tokenizer.vocab_size, 0)
             .check()
             .or_else(|reason| wrong(format!("model: {reason}")))
@@ -315,7 +312,11 @@ pub struct Corpus {
 impl Corpus {
     /// Splits and tokenizes texts; the tokenizer sees the training split only.
     pub fn new(texts: &TextSet, recipe: &MlmRecipe) -> Result<Self, Failure> {
-        let keys: Vec<_> = texts.examples.iter().map(|e| split::text_key(&e.text)).collect();
+        let keys: Vec<_> = texts
+            .examples
+            .iter()
+            .map(|e| split::text_key(&e.text))
+            .collect();
         let keys = keys.iter().map(String::as_bytes);
         let TextData {
             valid,
@@ -326,7 +327,9 @@ impl Corpus {
         } = recipe.data;
         let splits = split::split_by_content(keys, valid, test, split_seed);
         let pick = |rows: &[usize]| -> Vec<&str> {
-            rows.iter().map(|&row| texts.examples[row].text.as_str()).collect()
+            rows.iter()
+                .map(|&row| texts.examples[row].text.as_str())
+                .collect()
         };
         let (train, mut valid) = (pick(&splits.train), pick(&splits.valid));
         if train.is_empty() || valid.is_empty() {
@@ -339,7 +342,10 @@ impl Corpus {
         }
         if valid_limit > 0 && valid.len() > valid_limit {
             let order = order::shuffled(valid.len(), split_seed, 0);
-            valid = order[..valid_limit].iter().map(|&row| valid[row as usize]).collect();
+            valid = order[..valid_limit]
+                .iter()
+                .map(|&row| valid[row as usize])
+                .collect();
         }
         let tokenizer = match recipe.tokenizer.path.as_str() {
             "" => TextTokenizer::train_wordpiece(&train, recipe.tokenizer.vocab_size)?,
@@ -362,14 +368,21 @@ fn run(draft: Draft, options: Options) -> Result<Status, Failure> {
         label: None,
     };
     let texts = source::texts(&recipe.data.source, &columns)?;
-    let corpus = Corpus::new(&texts, &recipe)?;
-    with_backend(options.backend, Run { recipe, corpus, options })?
+    let backend = options.backend;
+    with_backend(
+        backend,
+        Run {
+            recipe,
+            texts,
+            options,
+        },
+    )?
 }
 
-/// A prepared run, waiting for its backend.
+/// A run, waiting for its backend.
 struct Run {
     recipe: MlmRecipe,
-    corpus: Corpus,
+    texts: TextSet,
     options: Options,
 }
 
@@ -377,53 +390,83 @@ impl WithBackend for Run {
     type Output = Result<Status, Failure>;
 
     fn run<B: AutodiffBackend>(self, device: B::Device) -> Self::Output {
-        let Self {
-            recipe,
-            corpus,
-            options,
-        } = self;
-        let tokenizer = &corpus.tokenizer;
-        let config = recipe.config(tokenizer.vocab_size(), tokenizer.pad());
-        B::seed(&device, recipe.seed);
-        let objective = MaskedLm::<B> {
-            model: model::init::materialise(BertMaskedLm::new(&config, &device)),
-        };
-        let files = text::bundle_files(tokenizer, recipe.model.max_position_embeddings)?;
-        let precision = recipe.bundle.precision;
-        let batches = |texts: Vec<Vec<u32>>, shuffle: bool| {
-            let TrainingRecipe {
-                batch_size, pool, ..
-            } = recipe.training;
-            let lengths = || texts.iter().map(|text| text.len() as u32).collect();
-            let epochs = match shuffle {
-                true => Epochs::shuffled(lengths(), batch_size, pool, recipe.seed),
-                false => Epochs::in_order(texts.len(), batch_size),
-            };
-            let seed = if shuffle { recipe.seed } else { recipe.data.split_seed };
-            Arc::new(MaskedTexts::new(texts, epochs, recipe.masking, tokenizer, seed))
-        };
-        Session {
-            name: ENTRY.name.into(),
-            recipe: recipe::to_toml(&recipe)?,
-            seed: recipe.seed,
-            training: recipe.training.clone(),
-            optimizer: recipe.optimizer.clone(),
-            schedule: recipe.schedule.clone(),
-            groups: Vec::new(),
-            objective,
-            device,
-            train: batches(corpus.train.clone(), true),
-            valid: batches(corpus.valid.clone(), false),
-            test: None,
-            unit: "tokens",
-            export: Box::new(move |objective: &MaskedLm<B::InnerBackend>, path| {
-                let config = bundle::config_json(Architecture::BertForMaskedLm, &config, None);
-                let files: Vec<_> = files.iter().map(|(name, text)| (*name, text.as_bytes())).collect();
-                Ok(bundle::write(path, &config, &objective.model, precision, &files)?)
-            }),
-            after_validation: None,
-            options,
-        }
-        .launch()
+        pretrain::<B>(self.recipe, &self.texts, device, self.options)
     }
+}
+
+/// Pretrains on texts and leaves a run directory with its bundle.
+///
+/// # Errors
+///
+/// [`Failure::Input`] before anything is written, [`Failure::Running`] once training has begun.
+pub fn pretrain<B: AutodiffBackend>(
+    recipe: MlmRecipe,
+    texts: &TextSet,
+    device: B::Device,
+    options: Options,
+) -> Result<Status, Failure> {
+    recipe.check()?;
+    let corpus = Corpus::new(texts, &recipe)?;
+    let tokenizer = &corpus.tokenizer;
+    let config = recipe.config(tokenizer.vocab_size(), tokenizer.pad());
+    B::seed(&device, recipe.seed);
+    let objective = MaskedLm::<B> {
+        model: model::init::materialise(BertMaskedLm::new(&config, &device)),
+    };
+    let files = text::bundle_files(tokenizer, recipe.model.max_position_embeddings)?;
+    let precision = recipe.bundle.precision;
+    let batches = |texts: Vec<Vec<u32>>, shuffle: bool| {
+        let TrainingRecipe {
+            batch_size, pool, ..
+        } = recipe.training;
+        let lengths = || texts.iter().map(|text| text.len() as u32).collect();
+        let epochs = match shuffle {
+            true => Epochs::shuffled(lengths(), batch_size, pool, recipe.seed),
+            false => Epochs::in_order(texts.len(), batch_size),
+        };
+        let seed = if shuffle {
+            recipe.seed
+        } else {
+            recipe.data.split_seed
+        };
+        Arc::new(MaskedTexts::new(
+            texts,
+            epochs,
+            recipe.masking,
+            tokenizer,
+            seed,
+        ))
+    };
+    Session {
+        name: ENTRY.name.into(),
+        recipe: recipe::to_toml(&recipe)?,
+        seed: recipe.seed,
+        training: recipe.training.clone(),
+        optimizer: recipe.optimizer.clone(),
+        schedule: recipe.schedule.clone(),
+        groups: Vec::new(),
+        objective,
+        device,
+        train: batches(corpus.train.clone(), true),
+        valid: batches(corpus.valid.clone(), false),
+        test: None,
+        unit: "tokens",
+        export: Box::new(move |objective: &MaskedLm<B::InnerBackend>, path| {
+            let config = bundle::config_json(Architecture::BertForMaskedLm, &config, None);
+            let files: Vec<_> = files
+                .iter()
+                .map(|(name, text)| (*name, text.as_bytes()))
+                .collect();
+            Ok(bundle::write(
+                path,
+                &config,
+                &objective.model,
+                precision,
+                &files,
+            )?)
+        }),
+        after_validation: None,
+        options,
+    }
+    .launch()
 }

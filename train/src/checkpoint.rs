@@ -68,10 +68,13 @@ pub fn save<B: AutodiffBackend, M: AutodiffModule<B>>(
     let target = folder.join(&name);
     if !target.exists() {
         fs::create_dir_all(&fresh).with_context(|| fresh.display().to_string())?;
-        let weights = bundle::serialise(&module.valid(), Precision::F32)
-            .map_err(anyhow::Error::msg)?;
+        let weights =
+            bundle::serialise(&module.valid(), Precision::F32).map_err(anyhow::Error::msg)?;
         write(&fresh.join("model.safetensors"), &weights)?;
-        write(&fresh.join("optimizer.safetensors"), &pack(optimizer.moments())?)?;
+        write(
+            &fresh.join("optimizer.safetensors"),
+            &pack(optimizer.moments())?,
+        )?;
         let state = serde_json::to_vec_pretty(position)?;
         write(&fresh.join("state.json"), &state)?;
         fs::rename(&fresh, &target).with_context(|| target.display().to_string())?;

@@ -23,7 +23,12 @@ pub fn cross_entropy<B: Backend>(logits: Tensor<B, 2>, targets: &[u32]) -> LossS
     let device = logits.device();
     let ids: Vec<i32> = targets.iter().map(|&id| id as i32).collect();
     let targets: Tensor<B, 1, Int> = Tensor::from_data(TensorData::new(ids, [n]), &device);
-    let hits = logits.clone().detach().argmax(1).reshape([n]).equal(targets.clone());
+    let hits = logits
+        .clone()
+        .detach()
+        .argmax(1)
+        .reshape([n])
+        .equal(targets.clone());
     let log_probabilities = log_softmax(logits, 1).gather(1, targets.reshape([n, 1]));
     LossSums {
         loss: -log_probabilities.sum(),
@@ -78,7 +83,9 @@ impl ClassTally {
     pub fn class(&self, class: usize) -> Option<[f64; 4]> {
         let hits = self.row(class)[class] as f64;
         let support = self.row(class).iter().sum::<u64>() as f64;
-        let predicted: u64 = (0..self.n_classes).map(|truth| self.row(truth)[class]).sum();
+        let predicted: u64 = (0..self.n_classes)
+            .map(|truth| self.row(truth)[class])
+            .sum();
         let predicted = predicted as f64;
         if support + predicted == 0.0 {
             return None;
@@ -103,14 +110,19 @@ impl Tally for ClassTally {
 
     fn metrics(&self) -> Metrics {
         let total = self.confusion.iter().sum::<u64>().max(1) as f64;
-        let hits: u64 = (0..self.n_classes).map(|class| self.row(class)[class]).sum();
+        let hits: u64 = (0..self.n_classes)
+            .map(|class| self.row(class)[class])
+            .sum();
         let f1: Vec<f64> = (0..self.n_classes)
             .filter_map(|class| self.class(class).map(|[_, _, f1, _]| f1))
             .collect();
         Metrics::from([
             ("loss".into(), self.loss / total),
             ("accuracy".into(), hits as f64 / total),
-            ("macro_f1".into(), f1.iter().sum::<f64>() / f1.len().max(1) as f64),
+            (
+                "macro_f1".into(),
+                f1.iter().sum::<f64>() / f1.len().max(1) as f64,
+            ),
         ])
     }
 

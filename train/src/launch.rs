@@ -43,6 +43,19 @@ pub struct Options {
     pub dry_run: bool,
 }
 
+impl Options {
+    /// A silent run into a directory that must not exist yet.
+    pub fn new(out: impl Into<std::path::PathBuf>, backend: BackendName) -> Self {
+        Self {
+            out: out.into(),
+            existing: Existing::Refuse,
+            ui: Ui::None,
+            backend,
+            dry_run: false,
+        }
+    }
+}
+
 /// How a run ended, for the exit code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
@@ -128,7 +141,14 @@ where
         let taken = start.position.step;
         let accumulation = self.training.accumulation;
         let console = Console::new(self.options.ui);
-        introduce(&console, &self.name, &self.options, parameters, total_steps, taken);
+        introduce(
+            &console,
+            &self.name,
+            &self.options,
+            parameters,
+            total_steps,
+            taken,
+        );
         let schedule = Schedule::new(&self.schedule, self.optimizer.lr, total_steps).resumed(taken);
         let log = match &run {
             Some(run) => EventLog::open(run, start.position.log_length)?,
@@ -228,8 +248,8 @@ impl<B: AutodiffBackend, O: Trainable<B>> Start<B, O> {
             // Stopped before the first checkpoint: from the beginning, with the same recipe.
             return Ok(fresh(model));
         };
-        let model = checkpoint::load(&path, model, optimizer, &position, device)
-            .map_err(Failure::Input)?;
+        let model =
+            checkpoint::load(&path, model, optimizer, &position, device).map_err(Failure::Input)?;
         let best = match &position.best {
             None => None,
             Some(best) if best.step == position.step => Some(model.valid().objective),
@@ -295,7 +315,9 @@ fn listen(interrupter: &Interrupter) -> Result<(), Failure> {
         return Ok(());
     }
     let handler = || {
-        let current = CURRENT.get().map(|all| all.lock().unwrap_or_else(|e| e.into_inner()));
+        let current = CURRENT
+            .get()
+            .map(|all| all.lock().unwrap_or_else(|e| e.into_inner()));
         let Some(Some(interrupter)) = current.as_deref() else {
             return;
         };
@@ -413,7 +435,9 @@ impl Finish<'_> {
     fn say(&self, console: &Console, status: &str, position: &Position) {
         let best = position.best.as_ref().map_or(String::new(), |best| {
             let figures = best.metrics.iter();
-            let figures: Vec<_> = figures.map(|(name, v)| format!("{name} {}", short(*v))).collect();
+            let figures: Vec<_> = figures
+                .map(|(name, v)| format!("{name} {}", short(*v)))
+                .collect();
             format!("; best at step {}: {}", best.step, figures.join(", "))
         });
         console.note(&format!(

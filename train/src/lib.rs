@@ -10,6 +10,7 @@ pub mod checkpoint;
 pub mod classification;
 pub mod cli;
 pub mod failure;
+pub mod image;
 pub mod launch;
 pub mod loader;
 pub mod metrics;

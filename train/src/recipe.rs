@@ -126,6 +126,14 @@ impl TrainingRecipe {
     }
 }
 
+/// The `[bundle]` of a recipe: how the result is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BundleRecipe {
+    /// Element type of the weights.
+    pub precision: model::Precision,
+}
+
 /// A recipe that is still a table of keys.
 #[derive(Clone, Debug)]
 pub struct Draft {
@@ -247,7 +255,9 @@ pub fn to_toml(recipe: &impl Serialize) -> Result<String, RecipeError> {
 
 fn parse(place: &str, text: &str) -> Result<Table, RecipeError> {
     text.parse::<Table>().map_err(|e| {
-        let line = e.span().map(|span| text[..span.start.min(text.len())].lines().count().max(1));
+        let line = e
+            .span()
+            .map(|span| text[..span.start.min(text.len())].lines().count().max(1));
         RecipeError::Syntax {
             place: line.map_or(place.into(), |line| format!("{place}:{line}")),
             reason: e.message().replace('\n', " "),

@@ -55,7 +55,8 @@ impl RunDir {
     /// Checks the directory; nothing is written yet.
     pub fn check(path: &Path, existing: Existing) -> Result<Self, RunError> {
         let run = Self { path: path.into() };
-        let occupied = path.is_file() || fs::read_dir(path).is_ok_and(|mut all| all.next().is_some());
+        let occupied =
+            path.is_file() || fs::read_dir(path).is_ok_and(|mut all| all.next().is_some());
         match existing {
             Existing::Refuse if occupied => Err(RunError::Exists(path.into())),
             Existing::Resume if !path.join("recipe.toml").is_file() => {

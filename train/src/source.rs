@@ -76,7 +76,10 @@ impl Epochs {
 
     /// The rows of the batch with this number, counted from 0 through all epochs.
     pub fn rows(&self, number: u64) -> Vec<u32> {
-        let (epoch, at) = (number / self.batches_per_epoch, number % self.batches_per_epoch);
+        let (epoch, at) = (
+            number / self.batches_per_epoch,
+            number % self.batches_per_epoch,
+        );
         match &self.order {
             Order::Fixed { rows, batch_size } => {
                 let first = at as usize * batch_size;

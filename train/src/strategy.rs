@@ -21,9 +21,7 @@ use burn::train::{
 
 use crate::checkpoint::{self, Best, Position};
 use crate::metrics::{self, Metrics};
-use crate::objective::{
-    LossSums, Objective, SplitOutput, StepOutput, Tally, Trainable, Trainee,
-};
+use crate::objective::{LossSums, Objective, SplitOutput, StepOutput, Tally, Trainable, Trainee};
 use crate::optimizer::AdamW;
 use crate::recipe::TrainingRecipe;
 use crate::run::{Event, EventLog, RunDir};
@@ -214,13 +212,20 @@ impl<B: AutodiffBackend, O: Trainable<B>> Sitting<'_, B, O> {
     ) -> Result<()> {
         let began = Instant::now();
         let Plan { training, seed, .. } = &self.strategy.plan;
-        let device = learner.model().devices().into_iter().next().unwrap_or_default();
+        let device = learner
+            .model()
+            .devices()
+            .into_iter()
+            .next()
+            .unwrap_or_default();
         B::seed(&device, mix(*seed, self.journey.position.step));
         let mut accumulator = GradientsAccumulator::new();
         let mut single = None;
         let mut targets = 0;
         for _ in 0..training.accumulation {
-            let batch = batches.next().context("the data ended before the training")?;
+            let batch = batches
+                .next()
+                .context("the data ended before the training")?;
             let (units, slots) = (batch.units(), batch.slots());
             window.units += units;
             self.journey.position.units += units as u64;
@@ -269,7 +274,8 @@ impl<B: AutodiffBackend, O: Trainable<B>> Sitting<'_, B, O> {
         let total = self.strategy.plan.total_steps;
         self.journey.console.trained(&event, &metrics, total);
         let item = self.item(StepOutput::Report(metrics), Some(lr));
-        self.processor.process_train(LearnerEvent::ProcessedItem(item));
+        self.processor
+            .process_train(LearnerEvent::ProcessedItem(item));
         Ok(())
     }
 
@@ -298,7 +304,8 @@ impl<B: AutodiffBackend, O: Trainable<B>> Sitting<'_, B, O> {
             hook(&model.objective, run.path())?;
         }
         let item = self.item(SplitOutput::Report(metrics.clone()), None);
-        self.processor.process_valid(LearnerEvent::ProcessedItem(item));
+        self.processor
+            .process_valid(LearnerEvent::ProcessedItem(item));
         self.journey.position.last = Some(metrics.clone());
         if !better {
             self.journey.position.stale += 1;
@@ -322,8 +329,14 @@ impl<B: AutodiffBackend, O: Trainable<B>> Sitting<'_, B, O> {
         let keep = self.strategy.plan.training.keep;
         let position = &self.journey.position;
         let optimizer = &self.strategy.optimizer;
-        checkpoint::save(&run.checkpoints(), &learner.model(), optimizer, position, keep)
-            .context("cannot write the checkpoint; the one before it is whole")
+        checkpoint::save(
+            &run.checkpoints(),
+            &learner.model(),
+            optimizer,
+            position,
+            keep,
+        )
+        .context("cannot write the checkpoint; the one before it is whole")
     }
 
     fn event(&self, split: &'static str, metrics: Metrics, lr: Option<f64>) -> Event {
@@ -356,7 +369,12 @@ impl<B: Backend> Window<B> {
             None => sums,
             Some(old) => LossSums {
                 loss: old.loss + sums.loss,
-                sums: old.sums.into_iter().zip(sums.sums).map(|(a, b)| a + b).collect(),
+                sums: old
+                    .sums
+                    .into_iter()
+                    .zip(sums.sums)
+                    .map(|(a, b)| a + b)
+                    .collect(),
                 targets: old.targets + sums.targets,
             },
         });

@@ -125,10 +125,12 @@ fn figures(metrics: &Metrics) -> String {
     };
     let mut names: Vec<_> = metrics.iter().collect();
     names.sort_by_key(|(name, _)| rank(name));
-    let figures = names.iter().map(|(name, value)| match name.strip_suffix("_per_second") {
-        Some(unit) => format!("{value:.0} {unit}/s"),
-        None => format!("{name} {}", short(**value)),
-    });
+    let figures = names
+        .iter()
+        .map(|(name, value)| match name.strip_suffix("_per_second") {
+            Some(unit) => format!("{value:.0} {unit}/s"),
+            None => format!("{name} {}", short(**value)),
+        });
     figures.collect::<Vec<_>>().join("  ")
 }
 

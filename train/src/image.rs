@@ -1,0 +1,188 @@
+//! What image runs share: splits of a set, batches of its pixels, and how a bundle describes its input.
+
+use burn::prelude::*;
+use burn::tensor::TensorData;
+use data::{ImageSet, split};
+use model::AutoencoderConfig;
+
+use crate::failure::Failure;
+
+/// Images with pixels from 0 to 1.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PixelBatch {
+    /// `[n, channels, height, width]`, row-major.
+    pub pixels: Vec<f32>,
+    /// Number of images.
+    pub n: usize,
+    /// 1 grey, 3 RGB.
+    pub channels: usize,
+    /// In pixels.
+    pub height: usize,
+    /// In pixels.
+    pub width: usize,
+}
+
+impl PixelBatch {
+    /// These rows of a set, in this order.
+    ///
+    /// # Panics
+    ///
+    /// If a row is outside the set.
+    pub fn of(images: &ImageSet, rows: &[u32]) -> Self {
+        let pixels = rows.iter().flat_map(|&row| images.image(row as usize));
+        Self {
+            pixels: pixels.map(|&pixel| f32::from(pixel) / 255.0).collect(),
+            n: rows.len(),
+            channels: images.channels,
+            height: images.height,
+            width: images.width,
+        }
+    }
+
+    /// Reads images back; `[n, channels, height, width]`, pixels 0 to 1.
+    pub fn read<B: Backend>(images: Tensor<B, 4>) -> Self {
+        let [n, channels, height, width] = images.dims();
+        Self {
+            pixels: images.into_data().iter::<f32>().collect(),
+            n,
+            channels,
+            height,
+            width,
+        }
+    }
+
+    /// The pixels of one image, `[channels, height, width]`.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such image.
+    pub fn image(&self, i: usize) -> &[f32] {
+        let len = self.channels * self.height * self.width;
+        &self.pixels[i * len..(i + 1) * len]
+    }
+
+    /// The models' input, `[n, channels, height, width]`, pixels 0 to 1.
+    pub fn tensor<B: Backend>(&self, device: &B::Device) -> Tensor<B, 4> {
+        let shape = [self.n, self.channels, self.height, self.width];
+        Tensor::from_data(TensorData::new(self.pixels.clone(), shape), device)
+    }
+}
+
+/// A set cut in three by the content of its images: equal images never stand in two splits.
+pub struct ImageSplits {
+    /// To train on.
+    pub train: ImageSet,
+    /// To choose the best step by.
+    pub valid: ImageSet,
+    /// To report; may be empty.
+    pub test: ImageSet,
+}
+
+impl ImageSplits {
+    /// - valid, test: shares 0 to 1 of the images
+    ///
+    /// # Errors
+    ///
+    /// Shares that leave nothing to train or to validate on.
+    pub fn new(images: &ImageSet, valid: f64, test: f64, seed: u64) -> Result<Self, Failure> {
+        let keys = (0..images.len()).map(|i| images.image(i));
+        let splits = split::split_by_content(keys, valid, test, seed);
+        if splits.train.is_empty() || splits.valid.is_empty() {
+            return Err(Failure::input(format!(
+                "{} images leave {} to train and {} to validate on (data.valid is {valid}, data.test is {test})",
+                images.len(),
+                splits.train.len(),
+                splits.valid.len()
+            )));
+        }
+        Ok(Self {
+            train: images.select(&splits.train),
+            valid: images.select(&splits.valid),
+            test: images.select(&splits.test),
+        })
+    }
+}
+
+/// Height and width that `data.size` asks for; 0 leaves images as they are.
+pub fn square(size: usize) -> Option<(usize, usize)> {
+    (size > 0).then_some((size, size))
+}
+
+/// `preprocessor_config.json` of a model of these sizes.
+pub fn preprocessor_json(config: &AutoencoderConfig) -> String {
+    let mode = if config.image_channels == 1 {
+        "L"
+    } else {
+        "RGB"
+    };
+    let json = serde_json::json!({
+        "image_processor_type": "HearthImageProcessor",
+        "size": {"height": config.image_height, "width": config.image_width},
+        "image_mode": mode,
+        "do_rescale": true,
+        "rescale_factor": 1.0 / 255.0,
+    });
+    format!("{json:#}\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::backend::Flex;
+
+    /// `n` RGB images of 2x1; every byte of image i is i.
+    fn numbered(n: u8) -> ImageSet {
+        ImageSet {
+            channels: 3,
+            height: 2,
+            width: 1,
+            pixels: (0..n).flat_map(|i| [i; 6]).collect(),
+            labels: None,
+            classes: vec![],
+        }
+    }
+
+    #[test]
+    fn a_batch_holds_its_rows_from_0_to_1_and_reads_back() {
+        let batch = PixelBatch::of(&numbered(52), &[51, 0]);
+        assert_eq!(batch.image(0), [0.2; 6]); // 51 / 255
+        assert_eq!(batch.image(1), [0.0; 6]);
+        let tensor = batch.tensor::<Flex>(&Default::default());
+        assert_eq!(tensor.dims(), [2, 3, 2, 1]);
+        assert_eq!(PixelBatch::read(tensor), batch);
+    }
+
+    #[test]
+    fn splits_hold_every_image_once_and_equal_images_together() {
+        let images = numbered(100);
+        let splits = ImageSplits::new(&images, 0.2, 0.3, 0).unwrap();
+        let ImageSplits { train, valid, test } = &splits;
+        let mut all: Vec<u8> = [train, valid, test]
+            .iter()
+            .flat_map(|set| &set.pixels)
+            .copied()
+            .collect();
+        all.sort_unstable();
+        assert_eq!(all, images.pixels);
+
+        let twice = images.select(&[7; 50]);
+        let Err(error) = ImageSplits::new(&twice, 0.2, 0.3, 0) else {
+            panic!("fifty equal images fall into one split");
+        };
+        assert!(error.to_string().starts_with("50 images leave"), "{error}");
+    }
+
+    #[test]
+    fn the_preprocessor_names_size_and_colours() {
+        let config = AutoencoderConfig {
+            image_channels: 3,
+            image_height: 30,
+            image_width: 21,
+            channels: vec![4],
+            latent_size: 2,
+        };
+        let json: serde_json::Value = serde_json::from_str(&preprocessor_json(&config)).unwrap();
+        assert_eq!(json["size"], serde_json::json!({"height": 30, "width": 21}));
+        assert_eq!(json["image_mode"], "RGB");
+    }
+}
