@@ -55,9 +55,19 @@ fn backward_matches<B: AutodiffBackend>() {
     assert_eq!(targets.0.len(), 6);
     let input = tiny_bert::input(&golden, &device);
     let loss = tiny_bert::loss_sum(&model, input, &targets, &device) / 6.0;
-    assert_near("loss", &tiny_bert::values(loss.clone()), &golden["loss"], BACKWARD);
+    assert_near(
+        "loss",
+        &tiny_bert::values(loss.clone()),
+        &golden["loss"],
+        BACKWARD,
+    );
     let gradients = tiny_bert::gradients(model, &loss.backward());
-    assert_all_near("gradient", &gradients, &tiny_bert::under(&golden, "grad."), BACKWARD);
+    assert_all_near(
+        "gradient",
+        &gradients,
+        &tiny_bert::under(&golden, "grad."),
+        BACKWARD,
+    );
 }
 
 fn classifier<B: Backend>(device: &B::Device) -> (Bundle, BertClassifier<B>) {
@@ -73,10 +83,18 @@ fn classifier_matches<B: Backend>() {
     let device = Default::default();
     let golden = golden("tiny_bert_classifier.safetensors");
     let (bundle, model) = classifier::<B>(&device);
-    assert_eq!(bundle.architecture(), Architecture::BertForSequenceClassification);
+    assert_eq!(
+        bundle.architecture(),
+        Architecture::BertForSequenceClassification
+    );
     assert_eq!(bundle.classes().unwrap(), ["animal", "plant", "food"]);
     let logits = model.forward(tiny_bert::input(&golden, &device));
-    assert_near("logits", &tiny_bert::values(logits), &golden["logits"], FORWARD);
+    assert_near(
+        "logits",
+        &tiny_bert::values(logits),
+        &golden["logits"],
+        FORWARD,
+    );
 }
 
 #[test]
@@ -104,7 +122,11 @@ fn classifier_logits_are_those_of_transformers() {
 }
 
 /// Rows of the golden vocabulary, padded on the right with token 0 to `seq`.
-fn padded(rows: &[&[i32]], seq: usize, device: &<Flex as burn::tensor::backend::BackendTypes>::Device) -> BertInput<Flex> {
+fn padded(
+    rows: &[&[i32]],
+    seq: usize,
+    device: &<Flex as burn::tensor::backend::BackendTypes>::Device,
+) -> BertInput<Flex> {
     let shape = [rows.len(), seq];
     let at = |row: &[i32]| (0..seq).map(|at| row.get(at).copied()).collect::<Vec<_>>();
     let cells: Vec<Option<i32>> = rows.iter().flat_map(|row| at(row)).collect();
@@ -148,11 +170,19 @@ fn a_row_of_nothing_but_padding_is_no_nan() {
     let device = Default::default();
     let model = tiny_bert::masked_lm::<Flex>(&device);
     let logits = model.forward(padded(&[&[], &[2, 3]], 4, &device));
-    assert!(tiny_bert::values(logits).1.iter().all(|value| value.is_finite()));
+    assert!(
+        tiny_bert::values(logits)
+            .1
+            .iter()
+            .all(|value| value.is_finite())
+    );
 }
 
 fn write_masked_lm(at: &Path, model: &BertMaskedLm<Flex>, precision: Precision) -> Bundle {
-    let sizes: BertConfig = Bundle::open(&tiny_bert::path("tiny_bert")).unwrap().bert_config().unwrap();
+    let sizes: BertConfig = Bundle::open(&tiny_bert::path("tiny_bert"))
+        .unwrap()
+        .bert_config()
+        .unwrap();
     let config = bundle::config_json(Architecture::BertForMaskedLm, &sizes, None);
     bundle::write(at, &config, model, precision, &[]).unwrap();
     let bundle = Bundle::open(at).unwrap();
@@ -205,7 +235,10 @@ fn a_masked_lm_gives_its_backbone_to_a_classifier() {
     };
     let ours = tiny_bert::parameters(&bundle.load::<Flex, _>(fresh, backbone).unwrap());
     let theirs = golden("tiny_bert/model.safetensors");
-    let names: BTreeSet<_> = ours.keys().filter(|name| theirs.contains_key(*name)).collect();
+    let names: BTreeSet<_> = ours
+        .keys()
+        .filter(|name| theirs.contains_key(*name))
+        .collect();
     assert_eq!(names.len(), 37, "5 of the embeddings, 16 of each layer");
     for name in names {
         assert_eq!(ours[name], theirs[name], "{name}");
@@ -221,7 +254,10 @@ fn weights_that_do_not_fit_are_named() {
     let config = bundle.bert_config().unwrap();
     let message = |config: &BertConfig| {
         let fresh = BertMaskedLm::<Flex>::new(config, &device);
-        let error = bundle.load::<Flex, _>(fresh, Load::Whole).unwrap_err().to_string();
+        let error = bundle
+            .load::<Flex, _>(fresh, Load::Whole)
+            .unwrap_err()
+            .to_string();
         error.replace(&folder.path().display().to_string(), "FOLDER")
     };
     assert_eq!(

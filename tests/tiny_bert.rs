@@ -35,13 +35,19 @@ pub fn tensors(bytes: &[u8]) -> Tensors {
         let bytes = view.data();
         match view.dtype() {
             safetensors::Dtype::F32 => {
-                let values = bytes.chunks_exact(4).map(|b| b.try_into().map(f32::from_le_bytes));
+                let values = bytes
+                    .chunks_exact(4)
+                    .map(|b| b.try_into().map(f32::from_le_bytes));
                 values.collect::<Result<_, _>>().expect("four bytes each")
             }
             // Ids and labels, far below where f32 stops counting.
             safetensors::Dtype::I64 => {
-                let values = bytes.chunks_exact(8).map(|b| b.try_into().map(i64::from_le_bytes));
-                values.map(|value| value.expect("eight bytes each") as f32).collect()
+                let values = bytes
+                    .chunks_exact(8)
+                    .map(|b| b.try_into().map(i64::from_le_bytes));
+                values
+                    .map(|value| value.expect("eight bytes each") as f32)
+                    .collect()
             }
             other => panic!("{other:?} in a golden file"),
         }
@@ -91,8 +97,13 @@ pub fn input<B: Backend>(golden: &Tensors, device: &B::Device) -> BertInput<B> {
 /// The labelled positions of the flattened golden batch, and the tokens that stood there.
 pub fn targets(golden: &Tensors) -> (Vec<i32>, Vec<i32>) {
     let (_, labels) = &golden["labels"];
-    let labelled = labels.iter().enumerate().filter(|(_, label)| **label >= 0.0);
-    labelled.map(|(at, &label)| (at as i32, label as i32)).unzip()
+    let labelled = labels
+        .iter()
+        .enumerate()
+        .filter(|(_, label)| **label >= 0.0);
+    labelled
+        .map(|(at, &label)| (at as i32, label as i32))
+        .unzip()
 }
 
 /// Cross-entropy summed over positions, `[1]`.
@@ -132,7 +143,9 @@ pub fn gradients<B: AutodiffBackend, M: AutodiffModule<B>>(
     impl<B: AutodiffBackend> ModuleMapper<B> for Replace<'_, B> {
         fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
             let (id, tensor, mapper) = param.consume();
-            let grad = tensor.grad(self.0).expect("every parameter takes part in the loss");
+            let grad = tensor
+                .grad(self.0)
+                .expect("every parameter takes part in the loss");
             Param::from_mapped_value(id, Tensor::from_inner(grad), mapper)
         }
     }
@@ -151,7 +164,11 @@ pub fn at_real(tensor: &Values, golden: &Tensors) -> Values {
     let width = shape[shape.len() - 1];
     let (_, mask) = &golden["attention_mask"];
     let rows = values.chunks_exact(width).zip(mask);
-    let real: Vec<f32> = rows.filter(|(_, real)| **real == 1.0).flat_map(|(row, _)| row).copied().collect();
+    let real: Vec<f32> = rows
+        .filter(|(_, real)| **real == 1.0)
+        .flat_map(|(row, _)| row)
+        .copied()
+        .collect();
     (vec![real.len() / width, width], real)
 }
 
@@ -161,9 +178,15 @@ pub fn assert_near(name: &str, ours: &Values, theirs: &Values, tolerance: f32) {
     assert_eq!(ours.0, theirs.0, "shape of {name}");
     let differences = ours.1.iter().zip(&theirs.1).map(|(a, b)| (a - b).abs());
     // Written so that NaN fails.
-    let far = differences.clone().filter(|difference| !(*difference <= tolerance)).count();
+    let far = differences
+        .clone()
+        .filter(|difference| !(*difference <= tolerance))
+        .count();
     let largest = differences.fold(0.0, f32::max);
-    assert!(far == 0, "{name}: {far} values differ by more than {tolerance:e}, by up to {largest:e}");
+    assert!(
+        far == 0,
+        "{name}: {far} values differ by more than {tolerance:e}, by up to {largest:e}"
+    );
 }
 
 /// [`assert_near`] for every tensor; the names must be the same on both sides.

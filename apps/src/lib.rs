@@ -1,1 +1,18 @@
+//! What people do with a trained bundle, a command a file; each is a function or a type of its own here.
+//!
+//! Reading order: [`open`] (the flags that all commands share, and what they name), [`guess`] (the best of a
+//! distribution), [`images`] (images as a model wants them), then the commands: [`predict`], [`fill_mask`],
+//! [`reconstruct`], [`dump`].
 
+pub mod dump;
+pub mod fill_mask;
+pub mod guess;
+pub mod images;
+pub mod open;
+pub mod predict;
+pub mod reconstruct;
+
+/// The README's example, compiled and run.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+pub struct Readme;

@@ -1,1 +1,45 @@
-fn main() {}
+//! `apps COMMAND --model BUNDLE_OR_RUN`: uses what `pretrain` and `finetune` leave.
+
+use std::io::{self, ErrorKind, Write};
+use std::process::ExitCode;
+
+use apps::{dump, fill_mask, predict, reconstruct};
+use clap::{Parser, Subcommand};
+use train::cli::{exit, keep_pages};
+use train::{Failure, Status};
+
+/// Use a trained model: classify, fill masks, reconstruct images, dump what the model computes.
+#[derive(Parser)]
+#[command(name = "apps", version)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Predict(predict::Flags),
+    FillMask(fill_mask::Flags),
+    Reconstruct(reconstruct::Flags),
+    Dump(dump::Flags),
+}
+
+fn main() -> ExitCode {
+    keep_pages();
+    let text = match Args::parse().command {
+        Command::Predict(flags) => predict::run(&flags),
+        Command::FillMask(flags) => fill_mask::run(&flags),
+        Command::Reconstruct(flags) => reconstruct::run(&flags),
+        Command::Dump(flags) => dump::run(&flags),
+    };
+    exit(text.and_then(|text| print(&text)))
+}
+
+fn print(text: &str) -> Result<Status, Failure> {
+    match io::stdout().write_all(text.as_bytes()) {
+        // `| head` has seen enough.
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(Status::Done),
+        Err(error) => Err(Failure::running(error)),
+        Ok(()) => Ok(Status::Done),
+    }
+}

@@ -150,6 +150,25 @@ pub fn read_image(
     ))
 }
 
+/// The files of an image folder, in the order in which [`read_images`] reads them; nothing where it
+/// reads IDX.
+///
+/// # Errors
+/// The folder can't be listed, or holds no image.
+pub fn image_files(path: &Path) -> Result<Option<Vec<PathBuf>>, DataError> {
+    if !path.is_dir() || idx::find(path)?.is_some() {
+        return Ok(None);
+    }
+    Ok(Some(find_images(path)?.files))
+}
+
+/// Whether a path is a file with the extension of an image.
+pub fn is_image(path: &Path) -> bool {
+    let name = file::name(path).to_lowercase();
+    let known = [".png", ".jpg", ".jpeg"];
+    path.is_file() && known.iter().any(|extension| name.ends_with(extension))
+}
+
 fn read_folder(path: &Path, size: Option<(usize, usize)>) -> Result<ImageSet, DataError> {
     let found = find_images(path)?;
     let (channels, first_height, first_width) = common_shape(&found.files, size.is_none())?;
@@ -295,12 +314,6 @@ fn check_shape(channels: usize, height: usize, width: usize) -> Result<(), DataE
     }
 }
 
-fn is_image(path: &Path) -> bool {
-    let name = file::name(path).to_lowercase();
-    let known = [".png", ".jpg", ".jpeg"];
-    path.is_file() && known.iter().any(|extension| name.ends_with(extension))
-}
-
 fn no_image(folder: &Path) -> DataError {
     DataError::NoImage {
         path: folder.into(),
@@ -371,6 +384,19 @@ mod tests {
             }
         );
         assert_eq!(Dataset::get(&set, 3), None);
+    }
+
+    #[test]
+    fn files_stand_in_the_order_of_their_images() {
+        let folder = TempDir::new().unwrap();
+        grey(&folder.path().join("dog/1.png"), 3, 2, 10);
+        grey(&folder.path().join("cat/2.JPG"), 3, 2, 20);
+        let files = image_files(folder.path()).unwrap().unwrap();
+        let expected = ["cat/2.JPG", "dog/1.png"].map(|name| folder.path().join(name));
+        assert_eq!(files, expected);
+        std::fs::write(folder.path().join("images-idx3-ubyte"), "x").unwrap();
+        assert_eq!(image_files(folder.path()).unwrap(), None);
+        assert_eq!(image_files(&expected[0]).unwrap(), None);
     }
 
     #[test]

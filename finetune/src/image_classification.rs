@@ -7,7 +7,7 @@ use std::sync::Arc;
 use burn::prelude::*;
 use burn::tensor::backend::AutodiffBackend;
 use data::{DataError, ImageSet, source, split};
-use model::bundle::{self, Architecture, Bundle, Load, Precision};
+use model::bundle::{self, Architecture, Bundle, Load};
 use model::{AutoencoderConfig, ImageClassifier};
 use serde::{Deserialize, Serialize};
 use train::backend::with_backend;
@@ -15,7 +15,7 @@ use train::classification::{self, ClassTally, cross_entropy};
 use train::cli::Entry;
 use train::image::{ImageSplits, PixelBatch, preprocessor_json, square};
 use train::launch::{Options, Session, Status};
-use train::recipe::{self, Draft, OptimizerRecipe, ScheduleRecipe, TrainingRecipe};
+use train::recipe::{self, BundleRecipe, Draft, OptimizerRecipe, ScheduleRecipe, TrainingRecipe};
 use train::source::{BatchSource, Counts, Epochs};
 use train::{Failure, LossSums, Objective, WithBackend};
 
@@ -71,14 +71,6 @@ pub struct SizesRecipe {
     pub latent_size: usize,
 }
 
-/// `[bundle]`: how the result is written.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[allow(missing_docs)]
-pub struct BundleRecipe {
-    pub precision: Precision,
-}
-
 impl ImageClassificationRecipe {
     /// The recipe in `assets/recipes/image-classification.toml`.
     pub fn built_in() -> Result<Self, Failure> {
@@ -123,7 +115,11 @@ impl ImageClassificationRecipe {
 
 /// Refuses images that the encoder can't take, and says what to do about it.
 fn check_shape(config: &AutoencoderConfig, images: &ImageSet) -> Result<(), String> {
-    let (channels, height, width) = (config.image_channels, config.image_height, config.image_width);
+    let (channels, height, width) = (
+        config.image_channels,
+        config.image_height,
+        config.image_width,
+    );
     if (channels, height, width) == (images.channels, images.height, images.width) {
         return Ok(());
     }
@@ -285,7 +281,10 @@ impl LabelledSplit {
                 ))
             })
         };
-        let classes = labels(&images).iter().map(class).collect::<Result<_, _>>()?;
+        let classes = labels(&images)
+            .iter()
+            .map(class)
+            .collect::<Result<_, _>>()?;
         Ok(Self { images, classes })
     }
 }
@@ -384,7 +383,13 @@ impl WithBackend for Run {
                 let kind = Architecture::ConvImageClassifier;
                 let config = bundle::config_json(kind, &config, Some(&classes));
                 let files = [(bundle::PREPROCESSOR, preprocessor.as_bytes())];
-                Ok(bundle::write(path, &config, &task.model, precision, &files)?)
+                Ok(bundle::write(
+                    path,
+                    &config,
+                    &task.model,
+                    precision,
+                    &files,
+                )?)
             }),
             after_validation: None,
             options,
@@ -466,7 +471,14 @@ mod tests {
         let more = LabelledCorpus::new(&images, &data(20)).unwrap();
         assert_eq!((few.train.classes.len(), more.train.classes.len()), (8, 20));
         assert_eq!(few.train.images.pixels, more.train.images.pixels[..8 * 30]);
-        assert_eq!(few.train.classes.iter().filter(|&&class| class == 0).count(), 4);
+        assert_eq!(
+            few.train
+                .classes
+                .iter()
+                .filter(|&&class| class == 0)
+                .count(),
+            4
+        );
         assert_eq!(few.test.images.pixels, more.test.images.pixels);
     }
 
@@ -497,7 +509,10 @@ mod tests {
             ..all
         };
         let message = refusal(&images, 0);
-        assert!(message.starts_with("class \"rare\" stands in the validation split"), "{message}");
+        assert!(
+            message.starts_with("class \"rare\" stands in the validation split"),
+            "{message}"
+        );
     }
 
     #[test]
@@ -518,7 +533,11 @@ mod tests {
         );
         let colours = check_shape(&config(3, 6, 5), &images).unwrap_err();
         assert!(colours.contains("takes RGB images of 6x5"), "{colours}");
-        assert!(check_shape(&config(1, 30, 21), &images).unwrap_err().contains("squares only"));
+        assert!(
+            check_shape(&config(1, 30, 21), &images)
+                .unwrap_err()
+                .contains("squares only")
+        );
     }
 
     #[test]
@@ -534,7 +553,10 @@ mod tests {
         assert_eq!((batch.units(), batch.slots()), (1, 1));
         assert_eq!(batch.targets, [2]);
         // Image 2 is lit at 2, with 255 - 2.
-        assert_eq!(batch.inputs.image(0)[..5], [0.0, 0.0, 253.0 / 255.0, 0.0, 0.0]);
+        assert_eq!(
+            batch.inputs.image(0)[..5],
+            [0.0, 0.0, 253.0 / 255.0, 0.0, 0.0]
+        );
     }
 
     #[test]

@@ -279,6 +279,8 @@ struct Start {
 
 impl Start {
     fn new(recipe: &TextClassificationRecipe) -> Result<Self, Failure> {
+        let wrong = |reason| Failure::input(format!("recipe: {reason}"));
+        recipe::check_shares(recipe.data.valid, recipe.data.test).map_err(wrong)?;
         strategy::groups(&recipe.strategy, BACKBONE)?;
         let bundle = strategy::open(&recipe.from)?;
         let tokenizer = tokenizer(bundle.as_ref(), &recipe.tokenizer.path)?;
@@ -287,6 +289,15 @@ impl Start {
             None => scratch_config(&recipe.model, tokenizer.vocab_size())?,
         };
         text::check_lengths(recipe.tokenizer.max_length, config.max_position_embeddings)?;
+        let wrong = |reason| Failure::input(format!("{}: {reason}", recipe.from));
+        text::check_model(&config).map_err(wrong)?;
+        if tokenizer.vocab_size() > config.vocab_size {
+            return Err(wrong(format!(
+                "the tokenizer has {} tokens and the model {}",
+                tokenizer.vocab_size(),
+                config.vocab_size
+            )));
+        }
         Ok(Self {
             bundle,
             config,

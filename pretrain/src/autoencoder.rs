@@ -15,7 +15,7 @@ use burn::tensor::backend::AutodiffBackend;
 use data::order::{self, Stream};
 use data::{ImageSet, source};
 use image::{ExtendedColorType, ImageFormat};
-use model::bundle::{self, Architecture, Precision};
+use model::bundle::{self, Architecture};
 use model::{Autoencoder, AutoencoderConfig};
 use rand::{Rng, RngExt};
 use serde::{Deserialize, Serialize};
@@ -23,7 +23,7 @@ use train::backend::with_backend;
 use train::cli::Entry;
 use train::image::{ImageSplits, PixelBatch, preprocessor_json, square};
 use train::launch::{Options, Session, Status};
-use train::recipe::{self, Draft, OptimizerRecipe, ScheduleRecipe, TrainingRecipe};
+use train::recipe::{self, BundleRecipe, Draft, OptimizerRecipe, ScheduleRecipe, TrainingRecipe};
 use train::run::write_atomically;
 use train::source::{BatchSource, Counts, Epochs};
 use train::{Failure, LossSums, Metrics, Objective, SumTally, WithBackend};
@@ -108,14 +108,6 @@ pub enum LossKind {
     Bce,
     /// Squared error.
     Mse,
-}
-
-/// `[bundle]`: how the result is written.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-#[allow(missing_docs)]
-pub struct BundleRecipe {
-    pub precision: Precision,
 }
 
 impl AutoencoderRecipe {
@@ -246,7 +238,7 @@ pub fn reconstruction_loss<B: Backend>(
 }
 
 /// Peak signal-to-noise ratio in decibels, of pixels from 0 to 1.
-fn psnr(mse: f64) -> f64 {
+pub fn psnr(mse: f64) -> f64 {
     // A perfect reconstruction has no finite ratio; 100 dB is beyond what f32 sums can tell from it.
     -10.0 * mse.max(1e-10).log10()
 }
@@ -354,7 +346,7 @@ fn draw<B: Backend>(
 }
 
 /// One row of images a batch, as PNG; all batches are of one shape.
-fn grid_png(rows: &[&PixelBatch]) -> image::ImageResult<Vec<u8>> {
+pub fn grid_png(rows: &[&PixelBatch]) -> image::ImageResult<Vec<u8>> {
     let PixelBatch {
         n: columns,
         channels,

@@ -41,6 +41,21 @@ pub struct Position {
     pub stale: u64,
     /// Bytes of `metrics.jsonl`.
     pub log_length: u64,
+    /// What the next line of the log has so far, between two lines.
+    pub unreported: Option<Unreported>,
+}
+
+/// Sums since the last line of the log.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Unreported {
+    /// Of the loss, then those that [`crate::Objective::SUMS`] names.
+    pub sums: Vec<f64>,
+    /// Over how many targets.
+    pub targets: usize,
+    /// Real tokens or samples.
+    pub units: usize,
+    /// Seconds of optimizer steps.
+    pub seconds: f64,
 }
 
 /// A validation worth keeping.
@@ -62,9 +77,7 @@ pub fn save<B: AutodiffBackend, M: AutodiffModule<B>>(
 ) -> Result<()> {
     let name = format!("step-{:08}", position.step);
     let fresh = folder.join(format!(".{name}"));
-    if fresh.exists() {
-        fs::remove_dir_all(&fresh).with_context(|| fresh.display().to_string())?;
-    }
+    remove_unfinished(folder)?;
     let target = folder.join(&name);
     if !target.exists() {
         fs::create_dir_all(&fresh).with_context(|| fresh.display().to_string())?;
@@ -88,6 +101,18 @@ pub fn save<B: AutodiffBackend, M: AutodiffModule<B>>(
     for (step, path) in &all[..old] {
         if Some(*step) != best {
             fs::remove_dir_all(path).with_context(|| path.display().to_string())?;
+        }
+    }
+    Ok(())
+}
+
+/// Deletes what a killed process was writing.
+fn remove_unfinished(folder: &Path) -> Result<()> {
+    for entry in fs::read_dir(folder).with_context(|| folder.display().to_string())? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with(".step-") {
+            let path = entry.path();
+            fs::remove_dir_all(&path).with_context(|| path.display().to_string())?;
         }
     }
     Ok(())
@@ -190,4 +215,23 @@ fn unpack(bytes: &[u8]) -> Result<Vec<HostMoments>> {
         }
     }
     Ok(moments)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_position_reads_back_bit_for_bit() {
+        // An accuracy that comes back one bit off would lose or win its next tie.
+        for hits in 0..93 {
+            let metrics = Metrics::from([("accuracy".into(), hits as f64 / 93.0)]);
+            let position = Position {
+                best: Some(Best { step: 1, metrics }),
+                ..Position::default()
+            };
+            let json = serde_json::to_vec(&position).unwrap();
+            assert_eq!(serde_json::from_slice::<Position>(&json).unwrap(), position);
+        }
+    }
 }

@@ -139,3 +139,85 @@ impl Tally for ClassTally {
         Some(json!({"by_class": by_class, "confusion": confusion}))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::backend::Flex;
+
+    fn golden() -> Value {
+        serde_json::from_str(include_str!("../../tests/golden/classification.json")).unwrap()
+    }
+
+    fn numbers(golden: &Value, key: &str) -> Vec<u32> {
+        serde_json::from_value(golden[key].clone()).unwrap()
+    }
+
+    /// Class 3 is never predicted, class 4 never true.
+    fn tally(n_classes: usize) -> ClassTally {
+        let golden = golden();
+        let (truths, predictions) = (numbers(&golden, "truth"), numbers(&golden, "prediction"));
+        ClassTally::new(n_classes, &truths, &predictions, 30.0)
+    }
+
+    fn assert_near(ours: f64, theirs: &Value) {
+        let theirs = theirs.as_f64().unwrap();
+        assert!((ours - theirs).abs() < 1e-12, "{ours}, not {theirs}");
+    }
+
+    #[test]
+    fn figures_of_a_split_are_those_of_scikit_learn() {
+        let (golden, metrics) = (golden(), tally(5).metrics());
+        assert_near(metrics["accuracy"], &golden["accuracy"]);
+        assert_near(metrics["macro_f1"], &golden["macro_f1"]);
+        assert_eq!(metrics["loss"], 0.5); // 30 over 60 examples
+    }
+
+    #[test]
+    fn figures_of_a_class_are_those_of_scikit_learn() {
+        let (golden, details) = (golden(), tally(5).details().unwrap());
+        assert_eq!(details["confusion"], golden["confusion"]);
+        for class in 0..5 {
+            for key in ["precision", "recall", "f1", "support"] {
+                let ours = details["by_class"][class][key].as_f64().unwrap();
+                assert_near(ours, &golden[key][class]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_class_that_never_occurs_is_left_out_of_the_average() {
+        let tally = tally(6);
+        assert_eq!(tally.class(5), None);
+        assert_near(tally.metrics()["macro_f1"], &golden()["macro_f1_present"]);
+    }
+
+    #[test]
+    fn parts_of_a_split_add_up() {
+        let golden = golden();
+        let (truths, predictions) = (numbers(&golden, "truth"), numbers(&golden, "prediction"));
+        let mut merged = ClassTally::default();
+        for (truths, predictions) in truths.chunks(7).zip(predictions.chunks(7)) {
+            let loss = truths.len() as f64 / 2.0;
+            merged.merge(ClassTally::new(5, truths, predictions, loss));
+        }
+        assert_eq!(merged, tally(5));
+    }
+
+    #[test]
+    fn logits_become_loss_and_hits() {
+        // Softmax of (ln 3, 0) is (3/4, 1/4).
+        let logits = || {
+            let ln3 = 3f32.ln();
+            Tensor::<Flex, 2>::from_data([[ln3, 0.0], [ln3, 0.0], [0.0, ln3]], &Default::default())
+        };
+        let sums = cross_entropy(logits(), &[0, 1, 1]);
+        let loss: f64 = sums.loss.into_scalar().elem();
+        let expected = 2.0 * (4.0f64 / 3.0).ln() + 4.0f64.ln();
+        assert!((loss - expected).abs() < 1e-6, "{loss}, not {expected}");
+        assert_eq!(sums.sums[0].clone().into_scalar(), 2.0);
+        assert_eq!(sums.targets, 3);
+        let tally = ClassTally::read(logits(), &[0, 1, 1]);
+        assert_eq!(tally.confusion, [1, 0, 1, 1]);
+    }
+}

@@ -1,6 +1,6 @@
 //! The command line that `pretrain` and `finetune` share, and how it ends: 0, 1, 2 or 130.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
@@ -115,7 +115,7 @@ fn run(
     let entry = trainer.entries.iter().find(|entry| entry.name == kind);
     let entry = entry.ok_or_else(|| Failure::input(format!("no {} \"{kind}\"", trainer.key)))?;
     let options = Options {
-        out: out(&args, entry.name),
+        out: out(trainer, &args)?,
         existing: match (args.resume, args.force) {
             (true, _) => Existing::Resume,
             (_, true) => Existing::Replace,
@@ -132,9 +132,21 @@ fn run(
     (entry.run)(draft, options)
 }
 
-fn out(args: &TrainArgs, name: &str) -> PathBuf {
-    let default = || PathBuf::from("runs").join(name);
-    args.out.clone().unwrap_or_else(default)
+/// The run directory: `--out`, or `runs/` and the name of the recipe or of its file.
+fn out(trainer: &Trainer, args: &TrainArgs) -> Result<PathBuf, Failure> {
+    if args
+        .out
+        .as_ref()
+        .is_some_and(|out| out.as_os_str().is_empty())
+    {
+        return Err(Failure::input("--out is empty"));
+    }
+    let recipe = args.recipe.as_deref().unwrap_or(trainer.entries[0].name);
+    let name = Path::new(recipe).file_stem().unwrap_or_default();
+    Ok(args
+        .out
+        .clone()
+        .unwrap_or_else(|| Path::new("runs").join(name)))
 }
 
 /// The recipe that the flags ask for.
@@ -182,8 +194,7 @@ fn resumed(
             "--resume goes on with the run's own recipe; leave out the flags that change it",
         ));
     }
-    let name = args.recipe.as_deref().unwrap_or(trainer.entries[0].name);
-    let run = RunDir::check(&out(args, name), Existing::Resume)?;
+    let run = RunDir::check(&out(trainer, args)?, Existing::Resume)?;
     run.recipe()?;
     let path = run.path().join("recipe.toml");
     Ok(Draft::open(&path.to_string_lossy(), trainer.key, built_in)?)

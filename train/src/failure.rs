@@ -32,10 +32,16 @@ impl Failure {
 }
 
 impl fmt::Display for Failure {
+    /// One line, with each cause once: many an error's own words end in those of its cause.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Input(error) | Self::Running(error) => write!(f, "{error:#}"),
+        let (Self::Input(error) | Self::Running(error)) = self;
+        let mut sentence = error.to_string();
+        for cause in error.chain().skip(1).map(ToString::to_string) {
+            if !sentence.ends_with(&cause) {
+                sentence = format!("{sentence}: {cause}");
+            }
         }
+        f.write_str(&sentence.replace('\n', " "))
     }
 }
 
@@ -43,5 +49,25 @@ impl fmt::Display for Failure {
 impl<E: std::error::Error + Send + Sync + 'static> From<E> for Failure {
     fn from(error: E) -> Self {
         Self::Input(error.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use anyhow::Context;
+
+    #[test]
+    fn a_failure_is_one_line_that_names_each_cause_once() {
+        let cause = || std::io::Error::other("disk on\nfire");
+        let failure = Failure::Running(Err::<(), _>(cause()).context("a.txt").unwrap_err());
+        assert_eq!(failure.to_string(), "a.txt: disk on fire");
+        let repeated = Err::<(), _>(cause())
+            .context("a.txt: disk on\nfire")
+            .unwrap_err();
+        assert_eq!(
+            Failure::Running(repeated).to_string(),
+            "a.txt: disk on fire"
+        );
     }
 }

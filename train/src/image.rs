@@ -6,6 +6,7 @@ use data::{ImageSet, split};
 use model::AutoencoderConfig;
 
 use crate::failure::Failure;
+use crate::recipe;
 
 /// Images with pixels from 0 to 1.
 #[derive(Clone, Debug, PartialEq)]
@@ -36,6 +37,20 @@ impl PixelBatch {
             channels: images.channels,
             height: images.height,
             width: images.width,
+        }
+    }
+
+    /// Images of 8 bit, `[n, channels, height, width]`.
+    pub fn from_bytes(bytes: &[u8], [channels, height, width]: [usize; 3]) -> Self {
+        Self {
+            pixels: bytes
+                .iter()
+                .map(|&pixel| f32::from(pixel) / 255.0)
+                .collect(),
+            n: bytes.len() / (channels * height * width),
+            channels,
+            height,
+            width,
         }
     }
 
@@ -85,6 +100,8 @@ impl ImageSplits {
     ///
     /// Shares that leave nothing to train or to validate on.
     pub fn new(images: &ImageSet, valid: f64, test: f64, seed: u64) -> Result<Self, Failure> {
+        let wrong = |reason| Failure::input(format!("recipe: {reason}"));
+        recipe::check_shares(valid, test).map_err(wrong)?;
         let keys = (0..images.len()).map(|i| images.image(i));
         let splits = split::split_by_content(keys, valid, test, seed);
         if splits.train.is_empty() || splits.valid.is_empty() {

@@ -22,7 +22,7 @@ use crate::metrics::{Figure, Metrics, short};
 use crate::objective::{Objective, Trainable, Trainee};
 use crate::optimizer::{self, AdamW, Group};
 use crate::recipe::{OptimizerRecipe, ScheduleRecipe, TrainingRecipe};
-use crate::run::{self, Event, EventLog, Existing, RunDir};
+use crate::run::{self, Event, EventLog, Existing, RunDir, RunError};
 use crate::schedule::Schedule;
 use crate::source::BatchSource;
 use crate::strategy::{Ending, Journey, ModelHook, Plan, StepStrategy, judge};
@@ -112,6 +112,7 @@ where
         let wrong = |reason| Failure::input(format!("{}: {reason}", self.name));
         self.training.check(O::VALID_METRICS).map_err(wrong)?;
         self.optimizer.check().map_err(wrong)?;
+        self.schedule.check().map_err(wrong)?;
         if self.options.dry_run {
             self.training.steps = 2;
             self.training.log_every = 1;
@@ -123,6 +124,20 @@ where
         };
         let model = optimizer::freeze(Trainee::new(self.objective), &self.groups);
         let parameters = optimizer::count_parameters(&model, &self.groups);
+        if parameters[1] == 0 {
+            return Err(wrong(
+                "every parameter is frozen, so nothing would train".into(),
+            ));
+        }
+        let per_epoch = self.train.batches_per_epoch();
+        let total_steps = self.training.total_steps(per_epoch);
+        let steps_per_epoch = self.training.steps_per_epoch(per_epoch);
+        let accumulation = self.training.accumulation;
+        let total_batches = total_steps.checked_mul(accumulation).ok_or_else(|| {
+            wrong(format!(
+                "{total_steps} steps of {accumulation} micro-batches are too many"
+            ))
+        })?;
         let optimizer = AdamW::new(self.optimizer.clone(), self.groups.clone());
         let start = Start::<B, O>::find(
             run.as_ref(),
@@ -132,14 +147,10 @@ where
             &self.device,
         )?;
         if let (Some(run), Existing::Refuse | Existing::Replace) = (&run, self.options.existing) {
-            run.create(&self.recipe)?;
+            run.create(&self.recipe).map_err(begun)?;
         }
 
-        let per_epoch = self.train.batches_per_epoch();
-        let total_steps = self.training.total_steps(per_epoch);
-        let steps_per_epoch = self.training.steps_per_epoch(per_epoch);
         let taken = start.position.step;
-        let accumulation = self.training.accumulation;
         let console = Console::new(self.options.ui);
         introduce(
             &console,
@@ -151,7 +162,7 @@ where
         );
         let schedule = Schedule::new(&self.schedule, self.optimizer.lr, total_steps).resumed(taken);
         let log = match &run {
-            Some(run) => EventLog::open(run, start.position.log_length)?,
+            Some(run) => EventLog::open(run, start.position.log_length).map_err(begun)?,
             None => EventLog::none(),
         };
         let strategy = Arc::new(StepStrategy {
@@ -175,7 +186,7 @@ where
             }),
         });
 
-        let train = Loader::new(self.train, taken * accumulation, total_steps * accumulation);
+        let train = Loader::new(self.train, taken * accumulation, total_batches);
         let valid = Loader::new(self.valid.clone(), 0, self.valid.batches_per_epoch());
         let directory = run.as_ref().map_or(Path::new("."), RunDir::path);
         let mut training = SupervisedTraining::new(directory, Arc::new(train), Arc::new(valid))
@@ -216,6 +227,19 @@ where
             run: run.as_ref(),
         };
         finish.close(&strategy, self.test)
+    }
+}
+
+/// A full disk is no wrong input, not even at the first file.
+fn begun(error: RunError) -> Failure {
+    use std::io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    match &error {
+        RunError::Io { source, .. }
+            if matches!(source.kind(), StorageFull | QuotaExceeded | FileTooLarge) =>
+        {
+            Failure::running(error)
+        }
+        _ => error.into(),
     }
 }
 
@@ -374,7 +398,7 @@ impl Finish<'_> {
                 seconds: journey.position.seconds,
                 details: details.clone(),
             };
-            journey.log.append(&event)?;
+            journey.log.append(&event).map_err(Failure::running)?;
             journey.console.validated(&event, false);
         }
         let summary = self.summary(status, &journey.position, strategy, &tested);
@@ -382,7 +406,7 @@ impl Finish<'_> {
             let written = run.write("summary.json", format!("{summary:#}\n").as_bytes());
             // A full disk has one error worth printing: the one that stopped the training.
             if done {
-                written?;
+                written.map_err(Failure::running)?;
             }
         }
         self.say(&journey.console, status, &journey.position);

@@ -41,13 +41,16 @@ impl OptimizerRecipe {
         let at_least_zero = [
             ("lr", self.lr),
             ("weight_decay", self.weight_decay),
-            ("eps", self.eps),
             ("clip", self.clip),
         ];
         for (name, value) in at_least_zero {
             if !(value.is_finite() && value >= 0.0) {
                 return Err(format!("optimizer.{name} is {value}; it must be 0 or more"));
             }
+        }
+        // At 0, a parameter whose gradient is 0 becomes NaN.
+        if !(self.eps.is_finite() && self.eps > 0.0) {
+            return Err(format!("optimizer.eps is {}; it must be above 0", self.eps));
         }
         for (name, value) in [("beta1", self.beta1), ("beta2", self.beta2)] {
             if !(0.0..1.0).contains(&value) {

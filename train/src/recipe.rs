@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+use toml::de::{DeTable, DeValue};
 use toml::{Table, Value};
 
 pub use crate::optimizer::OptimizerRecipe;
@@ -96,11 +97,13 @@ impl TrainingRecipe {
             ("accumulation", self.accumulation),
             ("log_every", self.log_every),
             ("keep", self.keep as u64),
-            ("steps and training.epochs", self.steps.max(self.epochs)),
         ] {
             if value == 0 {
-                return Err(format!("training.{name} is 0"));
+                return Err(format!("training.{name} is 0; it must be at least 1"));
             }
+        }
+        if self.steps == 0 && self.epochs == 0 {
+            return Err("training.steps and training.epochs are both 0; one must be more".into());
         }
         if !valid_metrics.contains(&self.metric.as_str()) {
             return Err(format!(
@@ -115,7 +118,9 @@ impl TrainingRecipe {
     /// Optimizer steps of the whole run, given the micro-batches of an epoch.
     pub fn total_steps(&self, batches_per_epoch: u64) -> u64 {
         match self.steps {
-            0 => self.epochs * self.steps_per_epoch(batches_per_epoch),
+            0 => self
+                .epochs
+                .saturating_mul(self.steps_per_epoch(batches_per_epoch)),
             steps => steps,
         }
     }
@@ -142,6 +147,9 @@ pub struct Draft {
     table: Table,
     known: Table,
 }
+
+/// Where a dotted key stands, for messages.
+type Place<'a> = dyn Fn(&str) -> String + 'a;
 
 /// A built-in recipe: its name and its text.
 pub type BuiltIn = (&'static str, &'static str);
@@ -176,20 +184,24 @@ impl Draft {
             source,
         })?;
         let own = parse(name, &text)?;
+        let place = |key: &str| match line_of(&text, key) {
+            Some(line) => format!("{name}:{line}"),
+            None => name.into(),
+        };
         let kind = own.get(key).and_then(Value::as_str).unwrap_or_default();
-        let Some((_, text)) = find(kind) else {
+        let Some((_, built_in)) = find(kind) else {
             return Err(RecipeError::Value {
-                place: name.into(),
+                place: place(key),
                 reason: format!("{key} is \"{kind}\"; it must be one of {}", names()),
             });
         };
-        let known = parse(kind, text)?;
+        let known = parse(kind, built_in)?;
         let mut draft = Self {
             place: name.into(),
             table: known.clone(),
             known,
         };
-        draft.lay_over(own, name)?;
+        draft.lay_over(own, &place)?;
         Ok(draft)
     }
 
@@ -223,12 +235,13 @@ impl Draft {
             Value::Table(Table::from_iter([(part.to_string(), value)]))
         });
         match nested {
-            Value::Table(table) => self.lay_over(table, place),
+            Value::Table(table) => self.lay_over(table, &|_| place.into()),
             _ => Ok(()),
         }
     }
 
-    fn lay_over(&mut self, over: Table, place: &str) -> Result<(), RecipeError> {
+    /// `place` says where a key stands, for messages.
+    fn lay_over(&mut self, over: Table, place: &Place) -> Result<(), RecipeError> {
         let mut known = Vec::new();
         keys(&self.known, "", &mut known);
         merge(&mut self.table, over, "", &known, place)
@@ -240,8 +253,24 @@ impl Draft {
             .try_into()
             .map_err(|e: toml::de::Error| RecipeError::Value {
                 place: self.place.clone(),
-                reason: e.message().trim().replace('\n', " "),
+                // In full: the short message leaves out the key.
+                reason: e.to_string().trim().replace('\n', " "),
             })
+    }
+}
+
+/// Says what is impossible about the shares that validate and test, if anything is.
+pub fn check_shares(valid: f64, test: f64) -> Result<(), String> {
+    for (name, share) in [("valid", valid), ("test", test)] {
+        if !(0.0..=1.0).contains(&share) {
+            return Err(format!("data.{name} is {share}; it must be from 0 to 1"));
+        }
+    }
+    match valid + test < 1.0 {
+        true => Ok(()),
+        false => Err(format!(
+            "data.valid {valid} and data.test {test} leave nothing to train on"
+        )),
     }
 }
 
@@ -255,14 +284,34 @@ pub fn to_toml(recipe: &impl Serialize) -> Result<String, RecipeError> {
 
 fn parse(place: &str, text: &str) -> Result<Table, RecipeError> {
     text.parse::<Table>().map_err(|e| {
-        let line = e
-            .span()
-            .map(|span| text[..span.start.min(text.len())].lines().count().max(1));
+        let line = e.span().map(|span| line_at(text, span.start));
         RecipeError::Syntax {
             place: line.map_or(place.into(), |line| format!("{place}:{line}")),
             reason: e.message().replace('\n', " "),
         }
     })
+}
+
+/// The line, counted from 1, that this byte stands in.
+fn line_at(text: &str, byte: usize) -> usize {
+    let before = text.bytes().take(byte);
+    1 + before.filter(|&byte| byte == b'\n').count()
+}
+
+/// The line of a dotted key.
+fn line_of(text: &str, key: &str) -> Option<usize> {
+    let parsed = DeTable::parse(text).ok()?;
+    let mut table = parsed.get_ref();
+    let mut byte = 0;
+    for part in key.split('.') {
+        let (found, value) = table.get_key_value(part)?;
+        byte = found.span().start;
+        match value.get_ref() {
+            DeValue::Table(inner) => table = inner,
+            _ => break,
+        }
+    }
+    Some(line_at(text, byte))
 }
 
 /// All dotted keys of a table that hold values.
@@ -280,7 +329,7 @@ fn merge(
     over: Table,
     prefix: &str,
     known: &[String],
-    place: &str,
+    place: &Place,
 ) -> Result<(), RecipeError> {
     for (key, value) in over {
         let full = format!("{prefix}{key}");
@@ -289,11 +338,17 @@ fn merge(
                 merge(base, over, &format!("{full}."), known, place)?;
             }
             (Some(old), value) if !old.is_table() && !value.is_table() => {
-                *old = widened(old, value);
+                let value = widened(old, value);
+                let wrong = |reason| RecipeError::Value {
+                    place: place(&full),
+                    reason: format!("{full} is {value}; {reason}"),
+                };
+                fits(old, &value).map_err(wrong)?;
+                *old = value;
             }
             (Some(_), _) => {
                 return Err(RecipeError::Value {
-                    place: place.into(),
+                    place: place(&full),
                     reason: format!("\"{full}\" is a group of keys or holds one; not the other"),
                 });
             }
@@ -306,6 +361,7 @@ fn merge(
                     }
                     _ => full,
                 };
+                let place = place(&key);
                 return Err(unknown(key, known, place));
             }
         }
@@ -321,7 +377,16 @@ fn widened(old: &Value, new: Value) -> Value {
     }
 }
 
-fn unknown(key: String, known: &[String], place: &str) -> RecipeError {
+/// Says what the value must be, if it is not like the built-in one.
+fn fits(old: &Value, new: &Value) -> Result<(), String> {
+    match (old, new) {
+        (Value::Integer(_), Value::Integer(n)) if *n < 0 => Err("it must be 0 or more".into()),
+        _ if old.same_type(new) => Ok(()),
+        _ => Err(format!("it must be of type {}", old.type_str())),
+    }
+}
+
+fn unknown(key: String, known: &[String], place: String) -> RecipeError {
     let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_string();
     let likeness = |candidate: &&String| {
         let whole = strsim::jaro_winkler(candidate, &key);
@@ -331,9 +396,5 @@ fn unknown(key: String, known: &[String], place: &str) -> RecipeError {
         .iter()
         .max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
     let hint = nearest.map_or(String::new(), |near| format!("; the nearest is \"{near}\""));
-    RecipeError::UnknownKey {
-        place: place.into(),
-        key,
-        hint,
-    }
+    RecipeError::UnknownKey { place, key, hint }
 }

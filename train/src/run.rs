@@ -81,9 +81,15 @@ impl RunDir {
         if self.path.exists() {
             fs::remove_dir_all(&self.path).map_err(|e| self.io(&self.path, e))?;
         }
+        fs::create_dir_all(&self.path).map_err(|e| self.io(&self.path, e))?;
+        let written = self.write("recipe.toml", recipe.as_bytes());
+        if written.is_err() {
+            // Without its recipe it is no run: nothing could resume or replace it.
+            fs::remove_dir_all(&self.path).map_err(|e| self.io(&self.path, e))?;
+        }
+        written?;
         let checkpoints = self.checkpoints();
-        fs::create_dir_all(&checkpoints).map_err(|e| self.io(&checkpoints, e))?;
-        self.write("recipe.toml", recipe.as_bytes())
+        fs::create_dir_all(&checkpoints).map_err(|e| self.io(&checkpoints, e))
     }
 
     /// The directory.
@@ -221,6 +227,38 @@ impl Summary {
         }
         all
     }
+}
+
+/// Refuses a model that this machine can't hold: the allocator would end the process without a word.
+pub fn check_memory(parameters: f64) -> Result<(), String> {
+    // Weight, gradient and two moments, 4 bytes each.
+    let needed = parameters * 16.0;
+    match memory_bytes() {
+        Some(memory) if needed > memory as f64 => Err(format!(
+            "{parameters:.1e} parameters need {:.0} GiB to train; this machine has {} GiB",
+            needed / (1u64 << 30) as f64,
+            memory >> 30
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Bytes of memory this machine has; nothing where the system does not say.
+fn memory_bytes() -> Option<u64> {
+    #[cfg(unix)]
+    {
+        // SAFETY: sysconf takes no pointers.
+        let [pages, size] = unsafe {
+            [
+                libc::sysconf(libc::_SC_PHYS_PAGES),
+                libc::sysconf(libc::_SC_PAGESIZE),
+            ]
+        };
+        let (pages, size) = (u64::try_from(pages).ok()?, u64::try_from(size).ok()?);
+        pages.checked_mul(size)
+    }
+    #[cfg(not(unix))]
+    None
 }
 
 /// Largest resident size of this process so far, in bytes; 0 where the system does not say.

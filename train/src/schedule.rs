@@ -28,6 +28,19 @@ pub struct ScheduleRecipe {
     pub warmup: f64,
 }
 
+impl ScheduleRecipe {
+    /// Says what is impossible about these values, if anything is.
+    pub fn check(&self) -> Result<(), String> {
+        match (0.0..=1.0).contains(&self.warmup) {
+            true => Ok(()),
+            false => Err(format!(
+                "schedule.warmup is {}; it must be from 0 to 1",
+                self.warmup
+            )),
+        }
+    }
+}
+
 /// A schedule over a known number of steps.
 #[derive(Clone, Debug)]
 pub struct Schedule {
@@ -88,5 +101,70 @@ impl LrScheduler for Schedule {
 
     fn load_record<B: Backend>(self, _: Self::Record<B>) -> Self {
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashMap;
+
+    fn schedule(kind: ScheduleKind, warmup: f64, total: u64) -> Schedule {
+        Schedule::new(&ScheduleRecipe { kind, warmup }, 1.0, total)
+    }
+
+    /// transformers counts its warm-up from zero: its step 0 does not move. Ours is one step ahead on
+    /// the way up, stays at the top for one step more, and from there on agrees.
+    #[test]
+    fn rates_are_those_of_transformers() {
+        let golden = include_str!("../../tests/golden/schedules.json");
+        let golden: HashMap<String, Vec<f64>> = serde_json::from_str(golden).unwrap();
+        for (kind, name) in [
+            (ScheduleKind::Constant, "constant_with_warmup"),
+            (ScheduleKind::Linear, "linear_with_warmup"),
+            (ScheduleKind::Cosine, "cosine_with_warmup"),
+        ] {
+            let schedule = schedule(kind, 0.1, 100);
+            for step in 0..100 {
+                let theirs = golden[name][if step < 10 { step + 1 } else { step }];
+                let ours = schedule.rate(step as u64);
+                assert!(
+                    (ours - theirs).abs() < 1e-12,
+                    "{name}, step {step}: {ours}, not {theirs}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn the_first_and_the_last_step_move() {
+        for kind in [ScheduleKind::Linear, ScheduleKind::Cosine] {
+            let schedule = schedule(kind, 0.25, 4);
+            assert_eq!((schedule.rate(0), schedule.rate(1)), (1.0, 1.0));
+            assert!(schedule.rate(3) > 0.0);
+            assert!(schedule.rate(4).abs() < 1e-12);
+        }
+    }
+
+    #[test]
+    fn there_may_be_no_warmup_or_nothing_else() {
+        let none = schedule(ScheduleKind::Linear, 0.0, 4);
+        assert_eq!(
+            [0, 1, 2, 3].map(|step| none.rate(step)),
+            [1.0, 0.75, 0.5, 0.25]
+        );
+        let all = schedule(ScheduleKind::Linear, 1.0, 4);
+        assert_eq!(
+            [0, 1, 2, 3].map(|step| all.rate(step)),
+            [0.25, 0.5, 0.75, 1.0]
+        );
+    }
+
+    #[test]
+    fn a_resumed_schedule_goes_on_where_it_stopped() {
+        let mut whole = schedule(ScheduleKind::Cosine, 0.2, 10);
+        let rates: Vec<f64> = (0..10).map(|_| whole.step()).collect();
+        let mut rest = schedule(ScheduleKind::Cosine, 0.2, 10).resumed(6);
+        assert_eq!((6..10).map(|_| rest.step()).collect::<Vec<_>>(), rates[6..]);
     }
 }

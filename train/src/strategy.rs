@@ -19,7 +19,7 @@ use burn::train::{
     TrainLoader, TrainingComponents, TrainingItem, ValidLoader,
 };
 
-use crate::checkpoint::{self, Best, Position};
+use crate::checkpoint::{self, Best, Position, Unreported};
 use crate::metrics::{self, Metrics};
 use crate::objective::{LossSums, Objective, SplitOutput, StepOutput, Tally, Trainable, Trainee};
 use crate::optimizer::AdamW;
@@ -172,7 +172,15 @@ impl<B: AutodiffBackend, O: Trainable<B>> Sitting<'_, B, O> {
             steps => steps,
         };
         let mut batches = train.iter();
-        let mut window = Window::default();
+        let device = learner
+            .model()
+            .devices()
+            .into_iter()
+            .next()
+            .unwrap_or_default();
+        let unreported = self.journey.position.unreported.take();
+        let mut window =
+            unreported.map_or_else(Window::default, |sums| Window::resumed(sums, &device));
         while self.journey.position.step < *total_steps {
             self.step(learner, &mut *batches, &mut window)?;
             let step = self.journey.position.step;
@@ -181,16 +189,16 @@ impl<B: AutodiffBackend, O: Trainable<B>> Sitting<'_, B, O> {
                 self.report(learner.lr_current(), std::mem::take(&mut window))?;
             }
             let validates = step.is_multiple_of(validate_every) || last;
-            if validates {
-                self.validate(learner, valid)?;
-            }
+            // The best step keeps a checkpoint: a resumed run has its model from there.
+            let best = validates && self.validate(learner, valid)?;
             let early = training.patience > 0 && self.journey.position.stale >= training.patience;
             let interrupted = self.interrupter.should_stop() && !last;
             let due = match training.checkpoint_every {
                 0 => validates,
                 steps => step.is_multiple_of(steps),
             };
-            if due || last || early || interrupted {
+            if due || best || last || early || interrupted {
+                self.journey.position.unreported = window.unreported();
                 self.checkpoint(learner)?;
             }
             if early {
@@ -279,12 +287,12 @@ impl<B: AutodiffBackend, O: Trainable<B>> Sitting<'_, B, O> {
         Ok(())
     }
 
-    /// Judges the whole validation split, and keeps the model if it is the best so far.
+    /// Judges the whole validation split, keeps the model if it is the best so far, and says whether it is.
     fn validate(
         &mut self,
         learner: &Learner<Components<B, O>>,
         valid: &ValidLoader<Components<B, O>>,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let model = learner.model().valid();
         let (metrics, details) = judge::<B, O>(&model, &mut *valid.iter());
         self.journey.position.seconds = self.before + self.began.elapsed().as_secs_f64();
@@ -309,7 +317,7 @@ impl<B: AutodiffBackend, O: Trainable<B>> Sitting<'_, B, O> {
         self.journey.position.last = Some(metrics.clone());
         if !better {
             self.journey.position.stale += 1;
-            return Ok(());
+            return Ok(false);
         }
         let step = self.journey.position.step;
         self.journey.position.stale = 0;
@@ -318,7 +326,7 @@ impl<B: AutodiffBackend, O: Trainable<B>> Sitting<'_, B, O> {
             (self.strategy.export)(&model.objective, &run.bundle())?;
         }
         self.journey.best = Some(model.objective);
-        Ok(())
+        Ok(true)
     }
 
     fn checkpoint(&mut self, learner: &Learner<Components<B, O>>) -> Result<()> {
@@ -336,7 +344,7 @@ impl<B: AutodiffBackend, O: Trainable<B>> Sitting<'_, B, O> {
             position,
             keep,
         )
-        .context("cannot write the checkpoint; the one before it is whole")
+        .context("cannot write the checkpoint; earlier ones are whole")
     }
 
     fn event(&self, split: &'static str, metrics: Metrics, lr: Option<f64>) -> Event {
@@ -364,6 +372,34 @@ impl<B: AutodiffBackend, O: Trainable<B>> Sitting<'_, B, O> {
 }
 
 impl<B: Backend> Window<B> {
+    /// As a checkpoint holds it; nothing right after a line of the log.
+    fn unreported(&self) -> Option<Unreported> {
+        let sums = self.sums.as_ref()?;
+        let tensors = std::iter::once(&sums.loss).chain(&sums.sums);
+        Some(Unreported {
+            sums: tensors
+                .map(|sum| sum.clone().into_scalar().elem())
+                .collect(),
+            targets: sums.targets,
+            units: self.units,
+            seconds: self.seconds,
+        })
+    }
+
+    fn resumed(unreported: Unreported, device: &B::Device) -> Self {
+        let tensor = |sum: &f64| Tensor::from_floats([*sum as f32], device);
+        let sums = unreported.sums.split_first().map(|(loss, sums)| LossSums {
+            loss: tensor(loss),
+            sums: sums.iter().map(tensor).collect(),
+            targets: unreported.targets,
+        });
+        Self {
+            sums,
+            units: unreported.units,
+            seconds: unreported.seconds,
+        }
+    }
+
     fn add(&mut self, sums: LossSums<B>) {
         self.sums = Some(match self.sums.take() {
             None => sums,

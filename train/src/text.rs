@@ -3,9 +3,10 @@
 use burn::prelude::*;
 use burn::tensor::TensorData;
 use data::TextTokenizer;
-use model::BertInput;
+use model::{BertConfig, BertInput};
 
 use crate::failure::Failure;
+use crate::run;
 
 /// Token ids, row by row.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,6 +72,31 @@ pub fn check_lengths(max_length: usize, positions: usize) -> Result<(), Failure>
         )));
     }
     Ok(())
+}
+
+/// Says why this encoder can't be built here, if it can't: Burn would panic, or the allocator abort.
+pub fn check_model(config: &BertConfig) -> Result<(), String> {
+    for dropout in [
+        config.hidden_dropout_prob,
+        config.attention_probs_dropout_prob,
+    ] {
+        if !(0.0..1.0).contains(&dropout) {
+            return Err(format!(
+                "dropout is {dropout}; it must be at least 0 and below 1"
+            ));
+        }
+    }
+    let vectors = [
+        config.vocab_size,
+        config.max_position_embeddings,
+        config.type_vocab_size,
+    ];
+    // In floats: absurd sizes overflow every integer.
+    let vectors: f64 = vectors.iter().map(|&n| n as f64).sum();
+    let [d_model, wide] = [config.hidden_size, config.intermediate_size].map(|n| n as f64);
+    // 512 stand for biases, norms and the structures around them.
+    let layer = 4.0 * d_model * d_model + 2.0 * d_model * wide + 512.0;
+    run::check_memory(vectors * d_model + config.num_hidden_layers as f64 * layer)
 }
 
 /// What a text model's bundle holds beside configuration and weights.
