@@ -163,7 +163,7 @@ pub fn run(flags: &Flags) -> Result<String, Failure> {
     open::check_output(&flags.output, &flags.input)?;
     let bundle = flags.model.bundle()?;
     bundle.require(&[Architecture::BertForMaskedLm, Architecture::BertModel])?;
-    let set = source::texts(&[flags.input.clone()], &TextColumns::default())?;
+    let set = source::texts(std::slice::from_ref(&flags.input), &TextColumns::default())?;
     let texts = set
         .examples
         .into_iter()

@@ -256,11 +256,11 @@ impl<B: Backend> BertEmbeddings<B> {
         let [batch, seq] = tokens.dims();
         let [_, d_model] = self.word_embeddings.weight.dims();
         let words = self.word_embeddings.forward(tokens);
-        let positions = self.position_embeddings.weight.val().slice([0..seq]);
+        let positions = self.position_embeddings.weight.val().narrow(0, 0, seq);
         let types = match token_types {
             Some(types) => self.token_type_embeddings.forward(types),
             None => {
-                let first = self.token_type_embeddings.weight.val().slice([0..1]);
+                let first = self.token_type_embeddings.weight.val().narrow(0, 0, 1);
                 first.unsqueeze::<3>()
             }
         };

@@ -488,14 +488,10 @@ pub fn apply<B: Backend, M: Module<B>>(
 fn candidates(name: &str, load: Load) -> Option<Vec<String>> {
     match load {
         Load::Whole => Some(vec![name.to_string()]),
-        Load::Backbone { prefix, .. } => match name.strip_prefix(prefix) {
-            Some(bare) => Some(vec![
-                name.to_string(),
-                bare.to_string(),
-                format!("bert.{bare}"),
-            ]),
-            None => None,
-        },
+        Load::Backbone { prefix, .. } => name.strip_prefix(prefix).map(|bare| {
+            let in_bert = format!("bert.{bare}");
+            vec![name.to_string(), bare.to_string(), in_bert]
+        }),
     }
 }
 
@@ -542,7 +538,7 @@ fn as_snapshot(
 /// The first few names, and how many more there are.
 fn listed(names: &[String]) -> String {
     match names {
-        [few @ ..] if few.len() <= 3 => few.join(", "),
+        few if few.len() <= 3 => few.join(", "),
         [first, second, rest @ ..] => format!("{first}, {second} and {} more", rest.len()),
         _ => String::new(),
     }

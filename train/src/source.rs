@@ -35,12 +35,15 @@ enum Order {
     Shuffled(Shuffle),
 }
 
+/// Rows of each batch of an epoch.
+type Batches = Arc<Vec<Vec<u32>>>;
+
 struct Shuffle {
     lengths: Vec<u32>,
     batch_size: usize,
     pool: usize,
     seed: u64,
-    current: Mutex<Option<(u64, Arc<Vec<Vec<u32>>>)>>,
+    current: Mutex<Option<(u64, Batches)>>,
 }
 
 impl Epochs {
@@ -91,7 +94,7 @@ impl Epochs {
 }
 
 impl Shuffle {
-    fn epoch(&self, epoch: u64) -> Arc<Vec<Vec<u32>>> {
+    fn epoch(&self, epoch: u64) -> Batches {
         let mut current = self.current.lock().unwrap_or_else(|e| e.into_inner());
         match &*current {
             Some((have, batches)) if *have == epoch => batches.clone(),
