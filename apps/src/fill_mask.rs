@@ -1,5 +1,7 @@
 //! Fills masks. In: a masked LM's bundle and a text with `[MASK]` in it. Out: the likeliest tokens there.
 
+use std::num::NonZeroUsize;
+
 use burn::prelude::*;
 use burn::tensor::TensorData;
 use burn::tensor::activation::softmax;
@@ -21,11 +23,11 @@ pub struct Flags {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub model: ModelFlags,
-    /// A text with one [MASK] or several, such as "a small [MASK] that sings"
+    /// A text with one `[MASK]` or several, such as "a small `[MASK]` that sings"
     pub text: String,
-    /// Tokens shown for each [MASK]
-    #[arg(long, value_name = "K", default_value_t = 5)]
-    pub top: usize,
+    /// Tokens shown for each `[MASK]`
+    #[arg(long, value_name = "K", default_value = "5")]
+    pub top: NonZeroUsize,
 }
 
 /// Fills masks.
@@ -121,6 +123,6 @@ impl WithBackend for Work<'_> {
 
     fn run<B: AutodiffBackend>(self, device: B::Device) -> Self::Output {
         let filler = MaskFiller::<B::InnerBackend>::open(&self.bundle, &device)?;
-        filler.fill(&self.flags.text, self.flags.top)
+        filler.fill(&self.flags.text, self.flags.top.get())
     }
 }

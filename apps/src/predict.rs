@@ -1,9 +1,11 @@
 //! Classes of texts and images. In: a classifier's bundle, a text or a file. Out: the likeliest classes.
 
+use std::num::NonZeroUsize;
+
 use burn::prelude::*;
 use burn::tensor::activation::softmax;
 use burn::tensor::backend::AutodiffBackend;
-use clap::Args;
+use clap::{ArgGroup, Args};
 use data::text::TextColumns;
 use data::{ImageSet, TextTokenizer, source};
 use model::bundle::{Architecture, Load};
@@ -23,12 +25,13 @@ const BATCH: usize = 64;
 
 /// Say which classes a text or an image belongs to
 #[derive(Args, Clone, Debug)]
+#[command(group(ArgGroup::new("what").args(["text", "input"]).required(true)))]
 pub struct Flags {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub model: ModelFlags,
     /// A text
-    #[arg(long, conflicts_with = "input", required_unless_present = "input")]
+    #[arg(long)]
     pub text: Option<String>,
     /// Texts (.txt .csv .tsv .jsonl, each also .gz) or images (PNG, JPEG, IDX, a folder of them)
     #[arg(long, value_name = "FILE")]
@@ -37,8 +40,8 @@ pub struct Flags {
     #[arg(long, value_name = "NAME", default_value = "text")]
     pub column: String,
     /// Classes shown
-    #[arg(long, value_name = "K", default_value_t = 5)]
-    pub top: usize,
+    #[arg(long, value_name = "K", default_value = "5")]
+    pub top: NonZeroUsize,
     /// Print a JSON object a text or image
     #[arg(long)]
     pub json: bool,
@@ -155,7 +158,7 @@ pub fn run(flags: &Flags) -> Result<String, Failure> {
     let work = Work {
         input: Input::read(flags, &bundle)?,
         bundle,
-        top: flags.top,
+        top: flags.top.get(),
     };
     let predictions = with_backend(backend, work)??;
     match flags.json {
