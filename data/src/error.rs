@@ -177,7 +177,7 @@ pub enum DataError {
         first_width: usize,
     },
     #[error(
-        "images of {height}x{width} with {channels} channels; both sides must be at least 1 and channels 1 or 3"
+        "images of {height}x{width} with {channels} channels; sides from 1 to 65535 and channels 1 or 3 are possible"
     )]
     ImageShape {
         channels: usize,

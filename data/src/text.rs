@@ -95,6 +95,15 @@ impl TextSet {
         self.examples.is_empty()
     }
 
+    /// The file, or the first of the files, for messages.
+    pub fn origin(&self) -> String {
+        match self.files.as_slice() {
+            [] => "the texts".into(),
+            [file] => file.display().to_string(),
+            [first, rest @ ..] => format!("{} and {} more", first.display(), rest.len()),
+        }
+    }
+
     /// `path:line` of example `i`.
     ///
     /// # Panics

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use train::backend::with_backend;
 use train::classification::{self, ClassTally, cross_entropy};
 use train::cli::Entry;
-use train::image::{ImageSplits, PixelBatch, preprocessor_json, square};
+use train::image::{ImageSplits, PixelBatch, check_model, preprocessor_json, square};
 use train::launch::{Options, Session, Status};
 use train::recipe::{self, BundleRecipe, Draft, OptimizerRecipe, ScheduleRecipe, TrainingRecipe};
 use train::source::{BatchSource, Counts, Epochs};
@@ -98,6 +98,7 @@ impl ImageClassificationRecipe {
             };
             let wrong = |reason| Failure::input(format!("recipe: model: {reason}"));
             config.check().map_err(wrong)?;
+            check_model(&config).map_err(wrong)?;
             return Ok(config);
         };
         bundle.require(&[
@@ -108,6 +109,7 @@ impl ImageClassificationRecipe {
         let place = bundle.path().display();
         let wrong = |reason| Failure::input(format!("{place}: {reason}"));
         config.check().map_err(wrong)?;
+        check_model(&config).map_err(wrong)?;
         check_shape(&config, images).map_err(wrong)?;
         Ok(config)
     }

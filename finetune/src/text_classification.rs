@@ -205,14 +205,16 @@ impl LabelledCorpus {
         let splits = split::split_by_content(keys, data.valid, data.test, data.split_seed);
         if splits.train.is_empty() || splits.valid.is_empty() {
             return Err(Failure::input(format!(
-                "{} texts leave {} to train and {} to validate on; raise data.valid or add texts",
+                "{}: {} texts leave {} to train and {} to validate on; raise data.valid or add texts",
+                texts.origin(),
                 texts.len(),
                 splits.train.len(),
                 splits.valid.len()
             )));
         }
         let label = |row: &usize| texts.examples[*row].label.as_deref();
-        let labels = Labels::from_training(splits.train.iter().filter_map(label))?;
+        let wrong = |error| Failure::input(format!("{}: {error}", texts.origin()));
+        let labels = Labels::from_training(splits.train.iter().filter_map(label)).map_err(wrong)?;
         let class = |rows: &[usize]| -> Result<Vec<u32>, Failure> {
             let classes = rows.iter().map(|&row| labels.require(texts, row));
             Ok(classes.collect::<Result<_, _>>()?)
@@ -344,7 +346,11 @@ fn tokenizer(bundle: Option<&Bundle>, path: &str) -> Result<TextTokenizer, Failu
         (None, "") => model::bundled::wordnet_bert_nano()?.read(bundle::TOKENIZER)?,
         (None, path) => return Ok(TextTokenizer::load(path.as_ref())?),
     };
-    Ok(TextTokenizer::from_bytes(&bytes)?)
+    let place = bundle.map_or("wordnet-bert-nano".into(), |bundle| {
+        bundle.path().display().to_string()
+    });
+    let wrong = |error| Failure::Input(anyhow::Error::new(error).context(place));
+    TextTokenizer::from_bytes(&bytes).map_err(wrong)
 }
 
 /// A run, waiting for its backend.

@@ -21,7 +21,7 @@ use rand::{Rng, RngExt};
 use serde::{Deserialize, Serialize};
 use train::backend::with_backend;
 use train::cli::Entry;
-use train::image::{ImageSplits, PixelBatch, preprocessor_json, square};
+use train::image::{ImageSplits, PixelBatch, check_model, preprocessor_json, square};
 use train::launch::{Options, Session, Status};
 use train::recipe::{self, BundleRecipe, Draft, OptimizerRecipe, ScheduleRecipe, TrainingRecipe};
 use train::run::write_atomically;
@@ -143,6 +143,7 @@ impl AutoencoderRecipe {
         };
         let wrong = |reason| Failure::input(format!("recipe: model: {reason}"));
         config.check().map_err(wrong)?;
+        check_model(&config).map_err(wrong)?;
         Ok(config)
     }
 }

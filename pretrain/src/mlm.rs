@@ -338,7 +338,8 @@ impl Corpus {
         let (train, mut valid) = (pick(&splits.train), pick(&splits.valid));
         if train.is_empty() || valid.is_empty() {
             return Err(Failure::input(format!(
-                "{} texts leave {} to train and {} to validate on; raise data.valid or add texts",
+                "{}: {} texts leave {} to train and {} to validate on; raise data.valid or add texts",
+                texts.origin(),
                 texts.len(),
                 train.len(),
                 valid.len()

@@ -6,7 +6,7 @@ use data::{ImageSet, split};
 use model::AutoencoderConfig;
 
 use crate::failure::Failure;
-use crate::recipe;
+use crate::{recipe, run};
 
 /// Images with pixels from 0 to 1.
 #[derive(Clone, Debug, PartialEq)]
@@ -118,6 +118,21 @@ impl ImageSplits {
             test: images.select(&splits.test),
         })
     }
+}
+
+/// Says why these convolutions can't be built here, if they can't: the allocator would abort.
+pub fn check_model(config: &AutoencoderConfig) -> Result<(), String> {
+    let (mut width, mut parameters) = (config.image_channels as f64, 0.0);
+    let mut pixels = [config.image_height, config.image_width];
+    for &channels in &config.channels {
+        let channels = channels as f64;
+        // Kernels of 3x3, in the encoder and in the decoder.
+        parameters += 2.0 * 9.0 * width * channels;
+        pixels = pixels.map(|side| side.div_ceil(2));
+        width = channels;
+    }
+    let deepest = width * pixels[0] as f64 * pixels[1] as f64;
+    run::check_memory(parameters + 2.0 * deepest * config.latent_size as f64)
 }
 
 /// Height and width that `data.size` asks for; 0 leaves images as they are.
