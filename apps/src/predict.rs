@@ -184,6 +184,7 @@ impl Input {
         let texts = Architecture::BertForSequenceClassification;
         bundle.require(&[texts, Architecture::ConvImageClassifier])?;
         match (&flags.text, &flags.input) {
+            (Some(text), _) if text.trim().is_empty() => Err(Failure::input("--text is empty")),
             (Some(text), _) if bundle.architecture() == texts => Ok(Self::Texts {
                 texts: vec![text.clone()],
                 places: vec![None],

@@ -115,7 +115,7 @@ fn run(
     let entry = trainer.entries.iter().find(|entry| entry.name == kind);
     let entry = entry.ok_or_else(|| Failure::input(format!("no {} \"{kind}\"", trainer.key)))?;
     let options = Options {
-        out: out(trainer, &args)?,
+        out: out(trainer, &args),
         existing: match (args.resume, args.force) {
             (true, _) => Existing::Resume,
             (_, true) => Existing::Replace,
@@ -133,20 +133,11 @@ fn run(
 }
 
 /// The run directory: `--out`, or `runs/` and the name of the recipe or of its file.
-fn out(trainer: &Trainer, args: &TrainArgs) -> Result<PathBuf, Failure> {
-    if args
-        .out
-        .as_ref()
-        .is_some_and(|out| out.as_os_str().is_empty())
-    {
-        return Err(Failure::input("--out is empty"));
-    }
+fn out(trainer: &Trainer, args: &TrainArgs) -> PathBuf {
     let recipe = args.recipe.as_deref().unwrap_or(trainer.entries[0].name);
     let name = Path::new(recipe).file_stem().unwrap_or_default();
-    Ok(args
-        .out
-        .clone()
-        .unwrap_or_else(|| Path::new("runs").join(name)))
+    let default = || Path::new("runs").join(name);
+    args.out.clone().unwrap_or_else(default)
 }
 
 /// The recipe that the flags ask for.
@@ -194,7 +185,7 @@ fn resumed(
             "--resume goes on with the run's own recipe; leave out the flags that change it",
         ));
     }
-    let run = RunDir::check(&out(trainer, args)?, Existing::Resume)?;
+    let run = RunDir::check(&out(trainer, args), Existing::Resume)?;
     run.recipe()?;
     let path = run.path().join("recipe.toml");
     Ok(Draft::open(&path.to_string_lossy(), trainer.key, built_in)?)

@@ -1,0 +1,478 @@
+//! `finetune` as its users meet it: what a run leaves, how it goes on, what it refuses.
+//!
+//! Every test drives the real binary on texts or images that it makes, mostly without a pretrained bundle.
+
+mod support;
+
+use std::fs;
+
+use serde_json::{Value, json};
+use support::{Bench, Run, idx_images, idx_labels};
+
+const CLASSES: [&str; 3] = ["animal", "tool", "water"];
+
+/// A bench for `text-classification` from scratch, with the bundled tokenizer.
+fn bench() -> Bench {
+    let bench = Bench::new(
+        env!("CARGO_BIN_EXE_finetune"),
+        &[
+            "from=scratch",
+            "data.source=[\"texts.csv\"]",
+            "data.valid=0.2",
+            "data.test=0.2",
+            "data.labels=0",
+            "tokenizer.max_length=16",
+            "model.hidden_size=16",
+            "model.num_hidden_layers=1",
+            "model.intermediate_size=32",
+            "model.max_position_embeddings=16",
+            "training.steps=20",
+            "training.batch_size=8",
+            "training.log_every=2",
+            "training.validate_every=5",
+        ],
+    );
+    bench.write("texts.csv", table(&CLASSES));
+    bench
+}
+
+/// 300 texts with a word that gives the class away.
+fn table(classes: &[&str]) -> String {
+    let words = [["bird", "cat"], ["knife", "axe"], ["river", "sea"]];
+    let row = |n: usize| {
+        let word = words[n % 3][n / 3 % 2];
+        format!("{n} of the old {word}s,{}\n", classes[n % classes.len()])
+    };
+    format!("text,label\n{}", (0..300).map(row).collect::<String>())
+}
+
+/// A bench for `image-classification` from scratch; the recipe's name goes in front of a command's arguments.
+fn image_bench() -> Bench {
+    let bench = Bench::new(
+        env!("CARGO_BIN_EXE_finetune"),
+        &[
+            "data.source=[\"images\"]",
+            "data.valid=0.2",
+            "data.test=0.2",
+            "model.channels=[4]",
+            "model.latent_size=8",
+            "optimizer.lr=0.02",
+            "training.steps=60",
+            "training.batch_size=16",
+            "training.log_every=10",
+            "training.validate_every=20",
+        ],
+    );
+    bench.write("images/images-idx3-ubyte", idx_images(150, 8));
+    bench.write("images/labels-idx1-ubyte", idx_labels(150, 3));
+    bench
+}
+
+// What a run leaves.
+
+#[test]
+fn a_run_leaves_its_directory() {
+    let bench = bench();
+    let run = bench.train("run", &[]);
+    for file in [
+        "recipe.toml",
+        "metrics.jsonl",
+        "summary.json",
+        "experiment.log",
+    ] {
+        assert!(run.path().join(file).is_file(), "{file}");
+    }
+    for file in ["config.json", "model.safetensors", "tokenizer.json"] {
+        assert!(run.path().join("model").join(file).is_file(), "{file}");
+    }
+    let config = fs::read(run.path().join("model/config.json")).unwrap();
+    let config: Value = serde_json::from_slice(&config).unwrap();
+    assert_eq!(
+        config["architectures"],
+        json!(["BertForSequenceClassification"])
+    );
+    assert_eq!(
+        config["id2label"],
+        json!({"0": "animal", "1": "tool", "2": "water"})
+    );
+    assert_eq!(run.summary()["recipe"], "text-classification");
+}
+
+#[test]
+fn a_word_that_gives_the_class_away_is_learned() {
+    let bench = bench();
+    let args = ["--steps", "150", "--set", "optimizer.lr=0.01"];
+    assert_learned(&bench.train("run", &args));
+}
+
+#[test]
+fn an_image_that_gives_the_class_away_is_learned() {
+    let bench = image_bench();
+    let run = bench.train("run", &["image-classification"]);
+    assert_learned(&run);
+    assert!(run.path().join("model/preprocessor_config.json").is_file());
+    // The encoder that has learned is a bundle to start from.
+    bench.train("again", &["image-classification", "--from", "run"]);
+}
+
+fn assert_learned(run: &Run) {
+    let test = &run.summary()["test"];
+    for metric in ["accuracy", "macro_f1"] {
+        assert!(test["metrics"][metric].as_f64().unwrap() > 0.9, "{test:#}");
+    }
+    assert_eq!(test["details"]["confusion"].as_array().unwrap().len(), 3);
+    assert_eq!(
+        run.metric("test", "accuracy"),
+        [test["metrics"]["accuracy"].as_f64().unwrap()]
+    );
+    let losses = run.metric("train", "loss");
+    assert!(losses[losses.len() - 1] < 0.5 * losses[0], "{losses:?}");
+}
+
+#[test]
+fn equal_seeds_give_equal_weights_and_others_do_not() {
+    let bench = bench();
+    let first = bench.train("first", &[]);
+    bench.train("second", &[]).assert_equals(&first);
+    let other = bench.train("other", &["--seed", "7"]);
+    assert!(other.weights() != first.weights());
+}
+
+#[test]
+fn the_bundled_model_is_the_default() {
+    let bench = bench();
+    let args = [
+        "--from",
+        "wordnet-bert-nano",
+        "--set",
+        "strategy.kind=head",
+        "--steps",
+        "4",
+    ];
+    let run = bench.train("run", &args);
+    let parameters = &run.summary()["parameters"];
+    let [total, trainable] = ["total", "trainable"].map(|key| parameters[key].as_u64().unwrap());
+    // The head: 128 weights and a bias for each of three classes.
+    assert_eq!(trainable, 3 * 129);
+    assert!(total > 1_000_000);
+}
+
+#[test]
+fn two_micro_batches_are_one_batch_of_twice_the_size() {
+    let bench = bench();
+    // Unsorted, both read the same rows in the same order; 7 steps stay inside the first epoch.
+    let train = |out: &str, batch_size: &str, accumulation: &str| {
+        let sizes = [
+            format!("training.batch_size={batch_size}"),
+            format!("training.accumulation={accumulation}"),
+        ];
+        let args = [
+            "--set",
+            &sizes[0],
+            "--set",
+            &sizes[1],
+            "--set",
+            "training.pool=0",
+            "--set",
+            "training.log_every=1",
+            "--steps",
+            "7",
+        ];
+        bench.train(out, &args).metric("train", "loss")
+    };
+    let (one, two) = (train("one", "16", "1"), train("two", "8", "2"));
+    assert_eq!(one.len(), 7);
+    for (one, two) in one.iter().zip(&two) {
+        // f32 sums of 16 losses around 1.1 in another order, carried through 7 steps.
+        assert!((one - two).abs() < 1e-4, "{one} {two}");
+    }
+}
+
+// Stopped runs.
+
+#[test]
+fn a_killed_run_goes_on_with_its_best_model() {
+    let bench = bench();
+    // A rate that soon ruins the model: the best step is an early one, between two planned checkpoints.
+    let args = [
+        "--steps",
+        "300",
+        "--set",
+        "optimizer.lr=0.2",
+        "--set",
+        "training.validate_every=7",
+        "--set",
+        "training.checkpoint_every=50",
+        "--set",
+        "training.log_every=5",
+    ];
+    let whole = bench.train("whole", &args);
+    let best = whole.summary()["best"]["step"].as_u64().unwrap();
+    assert!(best < 100, "{best}");
+    assert!(whole.checkpoints().contains(&format!("step-{best:08}")));
+    for lines in [10, 60] {
+        let out = format!("run-{lines}");
+        let mut child = bench.start(&out, lines, &args);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        bench.resume(&out).assert_equals(&whole);
+    }
+}
+
+// What is refused: exit code 2, one sentence, nothing written.
+
+#[test]
+fn labelled_texts_that_cannot_be_used() {
+    let bench = bench();
+    let rare = |n: usize| format!("a rare thing number {n},rare{n}\n");
+    let unseen = table(&CLASSES) + &(0..40).map(rare).collect::<String>();
+    let unlabelled = table(&CLASSES) + "a bird,\n";
+    for (name, contents, words) in [
+        (
+            "one.csv",
+            &table(&["animal"])[..],
+            "one.csv: only one class (\"animal\")",
+        ),
+        (
+            "unseen.csv",
+            &unseen,
+            "labels seen in training; the nearest are",
+        ),
+        (
+            "column.csv",
+            "text,kind\na bird,animal\n",
+            "column.csv:1: column \"label\" is missing",
+        ),
+        (
+            "body.csv",
+            "body,label\na bird,animal\n",
+            "body.csv:1: column \"text\" is missing",
+        ),
+        (
+            "unlabelled.csv",
+            &unlabelled,
+            "unlabelled.csv:302: \"label\" is empty",
+        ),
+        (
+            "float.jsonl",
+            "{\"text\": \"a\", \"label\": 1.5}\n",
+            "float.jsonl:1: \"label\" is a number",
+        ),
+        (
+            "key.jsonl",
+            "{\"text\": \"a\"}\n",
+            "key.jsonl:1: key \"label\" is missing",
+        ),
+        ("lines.txt", "a bird\n", "lines.txt: a text file"),
+        (
+            "few.csv",
+            "text,label\na bird,x\na cat,y\n",
+            "few.csv: 2 texts leave",
+        ),
+        ("empty.csv", "", "empty.csv: is empty"),
+    ] {
+        bench.write(name, contents);
+        bench.refuses(&["--data", name], &[words]);
+    }
+    bench.refuses(&["--data", "unseen.csv"], &["unseen.csv:3", "label \"rare"]);
+    bench.refuses(&["--data", "missing.csv"], &["missing.csv: no such file"]);
+}
+
+#[test]
+fn labelled_images_that_cannot_be_used() {
+    let bench = image_bench();
+    let images = idx_images(150, 8);
+    for (folder, images, labels) in [
+        ("short", &images[..500], idx_labels(150, 3)),
+        ("labels", &images, idx_labels(150, 3)[..60].to_vec()),
+        ("count", &images, idx_labels(149, 3)),
+        ("one", &images, idx_labels(150, 1)),
+    ] {
+        bench.write(&format!("{folder}/images-idx3-ubyte"), images);
+        bench.write(&format!("{folder}/labels-idx1-ubyte"), labels);
+    }
+    bench.write("unlabelled/images-idx3-ubyte", &images);
+    for (data, words) in [
+        ("short", "short/images-idx3-ubyte: truncated IDX"),
+        ("labels", "labels/labels-idx1-ubyte: truncated IDX"),
+        ("count", "holds 149 labels for the 150 images"),
+        ("one", "only one class (\"0\")"),
+        ("unlabelled", "no labels"),
+        ("missing", "missing: no such file"),
+    ] {
+        bench.refuses(&["image-classification", "--data", data], &[words]);
+    }
+}
+
+#[test]
+fn a_class_of_images_that_training_never_saw() {
+    let bench = image_bench();
+    let image = |path: String, shade: u8| {
+        let path = bench.path(&path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        image::GrayImage::from_pixel(8, 8, image::Luma([shade]))
+            .save(path)
+            .unwrap();
+    };
+    for shade in 0..80 {
+        let class = if shade % 2 == 0 { "dark" } else { "light" };
+        image(format!("pngs/{class}/{shade}.png"), shade);
+    }
+    for shade in 100..120 {
+        image(format!("pngs/rare{shade}/0.png"), shade);
+    }
+    let args = ["image-classification", "--data", "pngs"];
+    bench.refuses(&args, &["class \"rare", "not in the training split"]);
+}
+
+#[test]
+fn bundles_that_are_no_bundles() {
+    let bench = bench();
+    let images = image_bench();
+    bench.train("trained", &["--steps", "2"]);
+    images.train("trained", &["image-classification", "--steps", "2"]);
+    let image_run = images.path("trained").display().to_string();
+    let text_run = bench.path("trained").display().to_string();
+    fs::create_dir(bench.path("folder")).unwrap();
+    for (from, words) in [
+        ("missing", "missing: is no bundle: no such directory"),
+        ("texts.csv", "texts.csv: is no bundle: it is a file"),
+        ("folder", "folder: is no bundle: config.json is missing"),
+        (&image_run, "holds HearthConvImageClassifier"),
+    ] {
+        bench.refuses(&["--from", from], &[words]);
+    }
+    images.refuses(
+        &["image-classification", "--from", &text_run],
+        &["holds BertForSequenceClassification"],
+    );
+    let squeezed = [
+        "image-classification",
+        "--from",
+        "trained",
+        "--set",
+        "data.size=4",
+    ];
+    images.refuses(
+        &squeezed,
+        &["trained/model: takes grey images of 8x8", "4x4"],
+    );
+}
+
+#[test]
+fn bundles_with_broken_files() {
+    let bench = bench();
+    bench.train("trained", &["--steps", "2"]);
+    let file = |name: &str| fs::read(bench.path("trained/model").join(name)).unwrap();
+    let config: Value = serde_json::from_slice(&file("config.json")).unwrap();
+    let with = |key: &str, value: Value| {
+        let mut config = config.clone();
+        config[key] = value;
+        config.to_string().into_bytes()
+    };
+    let half = |name: &str| file(name)[..file(name).len() / 2].to_vec();
+    for (name, contents, words) in [
+        (
+            "model.safetensors",
+            half("model.safetensors"),
+            "broken/model.safetensors: not safetensors",
+        ),
+        ("config.json", half("config.json"), "broken/config.json: "),
+        (
+            "tokenizer.json",
+            half("tokenizer.json"),
+            "broken: tokenizer.json",
+        ),
+        (
+            "config.json",
+            with("architectures", json!(["GPT2LMHeadModel"])),
+            "\"GPT2LMHeadModel\"",
+        ),
+        (
+            "config.json",
+            with("hidden_size", json!(32)),
+            "the configuration says",
+        ),
+        (
+            "config.json",
+            with("num_attention_heads", json!(3)),
+            "3 attention heads do not divide a width of 16",
+        ),
+        (
+            "config.json",
+            with("num_hidden_layers", json!(2)),
+            "lacks bert.encoder.layer.1.",
+        ),
+        (
+            "config.json",
+            with("hidden_size", json!(10_000_000_000_u64)),
+            "parameters need",
+        ),
+        (
+            "config.json",
+            with("hidden_dropout_prob", json!(7.0)),
+            "dropout is 7",
+        ),
+        (
+            "config.json",
+            with("vocab_size", json!(10)),
+            "the tokenizer has",
+        ),
+    ] {
+        for copied in ["config.json", "model.safetensors", "tokenizer.json"] {
+            bench.write(&format!("broken/{copied}"), file(copied));
+        }
+        bench.write(&format!("broken/{name}"), contents);
+        bench.refuses(&["--from", "broken"], &[words]);
+    }
+    fs::remove_file(bench.path("broken/tokenizer.json")).unwrap();
+    bench.refuses(&["--from", "broken"], &["broken/tokenizer.json"]);
+    fs::remove_file(bench.path("broken/model.safetensors")).unwrap();
+    bench.refuses(
+        &["--from", "broken"],
+        &["broken: is no bundle: model.safetensors is missing"],
+    );
+}
+
+#[test]
+fn settings_that_are_impossible() {
+    let bench = bench();
+    for (setting, words) in [
+        ("strategy.kid=full", "\"strategy.kind\""),
+        ("strategy.kind=lora", "`strategy.kind`"),
+        ("strategy.kind=freeze", "strategy.freeze names nothing"),
+        ("strategy.backbone_lr=-1", "strategy.backbone_lr is -1"),
+        (
+            "training.metric=perplexity",
+            "validation gives loss, accuracy, macro_f1",
+        ),
+        (
+            "tokenizer.max_length=17",
+            "max_length 17 is longer than the model's 16 positions",
+        ),
+        (
+            "model.num_attention_heads=3",
+            "3 attention heads do not divide a width of 16",
+        ),
+        ("model.hidden_size=10_000_000_000", "parameters need"),
+        ("data.labels=-1", "data.labels is -1"),
+        (
+            "data.valid=0.9",
+            "data.valid 0.9 and data.test 0.2 leave nothing",
+        ),
+        ("data.valid=nan", "data.valid is NaN"),
+        ("schedule.warmup=7", "schedule.warmup is 7"),
+        ("task=mlm", "\"mlm\""),
+    ] {
+        bench.refuses(&["--set", setting], &[words]);
+    }
+    let frozen = [
+        "--set",
+        "strategy.kind=freeze",
+        "--set",
+        "strategy.freeze=[\".\"]",
+    ];
+    bench.refuses(&frozen, &["every parameter is frozen"]);
+    let nothing = ["--steps", "0", "--set", "training.epochs=0"];
+    bench.refuses(&nothing, &["training.steps and training.epochs are both 0"]);
+}

@@ -1,0 +1,707 @@
+//! `pretrain` as its users meet it: what a run leaves, how it stops and goes on, what it refuses.
+//!
+//! Every test drives the real binary on texts or images that it makes.
+
+mod support;
+
+use std::fs;
+
+use serde_json::Value;
+use support::{Bench, Run, idx_images, idx_labels, message};
+use train::BackendName;
+
+/// A bench for `mlm`: a thousand steps take about a second.
+fn bench() -> Bench {
+    let bench = Bench::new(
+        env!("CARGO_BIN_EXE_pretrain"),
+        &[
+            "data.source=[\"texts.txt\"]",
+            "data.valid=0.2",
+            "tokenizer.vocab_size=150",
+            "tokenizer.max_length=16",
+            "model.hidden_size=16",
+            "model.num_hidden_layers=1",
+            "model.intermediate_size=32",
+            "model.max_position_embeddings=16",
+            "training.steps=20",
+            "training.batch_size=8",
+            "training.log_every=2",
+            "training.validate_every=5",
+        ],
+    );
+    bench.write("texts.txt", texts());
+    bench
+}
+
+fn texts() -> String {
+    let sizes = ["small", "large", "very old"];
+    let kinds = ["bird", "tool", "plant", "river", "metal"];
+    let places = ["in the water", "near a town", "on the wall", "of the north"];
+    let line = |n: usize| format!("a {} {} {}\n", sizes[n % 3], kinds[n % 5], places[n % 4]);
+    let numbered = |n: usize| format!("{n} {}", line(n));
+    (0..300).map(numbered).collect()
+}
+
+/// A bench for `autoencoder`; the recipe's name goes in front of a command's arguments.
+fn image_bench() -> Bench {
+    let bench = Bench::new(
+        env!("CARGO_BIN_EXE_pretrain"),
+        &[
+            "data.source=[\"images\"]",
+            "data.valid=0.2",
+            "model.channels=[4]",
+            "model.latent_size=8",
+            "training.steps=20",
+            "training.batch_size=8",
+            "training.log_every=2",
+            "training.validate_every=5",
+        ],
+    );
+    bench.write("images/images-idx3-ubyte", idx_images(120, 8));
+    bench.write("images/labels-idx1-ubyte", idx_labels(120, 3));
+    bench
+}
+
+// What a run leaves.
+
+#[test]
+fn a_run_leaves_its_directory() {
+    let bench = bench();
+    let run = bench.train("run", &[]);
+    for file in [
+        "recipe.toml",
+        "metrics.jsonl",
+        "summary.json",
+        "experiment.log",
+        "checkpoints/step-00000020/model.safetensors",
+        "model/config.json",
+        "model/model.safetensors",
+        "model/tokenizer.json",
+    ] {
+        assert!(run.path().join(file).is_file(), "{file}");
+    }
+    assert_summary(&run, "mlm", "real_tokens_per_second", "perplexity");
+}
+
+#[test]
+fn an_autoencoder_leaves_the_same() {
+    let bench = image_bench();
+    let run = bench.train("run", &["autoencoder"]);
+    for file in [
+        "recipe.toml",
+        "model/config.json",
+        "model/model.safetensors",
+        "model/preprocessor_config.json",
+    ] {
+        assert!(run.path().join(file).is_file(), "{file}");
+    }
+    assert_summary(&run, "autoencoder", "samples_per_second", "psnr");
+}
+
+fn assert_summary(run: &Run, recipe: &str, throughput: &str, metric: &str) {
+    let summary = run.summary();
+    for (key, value) in [
+        ("status", Value::from("completed")),
+        ("recipe", recipe.into()),
+        ("seed", 42.into()),
+        ("version", env!("CARGO_PKG_VERSION").into()),
+        ("steps", 20.into()),
+    ] {
+        assert_eq!(summary[key], value, "{key}");
+    }
+    for figure in [
+        &summary["epochs"],
+        &summary["train_seconds"],
+        &summary["parameters"]["total"],
+        &summary["parameters"]["trainable"],
+        &summary["throughput"][throughput],
+        &summary["peak_memory_bytes"],
+        &summary["best"]["step"],
+        &summary["best"]["metrics"]["loss"],
+        &summary["final"]["metrics"][metric],
+    ] {
+        assert!(
+            figure.as_f64().is_some_and(|figure| figure > 0.0),
+            "{summary:#}"
+        );
+    }
+    assert!(summary["padding_fraction"].is_number() && summary["backend"].is_string());
+}
+
+#[test]
+fn the_loss_goes_down_and_steps_ascend() {
+    let bench = bench();
+    let run = bench.train("run", &["--steps", "200", "--set", "optimizer.lr=0.02"]);
+    let losses = run.metric("valid", "loss");
+    assert!(losses[losses.len() - 1] < 0.8 * losses[0], "{losses:?}");
+    let events = run.events();
+    let steps: Vec<_> = events
+        .iter()
+        .map(|event| event["step"].as_u64().unwrap())
+        .collect();
+    assert!(
+        steps.is_sorted() && steps[steps.len() - 1] == 200,
+        "{steps:?}"
+    );
+    let best = run.summary()["best"]["metrics"]["loss"].as_f64().unwrap();
+    assert_eq!(best, losses.iter().copied().fold(f64::MAX, f64::min));
+}
+
+#[test]
+fn equal_seeds_give_equal_weights_and_others_do_not() {
+    let bench = bench();
+    let first = bench.train("first", &[]);
+    bench.train("second", &[]).assert_equals(&first);
+    let other = bench.train("other", &["--seed", "7"]);
+    assert!(other.weights() != first.weights());
+}
+
+#[test]
+fn patience_ends_a_run_that_gets_no_better() {
+    let bench = bench();
+    let args = ["--set", "training.patience=1", "--set", "optimizer.lr=0.0"];
+    let run = bench.train("run", &args);
+    let summary = run.summary();
+    // The validation at step 5 is the first and the best, that at step 10 no better.
+    assert_eq!(summary["status"], "stopped_early");
+    assert_eq!(
+        (&summary["steps"], &summary["best"]["step"]),
+        (&10.into(), &5.into())
+    );
+}
+
+// What a run prints.
+
+#[test]
+fn json_prints_the_lines_of_the_log() {
+    let bench = bench();
+    let output = bench
+        .command(&["--out", "run", "--ui", "json"])
+        .output()
+        .unwrap();
+    let log = fs::read(bench.path("run/metrics.jsonl")).unwrap();
+    assert!(output.stdout == log && output.status.success());
+}
+
+#[test]
+fn silence_prints_nothing() {
+    let bench = bench();
+    let output = bench
+        .command(&["--out", "run", "--ui", "none"])
+        .output()
+        .unwrap();
+    assert!(output.status.success());
+    assert!(output.stdout.is_empty() && output.stderr.is_empty());
+}
+
+#[test]
+fn a_dry_run_trains_a_little_and_writes_nothing() {
+    let bench = bench();
+    let before = bench.contents();
+    let args = ["--out", "run", "--dry-run", "--ui", "plain"];
+    let output = bench.command(&args).output().unwrap();
+    let printed = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success());
+    for words in ["step      2/2", "parameters", "valid", "nothing written"] {
+        assert!(printed.contains(words), "{printed}");
+    }
+    assert!(bench.contents() == before);
+}
+
+#[test]
+fn the_list_names_the_recipes() {
+    let output = bench().bare(&["--list"]).output().unwrap();
+    let printed = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success());
+    for name in ["mlm", "autoencoder"] {
+        assert!(
+            printed.lines().any(|line| line.starts_with(name)),
+            "{printed}"
+        );
+    }
+}
+
+// Stopped runs.
+
+#[test]
+fn a_killed_run_goes_on_to_the_same_end() {
+    // Checkpoints at 7, 14, 21 lie between two lines of the log; every second one has no validation of its own.
+    let args = [
+        "--steps",
+        "300",
+        "--set",
+        "training.log_every=5",
+        "--set",
+        "training.validate_every=14",
+        "--set",
+        "training.checkpoint_every=7",
+        "--set",
+        "model.dropout=0.1",
+    ];
+    let accumulated = [&args[..], &["--set", "training.accumulation=2"]].concat();
+    for (kind, args) in [("one", args.to_vec()), ("two", accumulated)] {
+        let bench = bench();
+        let whole = bench.train("whole", &args);
+        for lines in [1, 12, 40] {
+            let out = format!("{kind}-{lines}");
+            let mut child = bench.start(&out, lines, &args);
+            child.kill().unwrap();
+            child.wait().unwrap();
+            bench.resume(&out).assert_equals(&whole);
+        }
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupt_saves_the_step_and_exits_130() {
+    let bench = bench();
+    let args = [
+        "--steps",
+        "1500",
+        "--set",
+        "training.validate_every=200",
+        "--set",
+        "training.log_every=7",
+    ];
+    let whole = bench.train("whole", &args);
+    let mut child = bench.start("run", 3, &args);
+    // SAFETY: a signal to a child that has not been waited for.
+    unsafe { libc::kill(child.id() as libc::pid_t, libc::SIGINT) };
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    let run = bench.run("run");
+    let step = run.summary()["steps"].as_u64().unwrap();
+    assert_eq!(run.summary()["status"], "interrupted");
+    assert!(run.checkpoints().contains(&format!("step-{step:08}")));
+    bench.resume("run").assert_equals(&whole);
+}
+
+#[test]
+fn a_completed_run_stays_as_it_is_when_resumed() {
+    let bench = bench();
+    let run = bench.train("run", &[]);
+    let (events, weights) = (run.events(), run.weights());
+    let resumed = bench.resume("run");
+    assert!(resumed.events() == events && resumed.weights() == weights);
+    assert_eq!(resumed.summary()["status"], "completed");
+}
+
+/// The command in a process whose files can't grow beyond `bytes`: a full disk, for any user.
+#[cfg(unix)]
+fn limited(mut command: std::process::Command, bytes: libc::rlim_t) -> std::process::Output {
+    use std::os::unix::process::CommandExt;
+    let limit = move || {
+        let limit = libc::rlimit {
+            rlim_cur: bytes,
+            rlim_max: bytes,
+        };
+        // SAFETY: both calls are safe between fork and exec; the limit outlives the call.
+        unsafe {
+            libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+            libc::setrlimit(libc::RLIMIT_FSIZE, &limit);
+        }
+        Ok(())
+    };
+    // SAFETY: the closure allocates nothing and takes no lock.
+    unsafe { command.pre_exec(limit) };
+    command.output().unwrap()
+}
+
+#[cfg(unix)]
+#[test]
+fn without_space_the_last_checkpoint_stays() {
+    let bench = bench();
+    let args = [
+        "--steps",
+        "300",
+        "--set",
+        "training.log_every=1",
+        "--set",
+        "training.validate_every=20",
+    ];
+    let whole = bench.train("whole", &args);
+    let size = |name: &str| fs::metadata(whole.path().join(name)).unwrap().len();
+    let optimizer = size("checkpoints/step-00000300/optimizer.safetensors");
+    assert!(
+        optimizer + 5_000 < size("metrics.jsonl"),
+        "the log has to outgrow a checkpoint"
+    );
+    // Too small for the recipe, for any checkpoint, and for the log after some checkpoints.
+    for (limit, file, checkpoints) in [
+        (100, "recipe.toml", false),
+        (optimizer - 1, "optimizer.safetensors", false),
+        (optimizer + 1, "metrics.jsonl", true),
+    ] {
+        let out = format!("run-{limit}");
+        let mut command = bench.command(&args);
+        command.args(["--out", &out]);
+        let output = limited(command, limit as libc::rlim_t);
+        let message = message(&output);
+        assert_eq!(output.status.code(), Some(1), "{message}");
+        assert_eq!(message.lines().count(), 1, "{message}");
+        assert!(
+            message.contains(file) && message.contains("too large"),
+            "{message}"
+        );
+        let run = bench.run(&out);
+        if file == "recipe.toml" {
+            assert!(!run.path().exists());
+            continue;
+        }
+        assert_eq!(run.summary()["status"], "failed");
+        assert_eq!(!run.checkpoints().is_empty(), checkpoints);
+        bench.resume(&out).assert_equals(&whole);
+    }
+}
+
+// Run directories.
+
+#[test]
+fn an_existing_run_is_not_touched() {
+    let bench = bench();
+    bench.train("run", &[]);
+    bench.refuses(&[], &["run: exists already", "--resume", "--force"]);
+    // A file, and a directory of someone else's.
+    bench.write("file", "hello");
+    bench.write("home/letter.txt", "hello");
+    for out in ["file", "home"] {
+        bench.refuses_command(
+            &mut bench.command(&["--out", out]),
+            &[out, "exists already"],
+        );
+        let mut force = bench.command(&["--out", out, "--force"]);
+        bench.refuses_command(&mut force, &[out, "no run"]);
+    }
+}
+
+#[test]
+fn force_replaces_a_run() {
+    let bench = bench();
+    let first = bench.train("run", &[]).weights();
+    fs::write(bench.path("run/checkpoints/note.txt"), "mine").unwrap();
+    let second = bench.train("run", &["--force", "--seed", "7"]);
+    assert!(second.weights() != first);
+    assert!(!bench.path("run/checkpoints/note.txt").exists());
+}
+
+#[test]
+fn resume_needs_a_run_and_keeps_its_recipe() {
+    let bench = bench();
+    let resume = |args: &[&str]| bench.bare(&[&["--resume", "--out", "run"], args].concat());
+    bench.refuses_command(&mut resume(&[]), &["run: holds no run to resume"]);
+    bench.train("run", &[]);
+    for change in [
+        ["--set", "seed=1"],
+        ["--steps", "30"],
+        ["--seed", "1"],
+        ["--data", "texts.txt"],
+    ] {
+        bench.refuses_command(&mut resume(&change), &["--resume", "own recipe"]);
+    }
+}
+
+#[test]
+fn a_run_is_named_after_its_recipe() {
+    let bench = bench();
+    bench.write(
+        "recipes/mine.toml",
+        "objective = \"mlm\"\n[training]\nkeep = 1\n",
+    );
+    let output = bench.command(&["recipes/mine.toml"]).output().unwrap();
+    assert!(output.status.success(), "{}", message(&output));
+    assert_eq!(bench.run("runs/mine").checkpoints(), ["step-00000020"]);
+    let mut resume = bench.bare(&["recipes/mine.toml", "--resume", "--ui", "none"]);
+    assert!(resume.status().unwrap().success());
+}
+
+#[test]
+fn a_broken_checkpoint_is_named() {
+    let bench = bench();
+    bench.train("run", &[]);
+    let checkpoint = "run/checkpoints/step-00000020";
+    for file in ["optimizer.safetensors", "model.safetensors", "state.json"] {
+        let path = format!("{checkpoint}/{file}");
+        let bytes = fs::read(bench.path(&path)).unwrap();
+        bench.write(&path, &bytes[..bytes.len() / 2]);
+        let mut resume = bench.bare(&["--resume", "--out", "run"]);
+        bench.refuses_command(&mut resume, &[&path]);
+    }
+}
+
+// What is refused: exit code 2, one sentence, nothing written.
+
+#[test]
+fn texts_that_cannot_be_read() {
+    let bench = bench();
+    let latin1 = [texts().as_bytes(), b"caf\xe9\n"].concat();
+    for (name, contents, words) in [
+        ("empty.txt", &b""[..], "is empty"),
+        ("blank.txt", b"\n \n", "holds no example"),
+        ("latin1.txt", &latin1, ":301: not valid UTF-8"),
+        (
+            "other.csv",
+            b"body,label\na bird,x\n",
+            ":1: column \"text\" is missing",
+        ),
+        (
+            "ragged.csv",
+            b"text,label\na bird,x,y\n",
+            ":2: has 3 fields",
+        ),
+        ("open.csv", b"text,label\n\"a bird,x\n", ":2: a quote opens"),
+        (
+            "number.jsonl",
+            b"{\"text\": \"a\"}\n{\"text\": 3}\n",
+            ":2: \"text\" is a number",
+        ),
+        (
+            "cut.jsonl",
+            b"{\"text\": \"a\"}\n{\"text\n",
+            ":2: not valid JSON",
+        ),
+        (
+            "cut.txt.gz",
+            b"\x1f\x8b\x08\0\0\0\0\0\0\xff\xab",
+            "cannot be read",
+        ),
+        ("texts.pdf", b"a bird\n", "unknown extension"),
+        ("single.txt", b"a bird\n", "1 texts leave"),
+    ] {
+        bench.write(name, contents);
+        bench.refuses(&["--data", name], &[name, words]);
+    }
+    bench.refuses(&["--data", "missing.txt"], &["missing.txt: no such file"]);
+    fs::create_dir(bench.path("folder")).unwrap();
+    bench.refuses(
+        &["--data", "folder"],
+        &["folder", "no file with a known extension"],
+    );
+    bench.refuses(&["--set", "data.source=[]"], &["no data is named"]);
+}
+
+#[test]
+fn images_that_cannot_be_read() {
+    let bench = image_bench();
+    let (images, labels) = (idx_images(120, 8), idx_labels(120, 3));
+    bench.write("short/images-idx3-ubyte", &images[..3000]);
+    bench.write("header/images-idx3-ubyte", &images[..10]);
+    bench.write("other/images-idx3-ubyte", &labels);
+    bench.write("empty/images-idx3-ubyte", []);
+    bench.write("labels/images-idx3-ubyte", &images);
+    bench.write("labels/labels-idx1-ubyte", &labels[..50]);
+    fs::create_dir(bench.path("folder")).unwrap();
+    for (data, words) in [
+        (
+            "short",
+            "images-idx3-ubyte: truncated IDX: the header promises 7680 bytes",
+        ),
+        (
+            "header",
+            "images-idx3-ubyte: truncated IDX: 16 bytes of header",
+        ),
+        ("other", "images-idx3-ubyte: not an IDX image file"),
+        ("empty", "images-idx3-ubyte: is empty"),
+        ("labels", "labels-idx1-ubyte: truncated IDX"),
+        ("folder", "holds no image"),
+        ("missing", "no such file"),
+    ] {
+        bench.refuses(&["autoencoder", "--data", data], &[data, words]);
+    }
+}
+
+#[test]
+fn a_truncated_png() {
+    let bench = image_bench();
+    for shade in 0..30 {
+        let path = bench.path(&format!("pngs/{shade}.png"));
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        image::GrayImage::from_pixel(8, 8, image::Luma([shade * 8]))
+            .save(path)
+            .unwrap();
+    }
+    let whole = fs::read(bench.path("pngs/7.png")).unwrap();
+    bench.write("pngs/7.png", &whole[..whole.len() - 20]);
+    let args = ["autoencoder", "--data", "pngs"];
+    bench.refuses(&args, &["pngs/7.png: cannot decode the image"]);
+}
+
+#[test]
+fn recipes_that_are_no_recipes() {
+    let bench = bench();
+    for (name, text, words) in [
+        (
+            "key.toml",
+            "objective = \"mlm\"\n\n[training]\nbach_size = 4\n",
+            &[
+                "key.toml:4: ",
+                "\"training.bach_size\"",
+                "\"training.batch_size\"",
+            ][..],
+        ),
+        (
+            "group.toml",
+            "objective = \"mlm\"\n[trainig]\nsteps = 4\n",
+            &["group.toml:3: ", "\"trainig.steps\"", "\"training.steps\""],
+        ),
+        (
+            "syntax.toml",
+            "objective = \"mlm\"\n[training\n",
+            &["syntax.toml:2: ", "not valid TOML"],
+        ),
+        (
+            "twice.toml",
+            "objective = \"mlm\"\nseed = 1\nseed = 2\n",
+            &["twice.toml:3: ", "duplicate"],
+        ),
+        (
+            "type.toml",
+            "objective = \"mlm\"\n[training]\nsteps = \"many\"\n",
+            &["type.toml:3: ", "training.steps is \"many\"", "integer"],
+        ),
+        (
+            "sign.toml",
+            "objective = \"mlm\"\nseed = -1\n",
+            &["sign.toml:2: ", "seed is -1"],
+        ),
+        (
+            "flat.toml",
+            "objective = \"mlm\"\ntraining = 3\n",
+            &["flat.toml:2: ", "\"training\""],
+        ),
+        (
+            "none.toml",
+            "seed = 1\n",
+            &["none.toml", "mlm, autoencoder"],
+        ),
+        (
+            "other.toml",
+            "objective = \"gpt\"\n",
+            &["other.toml:1: ", "\"gpt\"", "mlm, autoencoder"],
+        ),
+    ] {
+        bench.write(name, text);
+        bench.refuses(&[name], words);
+    }
+    bench.write("bytes.toml", b"\xff\xfe");
+    bench.refuses(&["bytes.toml"], &["bytes.toml", "UTF-8"]);
+    bench.refuses(
+        &["missing.toml"],
+        &["\"missing.toml\"", "no such file", "mlm"],
+    );
+}
+
+#[test]
+fn settings_that_are_impossible() {
+    let bench = bench();
+    for (setting, words) in [
+        ("training.bach_size=4", "\"training.batch_size\""),
+        ("training=4", "\"training\""),
+        ("nonsense", "KEY=VALUE"),
+        ("seed=-1", "seed is -1"),
+        ("seed=1.5", "seed is 1.5"),
+        ("optimizer.lr=fast", "optimizer.lr is \"fast\""),
+        ("optimizer.lr=nan", "optimizer.lr is NaN"),
+        ("optimizer.lr=-1", "optimizer.lr is -1"),
+        ("optimizer.beta1=1", "optimizer.beta1 is 1"),
+        ("optimizer.eps=0", "optimizer.eps is 0"),
+        ("schedule.kind=step", "`schedule.kind`"),
+        ("schedule.warmup=2", "schedule.warmup is 2"),
+        ("training.batch_size=0", "training.batch_size is 0"),
+        ("training.batch_size=-1", "training.batch_size is -1"),
+        (
+            "training.steps=0",
+            "training.steps and training.epochs are both 0",
+        ),
+        (
+            "training.accumulation=9223372036854775807",
+            "9223372036854775807 micro-batches",
+        ),
+        (
+            "training.metric=bleu",
+            "\"bleu\"; validation gives loss, perplexity, accuracy",
+        ),
+        ("tokenizer.vocab_size=3", "a vocabulary of 3 is too small"),
+        ("tokenizer.path=missing.json", "missing.json: no such file"),
+        ("masking.rate=2", "masking.rate is 2"),
+        ("masking.rate=nan", "masking.rate is NaN"),
+        ("masking.mask=nan", "masking.mask NaN"),
+        ("data.valid=-1", "data.valid is -1"),
+        (
+            "data.valid=0.96",
+            "data.valid 0.96 and data.test 0.05 leave nothing",
+        ),
+        ("bundle.precision=f8", "`bundle.precision`"),
+    ] {
+        bench.refuses(&["--set", setting], &[words]);
+    }
+    let shares = ["--set", "data.valid=0.9", "--set", "data.test=0.9"];
+    bench.refuses(&shares, &["data.valid 0.9 and data.test 0.9"]);
+}
+
+#[test]
+fn sizes_that_are_impossible() {
+    let bench = bench();
+    for (setting, words) in [
+        (
+            "model.num_attention_heads=3",
+            "3 attention heads do not divide a width of 16",
+        ),
+        ("model.num_attention_heads=0", "num_attention_heads is 0"),
+        ("model.hidden_size=0", "hidden_size is 0"),
+        ("model.dropout=1.5", "dropout is 1.5"),
+        (
+            "tokenizer.max_length=17",
+            "tokenizer.max_length 17 is longer than the model's 16 positions",
+        ),
+        ("tokenizer.max_length=2", "tokenizer.max_length is 2"),
+        // Allocating these would abort the process.
+        ("model.hidden_size=10_000_000_000", "parameters need"),
+        ("model.hidden_size=4611686018427387904", "parameters need"),
+        (
+            "model.intermediate_size=10_000_000_000_000",
+            "parameters need",
+        ),
+        ("model.num_hidden_layers=10_000_000_000", "parameters need"),
+        (
+            "model.max_position_embeddings=10_000_000_000_000",
+            "parameters need",
+        ),
+    ] {
+        bench.refuses(&["--set", setting], &[words]);
+    }
+    let images = image_bench();
+    for (setting, words) in [
+        ("model.channels=[]", "channels are []"),
+        (
+            "model.channels=[4,4,4,4,4]",
+            "5 convolutions are too many for 8x8 pixels",
+        ),
+        ("model.channels=[10_000_000_000_000]", "parameters need"),
+        ("model.latent_size=10_000_000_000_000", "parameters need"),
+        ("data.size=10_000_000_000", "10000000000x10000000000"),
+        ("noise.masking=2", "noise.masking is 2"),
+    ] {
+        images.refuses(&["autoencoder", "--set", setting], &[words]);
+    }
+}
+
+#[test]
+fn backends_that_are_not_there() {
+    let bench = bench();
+    bench.refuses(&["--backend", "abacus"], &["\"abacus\"", "cuda", "flex"]);
+    let all = [BackendName::Metal, BackendName::Cuda, BackendName::Ndarray];
+    for backend in all.into_iter().filter(|backend| !backend.is_compiled_in()) {
+        let feature = format!("--features {backend}");
+        bench.refuses(
+            &["--backend", backend.name()],
+            &["not compiled in", &feature],
+        );
+    }
+}
+
+#[test]
+fn a_directory_that_cannot_be_made() {
+    let bench = bench();
+    let mut command = bench.command(&["--out", "texts.txt/run"]);
+    bench.refuses_command(&mut command, &["texts.txt/run: ", "directory"]);
+}

@@ -1,0 +1,229 @@
+//! What tests of the trainers share: a folder of tiny data, the real binary in it, and what a run leaves.
+
+#![allow(dead_code)] // Each test program uses a part of it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// A trainer in a folder of its own, with settings that make every run of it small.
+pub struct Bench {
+    binary: &'static str,
+    settings: Vec<String>,
+    folder: TempDir,
+}
+
+impl Bench {
+    /// - settings: `KEY=VALUE` as for `--set`; those of a test come after them and win
+    pub fn new(binary: &'static str, settings: &[&str]) -> Self {
+        Self {
+            binary,
+            settings: settings.iter().map(|setting| setting.to_string()).collect(),
+            folder: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Writes a file, its folders first.
+    pub fn write(&self, name: &str, contents: impl AsRef<[u8]>) {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, contents).unwrap();
+    }
+
+    /// The binary with nothing but these arguments.
+    pub fn bare(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(self.binary);
+        command.current_dir(self.folder.path()).args(args);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    /// The binary with this bench's settings, silent unless `args` hold `--ui`.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = self.bare(&[]);
+        for setting in &self.settings {
+            command.args(["--set", setting]);
+        }
+        if !args.contains(&"--ui") {
+            command.args(["--ui", "none"]);
+        }
+        command.args(args);
+        command
+    }
+
+    /// Trains to the end.
+    pub fn train(&self, out: &str, args: &[&str]) -> Run {
+        let output = self.command(args).args(["--out", out]).output().unwrap();
+        assert!(output.status.success(), "{args:?}: {}", message(&output));
+        self.run(out)
+    }
+
+    /// Goes on with a run, to the end.
+    pub fn resume(&self, out: &str) -> Run {
+        let args = ["--out", out, "--resume", "--ui", "none"];
+        let output = self.bare(&args).output().unwrap();
+        assert!(output.status.success(), "{}", message(&output));
+        self.run(out)
+    }
+
+    /// Starts a run and leaves it to itself once `metrics.jsonl` has this many lines.
+    pub fn start(&self, out: &str, lines: usize, args: &[&str]) -> Child {
+        let child = self.command(args).args(["--out", out]).spawn().unwrap();
+        let log = self.path(out).join("metrics.jsonl");
+        let began = Instant::now();
+        while fs::read_to_string(&log).map_or(0, |text| text.lines().count()) < lines {
+            assert!(
+                began.elapsed() < Duration::from_secs(60),
+                "no {lines} lines"
+            );
+            sleep(Duration::from_millis(1));
+        }
+        child
+    }
+
+    pub fn run(&self, out: &str) -> Run {
+        Run {
+            path: self.path(out),
+        }
+    }
+
+    /// Expects the exit code of wrong input, one line that holds all of `words`, and no trace in the folder.
+    pub fn refuses(&self, args: &[&str], words: &[&str]) {
+        self.refuses_command(self.command(args).args(["--out", "run"]), words);
+    }
+
+    /// The same for any command.
+    pub fn refuses_command(&self, command: &mut Command, words: &[&str]) {
+        let before = self.contents();
+        let output = command.output().unwrap();
+        let message = message(&output);
+        let args: Vec<_> = command.get_args().collect();
+        assert_eq!(output.status.code(), Some(2), "{args:?}: {message}");
+        assert!(message.starts_with("error: "), "{args:?}: {message}");
+        assert_eq!(message.lines().count(), 1, "{args:?}: {message}");
+        for word in words {
+            assert!(message.contains(word), "{args:?}: no {word:?} in {message}");
+        }
+        assert!(output.stdout.is_empty(), "{args:?}: something was printed");
+        assert!(self.contents() == before, "{args:?}: something was written");
+    }
+
+    /// Every file below the folder, with its bytes; folders with none.
+    pub fn contents(&self) -> BTreeMap<PathBuf, Vec<u8>> {
+        let mut all = BTreeMap::new();
+        let mut folders = vec![self.folder.path().to_path_buf()];
+        while let Some(folder) = folders.pop() {
+            for entry in fs::read_dir(&folder).unwrap() {
+                let path = entry.unwrap().path();
+                let bytes = if path.is_dir() {
+                    Vec::new()
+                } else {
+                    fs::read(&path).unwrap()
+                };
+                if path.is_dir() {
+                    folders.push(path.clone());
+                }
+                all.insert(path, bytes);
+            }
+        }
+        all
+    }
+}
+
+/// What a binary wrote to stderr.
+pub fn message(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+/// A run directory.
+pub struct Run {
+    path: PathBuf,
+}
+
+impl Run {
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The lines of `metrics.jsonl`, without the seconds, which no two runs share.
+    pub fn events(&self) -> Vec<Value> {
+        let text = fs::read_to_string(self.path.join("metrics.jsonl")).unwrap();
+        let event = |line| {
+            let mut event: Value = serde_json::from_str(line).unwrap();
+            let seconds = event.as_object_mut().unwrap().remove("seconds");
+            assert!(seconds.unwrap().as_f64().unwrap() > 0.0);
+            event
+        };
+        text.lines().map(event).collect()
+    }
+
+    /// A metric over the events of a split.
+    pub fn metric(&self, split: &str, name: &str) -> Vec<f64> {
+        let events = self
+            .events()
+            .into_iter()
+            .filter(|event| event["split"] == split);
+        events
+            .map(|event| event["metrics"][name].as_f64().unwrap())
+            .collect()
+    }
+
+    pub fn summary(&self) -> Value {
+        let text = fs::read_to_string(self.path.join("summary.json")).unwrap();
+        serde_json::from_str(&text).unwrap()
+    }
+
+    /// The weights of the bundle, as bytes.
+    pub fn weights(&self) -> Vec<u8> {
+        fs::read(self.path.join("model/model.safetensors")).unwrap()
+    }
+
+    /// Names of the checkpoints, oldest first.
+    pub fn checkpoints(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.path.join("checkpoints")).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<_> = names.filter(|name| !name.starts_with('.')).collect();
+        names.sort();
+        names
+    }
+
+    /// Equal in everything but the time it took.
+    pub fn assert_equals(&self, other: &Self) {
+        assert_eq!(self.events(), other.events());
+        assert!(self.weights() == other.weights(), "the weights differ");
+        for key in ["status", "steps", "best", "final", "test"] {
+            assert_eq!(self.summary().get(key), other.summary().get(key), "{key}");
+        }
+    }
+}
+
+/// `n` images of `side` x `side` as an IDX file: bright in a corner that follows from the class, `i % 3`.
+pub fn idx_images(n: u32, side: u32) -> Vec<u8> {
+    let mut bytes = [2051, n, side, side].map(u32::to_be_bytes).concat();
+    for i in 0..n {
+        for at in 0..side * side {
+            let (row, column) = (at / side, at % side);
+            let inside = row < side / 2 && column / (side / 3).max(1) == i % 3;
+            let pixel = if inside { 250 - i % 50 } else { i * 7 % 40 };
+            bytes.push(pixel as u8);
+        }
+    }
+    bytes
+}
+
+/// The labels `i % classes` of `n` images as an IDX file.
+pub fn idx_labels(n: u32, classes: u32) -> Vec<u8> {
+    let mut bytes = [2049, n].map(u32::to_be_bytes).concat();
+    bytes.extend((0..n).map(|i| (i % classes) as u8));
+    bytes
+}
