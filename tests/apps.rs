@@ -3,12 +3,15 @@
 //! A head with weights of zero says the same about every input: its biases are the logarithms of the
 //! probabilities that must be printed.
 
+#![allow(clippy::unwrap_used)] // A test that can't go on should stop.
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use apps::dump::Dump;
 use apps::fill_mask::MaskFiller;
+use apps::guess;
 use apps::predict::TextPredictor;
 use burn::backend::Flex;
 use burn::backend::flex::FlexDevice;
@@ -322,11 +325,14 @@ fn masks_are_filled_each_with_its_own_list() {
 
 #[test]
 fn the_bundled_model_fills_masks() {
-    let filler = model::bundled::wordnet_bert_nano().unwrap();
-    let filler = MaskFiller::<Flex>::open(&filler, &Default::default()).unwrap();
-    let filled = filler.fill("[MASK] of or relating to music", 3).unwrap();
+    let text = "[MASK] of or relating to music";
+    let model = "wordnet-bert-nano";
+    let table = printed(&["fill-mask", "--model", model, text, "--top", "3"]);
+    let bundle = model::bundled::wordnet_bert_nano().unwrap();
+    let filler = MaskFiller::<Flex>::open(&bundle, &Default::default()).unwrap();
+    let filled = filler.fill(text, 3).unwrap();
+    assert_eq!(table, guess::table(&filled[0]));
     let shares: Vec<f32> = filled[0].iter().map(|guess| guess.probability).collect();
-    assert_eq!((filled.len(), shares.len()), (1, 3));
     assert!(
         shares.is_sorted_by(|a, b| a >= b) && shares[2] > 0.0,
         "{shares:?}"

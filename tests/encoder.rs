@@ -2,6 +2,8 @@
 //!
 //! `tests/golden/README.md` says where the numbers come from and why each tolerance is what it is.
 
+#![allow(clippy::unwrap_used)] // A test that can't go on should stop.
+
 use std::collections::BTreeSet;
 use std::path::Path;
 

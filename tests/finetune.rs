@@ -2,6 +2,8 @@
 //!
 //! Every test drives the real binary on texts or images that it makes, mostly without a pretrained bundle.
 
+#![allow(clippy::unwrap_used)] // A test fails by panicking, in its helpers too.
+
 mod support;
 
 use std::fs;

@@ -3,6 +3,8 @@
 //! Flex is compared with ndarray, and with each GPU backend that is compiled in:
 //! `cargo test -p train --features vulkan --test parity`.
 
+#![allow(clippy::unwrap_used)] // A test that can't go on should stop.
+
 use burn::backend::{Autodiff, Flex, NdArray};
 use burn::optim::{GradientsParams, Optimizer};
 use burn::prelude::*;
