@@ -5,8 +5,10 @@
 use burn::nn::conv::{Conv2d, Conv2dConfig, ConvTranspose2d, ConvTranspose2dConfig};
 use burn::nn::{Linear, LinearConfig, PaddingConfig2d};
 use burn::prelude::*;
-use burn::tensor::activation::{gelu, sigmoid};
+use burn::tensor::activation::sigmoid;
 use serde::{Deserialize, Serialize};
+
+use crate::gelu::gelu;
 
 /// Sizes of the autoencoder; stands in `config.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -4,9 +4,10 @@
 
 use burn::nn::{Dropout, DropoutConfig, Embedding, LayerNorm, Linear};
 use burn::prelude::*;
-use burn::tensor::activation::{gelu, softmax, tanh};
+use burn::tensor::activation::{softmax, tanh};
 use serde::{Deserialize, Serialize};
 
+use crate::gelu::gelu;
 use crate::init;
 
 /// How our field names become Hugging Face's, in this order (`self` is a keyword in Rust).

@@ -5,9 +5,9 @@
 use burn::module::Param;
 use burn::nn::{Initializer, LayerNorm, Linear};
 use burn::prelude::*;
-use burn::tensor::activation::gelu;
 
 use crate::bert::{Bert, BertConfig, BertInput};
+use crate::gelu::gelu;
 use crate::init;
 
 /// BERT that fills masks.

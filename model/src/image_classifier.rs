@@ -2,9 +2,9 @@
 
 use burn::nn::{Linear, LinearConfig};
 use burn::prelude::*;
-use burn::tensor::activation::gelu;
 
 use crate::autoencoder::{AutoencoderConfig, Encoder};
+use crate::gelu::gelu;
 
 /// Convolutions, latent vector, GELU, linear.
 #[derive(Module, Debug)]

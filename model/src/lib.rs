@@ -1,6 +1,6 @@
 //! Architectures and heads, one file each, generic over the backend, and the bundle that holds them.
 //!
-//! Reading order: [`init`] (layers as published models initialise them), [`bert`] (the encoder),
+//! Reading order: [`init`] (layers as published models initialise them), [`gelu`], [`bert`] (the encoder),
 //! [`bert_masked_lm`] and [`bert_classifier`] (its heads), [`autoencoder`] and [`image_classifier`]
 //! (convolutions), then [`bundle`] (a Hugging Face directory in, a model out, and back).
 
@@ -10,6 +10,7 @@ pub mod bert_classifier;
 pub mod bert_masked_lm;
 pub mod bundle;
 pub mod bundled;
+pub mod gelu;
 pub mod image_classifier;
 pub mod init;
 
