@@ -70,6 +70,7 @@ fn shape(config: &AutoencoderConfig) -> (usize, usize, usize) {
 fn unlabelled(pixels: Vec<u8>, config: &AutoencoderConfig) -> ImageSet {
     let (channels, height, width) = shape(config);
     ImageSet {
+        origin: String::new(),
         channels,
         height,
         width,

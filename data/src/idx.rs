@@ -74,6 +74,7 @@ pub(crate) fn images(path: &Path, mut from: impl Read) -> Result<ImageSet, DataE
         width,
     })?;
     Ok(ImageSet {
+        origin: path.display().to_string(),
         channels: 1,
         height: height as usize,
         width: width as usize,

@@ -17,6 +17,8 @@ const LONGEST_SIDE: usize = 65_535;
 /// Grey or RGB images of one size, 8 bit, channel-first [n, channels, height, width].
 #[derive(Clone, Debug)]
 pub struct ImageSet {
+    /// Where they come from, for messages.
+    pub origin: String,
     /// 1 (grey) or 3 (RGB).
     pub channels: usize,
     /// In pixels.
@@ -68,6 +70,7 @@ impl ImageSet {
         let pixels = indices.iter().flat_map(|&i| self.image(i)).copied();
         let labels = self.labels.as_ref();
         ImageSet {
+            origin: self.origin.clone(),
             pixels: pixels.collect(),
             labels: labels.map(|labels| indices.iter().map(|&i| labels[i]).collect()),
             classes: self.classes.clone(),
@@ -178,6 +181,7 @@ fn read_folder(path: &Path, size: Option<(usize, usize)>) -> Result<ImageSet, Da
         pixels.extend(read_image(file, channels, height, width)?);
     }
     Ok(ImageSet {
+        origin: path.display().to_string(),
         channels,
         height,
         width,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use burn::prelude::*;
 use burn::tensor::backend::AutodiffBackend;
-use data::{DataError, ImageSet, source, split};
+use data::{DataError, ImageSet, source};
 use model::bundle::{self, Architecture, Bundle, Load};
 use model::{AutoencoderConfig, ImageClassifier};
 use serde::{Deserialize, Serialize};
@@ -15,10 +15,13 @@ use train::classification::{self, ClassTally, cross_entropy};
 use train::cli::Entry;
 use train::image::{ImageSplits, PixelBatch, check_model, preprocessor_json, square};
 use train::launch::{Options, Session, Status};
-use train::recipe::{self, BundleRecipe, Draft, OptimizerRecipe, ScheduleRecipe, TrainingRecipe};
+use train::recipe::{
+    self, BundleRecipe, Draft, Impossible, OptimizerRecipe, ScheduleRecipe, TrainingRecipe,
+};
 use train::source::{BatchSource, Counts, Epochs};
 use train::{Failure, LossSums, Objective, WithBackend};
 
+use crate::few::few;
 use crate::strategy::{self, StrategyRecipe};
 
 /// Prefix of the backbone's parameters.
@@ -96,7 +99,7 @@ impl ImageClassificationRecipe {
                 channels: self.model.channels.clone(),
                 latent_size: self.model.latent_size,
             };
-            let wrong = |reason| Failure::input(format!("recipe: model: {reason}"));
+            let wrong = |reason| Impossible::new("model", format!("is impossible: {reason}"));
             config.check().map_err(wrong)?;
             check_model(&config).map_err(wrong)?;
             return Ok(config);
@@ -241,9 +244,10 @@ impl LabelledCorpus {
     /// No labels, fewer than two classes to train on, or a class that only stands outside the training split.
     pub fn new(images: &ImageSet, data: &LabelledImageData) -> Result<Self, Failure> {
         if images.labels.is_none() {
-            return Err(Failure::input(
-                "the images have no labels: a folder needs one folder a class, an IDX file its labels beside it",
-            ));
+            return Err(Failure::input(format!(
+                "{}: the images have no labels: a folder needs one folder a class, an IDX file its labels beside it",
+                images.origin
+            )));
         }
         let splits = ImageSplits::new(images, data.valid, data.test, data.split_seed)?;
         let mut ids = vec![None; images.classes.len()];
@@ -254,14 +258,10 @@ impl LabelledCorpus {
                 classes.push(name.clone());
             }
         }
-        let train = match data.labels {
-            0 => splits.train,
-            n => {
-                let rows = split::label_subset(labels(&splits.train), n, data.split_seed);
-                splits.train.select(&rows)
-            }
-        };
-        check_classes(&train)?;
+        let wrong = |error| Failure::input(format!("{}: {error}", images.origin));
+        check_classes(&splits.train).map_err(wrong)?;
+        let few = few(labels(&splits.train), data.labels, data.split_seed)?;
+        let train = splits.train.select(&few);
         Ok(Self {
             train: LabelledSplit::new(train, "training", &ids)?,
             valid: LabelledSplit::new(splits.valid, "validation", &ids)?,
@@ -351,6 +351,7 @@ impl WithBackend for Run {
         } = corpus;
         B::seed(&device, recipe.seed);
         let mut model = ImageClassifier::<B>::new(&config, classes.len(), &device);
+        strategy::check_names(&recipe.strategy, &model)?;
         model = model::init::materialise(model);
         if let Some(bundle) = &bundle {
             let backbone = Load::Backbone {
@@ -414,6 +415,7 @@ mod tests {
             (0..30).map(move |at| if at % 5 == bar { 255 - i as u8 } else { 0 })
         };
         ImageSet {
+            origin: "test".into(),
             channels: 1,
             height: 6,
             width: 5,

@@ -2,6 +2,7 @@
 //!
 //! A new task is a file like [`text_classification`], a line in [`TRAINER`] and a recipe in `assets/recipes/`.
 
+pub mod few;
 pub mod image_classification;
 pub mod strategy;
 pub mod text_classification;

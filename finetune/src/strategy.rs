@@ -4,11 +4,13 @@
 
 use std::path::Path;
 
+use burn::prelude::*;
 use model::Bundle;
 use regex::Regex;
 use serde::{Deserialize, Serialize};
 use train::Failure;
-use train::optimizer::Group;
+use train::optimizer::{self, Group};
+use train::recipe::Impossible;
 
 /// Which parameters train.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,23 +37,29 @@ pub struct StrategyRecipe {
 }
 
 /// Rates by name, for a model whose backbone's parameters start with `backbone`, such as `bert.`.
-pub fn groups(recipe: &StrategyRecipe, backbone: &str) -> Result<Vec<Group>, Failure> {
+///
+/// # Errors
+///
+/// A rate below 0, patterns that are no regular expressions, a kind that does not go with them.
+pub fn groups(recipe: &StrategyRecipe, backbone: &str) -> Result<Vec<Group>, Impossible> {
     if !(recipe.backbone_lr.is_finite() && recipe.backbone_lr >= 0.0) {
-        return Err(Failure::input(format!(
-            "recipe: strategy.backbone_lr is {}; it must be 0 or more",
-            recipe.backbone_lr
-        )));
+        let reason = format!("is {}; it must be 0 or more", recipe.backbone_lr);
+        return Err(Impossible::new("strategy.backbone_lr", reason));
     }
-    if recipe.kind == StrategyKind::Freeze && recipe.freeze.is_empty() {
-        return Err(Failure::input(
-            "recipe: strategy.kind is \"freeze\" and strategy.freeze names nothing",
-        ));
+    match (recipe.kind, recipe.freeze.is_empty()) {
+        (StrategyKind::Freeze, true) => {
+            let reason = "names nothing, and strategy.kind is \"freeze\"";
+            return Err(Impossible::new("strategy.freeze", reason));
+        }
+        (StrategyKind::Full | StrategyKind::Head, false) => {
+            let reason = "names parameters, which takes strategy.kind = \"freeze\"";
+            return Err(Impossible::new("strategy.freeze", reason));
+        }
+        _ => {}
     }
     let mut groups = Vec::new();
-    if recipe.kind == StrategyKind::Freeze {
-        for pattern in &recipe.freeze {
-            groups.push(group(pattern, 0.0)?);
-        }
+    for pattern in &recipe.freeze {
+        groups.push(group(pattern, 0.0)?);
     }
     let backbone = format!("^{}", regex::escape(backbone));
     match recipe.kind {
@@ -63,11 +71,29 @@ pub fn groups(recipe: &StrategyRecipe, backbone: &str) -> Result<Vec<Group>, Fai
     Ok(groups)
 }
 
-fn group(pattern: &str, lr_multiplier: f64) -> Result<Group, Failure> {
+/// Refuses a pattern that freezes nothing: it is mistyped, or of another model.
+pub fn check_names<B: Backend>(
+    recipe: &StrategyRecipe,
+    model: &impl Module<B>,
+) -> Result<(), Impossible> {
+    let names = optimizer::parameter_names(model);
+    for pattern in &recipe.freeze {
+        let group = group(pattern, 0.0)?;
+        if !names.iter().any(|name| group.pattern.is_match(name)) {
+            let example = names.first().map(String::as_str).unwrap_or_default();
+            let reason = format!(
+                "holds \"{pattern}\", which matches no parameter; one of them is \"{example}\""
+            );
+            return Err(Impossible::new("strategy.freeze", reason));
+        }
+    }
+    Ok(())
+}
+
+fn group(pattern: &str, lr_multiplier: f64) -> Result<Group, Impossible> {
     let wrong = |_| {
-        Failure::input(format!(
-            "recipe: strategy.freeze holds \"{pattern}\", which is no regular expression"
-        ))
+        let reason = format!("holds \"{pattern}\", which is no regular expression");
+        Impossible::new("strategy.freeze", reason)
     };
     let pattern = Regex::new(pattern).map_err(wrong)?;
     Ok(Group {
@@ -134,10 +160,10 @@ mod tests {
                 recipe(StrategyKind::Freeze, &["("], 1.0),
                 "regular expression",
             ),
+            (recipe(StrategyKind::Head, &["("], 1.0), "strategy.kind"),
             (recipe(StrategyKind::Full, &[], -1.0), "backbone_lr"),
         ] {
             let failure = groups(&recipe, "bert.").unwrap_err();
-            assert_eq!(failure.exit_code(), 2);
             assert!(failure.to_string().contains(word), "{failure}");
         }
     }

@@ -15,11 +15,14 @@ use train::backend::with_backend;
 use train::classification::{self, ClassTally, cross_entropy};
 use train::cli::Entry;
 use train::launch::{Options, Session, Status};
-use train::recipe::{self, BundleRecipe, Draft, OptimizerRecipe, ScheduleRecipe, TrainingRecipe};
+use train::recipe::{
+    self, BundleRecipe, Draft, Impossible, OptimizerRecipe, ScheduleRecipe, TrainingRecipe,
+};
 use train::source::{BatchSource, Counts, Epochs};
 use train::text::{self, TokenBatch};
 use train::{Failure, LossSums, Objective, WithBackend};
 
+use crate::few::few;
 use crate::strategy::{self, StrategyRecipe};
 
 /// Text classification, as the command line knows it.
@@ -219,7 +222,7 @@ impl LabelledCorpus {
             let classes = rows.iter().map(|&row| labels.require(texts, row));
             Ok(classes.collect::<Result<_, _>>()?)
         };
-        let few = few(&class(&splits.train)?, data.labels, data.split_seed);
+        let few = few(&class(&splits.train)?, data.labels, data.split_seed)?;
         let train: Vec<_> = few.iter().map(|&at| splits.train[at]).collect();
         let limited = |rows: &[usize], limit: usize| -> Vec<usize> {
             let order = order::shuffled(rows.len(), data.split_seed, 0);
@@ -244,14 +247,6 @@ impl LabelledCorpus {
             test: encode(&limited(&splits.test, data.test_limit))?,
             classes: labels.names().to_vec(),
         })
-    }
-}
-
-/// Indices of the labelled rows to train on; 0 is all of them.
-fn few(classes: &[u32], labels: usize, seed: u64) -> Vec<usize> {
-    match labels {
-        0 => (0..classes.len()).collect(),
-        n => split::label_subset(classes, n, seed),
     }
 }
 
@@ -281,8 +276,7 @@ struct Start {
 
 impl Start {
     fn new(recipe: &TextClassificationRecipe) -> Result<Self, Failure> {
-        let wrong = |reason| Failure::input(format!("recipe: {reason}"));
-        recipe::check_shares(recipe.data.valid, recipe.data.test).map_err(wrong)?;
+        recipe::check_shares(recipe.data.valid, recipe.data.test)?;
         strategy::groups(&recipe.strategy, BACKBONE)?;
         let bundle = strategy::open(&recipe.from)?;
         let tokenizer = tokenizer(bundle.as_ref(), &recipe.tokenizer.path)?;
@@ -311,7 +305,7 @@ impl Start {
 /// Prefix of the backbone's parameters.
 const BACKBONE: &str = "bert.";
 
-fn scratch_config(sizes: &EncoderRecipe, vocab_size: usize) -> Result<BertConfig, Failure> {
+fn scratch_config(sizes: &EncoderRecipe, vocab_size: usize) -> Result<BertConfig, Impossible> {
     let config = BertConfig {
         vocab_size,
         hidden_size: sizes.hidden_size,
@@ -327,7 +321,7 @@ fn scratch_config(sizes: &EncoderRecipe, vocab_size: usize) -> Result<BertConfig
         layer_norm_eps: 1e-12,
         pad_token_id: 0,
     };
-    let wrong = |reason| Failure::input(format!("recipe: model: {reason}"));
+    let wrong = |reason| Impossible::new("model", format!("is impossible: {reason}"));
     config.check().map_err(wrong)?;
     Ok(config)
 }
@@ -401,6 +395,7 @@ fn train_from<B: AutodiffBackend>(
     B::seed(&device, recipe.seed);
     let classes = corpus.classes;
     let mut model = BertClassifier::<B>::new(&config, classes.len(), &device);
+    strategy::check_names(&recipe.strategy, &model)?;
     model = model::init::materialise(model);
     if let Some(bundle) = &bundle {
         let backbone = Load::Backbone {

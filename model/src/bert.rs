@@ -88,6 +88,15 @@ impl BertConfig {
                 self.num_attention_heads, self.hidden_size
             ));
         }
+        let (epsilon, deviation) = (self.layer_norm_eps, self.initializer_range);
+        if !(epsilon.is_finite() && epsilon > 0.0) {
+            return Err(format!("layer_norm_eps is {epsilon}; it must be above 0"));
+        }
+        if !(deviation.is_finite() && deviation >= 0.0) {
+            return Err(format!(
+                "initializer_range is {deviation}; it must be 0 or more"
+            ));
+        }
         if self.hidden_act != "gelu" {
             return Err(format!(
                 "hidden_act is \"{}\"; only \"gelu\" is known",

@@ -41,7 +41,10 @@ mod tests {
             value_and_gradient::<Autodiff<NdArray>>(),
         ] {
             for (computed, expected) in computed.iter().flatten().zip(expected.iter().flatten()) {
-                assert!((computed - expected).abs() < 1e-6, "{computed}, not {expected}");
+                assert!(
+                    (computed - expected).abs() < 1e-6,
+                    "{computed}, not {expected}"
+                );
             }
         }
     }

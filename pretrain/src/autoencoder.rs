@@ -23,7 +23,9 @@ use train::backend::with_backend;
 use train::cli::Entry;
 use train::image::{ImageSplits, PixelBatch, check_model, preprocessor_json, square};
 use train::launch::{Options, Session, Status};
-use train::recipe::{self, BundleRecipe, Draft, OptimizerRecipe, ScheduleRecipe, TrainingRecipe};
+use train::recipe::{
+    self, BundleRecipe, Draft, Impossible, OptimizerRecipe, ScheduleRecipe, TrainingRecipe,
+};
 use train::run::write_atomically;
 use train::source::{BatchSource, Counts, Epochs};
 use train::{Failure, LossSums, Metrics, Objective, SumTally, WithBackend};
@@ -118,22 +120,21 @@ impl AutoencoderRecipe {
     }
 
     /// Says what is impossible about these values, if anything is.
-    pub fn check(&self) -> Result<(), Failure> {
-        let wrong = |reason: String| Err(Failure::input(format!("recipe: {reason}")));
+    pub fn check(&self) -> Result<(), Impossible> {
         let Noise { gaussian, masking } = self.noise;
         if !(gaussian.is_finite() && gaussian >= 0.0) {
-            return wrong(format!(
-                "noise.gaussian is {gaussian}; it must be 0 or more"
-            ));
+            let reason = format!("is {gaussian}; it must be 0 or more");
+            return Err(Impossible::new("noise.gaussian", reason));
         }
         if !(0.0..1.0).contains(&masking) {
-            return wrong(format!("noise.masking is {masking}; it must be in 0..1"));
+            let reason = format!("is {masking}; it must be in 0..1");
+            return Err(Impossible::new("noise.masking", reason));
         }
         Ok(())
     }
 
     /// `config.json` of the model that this recipe trains on these images.
-    pub fn config(&self, images: &ImageSet) -> Result<AutoencoderConfig, Failure> {
+    pub fn config(&self, images: &ImageSet) -> Result<AutoencoderConfig, Impossible> {
         let config = AutoencoderConfig {
             image_channels: images.channels,
             image_height: images.height,
@@ -141,7 +142,7 @@ impl AutoencoderRecipe {
             channels: self.model.channels.clone(),
             latent_size: self.model.latent_size,
         };
-        let wrong = |reason| Failure::input(format!("recipe: model: {reason}"));
+        let wrong = |reason| Impossible::new("model", format!("is impossible: {reason}"));
         config.check().map_err(wrong)?;
         check_model(&config).map_err(wrong)?;
         Ok(config)
@@ -494,6 +495,7 @@ mod tests {
         let image =
             |i: usize| (0..channels * 30).map(move |at| if at % 5 == i % 5 { 255 } else { 0 });
         ImageSet {
+            origin: "test".into(),
             channels,
             height: 6,
             width: 5,
@@ -535,10 +537,7 @@ mod tests {
         let mut recipe = AutoencoderRecipe::built_in().unwrap();
         recipe.noise.masking = 1.0;
         let error = recipe.check().unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "recipe: noise.masking is 1; it must be in 0..1"
-        );
+        assert_eq!(error.to_string(), "noise.masking is 1; it must be in 0..1");
     }
 
     #[test]

@@ -20,7 +20,9 @@ use train::backend::with_backend;
 use train::classification::cross_entropy;
 use train::cli::Entry;
 use train::launch::{Options, Session, Status};
-use train::recipe::{self, BundleRecipe, Draft, OptimizerRecipe, ScheduleRecipe, TrainingRecipe};
+use train::recipe::{
+    self, BundleRecipe, Draft, Impossible, OptimizerRecipe, ScheduleRecipe, TrainingRecipe,
+};
 use train::source::{BatchSource, Counts, Epochs};
 use train::text::{self, TokenBatch};
 use train::{Failure, LossSums, Metrics, Objective, SumTally, WithBackend};
@@ -107,29 +109,25 @@ impl MlmRecipe {
 
     /// Says what is impossible about these values, if anything is.
     pub fn check(&self) -> Result<(), Failure> {
-        let wrong = |reason: String| Err(Failure::input(format!("recipe: {reason}")));
         let Masking { rate, mask, random } = self.masking;
         if !(rate > 0.0 && rate <= 1.0) {
-            return wrong(format!(
-                "masking.rate is {rate}; it must be above 0 and at most 1"
-            ));
+            let reason = format!("is {rate}; it must be above 0 and at most 1");
+            return Err(Impossible::new("masking.rate", reason).into());
         }
         if !(mask >= 0.0 && random >= 0.0 && mask + random <= 1.0) {
-            return wrong(format!(
-                "masking.mask {mask} and masking.random {random} are no shares of one whole"
-            ));
+            let reason = format!("{mask} and masking.random {random} are no shares of one whole");
+            return Err(Impossible::new("masking.mask", reason).into());
         }
-        recipe::check_shares(self.data.valid, self.data.test).or_else(wrong)?;
+        recipe::check_shares(self.data.valid, self.data.test)?;
         text::check_lengths(
             self.tokenizer.max_length,
             self.model.max_position_embeddings,
         )?;
         let config = self.config(self.tokenizer.vocab_size, 0);
-        config
-            .check()
-            .or_else(|reason| wrong(format!("model: {reason}")))?;
+        let wrong = |reason| Impossible::new("model", format!("is impossible: {reason}"));
+        config.check().map_err(wrong)?;
         // The texts bound the vocabulary, whatever the recipe allows.
-        text::check_model(&self.config(1, 0)).or_else(|reason| wrong(format!("model: {reason}")))
+        Ok(text::check_model(&self.config(1, 0)).map_err(wrong)?)
     }
 
     /// `config.json` of the model that this recipe trains.

@@ -9,7 +9,7 @@ use toml::Value;
 use crate::backend::BackendName;
 use crate::failure::Failure;
 use crate::launch::{Options, Status};
-use crate::recipe::{BuiltIn, Draft};
+use crate::recipe::{BuiltIn, Draft, Impossible};
 use crate::run::{Existing, RunDir};
 use crate::ui::Ui;
 
@@ -129,7 +129,18 @@ fn run(
         // Before the data is read: nobody waits for a refusal.
         RunDir::check(&options.out, options.existing)?;
     }
-    (entry.run)(draft, options)
+    (entry.run)(draft.clone(), options).map_err(|failure| located(failure, &draft))
+}
+
+/// An impossible value, with the file and line or the flag that it comes from.
+fn located(failure: Failure, draft: &Draft) -> Failure {
+    match &failure {
+        Failure::Input(error) => match error.downcast_ref::<Impossible>() {
+            Some(value) => Failure::input(format!("{}: {value}", draft.place_of(&value.key))),
+            None => failure,
+        },
+        Failure::Running(_) => failure,
+    }
 }
 
 /// The run directory: `--out`, or `runs/` and the name of the recipe or of its file.

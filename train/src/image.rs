@@ -100,13 +100,13 @@ impl ImageSplits {
     ///
     /// Shares that leave nothing to train or to validate on.
     pub fn new(images: &ImageSet, valid: f64, test: f64, seed: u64) -> Result<Self, Failure> {
-        let wrong = |reason| Failure::input(format!("recipe: {reason}"));
-        recipe::check_shares(valid, test).map_err(wrong)?;
+        recipe::check_shares(valid, test)?;
         let keys = (0..images.len()).map(|i| images.image(i));
         let splits = split::split_by_content(keys, valid, test, seed);
         if splits.train.is_empty() || splits.valid.is_empty() {
             return Err(Failure::input(format!(
-                "{} images leave {} to train and {} to validate on (data.valid is {valid}, data.test is {test})",
+                "{}: {} images leave {} to train and {} to validate on (data.valid is {valid}, data.test is {test})",
+                images.origin,
                 images.len(),
                 splits.train.len(),
                 splits.valid.len()
@@ -165,6 +165,7 @@ mod tests {
     /// `n` RGB images of 2x1; every byte of image i is i.
     fn numbered(n: u8) -> ImageSet {
         ImageSet {
+            origin: "test".into(),
             channels: 3,
             height: 2,
             width: 1,

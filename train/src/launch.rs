@@ -26,6 +26,7 @@ use crate::run::{self, Event, EventLog, Existing, RunDir, RunError};
 use crate::schedule::Schedule;
 use crate::source::BatchSource;
 use crate::strategy::{Ending, Journey, ModelHook, Plan, StepStrategy, judge};
+use crate::terminal;
 use crate::ui::{self, Console, Ui};
 
 /// What the command line says about a run, beside its recipe.
@@ -110,9 +111,9 @@ where
     /// Trains, judges and writes the summary.
     pub fn launch(mut self) -> Result<Status, Failure> {
         let wrong = |reason| Failure::input(format!("{}: {reason}", self.name));
-        self.training.check(O::VALID_METRICS).map_err(wrong)?;
-        self.optimizer.check().map_err(wrong)?;
-        self.schedule.check().map_err(wrong)?;
+        self.training.check(O::VALID_METRICS)?;
+        self.optimizer.check()?;
+        self.schedule.check()?;
         if self.options.dry_run {
             self.training.steps = 2;
             self.training.log_every = 1;
@@ -139,6 +140,12 @@ where
             ))
         })?;
         let optimizer = AdamW::new(self.optimizer.clone(), self.groups.clone());
+        let mut lock = match (&run, self.options.existing) {
+            (Some(run), Existing::Resume | Existing::Replace) if run.path().exists() => {
+                Some(run.lock()?)
+            }
+            _ => None,
+        };
         let start = Start::<B, O>::find(
             run.as_ref(),
             self.options.existing,
@@ -147,7 +154,9 @@ where
             &self.device,
         )?;
         if let (Some(run), Existing::Refuse | Existing::Replace) = (&run, self.options.existing) {
+            drop(lock.take());
             run.create(&self.recipe).map_err(begun)?;
+            lock = Some(run.lock().map_err(begun)?);
         }
 
         let taken = start.position.step;
@@ -226,7 +235,9 @@ where
             unit: self.unit,
             run: run.as_ref(),
         };
-        finish.close(&strategy, self.test)
+        let status = finish.close(&strategy, self.test);
+        drop(lock);
+        status
     }
 }
 
@@ -346,6 +357,7 @@ fn listen(interrupter: &Interrupter) -> Result<(), Failure> {
             return;
         };
         if interrupter.should_stop() {
+            terminal::hand_back();
             std::process::exit(130);
         }
         interrupter.stop(Some("interrupted"));

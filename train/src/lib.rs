@@ -21,6 +21,7 @@ pub mod run;
 pub mod schedule;
 pub mod source;
 pub mod strategy;
+pub mod terminal;
 pub mod text;
 pub mod ui;
 

@@ -17,6 +17,8 @@ use serde::{Deserialize, Serialize};
 
 use model::bundle::hugging_face_name;
 
+use crate::recipe::Impossible;
+
 /// The `[optimizer]` of a recipe.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -37,7 +39,8 @@ pub struct OptimizerRecipe {
 
 impl OptimizerRecipe {
     /// Says what is impossible about these values, if anything is.
-    pub fn check(&self) -> Result<(), String> {
+    pub fn check(&self) -> Result<(), Impossible> {
+        let wrong = |name: &str, reason| Err(Impossible::new(format!("optimizer.{name}"), reason));
         let at_least_zero = [
             ("lr", self.lr),
             ("weight_decay", self.weight_decay),
@@ -45,16 +48,16 @@ impl OptimizerRecipe {
         ];
         for (name, value) in at_least_zero {
             if !(value.is_finite() && value >= 0.0) {
-                return Err(format!("optimizer.{name} is {value}; it must be 0 or more"));
+                return wrong(name, format!("is {value}; it must be 0 or more"));
             }
         }
         // At 0, a parameter whose gradient is 0 becomes NaN.
         if !(self.eps.is_finite() && self.eps > 0.0) {
-            return Err(format!("optimizer.eps is {}; it must be above 0", self.eps));
+            return wrong("eps", format!("is {}; it must be above 0", self.eps));
         }
         for (name, value) in [("beta1", self.beta1), ("beta2", self.beta2)] {
             if !(0.0..1.0).contains(&value) {
-                return Err(format!("optimizer.{name} is {value}; it must be in 0..1"));
+                return wrong(name, format!("is {value}; it must be in 0..1"));
             }
         }
         Ok(())
@@ -77,6 +80,16 @@ pub fn freeze<B: AutodiffBackend, M: AutodiffModule<B>>(module: M, groups: &[Gro
         groups,
     };
     module.map(&mut freezer)
+}
+
+/// Hugging Face names of the parameters.
+pub fn parameter_names<B: Backend, M: Module<B>>(module: &M) -> Vec<String> {
+    let mut namer = Namer {
+        path: Path::default(),
+        names: Vec::new(),
+    };
+    module.visit(&mut namer);
+    namer.names
 }
 
 /// Number of parameters, all and those that train.
@@ -283,6 +296,25 @@ impl<B: AutodiffBackend> ModuleMapper<B> for Freezer<'_> {
             0.0 => param.set_require_grad(false),
             _ => param,
         }
+    }
+}
+
+struct Namer {
+    path: Path,
+    names: Vec<String>,
+}
+
+impl<B: Backend> ModuleVisitor<B> for Namer {
+    fn enter_module(&mut self, name: &str, _: &str) {
+        self.path.fields.push(name.into());
+    }
+
+    fn exit_module(&mut self, _: &str, _: &str) {
+        self.path.fields.pop();
+    }
+
+    fn visit_float<const D: usize>(&mut self, _: &Param<Tensor<B, D>>) {
+        self.names.push(self.path.name());
     }
 }
 

@@ -51,13 +51,37 @@ pub enum RecipeError {
         reason: String,
     },
     /// Neither a built-in recipe nor a file.
-    #[error("no recipe \"{name}\": there is no such file, and built in are {known}")]
+    #[error("no recipe \"{name}\": there is no such file, and built in are {known}{hint}")]
     Unknown {
         /// What was asked for.
         name: String,
         /// The built-in names.
         known: String,
+        /// The nearest of them, as a sentence, or nothing.
+        hint: String,
     },
+}
+
+/// A value of the right type that nothing can train with.
+///
+/// The command line puts the file and the line in front of it, or the flag.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{key} {reason}")]
+pub struct Impossible {
+    /// The dotted key, or the group of keys.
+    pub key: String,
+    /// What is wrong with it: `is 0; it must be at least 1`.
+    pub reason: String,
+}
+
+impl Impossible {
+    /// What is wrong with the value of a key.
+    pub fn new(key: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self {
+            key: key.into(),
+            reason: reason.into(),
+        }
+    }
 }
 
 /// The `[training]` of a recipe: how long, in what portions, and what is looked at on the way.
@@ -91,7 +115,7 @@ pub struct TrainingRecipe {
 
 impl TrainingRecipe {
     /// Says what is impossible about these values, if anything is.
-    pub fn check(&self, valid_metrics: &[&str]) -> Result<(), String> {
+    pub fn check(&self, valid_metrics: &[&str]) -> Result<(), Impossible> {
         for (name, value) in [
             ("batch_size", self.batch_size as u64),
             ("accumulation", self.accumulation),
@@ -99,18 +123,18 @@ impl TrainingRecipe {
             ("keep", self.keep as u64),
         ] {
             if value == 0 {
-                return Err(format!("training.{name} is 0; it must be at least 1"));
+                let key = format!("training.{name}");
+                return Err(Impossible::new(key, "is 0; it must be at least 1"));
             }
         }
         if self.steps == 0 && self.epochs == 0 {
-            return Err("training.steps and training.epochs are both 0; one must be more".into());
+            let reason = "and training.epochs are both 0; one must be more";
+            return Err(Impossible::new("training.steps", reason));
         }
         if !valid_metrics.contains(&self.metric.as_str()) {
-            return Err(format!(
-                "training.metric is \"{}\"; validation gives {}",
-                self.metric,
-                valid_metrics.join(", ")
-            ));
+            let (metric, known) = (&self.metric, valid_metrics.join(", "));
+            let reason = format!("is \"{metric}\"; validation gives {known}");
+            return Err(Impossible::new("training.metric", reason));
         }
         Ok(())
     }
@@ -146,6 +170,8 @@ pub struct Draft {
     pub place: String,
     table: Table,
     known: Table,
+    /// Where each key that is not the built-in recipe's was set, in this order.
+    places: Vec<(String, String)>,
 }
 
 /// Where a dotted key stands, for messages.
@@ -170,6 +196,7 @@ impl Draft {
                 place: (*name).into(),
                 known: table.clone(),
                 table,
+                places: Vec::new(),
             });
         }
         let path = Path::new(name);
@@ -177,6 +204,7 @@ impl Draft {
             return Err(RecipeError::Unknown {
                 name: name.into(),
                 known: names(),
+                hint: hint(name, built_in.iter().map(|(name, _)| *name)),
             });
         }
         let text = std::fs::read_to_string(path).map_err(|source| RecipeError::Read {
@@ -200,6 +228,7 @@ impl Draft {
             place: name.into(),
             table: known.clone(),
             known,
+            places: Vec::new(),
         };
         draft.lay_over(own, &place)?;
         Ok(draft)
@@ -242,9 +271,20 @@ impl Draft {
 
     /// `place` says where a key stands, for messages.
     fn lay_over(&mut self, over: Table, place: &Place) -> Result<(), RecipeError> {
-        let mut known = Vec::new();
+        let (mut known, mut set) = (Vec::new(), Vec::new());
         keys(&self.known, "", &mut known);
+        keys(&over, "", &mut set);
+        let set = set.into_iter().map(|key| (place(&key), key));
+        self.places.extend(set.map(|(place, key)| (key, place)));
         merge(&mut self.table, over, "", &known, place)
+    }
+
+    /// Where the value of a key, or the last one set of a group of keys, comes from.
+    pub fn place_of(&self, key: &str) -> &str {
+        let inside = format!("{key}.");
+        let mut last_first = self.places.iter().rev();
+        let found = last_first.find(|(set, _)| set == key || set.starts_with(&inside));
+        found.map_or(&self.place, |(_, place)| place)
     }
 
     /// The recipe itself.
@@ -260,16 +300,18 @@ impl Draft {
 }
 
 /// Says what is impossible about the shares that validate and test, if anything is.
-pub fn check_shares(valid: f64, test: f64) -> Result<(), String> {
+pub fn check_shares(valid: f64, test: f64) -> Result<(), Impossible> {
     for (name, share) in [("valid", valid), ("test", test)] {
         if !(0.0..=1.0).contains(&share) {
-            return Err(format!("data.{name} is {share}; it must be from 0 to 1"));
+            let reason = format!("is {share}; it must be from 0 to 1");
+            return Err(Impossible::new(format!("data.{name}"), reason));
         }
     }
     match valid + test < 1.0 {
         true => Ok(()),
-        false => Err(format!(
-            "data.valid {valid} and data.test {test} leave nothing to train on"
+        false => Err(Impossible::new(
+            "data.valid",
+            format!("{valid} and data.test {test} leave nothing to train on"),
         )),
     }
 }
@@ -387,14 +429,17 @@ fn fits(old: &Value, new: &Value) -> Result<(), String> {
 }
 
 fn unknown(key: String, known: &[String], place: String) -> RecipeError {
-    let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_string();
-    let likeness = |candidate: &&String| {
-        let whole = strsim::jaro_winkler(candidate, &key);
-        whole.max(strsim::jaro_winkler(&last(candidate), &last(&key)) * 0.99)
-    };
-    let nearest = known
-        .iter()
-        .max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
-    let hint = nearest.map_or(String::new(), |near| format!("; the nearest is \"{near}\""));
+    let hint = hint(&key, known.iter().map(String::as_str));
     RecipeError::UnknownKey { place, key, hint }
+}
+
+/// The known name most like this one, as the end of a sentence.
+fn hint<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> String {
+    let last = |key: &str| key.rsplit('.').next().unwrap_or_default().to_string();
+    let likeness = |candidate: &str| {
+        let whole = strsim::jaro_winkler(candidate, name);
+        whole.max(strsim::jaro_winkler(&last(candidate), &last(name)) * 0.99)
+    };
+    let nearest = known.max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
+    nearest.map_or(String::new(), |near| format!("; the nearest is \"{near}\""))
 }

@@ -1,11 +1,11 @@
 //! The run directory: the resolved recipe, a line an event in `metrics.jsonl`, and `summary.json`.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 use thiserror::Error;
 
 use crate::metrics::Metrics;
@@ -24,6 +24,9 @@ pub enum RunError {
         /// Why not.
         reason: String,
     },
+    /// Another process trains in it.
+    #[error("{}: another process is training in it", .0.display())]
+    Busy(PathBuf),
     /// Reading or writing failed.
     #[error("{}: {source}", path.display())]
     Io {
@@ -51,12 +54,21 @@ pub struct RunDir {
     path: PathBuf,
 }
 
+/// Held while a process writes into a run; the system lets go of it when the process ends, however it ends.
+#[derive(Debug)]
+pub struct RunLock {
+    _file: File,
+}
+
 impl RunDir {
     /// Checks the directory; nothing is written yet.
     pub fn check(path: &Path, existing: Existing) -> Result<Self, RunError> {
         let run = Self { path: path.into() };
-        let occupied =
-            path.is_file() || fs::read_dir(path).is_ok_and(|mut all| all.next().is_some());
+        // A run killed before its recipe got its name left nothing to lose.
+        let unnamed = |entry: io::Result<fs::DirEntry>| {
+            entry.is_ok_and(|entry| entry.file_name() == "recipe.tmp")
+        };
+        let occupied = path.is_file() || fs::read_dir(path).is_ok_and(|mut all| !all.all(unnamed));
         match existing {
             Existing::Refuse if occupied => Err(RunError::Exists(path.into())),
             Existing::Resume if !path.join("recipe.toml").is_file() => {
@@ -90,6 +102,25 @@ impl RunDir {
         written?;
         let checkpoints = self.checkpoints();
         fs::create_dir_all(&checkpoints).map_err(|e| self.io(&checkpoints, e))
+    }
+
+    /// Makes sure that no other process writes into the run.
+    ///
+    /// # Errors
+    ///
+    /// Another process has it.
+    pub fn lock(&self) -> Result<RunLock, RunError> {
+        let path = self.checkpoints().join(".lock");
+        let open = || {
+            fs::create_dir_all(self.checkpoints())?;
+            File::options().create(true).append(true).open(&path)
+        };
+        let file = open().map_err(|e| self.io(&path, e))?;
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => Err(RunError::Busy(self.path.clone())),
+            // Some network file systems have no locks.
+            Ok(()) | Err(TryLockError::Error(_)) => Ok(RunLock { _file: file }),
+        }
     }
 
     /// The directory.
@@ -206,26 +237,6 @@ impl EventLog {
     pub fn length(&self) -> u64 {
         let length = |file: &File| file.metadata().map(|meta| meta.len()).unwrap_or_default();
         self.file.as_ref().map_or(0, length)
-    }
-}
-
-/// `summary.json`.
-#[derive(Clone, Debug)]
-pub struct Summary {
-    /// `completed`, `stopped_early`, `interrupted` or `failed`.
-    pub status: &'static str,
-    /// Everything else, in the order of the file.
-    pub rest: Value,
-}
-
-impl Summary {
-    /// The file's contents.
-    pub fn to_json(&self) -> Value {
-        let mut all = json!({"status": self.status});
-        if let (Some(all), Some(rest)) = (all.as_object_mut(), self.rest.as_object()) {
-            all.extend(rest.clone());
-        }
-        all
     }
 }
 

@@ -6,6 +6,8 @@ use burn::lr_scheduler::LrScheduler;
 use burn::prelude::Backend;
 use serde::{Deserialize, Serialize};
 
+use crate::recipe::Impossible;
+
 /// After the warm-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -30,12 +32,12 @@ pub struct ScheduleRecipe {
 
 impl ScheduleRecipe {
     /// Says what is impossible about these values, if anything is.
-    pub fn check(&self) -> Result<(), String> {
+    pub fn check(&self) -> Result<(), Impossible> {
         match (0.0..=1.0).contains(&self.warmup) {
             true => Ok(()),
-            false => Err(format!(
-                "schedule.warmup is {}; it must be from 0 to 1",
-                self.warmup
+            false => Err(Impossible::new(
+                "schedule.warmup",
+                format!("is {}; it must be from 0 to 1", self.warmup),
             )),
         }
     }

@@ -6,6 +6,7 @@ use data::TextTokenizer;
 use model::{BertConfig, BertInput};
 
 use crate::failure::Failure;
+use crate::recipe::Impossible;
 use crate::run;
 
 /// Token ids, row by row.
@@ -60,16 +61,15 @@ impl TokenBatch {
 }
 
 /// Refuses sequences longer than the model has positions for.
-pub fn check_lengths(max_length: usize, positions: usize) -> Result<(), Failure> {
+pub fn check_lengths(max_length: usize, positions: usize) -> Result<(), Impossible> {
+    let wrong = |reason| Err(Impossible::new("tokenizer.max_length", reason));
     if max_length < 3 {
-        return Err(Failure::input(format!(
-            "recipe: tokenizer.max_length is {max_length}; [CLS], a token and [SEP] need 3"
-        )));
+        return wrong(format!("is {max_length}; [CLS], a token and [SEP] need 3"));
     }
     if max_length > positions {
-        return Err(Failure::input(format!(
-            "recipe: tokenizer.max_length {max_length} is longer than the model's {positions} positions"
-        )));
+        return wrong(format!(
+            "is {max_length}, longer than the model's {positions} positions"
+        ));
     }
     Ok(())
 }

@@ -12,6 +12,7 @@ use burn::train::renderer::{
 
 use crate::metrics::{Metrics, short};
 use crate::run::Event;
+use crate::terminal;
 
 /// `--ui`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -162,7 +163,8 @@ pub fn dashboard(interrupter: Interrupter) -> TuiMetricsRendererWrapper {
         }
         TuiMetricsRendererWrapper::new(interrupter, None)
     };
-    match std::thread::spawn(start).join() {
+    let started = terminal::keep_interrupts(|| std::thread::spawn(start).join());
+    match started {
         Ok(wrapper) => wrapper,
         Err(panic) => std::panic::resume_unwind(panic),
     }
