@@ -22,6 +22,8 @@ use tiny_bert::{Values, assert_all_near, assert_near, at_real, golden};
 const FORWARD: f32 = 2e-5;
 /// For the loss and every gradient.
 const BACKWARD: f32 = 1e-5;
+/// Where Burn computes ndarray's reciprocals, and so the gradient of a division, to 12 or 14 bits by SIMD.
+const BACKWARD_NDARRAY: f32 = 5e-5;
 
 /// Hidden states and logits of the golden batch.
 fn forward_matches<B: Backend>() {
@@ -49,7 +51,7 @@ fn first_layer_matches<B: Backend>() {
 }
 
 /// Loss over the labelled positions, and the gradient of each parameter.
-fn backward_matches<B: AutodiffBackend>() {
+fn backward_matches<B: AutodiffBackend>(tolerance: f32) {
     let device = Default::default();
     let golden = golden("tiny_bert.safetensors");
     let model = tiny_bert::masked_lm::<B>(&device);
@@ -61,14 +63,14 @@ fn backward_matches<B: AutodiffBackend>() {
         "loss",
         &tiny_bert::values(loss.clone()),
         &golden["loss"],
-        BACKWARD,
+        tolerance,
     );
     let gradients = tiny_bert::gradients(model, &loss.backward());
     assert_all_near(
         "gradient",
         &gradients,
         &tiny_bert::under(&golden, "grad."),
-        BACKWARD,
+        tolerance,
     );
 }
 
@@ -113,8 +115,8 @@ fn hidden_states_after_one_layer_are_those_of_transformers() {
 
 #[test]
 fn loss_and_gradients_are_those_of_torch() {
-    backward_matches::<Autodiff<Flex>>();
-    backward_matches::<Autodiff<NdArray>>();
+    backward_matches::<Autodiff<Flex>>(BACKWARD);
+    backward_matches::<Autodiff<NdArray>>(BACKWARD_NDARRAY);
 }
 
 #[test]

@@ -417,6 +417,11 @@ fn bundles_with_broken_files() {
         ),
         (
             "config.json",
+            with("layer_norm_eps", json!(-1.0)),
+            "layer_norm_eps is -1",
+        ),
+        (
+            "config.json",
             with("vocab_size", json!(10)),
             "the tokenizer has",
         ),
@@ -443,6 +448,11 @@ fn settings_that_are_impossible() {
         ("strategy.kid=full", "\"strategy.kind\""),
         ("strategy.kind=lora", "`strategy.kind`"),
         ("strategy.kind=freeze", "strategy.freeze names nothing"),
+        (
+            "strategy.freeze=[\"embeddings\"]",
+            "takes strategy.kind = \"freeze\"",
+        ),
+        ("data.labels=1", "data.labels is 1, which leaves one class"),
         ("strategy.backbone_lr=-1", "strategy.backbone_lr is -1"),
         (
             "training.metric=perplexity",
@@ -450,7 +460,7 @@ fn settings_that_are_impossible() {
         ),
         (
             "tokenizer.max_length=17",
-            "max_length 17 is longer than the model's 16 positions",
+            "tokenizer.max_length is 17, longer than the model's 16 positions",
         ),
         (
             "model.num_attention_heads=3",
@@ -475,6 +485,13 @@ fn settings_that_are_impossible() {
         "strategy.freeze=[\".\"]",
     ];
     bench.refuses(&frozen, &["every parameter is frozen"]);
+    let mistyped = [
+        "--set",
+        "strategy.kind=freeze",
+        "--set",
+        "strategy.freeze=[\"embedings\"]",
+    ];
+    bench.refuses(&mistyped, &["\"embedings\", which matches no parameter"]);
     let nothing = ["--steps", "0", "--set", "training.epochs=0"];
     bench.refuses(&nothing, &["training.steps and training.epochs are both 0"]);
 }

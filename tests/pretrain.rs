@@ -377,6 +377,30 @@ fn an_existing_run_is_not_touched() {
 }
 
 #[test]
+fn a_run_has_one_process() {
+    let bench = bench();
+    let mut child = bench.start("run", 1, &["--steps", "100000"]);
+    for how in ["--resume", "--force"] {
+        let output = bench
+            .bare(&["--ui", "none", "--out", "run", how])
+            .output()
+            .unwrap();
+        let message = message(&output);
+        assert_eq!(output.status.code(), Some(2), "{how}: {message}");
+        assert!(message.contains("run: another process"), "{message}");
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn a_run_killed_before_its_recipe_has_a_name_is_no_obstacle() {
+    let bench = bench();
+    bench.write("run/recipe.tmp", "objective = ");
+    bench.train("run", &[]);
+}
+
+#[test]
 fn force_replaces_a_run() {
     let bench = bench();
     let first = bench.train("run", &[]).weights();
@@ -571,6 +595,16 @@ fn recipes_that_are_no_recipes() {
             &["flat.toml:2: ", "\"training\""],
         ),
         (
+            "range.toml",
+            "objective = \"mlm\"\n[optimizer]\nlr = 1e-3\nbeta1 = 1.5\n",
+            &["range.toml:4: ", "optimizer.beta1 is 1.5"],
+        ),
+        (
+            "sizes.toml",
+            "objective = \"mlm\"\n[model]\nnum_attention_heads = 0\n",
+            &["sizes.toml:3: ", "num_attention_heads is 0"],
+        ),
+        (
             "none.toml",
             "seed = 1\n",
             &["none.toml", "mlm, autoencoder"],
@@ -590,6 +624,7 @@ fn recipes_that_are_no_recipes() {
         &["missing.toml"],
         &["\"missing.toml\"", "no such file", "mlm"],
     );
+    bench.refuses(&["autoencodr"], &["the nearest is \"autoencoder\""]);
 }
 
 #[test]
@@ -653,7 +688,7 @@ fn sizes_that_are_impossible() {
         ("model.dropout=1.5", "dropout is 1.5"),
         (
             "tokenizer.max_length=17",
-            "tokenizer.max_length 17 is longer than the model's 16 positions",
+            "--set tokenizer.max_length=17: tokenizer.max_length is 17, longer than the model's 16 positions",
         ),
         ("tokenizer.max_length=2", "tokenizer.max_length is 2"),
         // Allocating these would abort the process.

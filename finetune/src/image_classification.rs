@@ -491,7 +491,7 @@ mod tests {
         let one = set(60, &["a"], |_| 0);
         assert!(refusal(&one, 0).contains("only one class (\"a\")"));
         let two = set(60, &["a", "b"], |i| (i % 2) as u32);
-        assert!(refusal(&two, 1).contains("only one class"));
+        assert!(refusal(&two, 1).contains("leaves one class"));
         let unlabelled = ImageSet {
             labels: None,
             ..two

@@ -643,7 +643,7 @@ mod tests {
         let batch = batches(images, NOISE, 1).batch(0);
         let mut optimizer = AdamW::<B>::new(recipe.optimizer, Vec::new());
         let mut mse = f32::NAN;
-        for _ in 0..100 {
+        for _ in 0..200 {
             let sums = objective.loss(&batch, &device);
             mse = sums.loss.clone().into_scalar() / sums.targets as f32;
             optimizer.set_targets(sums.targets);

@@ -202,7 +202,10 @@ mod tests {
         let Err(error) = ImageSplits::new(&twice, 0.2, 0.3, 0) else {
             panic!("fifty equal images fall into one split");
         };
-        assert!(error.to_string().starts_with("50 images leave"), "{error}");
+        assert!(
+            error.to_string().starts_with("test: 50 images leave"),
+            "{error}"
+        );
     }
 
     #[test]
