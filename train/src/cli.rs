@@ -136,7 +136,7 @@ fn run(
 fn located(failure: Failure, draft: &Draft) -> Failure {
     match &failure {
         Failure::Input(error) => match error.downcast_ref::<Impossible>() {
-            Some(value) => Failure::input(format!("{}: {value}", draft.place_of(&value.key))),
+            Some(value) => Failure::input(format!("{}: {value}", draft.place_of(value))),
             None => failure,
         },
         Failure::Running(_) => failure,

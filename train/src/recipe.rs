@@ -279,11 +279,16 @@ impl Draft {
         merge(&mut self.table, over, "", &known, place)
     }
 
-    /// Where the value of a key, or the last one set of a group of keys, comes from.
-    pub fn place_of(&self, key: &str) -> &str {
-        let inside = format!("{key}.");
-        let mut last_first = self.places.iter().rev();
-        let found = last_first.find(|(set, _)| set == key || set.starts_with(&inside));
+    /// Where an impossible value comes from; in a group, the key that the reason names, or the last one set.
+    pub fn place_of(&self, Impossible { key, reason }: &Impossible) -> &str {
+        let name = |set: &str| set.strip_prefix(&format!("{key}.")).map(str::to_string);
+        let inside = self.places.iter().filter(|(set, _)| name(set).is_some());
+        let named = inside.clone().filter(|(set, _)| {
+            let name = name(set).unwrap_or_default();
+            reason.contains(&name) || reason.contains(&name.replace('_', " "))
+        });
+        let exact = self.places.iter().filter(|(set, _)| set == key);
+        let found = exact.last().or(named.last()).or(inside.last());
         found.map_or(&self.place, |(_, place)| place)
     }
 
