@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use train::backend::with_backend;
 use train::classification::{self, ClassTally, cross_entropy};
 use train::cli::Entry;
-use train::image::{ImageSplits, PixelBatch, check_model, preprocessor_json, square};
+use train::image::{Augment, ImageSplits, PixelBatch, check_model, preprocessor_json, square};
 use train::launch::{Options, Session, Status};
 use train::recipe::{
     self, BundleRecipe, Draft, Impossible, OptimizerRecipe, ScheduleRecipe, TrainingRecipe,
@@ -44,6 +44,7 @@ pub struct ImageClassificationRecipe {
     pub seed: u64,
     pub from: String,
     pub data: LabelledImageData,
+    pub augment: Augment,
     pub model: SizesRecipe,
     pub strategy: StrategyRecipe,
     pub optimizer: OptimizerRecipe,
@@ -190,12 +191,28 @@ impl<B: Backend> Objective<B> for ImageClassification<B> {
 pub struct LabelledImages {
     split: LabelledSplit,
     epochs: Epochs,
+    augment: Augment,
+    seed: u64,
 }
 
 impl LabelledImages {
-    /// Batches of a split in the order of `epochs`.
+    /// Batches of a split in the order of `epochs`, the images as they are.
     pub fn new(split: LabelledSplit, epochs: Epochs) -> Self {
-        Self { split, epochs }
+        Self {
+            split,
+            epochs,
+            augment: Augment::NONE,
+            seed: 0,
+        }
+    }
+
+    /// The same batches with changed images; how they change is a function of (seed, batch number).
+    pub fn augmented(self, augment: Augment, seed: u64) -> Self {
+        Self {
+            augment,
+            seed,
+            ..self
+        }
     }
 }
 
@@ -209,8 +226,10 @@ impl BatchSource for LabelledImages {
     fn batch(&self, number: u64) -> LabelledImageBatch {
         let rows = self.epochs.rows(number);
         let class = |&row: &u32| self.split.classes[row as usize];
+        let mut inputs = PixelBatch::of(&self.split.images, &rows);
+        self.augment.apply(&mut inputs, self.seed, number);
         LabelledImageBatch {
-            inputs: PixelBatch::of(&self.split.images, &rows),
+            inputs,
             targets: rows.iter().map(class).collect(),
         }
     }
@@ -312,6 +331,7 @@ fn run(draft: Draft, options: Options) -> Result<Status, Failure> {
     let bundle = strategy::open(&recipe.from)?;
     let images = source::images(&recipe.data.source, square(recipe.data.size))?;
     let config = recipe.config(bundle.as_ref(), &images)?;
+    recipe.augment.check(&images)?;
     let corpus = LabelledCorpus::new(&images, &recipe.data)?;
     let run = Run {
         recipe,
@@ -378,7 +398,9 @@ impl WithBackend for Run {
             groups: strategy::groups(&recipe.strategy, BACKBONE)?,
             objective: ImageClassification { model },
             device,
-            train: Arc::new(LabelledImages::new(train, shuffled)),
+            train: Arc::new(
+                LabelledImages::new(train, shuffled).augmented(recipe.augment, recipe.seed),
+            ),
             valid: in_order(valid),
             test: (!test.classes.is_empty()).then(|| in_order(test)),
             unit: "samples",

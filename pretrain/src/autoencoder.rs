@@ -21,7 +21,7 @@ use rand::{Rng, RngExt};
 use serde::{Deserialize, Serialize};
 use train::backend::with_backend;
 use train::cli::Entry;
-use train::image::{ImageSplits, PixelBatch, check_model, preprocessor_json, square};
+use train::image::{Augment, ImageSplits, PixelBatch, check_model, preprocessor_json, square};
 use train::launch::{Options, Session, Status};
 use train::recipe::{
     self, BundleRecipe, Draft, Impossible, OptimizerRecipe, ScheduleRecipe, TrainingRecipe,
@@ -53,6 +53,7 @@ pub struct AutoencoderRecipe {
     pub objective: String,
     pub seed: u64,
     pub data: ImageData,
+    pub augment: Augment,
     pub model: SizesRecipe,
     pub noise: Noise,
     pub loss: LossRecipe,
@@ -278,16 +279,24 @@ fn normal(rng: &mut impl Rng) -> f32 {
 pub struct NoisyImages {
     images: ImageSet,
     epochs: Epochs,
+    augment: Augment,
     noise: Noise,
     seed: u64,
 }
 
 impl NoisyImages {
-    /// Batches of `images`; their order and noise are functions of the seed.
-    pub fn new(images: ImageSet, epochs: Epochs, noise: Noise, seed: u64) -> Self {
+    /// Batches of `images`; their order, augmentation and noise are functions of the seed.
+    pub fn new(
+        images: ImageSet,
+        epochs: Epochs,
+        augment: Augment,
+        noise: Noise,
+        seed: u64,
+    ) -> Self {
         Self {
             images,
             epochs,
+            augment,
             noise,
             seed,
         }
@@ -296,7 +305,8 @@ impl NoisyImages {
     /// These rows with the noise of the batch of this number.
     fn noisy(&self, rows: &[u32], number: u64) -> NoisyBatch {
         let mut rng = order::rng(self.seed, Stream::Noise, number);
-        let targets = PixelBatch::of(&self.images, rows);
+        let mut targets = PixelBatch::of(&self.images, rows);
+        self.augment.apply(&mut targets, self.seed, number);
         let mut inputs = targets.clone();
         let len = inputs.channels * inputs.height * inputs.width;
         for image in inputs.pixels.chunks_exact_mut(len) {
@@ -396,6 +406,7 @@ fn run(draft: Draft, options: Options) -> Result<Status, Failure> {
     } = recipe.data;
     let images = source::images(&recipe.data.source, square(recipe.data.size))?;
     let config = recipe.config(&images)?;
+    recipe.augment.check(&images)?;
     let mut splits = ImageSplits::new(&images, valid, test, split_seed)?;
     if valid_limit > 0 && splits.valid.len() > valid_limit {
         let order = order::shuffled(splits.valid.len(), split_seed, 0);
@@ -435,11 +446,18 @@ impl WithBackend for Run {
         B::seed(&device, recipe.seed);
         let model = model::init::materialise(config.init(&device));
         let batch_size = recipe.training.batch_size;
-        let batches =
-            |images, epochs, seed| Arc::new(NoisyImages::new(images, epochs, recipe.noise, seed));
+        let batches = |images, epochs, augment, seed| {
+            Arc::new(NoisyImages::new(
+                images,
+                epochs,
+                augment,
+                recipe.noise,
+                seed,
+            ))
+        };
         let shuffled = Epochs::shuffled(vec![1; train.len()], batch_size, 0, recipe.seed);
         let in_order = Epochs::in_order(valid.len(), batch_size);
-        let valid = batches(valid, in_order, recipe.data.split_seed);
+        let valid = batches(valid, in_order, Augment::NONE, recipe.data.split_seed);
         let (drawn, draws_on) = (valid.first(COLUMNS), device.clone());
         let (precision, preprocessor) = (recipe.bundle.precision, preprocessor_json(&config));
         Session {
@@ -452,7 +470,7 @@ impl WithBackend for Run {
             groups: Vec::new(),
             objective: DenoisingAutoencoder::<B>::new(model, recipe.loss.kind),
             device,
-            train: batches(train, shuffled, recipe.seed),
+            train: batches(train, shuffled, recipe.augment, recipe.seed),
             valid,
             test: None,
             unit: "samples",
@@ -507,7 +525,7 @@ mod tests {
 
     fn batches(images: ImageSet, noise: Noise, seed: u64) -> NoisyImages {
         let epochs = Epochs::shuffled(vec![1; images.len()], 4, 0, 7);
-        NoisyImages::new(images, epochs, noise, seed)
+        NoisyImages::new(images, epochs, Augment::NONE, noise, seed)
     }
 
     fn floats(values: &[f32]) -> Tensor<Flex, 4> {
@@ -643,7 +661,7 @@ mod tests {
         let batch = batches(images, NOISE, 1).batch(0);
         let mut optimizer = AdamW::<B>::new(recipe.optimizer, Vec::new());
         let mut mse = f32::NAN;
-        for _ in 0..200 {
+        for _ in 0..400 {
             let sums = objective.loss(&batch, &device);
             mse = sums.loss.clone().into_scalar() / sums.targets as f32;
             optimizer.set_targets(sums.targets);

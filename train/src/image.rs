@@ -2,11 +2,15 @@
 
 use burn::prelude::*;
 use burn::tensor::TensorData;
+use data::order::{self, Stream};
 use data::{ImageSet, split};
 use model::AutoencoderConfig;
+use rand::RngExt;
+use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
-use crate::{recipe, run};
+use crate::recipe::{self, Impossible};
+use crate::run;
 
 /// Images with pixels from 0 to 1.
 #[derive(Clone, Debug, PartialEq)]
@@ -76,10 +80,66 @@ impl PixelBatch {
         &self.pixels[i * len..(i + 1) * len]
     }
 
+    /// Moves one image down and right by so many pixels (up and left if negative); its edge fills what opens.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such image.
+    pub fn shift(&mut self, i: usize, down: isize, right: isize) {
+        let (height, width) = (self.height, self.width);
+        let from = |at: usize, by: isize, size: usize| at.saturating_add_signed(-by).min(size - 1);
+        let old = self.image(i).to_vec();
+        let first = i * old.len();
+        for (at, pixel) in self.pixels[first..first + old.len()].iter_mut().enumerate() {
+            let (plane, y, x) = (at / (height * width), at / width % height, at % width);
+            let (y, x) = (from(y, down, height), from(x, right, width));
+            *pixel = old[(plane * height + y) * width + x];
+        }
+    }
+
     /// The models' input, `[n, channels, height, width]`, pixels 0 to 1.
     pub fn tensor<B: Backend>(&self, device: &B::Device) -> Tensor<B, 4> {
         let shape = [self.n, self.channels, self.height, self.width];
         Tensor::from_data(TensorData::new(self.pixels.clone(), shape), device)
+    }
+}
+
+/// `[augment]` of a recipe: how training images are changed, anew every epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Augment {
+    /// Pixels that an image is moved at most, up or down and left or right.
+    pub shift: u16,
+}
+
+impl Augment {
+    /// Images as they are, for splits that are only looked at.
+    pub const NONE: Self = Self { shift: 0 };
+
+    /// Says what is impossible about these values for such images, if anything is.
+    pub fn check(self, images: &ImageSet) -> Result<(), Impossible> {
+        let (height, width) = (images.height, images.width);
+        if usize::from(self.shift) < height.min(width) {
+            return Ok(());
+        }
+        let reason = format!(
+            "is {}; that moves images of {height}x{width} out of sight",
+            self.shift
+        );
+        Err(Impossible::new("augment.shift", reason))
+    }
+
+    /// Changes the images of the batch of this number; how is a function of (seed, number).
+    pub fn apply(self, images: &mut PixelBatch, seed: u64, number: u64) {
+        if self.shift == 0 {
+            return;
+        }
+        let mut rng = order::rng(seed, Stream::Augment, number);
+        let most = i32::from(self.shift);
+        for i in 0..images.n {
+            let [down, right] = [(); 2].map(|()| rng.random_range(-most..=most) as isize);
+            images.shift(i, down, right);
+        }
     }
 }
 
@@ -183,6 +243,43 @@ mod tests {
         let tensor = batch.tensor::<Flex>(&Default::default());
         assert_eq!(tensor.dims(), [2, 3, 2, 1]);
         assert_eq!(PixelBatch::read(tensor), batch);
+    }
+
+    #[test]
+    fn a_shifted_image_repeats_its_edge() {
+        let bytes = [0, 51, 102, 153, 204, 255];
+        let mut batch = PixelBatch::from_bytes(&[bytes, bytes].concat(), [1, 2, 3]);
+        batch.shift(1, 0, 1);
+        assert_eq!(batch.image(0), [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]);
+        assert_eq!(batch.image(1), [0.0, 0.0, 0.2, 0.6, 0.6, 0.8]);
+        // Up and left until only the last pixel is in sight.
+        batch.shift(0, -1, -2);
+        assert_eq!(batch.image(0), [1.0; 6]);
+    }
+
+    #[test]
+    fn augmentation_is_a_function_of_seed_and_number() {
+        let bytes: Vec<u8> = (0..8 * 36).map(|at| (at % 251) as u8).collect();
+        let images = PixelBatch::from_bytes(&bytes, [1, 6, 6]);
+        let changed = |augment: Augment, seed, number| {
+            let mut changed = images.clone();
+            augment.apply(&mut changed, seed, number);
+            changed
+        };
+        let moved = Augment { shift: 2 };
+        assert_eq!(changed(moved, 1, 0), changed(moved, 1, 0));
+        assert_ne!(changed(moved, 1, 0), changed(moved, 2, 0));
+        assert_ne!(changed(moved, 1, 0), changed(moved, 1, 1));
+        assert_eq!(changed(Augment::NONE, 1, 0), images);
+
+        assert_eq!(Augment { shift: 0 }.check(&numbered(1)), Ok(()));
+        assert_eq!(
+            Augment { shift: 1 }
+                .check(&numbered(1))
+                .unwrap_err()
+                .to_string(),
+            "augment.shift is 1; that moves images of 2x1 out of sight"
+        );
     }
 
     #[test]

@@ -281,14 +281,15 @@ impl Draft {
 
     /// Where an impossible value comes from; in a group, the key that the reason names, or the last one set.
     pub fn place_of(&self, Impossible { key, reason }: &Impossible) -> &str {
-        let name = |set: &str| set.strip_prefix(&format!("{key}.")).map(str::to_string);
-        let inside = self.places.iter().filter(|(set, _)| name(set).is_some());
-        let named = inside.clone().filter(|(set, _)| {
-            let name = name(set).unwrap_or_default();
-            reason.contains(&name) || reason.contains(&name.replace('_', " "))
-        });
-        let exact = self.places.iter().filter(|(set, _)| set == key);
-        let found = exact.last().or(named.last()).or(inside.last());
+        let inside = format!("{key}.");
+        let names = |name: &str| reason.contains(name) || reason.contains(&name.replace('_', " "));
+        let last = |fits: &dyn Fn(&str) -> bool| {
+            let mut last_first = self.places.iter().rev();
+            last_first.find(|(set, _)| fits(set))
+        };
+        let found = last(&|set| set == key)
+            .or_else(|| last(&|set| set.strip_prefix(&inside).is_some_and(names)))
+            .or_else(|| last(&|set| set.starts_with(&inside)));
         found.map_or(&self.place, |(_, place)| place)
     }
 
