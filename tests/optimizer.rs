@@ -1,15 +1,22 @@
-//! AdamW with clipping against PyTorch, one step and three.
+//! Optimizers against PyTorch: AdamW with clipping on a tiny BERT, and twenty steps of every rule.
 //!
 //! `tests/golden/README.md` says where the numbers come from and why each tolerance is what it is.
 
 #![allow(clippy::unwrap_used)] // A test that can't go on should stop.
 
-use burn::backend::{Autodiff, Flex};
-use burn::optim::{GradientsParams, Optimizer};
+use burn::backend::{Autodiff, Flex, NdArray};
+use burn::module::Param;
+use burn::optim::{GradientsParams, Optimizer as _};
+use burn::prelude::*;
+use burn::tensor::TensorData;
 use burn::tensor::backend::AutodiffBackend;
 use model::BertMaskedLm;
 use regex::Regex;
-use train::optimizer::{AdamW, Group, OptimizerRecipe, freeze};
+use serde_json::Value;
+use train::ema::Ema;
+use train::groups::{Group, freeze};
+use train::optimizer::{Optimizer, OptimizerKind, OptimizerRecipe};
+use train::update::{Rule, Slots};
 
 mod tiny_bert;
 
@@ -19,29 +26,31 @@ type Trained = Autodiff<Flex>;
 
 fn recipe() -> OptimizerRecipe {
     OptimizerRecipe {
-        lr: 1e-2,
         weight_decay: 0.01,
-        beta1: 0.9,
-        beta2: 0.999,
-        eps: 1e-8,
         clip: 1.0,
+        ..OptimizerRecipe::adamw(1e-2)
     }
+}
+
+fn optimizer(recipe: OptimizerRecipe, groups: &[Group]) -> Optimizer<Trained> {
+    let model = tiny_bert::masked_lm::<Trained>(&Default::default());
+    Optimizer::new(recipe.clone(), recipe.groups(groups, &model).unwrap())
 }
 
 /// Steps on the golden batch: gradients of the loss sum, which the optimizer divides by the targets.
 fn step<B: AutodiffBackend>(
     mut model: BertMaskedLm<B>,
-    optimizer: &mut AdamW<B>,
+    optimizer: &mut Optimizer<B>,
     steps: usize,
 ) -> BertMaskedLm<B> {
     let device = Default::default();
     let golden = golden("tiny_bert.safetensors");
     let targets = tiny_bert::targets(&golden);
-    for _ in 0..steps {
+    for step in 0..steps {
         let input = tiny_bert::input(&golden, &device);
         let loss = tiny_bert::loss_sum(&model, input, &targets, &device);
         let grads = GradientsParams::from_grads(loss.backward(), &model);
-        optimizer.set_targets(targets.0.len());
+        optimizer.prepare(step as u64, targets.0.len() as f64);
         model = optimizer.step(recipe().lr, model, grads);
     }
     model
@@ -56,7 +65,7 @@ fn without_key_biases(mut tensors: Tensors) -> Tensors {
 #[test]
 fn one_step_and_three_are_those_of_torch() {
     for (steps, prefix) in [(1, "stepped."), (3, "stepped3.")] {
-        let mut optimizer = AdamW::<Trained>::new(recipe(), vec![]);
+        let mut optimizer = optimizer(recipe(), &[]);
         let model = step(
             tiny_bert::masked_lm(&Default::default()),
             &mut optimizer,
@@ -71,9 +80,9 @@ fn one_step_and_three_are_those_of_torch() {
 
 #[test]
 fn the_norm_is_that_of_the_mean_loss_before_clipping() {
-    let mut optimizer = AdamW::<Trained>::new(recipe(), vec![]);
+    let mut optimizer = optimizer(recipe(), &[]);
     step(tiny_bert::masked_lm(&Default::default()), &mut optimizer, 1);
-    let norm = optimizer.norm().unwrap() as f32;
+    let norm = optimizer.norm() as f32;
     let golden = golden("tiny_bert.safetensors");
     assert_near(
         "grad_norm",
@@ -86,13 +95,14 @@ fn the_norm_is_that_of_the_mean_loss_before_clipping() {
 #[test]
 fn a_restored_optimizer_goes_on_as_if_never_stopped() {
     let device = Default::default();
-    let mut whole = AdamW::<Trained>::new(recipe(), vec![]);
+    let mut whole = optimizer(recipe(), &[]);
     let never_stopped = step(tiny_bert::masked_lm(&device), &mut whole, 3);
 
-    let mut first = AdamW::<Trained>::new(recipe(), vec![]);
+    let mut first = optimizer(recipe(), &[]);
     let model = step(tiny_bert::masked_lm(&device), &mut first, 2);
-    let mut second = AdamW::<Trained>::new(recipe(), vec![]);
-    second.restore(2, first.moments(), &device);
+    let mut second = optimizer(recipe(), &[]);
+    let (slots, taken) = first.save();
+    second.restore(slots, &taken, &device);
     let stopped = step(model, &mut second, 1);
     assert_eq!(
         tiny_bert::parameters(&stopped),
@@ -103,10 +113,7 @@ fn a_restored_optimizer_goes_on_as_if_never_stopped() {
 #[test]
 fn groups_freeze_and_slow_down_what_they_name() {
     let device = Default::default();
-    let group = |pattern: &str, lr_multiplier| Group {
-        pattern: Regex::new(pattern).unwrap(),
-        lr_multiplier,
-    };
+    let group = |pattern: &str, times| Group::rate(Regex::new(pattern).unwrap(), times);
     let groups = vec![group("^bert\\.embeddings", 0.0), group("^bert\\.", 0.5)];
     // Without clipping, so that a frozen part does not change the scale of the others; without
     // decay, so that half the rate is half the way.
@@ -116,10 +123,10 @@ fn groups_freeze_and_slow_down_what_they_name() {
         ..recipe()
     };
     let before = tiny_bert::parameters(&tiny_bert::masked_lm::<Trained>(&device));
-    let mut plain = AdamW::<Trained>::new(recipe.clone(), vec![]);
+    let mut plain = optimizer(recipe.clone(), &[]);
     let whole = tiny_bert::parameters(&step(tiny_bert::masked_lm(&device), &mut plain, 1));
-    let mut grouped = AdamW::<Trained>::new(recipe, groups.clone());
-    let model = freeze(tiny_bert::masked_lm(&device), &groups);
+    let mut grouped = optimizer(recipe, &groups);
+    let model = freeze(tiny_bert::masked_lm(&device), grouped.groups());
     let after = tiny_bert::parameters(&step(model, &mut grouped, 1));
     let way = |to: &Tensors, name: &str| -> Vec<f32> {
         let pairs = to[name].1.iter().zip(&before[name].1);
@@ -140,5 +147,142 @@ fn groups_freeze_and_slow_down_what_they_name() {
             &(vec![theirs.len()], theirs),
             1e-6,
         );
+    }
+}
+
+// Twenty steps of every rule, on one matrix and one vector.
+
+/// `[n]` of `golden[..][name]`, a matrix by rows.
+fn values<B: Backend>(golden: &Value, name: &str) -> Tensor<B, 1> {
+    let flat = |value: &Value| match value {
+        Value::Array(row) => row.iter().map(|x| x.as_f64().unwrap()).collect(),
+        number => vec![number.as_f64().unwrap()],
+    };
+    let values: Vec<f64> = golden[name]
+        .as_array()
+        .unwrap()
+        .iter()
+        .flat_map(flat)
+        .collect();
+    Tensor::from_data(
+        TensorData::new(values.clone(), [values.len()]),
+        &Default::default(),
+    )
+}
+
+/// Of what `theirs` is large.
+fn relative_error<B: Backend>(ours: Tensor<B, 1>, theirs: Tensor<B, 1>) -> f64 {
+    let norm = |x: Tensor<B, 1>| -> f64 { (x.clone() * x).sum().sqrt().into_scalar().elem() };
+    norm(ours - theirs.clone()) / norm(theirs)
+}
+
+fn rule(kind: OptimizerKind, weight_decay: f64) -> Rule {
+    Rule {
+        kind,
+        lr: 0.05,
+        weight_decay,
+        momentum: 0.9,
+        nesterov: false,
+        beta1: 0.9,
+        beta2: 0.999,
+        eps: 1e-8,
+        taken: 0,
+    }
+}
+
+fn trajectories<B: Backend>(tolerance: f64) {
+    let golden = include_str!("golden/optimizers.json");
+    let golden: Value = serde_json::from_str(golden).unwrap();
+    use OptimizerKind::*;
+    let sgd = Rule {
+        momentum: 0.0,
+        ..rule(Sgd, 0.0)
+    };
+    let nesterov = Rule {
+        nesterov: true,
+        ..rule(Sgd, 0.01)
+    };
+    let lion = Rule {
+        beta2: 0.99,
+        ..rule(Lion, 0.1)
+    };
+    let muon = Rule {
+        momentum: 0.95,
+        nesterov: true,
+        ..rule(Muon, 0.1)
+    };
+    for (name, rule) in [
+        ("sgd", sgd),
+        ("sgd_momentum", rule(Sgd, 0.0)),
+        ("sgd_nesterov", nesterov),
+        ("adam", rule(Adam, 0.01)),
+        ("adamw", rule(AdamW, 0.01)),
+        ("adafactor", rule(Adafactor, 0.01)),
+        ("lamb", rule(Lamb, 0.01)),
+        ("lion", lion),
+        ("muon", muon),
+    ] {
+        for (parameter, shape) in [("w", &[4, 6][..]), ("b", &[6])] {
+            if name == "muon" && parameter == "b" {
+                continue;
+            }
+            let mut weights = values::<B>(&golden["start"], parameter);
+            let mut slots = Slots::new();
+            for step in 0..20 {
+                let gradient = values::<B>(&golden["grads"][step], parameter);
+                let rule = Rule {
+                    taken: step as i32 + 1,
+                    ..rule
+                };
+                weights = match name {
+                    "muon" => rule.orthogonal_step(weights, gradient, [4, 6], &mut slots),
+                    _ => rule.step(weights, gradient, shape, &mut slots),
+                };
+                let theirs = values(&golden["runs"][name]["steps"][step], parameter);
+                let error = relative_error(weights.clone(), theirs);
+                assert!(
+                    error < tolerance,
+                    "{name}, {parameter}, step {step}: off by {error:.1e}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn every_rule_goes_the_way_of_its_reference() {
+    trajectories::<Flex>(1e-6);
+}
+
+#[test]
+fn in_double_precision_nothing_is_left_to_rounding() {
+    trajectories::<NdArray<f64>>(1e-9);
+}
+
+#[test]
+fn averages_are_those_of_torch() {
+    #[derive(Module, Debug)]
+    struct Two<B: Backend> {
+        w: Param<Tensor<B, 1>>,
+        b: Param<Tensor<B, 1>>,
+    }
+    let golden = include_str!("golden/optimizers.json");
+    let golden: Value = serde_json::from_str(golden).unwrap();
+    let two = |values_of: &Value| Two::<Flex> {
+        w: Param::from_tensor(values(values_of, "w")),
+        b: Param::from_tensor(values(values_of, "b")),
+    };
+    let mut ema = Ema::new(golden["ema"]["decay"].as_f64().unwrap());
+    for step in 0..20 {
+        let now = two(&golden["runs"]["adamw"]["steps"][step]);
+        ema.update(&now);
+        let averaged = ema.apply(now);
+        let theirs = two(&golden["ema"]["steps"][step]);
+        for (ours, theirs) in [(averaged.w, theirs.w), (averaged.b, theirs.b)] {
+            assert!(
+                relative_error(ours.val(), theirs.val()) < 1e-6,
+                "step {step}"
+            );
+        }
     }
 }

@@ -6,13 +6,13 @@
 #![allow(clippy::unwrap_used)] // A test that can't go on should stop.
 
 use burn::backend::{Autodiff, Flex, NdArray};
-use burn::optim::{GradientsParams, Optimizer};
+use burn::optim::{GradientsParams, Optimizer as _};
 use burn::prelude::*;
 use burn::tensor::TensorData;
 use burn::tensor::backend::AutodiffBackend;
 use model::BertInput;
 use train::backend::{BackendName, WithBackend, with_backend};
-use train::optimizer::{AdamW, OptimizerRecipe};
+use train::optimizer::{Optimizer, OptimizerRecipe};
 
 mod tiny_bert;
 
@@ -43,8 +43,9 @@ impl WithBackend for Pass {
         all.insert("loss".into(), tiny_bert::values(mean.clone()));
         let gradients = tiny_bert::gradients(model.clone(), &mean.backward());
 
-        let mut optimizer = AdamW::new(recipe(), vec![]);
-        optimizer.set_targets(targets.0.len());
+        let groups = recipe().groups(&[], &model).unwrap();
+        let mut optimizer = Optimizer::new(recipe(), groups);
+        optimizer.prepare(0, targets.0.len() as f64);
         let grads = GradientsParams::from_grads(loss().backward(), &model);
         let stepped = tiny_bert::parameters(&optimizer.step(1e-3, model, grads));
 
@@ -62,13 +63,11 @@ impl WithBackend for Pass {
 
 fn recipe() -> OptimizerRecipe {
     OptimizerRecipe {
-        lr: 1e-3,
         weight_decay: 0.01,
-        beta1: 0.9,
-        beta2: 0.999,
         // Not 1e-8: dividing a tiny gradient by its own size would compare the signs of rounding errors.
         eps: 1e-4,
         clip: 1.0,
+        ..OptimizerRecipe::adamw(1e-3)
     }
 }
 

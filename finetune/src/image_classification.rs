@@ -10,13 +10,15 @@ use data::{DataError, ImageSet, source};
 use model::bundle::{self, Architecture, Bundle, Load};
 use model::{AutoencoderConfig, ImageClassifier};
 use serde::{Deserialize, Serialize};
-use train::backend::with_backend;
-use train::classification::{self, ClassTally, cross_entropy};
+use train::backend::train_on;
+use train::classification::{self, ClassTally};
 use train::cli::Entry;
 use train::image::{Augment, ImageSplits, PixelBatch, check_model, preprocessor_json, square};
 use train::launch::{Options, Session, Status};
+use train::loss::{ClassLoss, ClassLossRecipe};
 use train::recipe::{
-    self, BundleRecipe, Draft, Impossible, OptimizerRecipe, ScheduleRecipe, TrainingRecipe,
+    self, BundleRecipe, Draft, GuardRecipe, Impossible, OptimizerRecipe, ScheduleRecipe,
+    TrainingRecipe,
 };
 use train::source::{BatchSource, Counts, Epochs};
 use train::{Failure, LossSums, Objective, WithBackend};
@@ -47,9 +49,11 @@ pub struct ImageClassificationRecipe {
     pub augment: Augment,
     pub model: SizesRecipe,
     pub strategy: StrategyRecipe,
+    pub loss: ClassLossRecipe,
     pub optimizer: OptimizerRecipe,
     pub schedule: ScheduleRecipe,
     pub training: TrainingRecipe,
+    pub guard: GuardRecipe,
     pub bundle: BundleRecipe,
 }
 
@@ -149,6 +153,14 @@ fn check_shape(config: &AutoencoderConfig, images: &ImageSet) -> Result<(), Stri
 pub struct ImageClassification<B: Backend> {
     /// The model.
     pub model: ImageClassifier<B>,
+    loss: ClassLoss,
+}
+
+impl<B: Backend> ImageClassification<B> {
+    /// A model that learns by this loss.
+    pub fn new(model: ImageClassifier<B>, loss: ClassLoss) -> Self {
+        Self { model, loss }
+    }
 }
 
 /// Images with their classes.
@@ -178,7 +190,7 @@ impl<B: Backend> Objective<B> for ImageClassification<B> {
 
     fn loss(&self, batch: &LabelledImageBatch, device: &B::Device) -> LossSums<B> {
         let logits = self.model.forward(batch.inputs.tensor(device));
-        cross_entropy(logits, &batch.targets)
+        self.loss.sums(logits, &batch.targets)
     }
 
     fn evaluate(&self, batch: &LabelledImageBatch, device: &B::Device) -> ClassTally {
@@ -328,6 +340,7 @@ fn labels(images: &ImageSet) -> &[u32] {
 fn run(draft: Draft, options: Options) -> Result<Status, Failure> {
     let recipe: ImageClassificationRecipe = draft.finish()?;
     strategy::groups(&recipe.strategy, BACKBONE)?;
+    recipe.loss.check()?;
     let bundle = strategy::open(&recipe.from)?;
     let images = source::images(&recipe.data.source, square(recipe.data.size))?;
     let config = recipe.config(bundle.as_ref(), &images)?;
@@ -340,7 +353,8 @@ fn run(draft: Draft, options: Options) -> Result<Status, Failure> {
         corpus,
         options,
     };
-    with_backend(run.options.backend, run)?
+    let checkpointing = run.recipe.training.gradient_checkpointing;
+    train_on(run.options.backend, checkpointing, run)?
 }
 
 /// A prepared run, waiting for its backend.
@@ -388,6 +402,8 @@ impl WithBackend for Run {
         let lengths = vec![1; train.classes.len()];
         let shuffled = Epochs::shuffled(lengths, batch_size, 0, recipe.seed);
         let (precision, preprocessor) = (recipe.bundle.precision, preprocessor_json(&config));
+        let targets = train.classes.iter().copied();
+        let loss = recipe.loss.over(classes.len(), targets);
         Session {
             name: ENTRY.name.into(),
             recipe: recipe::to_toml(&recipe)?,
@@ -395,8 +411,9 @@ impl WithBackend for Run {
             training: recipe.training.clone(),
             optimizer: recipe.optimizer.clone(),
             schedule: recipe.schedule.clone(),
+            guard: recipe.guard,
             groups: strategy::groups(&recipe.strategy, BACKBONE)?,
-            objective: ImageClassification { model },
+            objective: ImageClassification::new(model, loss),
             device,
             train: Arc::new(
                 LabelledImages::new(train, shuffled).augmented(recipe.augment, recipe.seed),
@@ -427,8 +444,8 @@ impl WithBackend for Run {
 mod tests {
     use super::*;
     use burn::backend::{Autodiff, Flex};
-    use burn::optim::{GradientsParams, Optimizer};
-    use train::optimizer::AdamW;
+    use burn::optim::{GradientsParams, Optimizer as _};
+    use train::optimizer::Optimizer;
 
     /// `n` grey images of 6x5, all different; the label of image i is `label(i)` of `classes`.
     fn set(n: usize, classes: &[&str], label: impl Fn(usize) -> u32) -> ImageSet {
@@ -598,13 +615,14 @@ mod tests {
             targets: vec![0, 1, 2, 3, 0, 1, 2, 3],
         };
         let model = ImageClassifier::<B>::new(&config, 4, &device);
-        let mut task = ImageClassification { model };
-        let mut optimizer = AdamW::<B>::new(recipe.optimizer, Vec::new());
+        let mut task = ImageClassification::new(model, ClassLoss::default());
+        let groups = recipe.optimizer.groups(&[], &task).unwrap();
+        let mut optimizer = Optimizer::<B>::new(recipe.optimizer, groups);
         let mut loss = f32::NAN;
-        for _ in 0..60 {
+        for step in 0..60 {
             let sums = task.loss(&batch, &device);
             loss = sums.loss.clone().into_scalar() / sums.targets as f32;
-            optimizer.set_targets(sums.targets);
+            optimizer.prepare(step, sums.weight);
             let gradients = GradientsParams::from_grads(sums.loss.backward(), &task);
             task = optimizer.step(1e-2, task, gradients);
         }

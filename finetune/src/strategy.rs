@@ -9,7 +9,7 @@ use model::Bundle;
 use regex::Regex;
 use serde::{Deserialize, Serialize};
 use train::Failure;
-use train::optimizer::{self, Group};
+use train::groups::{self, Group};
 use train::recipe::Impossible;
 
 /// Which parameters train.
@@ -76,7 +76,7 @@ pub fn check_names<B: Backend>(
     recipe: &StrategyRecipe,
     model: &impl Module<B>,
 ) -> Result<(), Impossible> {
-    let names = optimizer::parameter_names(model);
+    let names = groups::parameter_names(model);
     for pattern in &recipe.freeze {
         let group = group(pattern, 0.0)?;
         if !names.iter().any(|name| group.pattern.is_match(name)) {
@@ -96,10 +96,7 @@ fn group(pattern: &str, lr_multiplier: f64) -> Result<Group, Impossible> {
         Impossible::new("strategy.freeze", reason)
     };
     let pattern = Regex::new(pattern).map_err(wrong)?;
-    Ok(Group {
-        pattern,
-        lr_multiplier,
-    })
+    Ok(Group::rate(pattern, lr_multiplier))
 }
 
 /// Opens what `from` names: a bundled model, a bundle, or the bundle of a run; nothing for `scratch`.

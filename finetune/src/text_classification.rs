@@ -11,12 +11,14 @@ use data::{Labels, TextTokenizer, order, source, split};
 use model::bundle::{self, Architecture, Bundle, Load};
 use model::{BertClassifier, BertConfig};
 use serde::{Deserialize, Serialize};
-use train::backend::with_backend;
-use train::classification::{self, ClassTally, cross_entropy};
+use train::backend::train_on;
+use train::classification::{self, ClassTally};
 use train::cli::Entry;
 use train::launch::{Options, Session, Status};
+use train::loss::{ClassLoss, ClassLossRecipe};
 use train::recipe::{
-    self, BundleRecipe, Draft, Impossible, OptimizerRecipe, ScheduleRecipe, TrainingRecipe,
+    self, BundleRecipe, Draft, GuardRecipe, Impossible, OptimizerRecipe, ScheduleRecipe,
+    TrainingRecipe,
 };
 use train::source::{BatchSource, Counts, Epochs};
 use train::text::{self, TokenBatch};
@@ -45,9 +47,11 @@ pub struct TextClassificationRecipe {
     pub tokenizer: TokenizerRecipe,
     pub model: EncoderRecipe,
     pub strategy: StrategyRecipe,
+    pub loss: ClassLossRecipe,
     pub optimizer: OptimizerRecipe,
     pub schedule: ScheduleRecipe,
     pub training: TrainingRecipe,
+    pub guard: GuardRecipe,
     pub bundle: BundleRecipe,
 }
 
@@ -101,6 +105,14 @@ pub struct EncoderRecipe {
 pub struct TextClassification<B: Backend> {
     /// The model.
     pub model: BertClassifier<B>,
+    loss: ClassLoss,
+}
+
+impl<B: Backend> TextClassification<B> {
+    /// A model that learns by this loss.
+    pub fn new(model: BertClassifier<B>, loss: ClassLoss) -> Self {
+        Self { model, loss }
+    }
 }
 
 /// Token sequences with their classes.
@@ -130,7 +142,7 @@ impl<B: Backend> Objective<B> for TextClassification<B> {
 
     fn loss(&self, batch: &LabelledBatch, device: &B::Device) -> LossSums<B> {
         let logits = self.model.forward(batch.inputs.input(device));
-        cross_entropy(logits, &batch.targets)
+        self.loss.sums(logits, &batch.targets)
     }
 
     fn evaluate(&self, batch: &LabelledBatch, device: &B::Device) -> ClassTally {
@@ -264,7 +276,8 @@ fn run(draft: Draft, options: Options) -> Result<Status, Failure> {
         texts,
         options,
     };
-    with_backend(run.options.backend, run)?
+    let checkpointing = run.recipe.training.gradient_checkpointing;
+    train_on(run.options.backend, checkpointing, run)?
 }
 
 /// What training starts from: a bundle or nothing, and the sizes and tokenizer that follow.
@@ -277,6 +290,7 @@ struct Start {
 impl Start {
     fn new(recipe: &TextClassificationRecipe) -> Result<Self, Failure> {
         recipe::check_shares(recipe.data.valid, recipe.data.test)?;
+        recipe.loss.check()?;
         strategy::groups(&recipe.strategy, BACKBONE)?;
         let bundle = strategy::open(&recipe.from)?;
         let tokenizer = tokenizer(bundle.as_ref(), &recipe.tokenizer.path)?;
@@ -415,6 +429,8 @@ fn train_from<B: AutodiffBackend>(
     let in_order = |rows: &Arc<Vec<Row>>| batches(rows, Epochs::in_order(rows.len(), 100));
     let files = text::bundle_files(&tokenizer, config.max_position_embeddings)?;
     let precision = recipe.bundle.precision;
+    let targets = corpus.train.iter().map(|row| row.class);
+    let loss = recipe.loss.over(classes.len(), targets);
     Session {
         name: ENTRY.name.into(),
         recipe: recipe::to_toml(&recipe)?,
@@ -422,8 +438,9 @@ fn train_from<B: AutodiffBackend>(
         training: recipe.training.clone(),
         optimizer: recipe.optimizer.clone(),
         schedule: recipe.schedule.clone(),
+        guard: recipe.guard,
         groups: strategy::groups(&recipe.strategy, BACKBONE)?,
-        objective: TextClassification { model },
+        objective: TextClassification::new(model, loss),
         device,
         train: batches(&corpus.train, shuffled),
         valid: in_order(&corpus.valid),

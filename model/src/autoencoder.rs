@@ -173,7 +173,7 @@ impl<B: Backend> Encoder<B> {
     /// - images: `[batch, channels, height, width]`, pixels 0 to 1
     /// - out: `[batch, features]`
     pub fn features(&self, images: Tensor<B, 4>) -> Tensor<B, 2> {
-        let mut hidden = images;
+        let mut hidden = images.cast(self.latent.weight.val().dtype());
         for convolution in &self.convolutions {
             hidden = gelu(convolution.forward(hidden));
         }

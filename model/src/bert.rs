@@ -201,8 +201,9 @@ impl<B: Backend> Bert<B> {
     /// If a sequence is longer than `max_position_embeddings`.
     pub fn forward(&self, input: BertInput<B>) -> Tensor<B, 3> {
         let [batch, seq] = input.tokens.dims();
-        let bias = input.mask_pad.map(attention_bias);
         let mut hidden = self.embeddings.forward(input.tokens, input.token_types);
+        let bias = input.mask_pad.map(attention_bias);
+        let bias = bias.map(|bias| bias.cast(hidden.dtype()));
         for layer in &self.encoder.layer {
             hidden = layer.forward(hidden, [batch, seq], bias.clone());
         }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use burn::prelude::*;
+use burn::tensor::FloatDType;
 use burn::tensor::activation::{relu, sigmoid};
 use burn::tensor::backend::AutodiffBackend;
 use data::order::{self, Stream};
@@ -19,12 +20,13 @@ use model::bundle::{self, Architecture};
 use model::{Autoencoder, AutoencoderConfig};
 use rand::{Rng, RngExt};
 use serde::{Deserialize, Serialize};
-use train::backend::with_backend;
+use train::backend::train_on;
 use train::cli::Entry;
 use train::image::{Augment, ImageSplits, PixelBatch, check_model, preprocessor_json, square};
 use train::launch::{Options, Session, Status};
 use train::recipe::{
-    self, BundleRecipe, Draft, Impossible, OptimizerRecipe, ScheduleRecipe, TrainingRecipe,
+    self, BundleRecipe, Draft, GuardRecipe, Impossible, OptimizerRecipe, ScheduleRecipe,
+    TrainingRecipe,
 };
 use train::run::write_atomically;
 use train::source::{BatchSource, Counts, Epochs};
@@ -60,6 +62,7 @@ pub struct AutoencoderRecipe {
     pub optimizer: OptimizerRecipe,
     pub schedule: ScheduleRecipe,
     pub training: TrainingRecipe,
+    pub guard: GuardRecipe,
     pub bundle: BundleRecipe,
 }
 
@@ -215,6 +218,7 @@ pub fn reconstruction_loss<B: Backend>(
     targets: Tensor<B, 4>,
     kind: LossKind,
 ) -> LossSums<B> {
+    let logits = logits.cast(FloatDType::F32);
     let n = targets.shape().num_elements();
     let squares = |logits| {
         let error = sigmoid(logits) - targets.clone();
@@ -233,11 +237,7 @@ pub fn reconstruction_loss<B: Backend>(
             (mse.clone(), mse.detach())
         }
     };
-    LossSums {
-        loss,
-        sums: vec![mse],
-        targets: n,
-    }
+    LossSums::new(loss, vec![mse], n)
 }
 
 /// Peak signal-to-noise ratio in decibels, of pixels from 0 to 1.
@@ -422,7 +422,8 @@ fn run(draft: Draft, options: Options) -> Result<Status, Failure> {
         splits,
         options,
     };
-    with_backend(work.options.backend, work)?
+    let checkpointing = work.recipe.training.gradient_checkpointing;
+    train_on(work.options.backend, checkpointing, work)?
 }
 
 /// A prepared run, waiting for its backend.
@@ -467,6 +468,7 @@ impl WithBackend for Run {
             training: recipe.training.clone(),
             optimizer: recipe.optimizer.clone(),
             schedule: recipe.schedule.clone(),
+            guard: recipe.guard,
             groups: Vec::new(),
             objective: DenoisingAutoencoder::<B>::new(model, recipe.loss.kind),
             device,
@@ -500,8 +502,8 @@ impl WithBackend for Run {
 mod tests {
     use super::*;
     use burn::backend::{Autodiff, Flex};
-    use burn::optim::{GradientsParams, Optimizer};
-    use train::optimizer::AdamW;
+    use burn::optim::{GradientsParams, Optimizer as _};
+    use train::optimizer::Optimizer;
 
     const NOISE: Noise = Noise {
         gaussian: 0.3,
@@ -659,12 +661,13 @@ mod tests {
         let model = recipe.config(&images).unwrap().init::<B>(&device);
         let mut objective = DenoisingAutoencoder::new(model, LossKind::Mse);
         let batch = batches(images, NOISE, 1).batch(0);
-        let mut optimizer = AdamW::<B>::new(recipe.optimizer, Vec::new());
+        let groups = recipe.optimizer.groups(&[], &objective).unwrap();
+        let mut optimizer = Optimizer::<B>::new(recipe.optimizer, groups);
         let mut mse = f32::NAN;
-        for _ in 0..400 {
+        for step in 0..400 {
             let sums = objective.loss(&batch, &device);
             mse = sums.loss.clone().into_scalar() / sums.targets as f32;
-            optimizer.set_targets(sums.targets);
+            optimizer.prepare(step, sums.weight);
             let gradients = GradientsParams::from_grads(sums.loss.backward(), &objective);
             objective = optimizer.step(5e-3, objective, gradients);
         }

@@ -16,12 +16,13 @@ use model::bundle::{self, Architecture};
 use model::{BertConfig, BertMaskedLm};
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
-use train::backend::with_backend;
-use train::classification::cross_entropy;
+use train::backend::train_on;
 use train::cli::Entry;
 use train::launch::{Options, Session, Status};
+use train::loss::{self, ClassLoss};
 use train::recipe::{
-    self, BundleRecipe, Draft, Impossible, OptimizerRecipe, ScheduleRecipe, TrainingRecipe,
+    self, BundleRecipe, Draft, GuardRecipe, Impossible, OptimizerRecipe, ScheduleRecipe,
+    TrainingRecipe,
 };
 use train::source::{BatchSource, Counts, Epochs};
 use train::text::{self, TokenBatch};
@@ -46,9 +47,11 @@ pub struct MlmRecipe {
     pub tokenizer: TokenizerRecipe,
     pub model: EncoderRecipe,
     pub masking: Masking,
+    pub loss: SmoothingRecipe,
     pub optimizer: OptimizerRecipe,
     pub schedule: ScheduleRecipe,
     pub training: TrainingRecipe,
+    pub guard: GuardRecipe,
     pub bundle: BundleRecipe,
 }
 
@@ -88,6 +91,14 @@ pub struct EncoderRecipe {
     pub dropout: f64,
 }
 
+/// `[loss]`: cross-entropy over the vocabulary.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SmoothingRecipe {
+    /// Share of each target that is spread over all tokens.
+    pub label_smoothing: f64,
+}
+
 /// `[masking]`: which tokens are predicted, and what stands in their place.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -118,6 +129,7 @@ impl MlmRecipe {
             let reason = format!("{mask} and masking.random {random} are no shares of one whole");
             return Err(Impossible::new("masking.mask", reason).into());
         }
+        loss::check_smoothing(self.loss.label_smoothing)?;
         recipe::check_shares(self.data.valid, self.data.test)?;
         text::check_lengths(
             self.tokenizer.max_length,
@@ -156,6 +168,21 @@ impl MlmRecipe {
 pub struct MaskedLm<B: Backend> {
     /// The model.
     pub model: BertMaskedLm<B>,
+    loss: ClassLoss,
+}
+
+impl<B: Backend> MaskedLm<B> {
+    /// A model that learns by this loss.
+    pub fn new(model: BertMaskedLm<B>, loss: ClassLoss) -> Self {
+        Self { model, loss }
+    }
+
+    /// Logits of the masked positions, `[n, vocab_size]`.
+    fn logits(&self, batch: &MaskedBatch, device: &B::Device) -> Tensor<B, 2> {
+        let positions = TensorData::new(batch.positions.clone(), [batch.positions.len()]);
+        let positions = Tensor::from_data(positions, device);
+        self.model.forward_at(batch.inputs.input(device), positions)
+    }
 }
 
 /// Token sequences with some tokens to predict.
@@ -186,14 +213,13 @@ impl<B: Backend> Objective<B> for MaskedLm<B> {
     const VALID_METRICS: &'static [&'static str] = &["loss", "perplexity", "accuracy"];
 
     fn loss(&self, batch: &MaskedBatch, device: &B::Device) -> LossSums<B> {
-        let positions = TensorData::new(batch.positions.clone(), [batch.positions.len()]);
-        let positions = Tensor::from_data(positions, device);
-        let logits = self.model.forward_at(batch.inputs.input(device), positions);
-        cross_entropy(logits, &batch.targets)
+        self.loss.sums(self.logits(batch, device), &batch.targets)
     }
 
     fn evaluate(&self, batch: &MaskedBatch, device: &B::Device) -> SumTally {
-        SumTally::read(self.loss(batch, device), <Self as Objective<B>>::SUMS)
+        // Without smoothing: perplexity follows from it.
+        let sums = loss::cross_entropy(self.logits(batch, device), &batch.targets);
+        SumTally::read(sums, <Self as Objective<B>>::SUMS)
     }
 
     fn derive(metrics: &mut Metrics) {
@@ -371,15 +397,13 @@ fn run(draft: Draft, options: Options) -> Result<Status, Failure> {
         label: None,
     };
     let texts = source::texts(&recipe.data.source, &columns)?;
-    let backend = options.backend;
-    with_backend(
-        backend,
-        Run {
-            recipe,
-            texts,
-            options,
-        },
-    )?
+    let checkpointing = recipe.training.gradient_checkpointing;
+    let run = Run {
+        recipe,
+        texts,
+        options,
+    };
+    train_on(run.options.backend, checkpointing, run)?
 }
 
 /// A run, waiting for its backend.
@@ -413,9 +437,8 @@ pub fn pretrain<B: AutodiffBackend>(
     let tokenizer = &corpus.tokenizer;
     let config = recipe.config(tokenizer.vocab_size(), tokenizer.pad());
     B::seed(&device, recipe.seed);
-    let objective = MaskedLm::<B> {
-        model: model::init::materialise(BertMaskedLm::new(&config, &device)),
-    };
+    let model = model::init::materialise(BertMaskedLm::<B>::new(&config, &device));
+    let objective = MaskedLm::new(model, ClassLoss::smoothed(recipe.loss.label_smoothing));
     let files = text::bundle_files(tokenizer, recipe.model.max_position_embeddings)?;
     let precision = recipe.bundle.precision;
     let batches = |texts: Vec<Vec<u32>>, shuffle: bool| {
@@ -447,6 +470,7 @@ pub fn pretrain<B: AutodiffBackend>(
         training: recipe.training.clone(),
         optimizer: recipe.optimizer.clone(),
         schedule: recipe.schedule.clone(),
+        guard: recipe.guard,
         groups: Vec::new(),
         objective,
         device,
@@ -478,8 +502,8 @@ pub fn pretrain<B: AutodiffBackend>(
 mod tests {
     use super::*;
     use burn::backend::{Autodiff, Flex};
-    use burn::optim::{GradientsParams, Optimizer};
-    use train::optimizer::AdamW;
+    use burn::optim::{GradientsParams, Optimizer as _};
+    use train::optimizer::Optimizer;
 
     const TEXTS: [&str; 4] = [
         "a small bird that sings",
@@ -567,16 +591,16 @@ mod tests {
         let (source, tokenizer) = source(masking(0.5, 0.8, 0.1));
         let config = recipe.config(tokenizer.vocab_size(), tokenizer.pad());
         B::seed(&device, 0);
-        let mut objective = MaskedLm::<B> {
-            model: BertMaskedLm::new(&config, &device),
-        };
-        let mut optimizer = AdamW::new(recipe.optimizer, Vec::new());
+        let model = BertMaskedLm::<B>::new(&config, &device);
+        let mut objective = MaskedLm::new(model, ClassLoss::default());
+        let groups = recipe.optimizer.groups(&[], &objective).unwrap();
+        let mut optimizer = Optimizer::new(recipe.optimizer, groups);
         let batch = source.batch(0);
         let mut mean = f64::INFINITY;
-        for _ in 0..150 {
+        for step in 0..150 {
             let sums = objective.loss(&batch, &device);
             mean = sums.loss.clone().into_scalar() as f64 / sums.targets as f64;
-            optimizer.set_targets(sums.targets);
+            optimizer.prepare(step, sums.weight);
             let gradients = GradientsParams::from_grads(sums.loss.backward(), &objective);
             objective = optimizer.step(5e-3, objective, gradients);
         }

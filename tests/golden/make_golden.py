@@ -18,9 +18,6 @@ from transformers import (
     BertConfig,
     BertForMaskedLM,
     BertForSequenceClassification,
-    get_constant_schedule_with_warmup,
-    get_cosine_schedule_with_warmup,
-    get_linear_schedule_with_warmup,
 )
 
 HERE = pathlib.Path(__file__).parent
@@ -122,26 +119,6 @@ def classifier(dtype=torch.float32, attention="sdpa"):
     return model, dict(inputs, logits=logits.contiguous())
 
 
-def schedules():
-    warmup, total = 10, 100
-    makers = dict(
-        constant_with_warmup=lambda o: get_constant_schedule_with_warmup(o, warmup),
-        linear_with_warmup=lambda o: get_linear_schedule_with_warmup(o, warmup, total),
-        cosine_with_warmup=lambda o: get_cosine_schedule_with_warmup(o, warmup, total),
-    )
-    curves = {}
-    for name, make in makers.items():
-        optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
-        schedule = make(optimizer)
-        curve = []
-        for _ in range(total):
-            curve.append(schedule.get_last_lr()[0])
-            optimizer.step()
-            schedule.step()
-        curves[name] = curve
-    return curves
-
-
 def classification():
     """Class 3 is never predicted and class 4 never true; class 5, only in `macro_f1_six_classes`, is neither."""
     dice = random.Random(4)
@@ -181,7 +158,6 @@ def write():
     for name, (model, tensors) in dict(tiny_bert=masked_lm(), tiny_bert_classifier=classifier()).items():
         model.save_pretrained(HERE / name)
         save_file(tensors, HERE / f"{name}.safetensors")
-    write_json(HERE / "schedules.json", schedules())
     write_json(HERE / "classification.json", classification())
 
 

@@ -65,7 +65,9 @@ impl Bench {
     pub fn train(&self, out: &str, args: &[&str]) -> Run {
         let output = self.command(args).args(["--out", out]).output().unwrap();
         assert!(output.status.success(), "{args:?}: {}", message(&output));
-        self.run(out)
+        let run = self.run(out);
+        run.assert_choice();
+        run
     }
 
     /// Goes on with a run, to the end.
@@ -73,7 +75,9 @@ impl Bench {
         let args = ["--out", out, "--resume", "--ui", "none"];
         let output = self.bare(&args).output().unwrap();
         assert!(output.status.success(), "{}", message(&output));
-        self.run(out)
+        let run = self.run(out);
+        run.assert_choice();
+        run
     }
 
     /// Starts a run and leaves it to itself once `metrics.jsonl` has this many lines.
@@ -155,13 +159,14 @@ impl Run {
         &self.path
     }
 
-    /// The lines of `metrics.jsonl`, without the seconds, which no two runs share.
+    /// The lines of `metrics.jsonl`, without the times, which no two runs share.
     pub fn events(&self) -> Vec<Value> {
         let text = fs::read_to_string(self.path.join("metrics.jsonl")).unwrap();
         let event = |line| {
             let mut event: Value = serde_json::from_str(line).unwrap();
-            let seconds = event.as_object_mut().unwrap().remove("seconds");
-            assert!(seconds.unwrap().as_f64().unwrap() > 0.0);
+            let keys = event.as_object_mut().unwrap();
+            keys.remove("timing");
+            assert!(keys.remove("seconds").unwrap().as_f64().unwrap() > 0.0);
             event
         };
         text.lines().map(event).collect()
@@ -197,11 +202,61 @@ impl Run {
         names
     }
 
+    /// A value of the recipe that the run was started with.
+    pub fn setting(&self, key: &str) -> toml::Value {
+        let text = fs::read_to_string(self.path.join("recipe.toml")).unwrap();
+        let recipe = toml::Value::Table(text.parse().unwrap());
+        let inner = |value: toml::Value, part| value.get(part).unwrap().clone();
+        key.split('.').fold(recipe, inner)
+    }
+
+    /// The best step, and the end by patience, are what follows from `metrics.jsonl`.
+    pub fn assert_choice(&self) {
+        let metric = self.setting("training.metric");
+        let metric = metric.as_str().unwrap();
+        let patience = self.setting("training.patience").as_integer().unwrap();
+        let mut best: Option<(Value, f64)> = None;
+        let (mut stale, mut stopped) = (0, false);
+        for event in self
+            .events()
+            .iter()
+            .filter(|event| event["split"] == "valid")
+        {
+            assert!(!stopped, "a validation after patience ran out");
+            let value = event["metrics"][metric].as_f64().unwrap_or(f64::NAN);
+            let better = match &best {
+                None => value.is_finite(),
+                Some((_, old)) if ["accuracy", "macro_f1", "psnr"].contains(&metric) => {
+                    value > *old
+                }
+                Some((_, old)) => value < *old,
+            };
+            stale = if better { 0 } else { stale + 1 };
+            if better {
+                best = Some((event.clone(), value));
+            }
+            stopped = patience > 0 && stale >= patience;
+        }
+        let summary = self.summary();
+        assert_eq!(stopped, summary["status"] == "stopped_early");
+        let (event, _) = best.unwrap();
+        assert_eq!(summary["best"]["step"], event["step"]);
+        assert_eq!(summary["best"]["metrics"], event["metrics"]);
+    }
+
     /// Equal in everything but the time it took.
     pub fn assert_equals(&self, other: &Self) {
         assert_eq!(self.events(), other.events());
         assert!(self.weights() == other.weights(), "the weights differ");
-        for key in ["status", "steps", "best", "final", "test"] {
+        for key in [
+            "status",
+            "steps",
+            "best",
+            "final",
+            "test",
+            "skipped_steps",
+            "rollbacks",
+        ] {
             assert_eq!(self.summary().get(key), other.summary().get(key), "{key}");
         }
     }

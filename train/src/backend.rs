@@ -3,6 +3,9 @@
 use std::fmt;
 use std::str::FromStr;
 
+use burn::backend::Autodiff;
+#[cfg(feature = "checkpointing")]
+use burn::backend::autodiff::checkpoint::strategy::BalancedCheckpointing;
 use burn::tensor::backend::AutodiffBackend;
 
 use crate::failure::Failure;
@@ -110,19 +113,29 @@ pub trait WithBackend {
 
 /// Does the work on a backend that is compiled in.
 pub fn with_backend<W: WithBackend>(name: BackendName, work: W) -> Result<W::Output, Failure> {
+    train_on(name, false, work)
+}
+
+/// The same; with gradient checkpointing, the backward pass recomputes cheap operations instead of keeping what they
+/// gave. Chen et al. 2016, <https://arxiv.org/abs/1604.06174>, as Burn's `BalancedCheckpointing` does it.
+pub fn train_on<W: WithBackend>(
+    name: BackendName,
+    checkpointing: bool,
+    work: W,
+) -> Result<W::Output, Failure> {
     match name {
         #[cfg(feature = "cuda")]
-        BackendName::Cuda => on::<burn::backend::Cuda, W>(name, work),
+        BackendName::Cuda => on::<burn::backend::Cuda, W>(name, checkpointing, work),
         #[cfg(feature = "metal")]
-        BackendName::Metal => on::<burn::backend::Metal, W>(name, work),
+        BackendName::Metal => on::<burn::backend::Metal, W>(name, checkpointing, work),
         #[cfg(feature = "vulkan")]
-        BackendName::Vulkan => on::<burn::backend::Vulkan, W>(name, work),
+        BackendName::Vulkan => on::<burn::backend::Vulkan, W>(name, checkpointing, work),
         #[cfg(feature = "wgpu")]
-        BackendName::Wgpu => on::<burn::backend::Wgpu, W>(name, work),
+        BackendName::Wgpu => on::<burn::backend::Wgpu, W>(name, checkpointing, work),
         #[cfg(feature = "flex")]
-        BackendName::Flex => on::<burn::backend::Flex, W>(name, work),
+        BackendName::Flex => on::<burn::backend::Flex, W>(name, checkpointing, work),
         #[cfg(feature = "ndarray")]
-        BackendName::Ndarray => on::<burn::backend::NdArray, W>(name, work),
+        BackendName::Ndarray => on::<burn::backend::NdArray, W>(name, checkpointing, work),
         #[allow(unreachable_patterns)] // Every backend may be compiled in.
         name => BackendName::choose(Some(name.name())).map(|_| unreachable!("{name} has no arm")),
     }
@@ -131,6 +144,7 @@ pub fn with_backend<W: WithBackend>(name: BackendName, work: W) -> Result<W::Out
 #[allow(dead_code)] // Without any backend feature there is nothing to run on.
 fn on<B: burn::tensor::backend::Backend, W: WithBackend>(
     name: BackendName,
+    checkpointing: bool,
     work: W,
 ) -> Result<W::Output, Failure> {
     let device = B::Device::default();
@@ -139,7 +153,17 @@ fn on<B: burn::tensor::backend::Backend, W: WithBackend>(
             "backend \"{name}\" finds no device; `--backend flex` runs on the CPU"
         )));
     }
-    Ok(work.run::<burn::backend::Autodiff<B>>(device))
+    match checkpointing {
+        false => Ok(work.run::<Autodiff<B>>(device)),
+        #[cfg(feature = "checkpointing")]
+        true => Ok(work.run::<Autodiff<B, BalancedCheckpointing>>(device)),
+        #[cfg(not(feature = "checkpointing"))]
+        true => Err(crate::recipe::Impossible::new(
+            "training.gradient_checkpointing",
+            "was not compiled in; add `--features checkpointing` to cargo's flags",
+        )
+        .into()),
+    }
 }
 
 /// Burn panics where a driver or a device is missing: tried once, quietly, before anything is written.

@@ -1,24 +1,36 @@
-//! Checkpoints: weights and optimizer in full precision, and where the run stood; atomic, checksummed by length.
+//! Checkpoints: weights, their average and the optimizer in full precision, and where the run stood.
 //!
-//! `checkpoints/step-00000500/` holds `model.safetensors`, `optimizer.safetensors` and `state.json`. It is written
-//! beside, synced and renamed: what carries the name is whole.
+//! `checkpoints/step-00000500/` holds `model.safetensors`, `optimizer.safetensors`, `ema.safetensors` where weights
+//! are averaged, `state.json`, and `SHA256SUMS` over them. It is written beside, synced and renamed, and it is read
+//! only if its sums are right.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use burn::module::{AutodiffModule, Module};
+use burn::prelude::Backend;
 use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::{DType, TensorData};
 use model::bundle::{self, Load, Precision};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
+use crate::ema::Ema;
+use crate::guard::Watch;
 use crate::metrics::Metrics;
-use crate::optimizer::{AdamW, HostMoments};
+use crate::optimizer::{HostTensor, Optimizer};
+use crate::timing::Timing;
+
+const MODEL: &str = "model.safetensors";
+const OPTIMIZER: &str = "optimizer.safetensors";
+const EMA: &str = "ema.safetensors";
+const STATE: &str = "state.json";
+const SUMS: &str = "SHA256SUMS";
 
 /// Where a run stands.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -27,8 +39,8 @@ pub struct Position {
     pub step: u64,
     /// Seconds of training, over all sittings.
     pub seconds: f64,
-    /// Seconds of optimizer steps alone, over all sittings.
-    pub step_seconds: f64,
+    /// What the time went into, over all sittings.
+    pub timing: Timing,
     /// Real tokens or samples seen.
     pub units: u64,
     /// The same with padding.
@@ -41,8 +53,14 @@ pub struct Position {
     pub stale: u64,
     /// Bytes of `metrics.jsonl`.
     pub log_length: u64,
+    /// Bytes of the TensorBoard events.
+    pub events_length: u64,
     /// What the next line of the log has so far, between two lines.
     pub unreported: Option<Unreported>,
+    /// Optimizer steps taken by parameter: frozen and skipped ones do not count.
+    pub taken: BTreeMap<String, i32>,
+    /// What the guards have seen.
+    pub watch: Watch,
 }
 
 /// Sums since the last line of the log.
@@ -52,10 +70,12 @@ pub struct Unreported {
     pub sums: Vec<f64>,
     /// Over how many targets.
     pub targets: usize,
+    /// The weight of these targets.
+    pub weight: f64,
     /// Real tokens or samples.
     pub units: usize,
-    /// Seconds of optimizer steps.
-    pub seconds: f64,
+    /// What the time went into.
+    pub timing: Timing,
 }
 
 /// A validation worth keeping.
@@ -67,29 +87,36 @@ pub struct Best {
     pub metrics: Metrics,
 }
 
+/// What a checkpoint is made of.
+pub struct Snapshot<'a, B: AutodiffBackend, M> {
+    /// The model.
+    pub module: &'a M,
+    /// Its optimizer.
+    pub optimizer: &'a Optimizer<B>,
+    /// The average of its weights, if there is one.
+    pub ema: Option<&'a Ema<B::InnerBackend>>,
+    /// Where the run stands.
+    pub position: &'a Position,
+}
+
 /// Writes a checkpoint and deletes the oldest beyond `keep`, never that of the best step.
 pub fn save<B: AutodiffBackend, M: AutodiffModule<B>>(
     folder: &Path,
-    module: &M,
-    optimizer: &AdamW<B>,
-    position: &Position,
+    snapshot: &Snapshot<B, M>,
     keep: usize,
 ) -> Result<()> {
-    let name = format!("step-{:08}", position.step);
-    let fresh = folder.join(format!(".{name}"));
+    let position = snapshot.position;
+    let name = name(position.step);
     remove_unfinished(folder)?;
     let target = folder.join(&name);
+    // One of this step that is not whole gives way.
+    if target.exists() && verify(&target).is_err() {
+        fs::remove_dir_all(&target).with_context(|| target.display().to_string())?;
+    }
     if !target.exists() {
+        let fresh = folder.join(format!(".{name}"));
         fs::create_dir_all(&fresh).with_context(|| fresh.display().to_string())?;
-        let weights =
-            bundle::serialise(&module.valid(), Precision::F32).map_err(anyhow::Error::msg)?;
-        write(&fresh.join("model.safetensors"), &weights)?;
-        write(
-            &fresh.join("optimizer.safetensors"),
-            &pack(optimizer.moments())?,
-        )?;
-        let state = serde_json::to_vec_pretty(position)?;
-        write(&fresh.join("state.json"), &state)?;
+        snapshot.write(&fresh)?;
         fs::rename(&fresh, &target).with_context(|| target.display().to_string())?;
         File::open(folder)
             .and_then(|folder| folder.sync_all())
@@ -104,6 +131,65 @@ pub fn save<B: AutodiffBackend, M: AutodiffModule<B>>(
         }
     }
     Ok(())
+}
+
+impl<B: AutodiffBackend, M: AutodiffModule<B>> Snapshot<'_, B, M> {
+    fn write(&self, folder: &Path) -> Result<()> {
+        let weights = bundle::serialise(&self.module.valid(), Precision::F32);
+        let (slots, taken) = self.optimizer.save();
+        let mut position = self.position.clone();
+        position.taken = taken.into_iter().collect();
+        let mut sums = String::new();
+        let mut put = |name: &str, bytes: &[u8]| -> Result<()> {
+            sums.push_str(&format!("{:x}  {name}\n", Sha256::digest(bytes)));
+            write(&folder.join(name), bytes)
+        };
+        put(MODEL, &weights.map_err(anyhow::Error::msg)?)?;
+        put(OPTIMIZER, &pack(slots)?)?;
+        if let Some(ema) = self.ema {
+            put(EMA, &pack(ema.save())?)?;
+        }
+        put(STATE, &serde_json::to_vec_pretty(&position)?)?;
+        write(&folder.join(SUMS), sums.as_bytes())
+    }
+}
+
+/// Makes sure that every file of a checkpoint is what was written.
+///
+/// # Errors
+///
+/// A file is missing, torn or changed.
+pub fn verify(checkpoint: &Path) -> Result<()> {
+    let sums = read(&checkpoint.join(SUMS))?;
+    let sums = String::from_utf8_lossy(&sums).into_owned();
+    let named: Vec<_> = sums
+        .lines()
+        .filter_map(|line| line.split_once("  "))
+        .collect();
+    for needed in [MODEL, OPTIMIZER, STATE] {
+        if !named.iter().any(|(_, name)| *name == needed) {
+            bail!("{}: {SUMS} does not name {needed}", checkpoint.display());
+        }
+    }
+    for (sum, name) in named {
+        let path = checkpoint.join(name);
+        if format!("{:x}", Sha256::digest(read(&path)?)) != sum {
+            bail!(
+                "{}: is not what was written (SHA-256 differs)",
+                path.display()
+            );
+        }
+    }
+    Ok(())
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    fs::read(path).with_context(|| path.display().to_string())
+}
+
+/// The folder of a step's checkpoint.
+pub fn name(step: u64) -> String {
+    format!("step-{step:08}")
 }
 
 /// Deletes what a killed process was writing.
@@ -145,76 +231,115 @@ pub fn list(folder: &Path) -> Result<Vec<(u64, PathBuf)>> {
     Ok(all)
 }
 
-/// Where the newest checkpoint stands, if there is one.
-pub fn newest(folder: &Path) -> Result<Option<(PathBuf, Position)>> {
-    let Some((_, path)) = list(folder)?.pop() else {
-        return Ok(None);
-    };
-    let state = path.join("state.json");
-    let bytes = fs::read(&state).with_context(|| state.display().to_string())?;
-    let position = serde_json::from_slice(&bytes).with_context(|| state.display().to_string())?;
-    Ok(Some((path, position)))
+/// A checkpoint to go on from.
+pub struct Whole {
+    /// Its folder.
+    pub path: PathBuf,
+    /// Where the run stood.
+    pub position: Position,
+    /// Newer ones that are not whole, each with the reason.
+    pub passed_over: Vec<String>,
 }
 
-/// Puts a checkpoint's weights into a module and its moments into an optimizer.
+/// The newest checkpoint that is whole; nothing if there is none at all.
+///
+/// # Errors
+///
+/// There are checkpoints, and none is whole.
+pub fn newest(folder: &Path) -> Result<Option<Whole>> {
+    let mut passed_over = Vec::new();
+    for (_, path) in list(folder)?.into_iter().rev() {
+        match verify(&path).and_then(|()| position(&path)) {
+            Ok(position) => {
+                return Ok(Some(Whole {
+                    path,
+                    position,
+                    passed_over,
+                }));
+            }
+            Err(error) => passed_over.push(format!("{error:#}")),
+        }
+    }
+    match passed_over.first() {
+        None => Ok(None),
+        Some(first) => bail!("no checkpoint is whole: {first}"),
+    }
+}
+
+fn position(checkpoint: &Path) -> Result<Position> {
+    let state = checkpoint.join(STATE);
+    serde_json::from_slice(&read(&state)?).with_context(|| state.display().to_string())
+}
+
+/// Puts a checkpoint's weights into a module, and the rest into the optimizer and the average.
 pub fn load<B: AutodiffBackend, M: Module<B>>(
-    path: &Path,
+    checkpoint: &Path,
     module: M,
-    optimizer: &AdamW<B>,
+    optimizer: &Optimizer<B>,
+    ema: Option<&mut Ema<B::InnerBackend>>,
     position: &Position,
     device: &B::Device,
 ) -> Result<M> {
-    let weights = path.join("model.safetensors");
-    let bytes = fs::read(&weights).with_context(|| weights.display().to_string())?;
-    let module = bundle::apply(module, &bytes, Load::Whole)
-        .map_err(|reason| anyhow::anyhow!("{}: {reason}", weights.display()))?;
-    let moments = path.join("optimizer.safetensors");
-    let bytes = fs::read(&moments).with_context(|| moments.display().to_string())?;
-    let moments = unpack(&bytes).with_context(|| moments.display().to_string())?;
-    optimizer.restore(position.step, moments, device);
+    let module = weights(checkpoint, module)?;
+    let slots = tensors(&checkpoint.join(OPTIMIZER))?;
+    let taken = position.taken.clone().into_iter().collect();
+    optimizer.restore(slots, &taken, device);
+    if let Some(ema) = ema {
+        ema.restore(tensors(&checkpoint.join(EMA))?, device);
+    }
     Ok(module)
 }
 
-fn pack(moments: Vec<HostMoments>) -> Result<Vec<u8>> {
+/// A checkpoint's model as validation saw it: its average, where there is one.
+pub fn validated<B: Backend, M: Module<B>>(
+    checkpoint: &Path,
+    module: M,
+    device: &B::Device,
+) -> Result<M> {
+    verify(checkpoint)?;
+    let module = weights(checkpoint, module)?;
+    let averages = checkpoint.join(EMA);
+    if !averages.exists() {
+        return Ok(module);
+    }
+    let mut ema = Ema::new(1.0);
+    ema.restore(tensors(&averages)?, device);
+    Ok(ema.apply(module))
+}
+
+fn weights<B: Backend, M: Module<B>>(checkpoint: &Path, module: M) -> Result<M> {
+    let path = checkpoint.join(MODEL);
+    bundle::apply(module, &read(&path)?, Load::Whole)
+        .map_err(|reason| anyhow::anyhow!("{}: {reason}", path.display()))
+}
+
+fn tensors(path: &Path) -> Result<Vec<HostTensor>> {
+    unpack(&read(path)?).with_context(|| path.display().to_string())
+}
+
+fn pack(tensors: Vec<HostTensor>) -> Result<Vec<u8>> {
     let mut views = Vec::new();
-    for HostMoments {
-        name,
-        first,
-        second,
-    } in &moments
-    {
-        for (kind, data) in [("first", first), ("second", second)] {
-            if data.dtype != DType::F32 {
-                bail!("{name}: moments are {:?}, not f32", data.dtype);
-            }
-            let view = TensorView::new(Dtype::F32, data.shape.to_vec(), data.as_bytes())?;
-            views.push((format!("{kind}.{name}"), view));
+    for HostTensor { name, data } in &tensors {
+        if data.dtype != DType::F32 {
+            bail!("{name} is {:?}, not f32", data.dtype);
         }
+        let view = TensorView::new(Dtype::F32, data.shape.to_vec(), data.as_bytes())?;
+        views.push((name, view));
     }
     Ok(safetensors::serialize(views, None::<HashMap<_, _>>)?)
 }
 
-fn unpack(bytes: &[u8]) -> Result<Vec<HostMoments>> {
+fn unpack(bytes: &[u8]) -> Result<Vec<HostTensor>> {
     let file = SafeTensors::deserialize(bytes)?;
-    let read = |name: &str| -> Result<TensorData> {
-        let view = file.tensor(name).with_context(|| name.to_string())?;
+    let tensor = |(name, view): (String, TensorView)| {
         if view.dtype() != Dtype::F32 {
             bail!("{name} is {:?}, not f32", view.dtype());
         }
         let (bytes, shape) = (view.data().to_vec(), view.shape().to_vec());
-        Ok(TensorData::from_bytes_vec(bytes, shape, DType::F32))
+        let data = TensorData::from_bytes_vec(bytes, shape, DType::F32);
+        Ok(HostTensor { name, data })
     };
-    let mut moments = Vec::new();
-    for full in file.names() {
-        if let Some(name) = full.strip_prefix("first.") {
-            moments.push(HostMoments {
-                name: name.into(),
-                first: read(full)?,
-                second: read(&format!("second.{name}"))?,
-            });
-        }
-    }
-    Ok(moments)
+    file.tensors().into_iter().map(tensor).collect()
 }
 
 #[cfg(test)]

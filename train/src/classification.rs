@@ -4,38 +4,14 @@
 //! classes that occur in truth or prediction.
 
 use burn::prelude::*;
-use burn::tensor::TensorData;
-use burn::tensor::activation::log_softmax;
 use serde_json::{Value, json};
 
+use crate::loss::cross_entropy;
 use crate::metrics::Metrics;
-use crate::objective::{LossSums, Tally};
+use crate::objective::Tally;
 
 /// Names of what a [`ClassTally`] reports.
 pub const METRICS: &[&str] = &["loss", "accuracy", "macro_f1"];
-
-/// Cross-entropy and hits, summed over the batch.
-///
-/// - logits: `[batch, n_classes]`
-/// - targets: `[batch]`
-pub fn cross_entropy<B: Backend>(logits: Tensor<B, 2>, targets: &[u32]) -> LossSums<B> {
-    let n = targets.len();
-    let device = logits.device();
-    let ids: Vec<i32> = targets.iter().map(|&id| id as i32).collect();
-    let targets: Tensor<B, 1, Int> = Tensor::from_data(TensorData::new(ids, [n]), &device);
-    let hits = logits
-        .clone()
-        .detach()
-        .argmax(1)
-        .reshape([n])
-        .equal(targets.clone());
-    let log_probabilities = log_softmax(logits, 1).gather(1, targets.reshape([n, 1]));
-    LossSums {
-        loss: -log_probabilities.sum(),
-        sums: vec![hits.float().sum()],
-        targets: n,
-    }
-}
 
 /// The confusion matrix of a split, and its loss.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -1,5 +1,6 @@
 //! The two ways to fail: the input was wrong (exit code 2), or the work broke down (exit code 1).
 
+use std::any::Any;
 use std::fmt;
 
 /// Why a command failed.
@@ -52,10 +53,58 @@ impl<E: std::error::Error + Send + Sync + 'static> From<E> for Failure {
     }
 }
 
+/// Runs without anyone's panic hook printing; [`breakdown`] makes a sentence of what was caught.
+pub fn quietly<T>(work: impl FnOnce() -> T) -> T {
+    let hook = std::panic::take_hook();
+    std::panic::set_hook(Box::new(|info| {
+        // The place is for a bug report; the sentence is for the person.
+        tracing::error!("{info}");
+    }));
+    let result = work();
+    std::panic::set_hook(hook);
+    result
+}
+
+/// What a caught panic of a backend means, in one sentence.
+pub fn breakdown(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+    let text = text.unwrap_or("a panic without a message");
+    let lower = text.to_lowercase();
+    let holds = |words: &[&str]| words.iter().any(|word| lower.contains(word));
+    let what = if holds(&["out of memory", "outofmemory", "allocation", "alloc"]) {
+        "the device is out of memory; a smaller training.batch_size needs less"
+    } else if holds(&["device lost", "devicelost", "device is lost", "lost device"]) {
+        "the device was lost"
+    } else {
+        "the backend broke down"
+    };
+    format!("{what} ({text}); the last checkpoint is whole, --resume goes on from there")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use anyhow::Context;
+
+    #[test]
+    fn a_panic_is_told_by_what_it_means() {
+        let caught = |text: &'static str| {
+            let panic = quietly(|| std::panic::catch_unwind(|| panic!("{text}"))).unwrap_err();
+            breakdown(&*panic)
+        };
+        assert!(
+            caught("CUDA_ERROR_OUT_OF_MEMORY: out of memory")
+                .starts_with("the device is out of memory")
+        );
+        assert!(caught("wgpu error: Device lost").starts_with("the device was lost"));
+        let other = caught("index out of bounds");
+        assert!(
+            other.starts_with("the backend broke down (index out of bounds)"),
+            "{other}"
+        );
+        assert!(other.contains("--resume"));
+    }
 
     #[test]
     fn a_failure_is_one_line_that_names_each_cause_once() {

@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock};
 
-use anyhow::Context;
 use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
 use burn::train::logger::MetricLogger;
@@ -15,13 +14,17 @@ use burn::train::{
 use serde_json::{Value, json};
 
 use crate::backend::BackendName;
-use crate::checkpoint::{self, Position};
+use crate::checkpoint::{self, Position, Whole};
+use crate::ema::Ema;
 use crate::failure::Failure;
+use crate::groups::{self, Group};
 use crate::loader::Loader;
 use crate::metrics::{Figure, Metrics, short};
-use crate::objective::{Objective, Trainable, Trainee};
-use crate::optimizer::{self, AdamW, Group};
-use crate::recipe::{OptimizerRecipe, ScheduleRecipe, TrainingRecipe};
+use crate::objective::{self, Objective, Trainable, Trainee};
+use crate::optimizer::Optimizer;
+use crate::recipe::{
+    ComputePrecision, GuardRecipe, OptimizerRecipe, ScheduleRecipe, TrainingRecipe,
+};
 use crate::run::{self, Event, EventLog, Existing, RunDir, RunError};
 use crate::schedule::Schedule;
 use crate::source::BatchSource;
@@ -80,7 +83,9 @@ pub struct Session<B: AutodiffBackend, O: Trainable<B>, S> {
     pub optimizer: OptimizerRecipe,
     /// The rate over time.
     pub schedule: ScheduleRecipe,
-    /// Rates by name.
+    /// What keeps it from being lost.
+    pub guard: GuardRecipe,
+    /// Rates by name of a fine-tuning strategy.
     pub groups: Vec<Group>,
     /// The model, with the weights it starts from.
     pub objective: O,
@@ -114,6 +119,8 @@ where
         self.training.check(O::VALID_METRICS)?;
         self.optimizer.check()?;
         self.schedule.check()?;
+        self.guard.check()?;
+        objective::check_precision::<B>(self.training.precision, &self.device)?;
         if self.options.dry_run {
             self.training.steps = 2;
             self.training.log_every = 1;
@@ -123,8 +130,10 @@ where
             true => None,
             false => Some(RunDir::check(&self.options.out, self.options.existing)?),
         };
-        let model = optimizer::freeze(Trainee::new(self.objective), &self.groups);
-        let parameters = optimizer::count_parameters(&model, &self.groups);
+        let model = Trainee::new(self.objective, self.training.precision);
+        let groups = self.optimizer.groups(&self.groups, &model)?;
+        let model = groups::freeze(model, &groups);
+        let parameters = groups::count_parameters(&model, &groups);
         if parameters[1] == 0 {
             return Err(wrong(
                 "every parameter is frozen, so nothing would train".into(),
@@ -139,7 +148,7 @@ where
                 "{total_steps} steps of {accumulation} micro-batches are too many"
             ))
         })?;
-        let optimizer = AdamW::new(self.optimizer.clone(), self.groups.clone());
+        let optimizer = Optimizer::new(self.optimizer.clone(), groups);
         let mut lock = match (&run, self.options.existing) {
             (Some(run), Existing::Resume | Existing::Replace) if run.path().exists() => {
                 Some(run.lock()?)
@@ -151,6 +160,7 @@ where
             self.options.existing,
             model,
             &optimizer,
+            self.training.ema,
             &self.device,
         )?;
         if let (Some(run), Existing::Refuse | Existing::Replace) = (&run, self.options.existing) {
@@ -169,33 +179,43 @@ where
             total_steps,
             taken,
         );
-        let schedule = Schedule::new(&self.schedule, self.optimizer.lr, total_steps).resumed(taken);
+        for reason in &start.passed_over {
+            console.warn(&format!(
+                "a checkpoint is not whole and is passed over: {reason}"
+            ));
+        }
+        let schedule = Schedule::new(&self.schedule, self.optimizer.lr, total_steps);
+        let scale = self.guard.scale(start.position.watch.rollbacks);
+        let resumed = schedule.clone().resumed(taken, scale);
         let log = match &run {
-            Some(run) => EventLog::open(run, start.position.log_length).map_err(begun)?,
+            Some(run) => EventLog::open(run, &start.position).map_err(begun)?,
             None => EventLog::none(),
         };
         let strategy = Arc::new(StepStrategy {
             plan: Plan {
                 training: self.training,
+                guard: self.guard,
                 total_steps,
                 steps_per_epoch,
                 seed: self.seed,
                 unit: self.unit,
             },
             optimizer: optimizer.clone(),
+            schedule,
             run: run.clone(),
             export: self.export,
             after_validation: self.after_validation,
             progress: Mutex::new(Journey {
                 position: start.position,
                 best: start.best,
+                ema: start.ema,
                 log,
                 console,
                 ending: None,
             }),
         });
 
-        let train = Loader::new(self.train, taken * accumulation, total_batches);
+        let train = Loader::new(self.train, 0, total_batches);
         let valid = Loader::new(self.valid.clone(), 0, self.valid.batches_per_epoch());
         let directory = run.as_ref().map_or(Path::new("."), RunDir::path);
         let mut training = SupervisedTraining::new(directory, Arc::new(train), Arc::new(valid))
@@ -225,7 +245,7 @@ where
             None => training.with_application_logger(None),
         };
         // Dropping the renderer gives the terminal back.
-        drop(training.launch(Learner::new(start.model, optimizer, schedule)));
+        drop(training.launch(Learner::new(start.model, optimizer, resumed)));
 
         let finish = Finish {
             name: &self.name,
@@ -259,6 +279,8 @@ struct Start<B: AutodiffBackend, O: Trainable<B>> {
     model: Trainee<B, O>,
     position: Position,
     best: Option<O::InnerModule>,
+    ema: Option<Ema<B::InnerBackend>>,
+    passed_over: Vec<String>,
 }
 
 impl<B: AutodiffBackend, O: Trainable<B>> Start<B, O> {
@@ -267,54 +289,54 @@ impl<B: AutodiffBackend, O: Trainable<B>> Start<B, O> {
         run: Option<&RunDir>,
         existing: Existing,
         model: Trainee<B, O>,
-        optimizer: &AdamW<B>,
+        optimizer: &Optimizer<B>,
+        decay: f64,
         device: &B::Device,
     ) -> Result<Self, Failure> {
-        let fresh = |model| Self {
+        let ema = (decay > 0.0).then(|| Ema::new(decay));
+        let fresh = Self {
             model,
             position: Position::default(),
             best: None,
+            ema,
+            passed_over: Vec::new(),
         };
         let (Some(run), Existing::Resume) = (run, existing) else {
-            return Ok(fresh(model));
+            return Ok(fresh);
         };
-        let folder = run.checkpoints();
-        let Some((path, position)) = checkpoint::newest(&folder).map_err(Failure::Input)? else {
+        match checkpoint::newest(&run.checkpoints()).map_err(Failure::Input)? {
             // Stopped before the first checkpoint: from the beginning, with the same recipe.
-            return Ok(fresh(model));
-        };
-        let model =
-            checkpoint::load(&path, model, optimizer, &position, device).map_err(Failure::Input)?;
-        let best = match &position.best {
-            None => None,
-            Some(best) if best.step == position.step => Some(model.valid().objective),
-            Some(best) => {
-                let weights = folder
-                    .join(format!("step-{:08}", best.step))
-                    .join("model.safetensors");
-                best_model(&model, &weights).map_err(Failure::Input)?
+            None => Ok(fresh),
+            Some(whole) => {
+                let found = fresh.go_on(whole, &run.checkpoints(), optimizer, device);
+                found.map_err(Failure::Input)
             }
-        };
-        Ok(Self {
-            model,
-            position,
-            best,
-        })
+        }
     }
-}
 
-/// The model of the best step, from its checkpoint; nothing if there is none of that step.
-fn best_model<B: AutodiffBackend, O: Trainable<B>>(
-    model: &Trainee<B, O>,
-    weights: &Path,
-) -> anyhow::Result<Option<O::InnerModule>> {
-    if !weights.is_file() {
-        return Ok(None);
+    fn go_on(
+        mut self,
+        whole: Whole,
+        folder: &Path,
+        optimizer: &Optimizer<B>,
+        device: &B::Device,
+    ) -> anyhow::Result<Self> {
+        let Whole {
+            path,
+            position,
+            passed_over,
+        } = whole;
+        let ema = self.ema.as_mut();
+        self.model = checkpoint::load(&path, self.model, optimizer, ema, &position, device)?;
+        if let Some(best) = &position.best {
+            let path = folder.join(checkpoint::name(best.step));
+            let model = checkpoint::validated(&path, self.model.valid(), device)?;
+            self.best = Some(model.objective);
+        }
+        self.position = position;
+        self.passed_over = passed_over;
+        Ok(self)
     }
-    let bytes = std::fs::read(weights).with_context(|| weights.display().to_string())?;
-    let model = model::bundle::apply(model.valid(), &bytes, model::bundle::Load::Whole)
-        .map_err(|reason| anyhow::anyhow!("{}: {reason}", weights.display()))?;
-    Ok(Some(model.objective))
 }
 
 fn introduce(
@@ -401,14 +423,12 @@ impl Finish<'_> {
             _ => None,
         };
         if let Some((metrics, details)) = &tested {
+            let step = journey.position.step;
+            let epoch = step as f64 / strategy.plan.steps_per_epoch as f64;
             let event = Event {
-                step: journey.position.step,
-                epoch: journey.position.step as f64 / strategy.plan.steps_per_epoch as f64,
-                split: "test",
-                metrics: metrics.clone(),
-                lr: None,
                 seconds: journey.position.seconds,
                 details: details.clone(),
+                ..Event::new(step, epoch, "test", metrics.clone())
             };
             journey.log.append(&event).map_err(Failure::running)?;
             journey.console.validated(&event, false);
@@ -437,7 +457,7 @@ impl Finish<'_> {
         tested: &Option<(Metrics, Option<Value>)>,
     ) -> Value {
         let [total, trainable] = self.parameters;
-        let rate = position.units as f64 / position.step_seconds.max(1e-9);
+        let rate = position.units as f64 / position.timing.steps().max(1e-9);
         let throughput = match self.unit {
             "tokens" => json!({"real_tokens_per_second": rate}),
             unit => json!({format!("{unit}_per_second"): rate}),
@@ -454,7 +474,10 @@ impl Finish<'_> {
             "parameters": {"total": total, "trainable": trainable},
             "throughput": throughput,
             "padding_fraction": 1.0 - position.units as f64 / position.slots.max(1) as f64,
+            "timing": position.timing,
             "peak_memory_bytes": run::peak_memory_bytes(),
+            "skipped_steps": position.watch.skipped,
+            "rollbacks": position.watch.rollbacks,
             "best": position.best,
             "final": {"metrics": position.last},
         });
@@ -499,7 +522,7 @@ where
     S: BatchSource<Batch = <O as Objective<B>>::Batch>,
 {
     let mut batches = (0..test.batches_per_epoch()).map(|number| test.batch(number));
-    judge::<B, O>(&Trainee::new(best), &mut batches)
+    judge::<B, O>(&Trainee::new(best, ComputePrecision::F32), &mut batches)
 }
 
 /// Keeps burn-train from writing its own files: the training loop writes metrics.jsonl.

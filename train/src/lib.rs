@@ -1,18 +1,23 @@
 //! The engine that pretraining and fine-tuning share.
 //!
 //! Reading order: [`recipe`] (what to do), [`cli`] (how it is asked for), [`backend`] (on what),
-//! [`objective`] (what a model must offer to be trained), [`source`] and [`loader`] (batches),
-//! [`schedule`] and [`optimizer`] (how weights change), [`strategy`] (the loop, inside burn-train's learner),
-//! [`checkpoint`] and [`run`] (what is written), [`launch`] (all of it put together).
+//! [`objective`] (what a model must offer to be trained), [`loss`], [`source`] and [`loader`] (batches),
+//! [`schedule`], [`groups`], [`update`] and [`optimizer`] (how weights change), [`guard`] and [`ema`] (what watches and
+//! smooths them), [`strategy`] (the loop, inside burn-train's learner), [`checkpoint`] and [`run`] (what is written),
+//! [`launch`] (all of it put together).
 
 pub mod backend;
 pub mod checkpoint;
 pub mod classification;
 pub mod cli;
+pub mod ema;
 pub mod failure;
+pub mod groups;
+pub mod guard;
 pub mod image;
 pub mod launch;
 pub mod loader;
+pub mod loss;
 pub mod metrics;
 pub mod objective;
 pub mod optimizer;
@@ -23,7 +28,9 @@ pub mod source;
 pub mod strategy;
 pub mod terminal;
 pub mod text;
+pub mod timing;
 pub mod ui;
+pub mod update;
 
 pub use backend::{BackendName, WithBackend};
 pub use failure::Failure;

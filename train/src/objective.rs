@@ -6,12 +6,14 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use burn::module::{AutodiffModule, ModuleDisplay};
+use burn::module::{AutodiffModule, ModuleDisplay, ModuleMapper, Param};
 use burn::prelude::*;
 use burn::tensor::backend::AutodiffBackend;
+use burn::tensor::{DType, FloatDType};
 use burn::train::{InferenceStep, ItemLazy, TrainOutput, TrainStep};
 
 use crate::metrics::{Metrics, Report};
+use crate::recipe::{ComputePrecision, Impossible};
 use crate::source::Counts;
 
 /// A model with its loss.
@@ -70,6 +72,39 @@ pub struct LossSums<B: Backend> {
     pub sums: Vec<Tensor<B, 1>>,
     /// Over how many targets.
     pub targets: usize,
+    /// What the loss is divided by for its mean: the targets, or the sum of their class weights.
+    pub weight: f64,
+}
+
+impl<B: Backend> LossSums<B> {
+    /// Sums over targets of equal weight.
+    pub fn new(loss: Tensor<B, 1>, sums: Vec<Tensor<B, 1>>, targets: usize) -> Self {
+        Self {
+            loss,
+            sums,
+            targets,
+            weight: targets as f64,
+        }
+    }
+
+    /// Sums over the targets of both.
+    pub fn merged(old: Option<Self>, new: Self) -> Self {
+        let Some(old) = old else {
+            return new;
+        };
+        let pairs = old.sums.into_iter().zip(new.sums);
+        Self {
+            loss: old.loss + new.loss,
+            sums: pairs.map(|(old, new)| old + new).collect(),
+            targets: old.targets + new.targets,
+            weight: old.weight + new.weight,
+        }
+    }
+
+    /// The mean of the loss, read from the device.
+    pub fn mean_loss(&self) -> f64 {
+        scalar(self.loss.clone()) / self.weight
+    }
 }
 
 /// Collects what a whole split is judged by.
@@ -88,17 +123,20 @@ pub trait Tally: Default + Send + 'static {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SumTally {
     targets: usize,
+    weight: f64,
+    loss: f64,
     sums: BTreeMap<&'static str, f64>,
 }
 
 impl SumTally {
     /// Reads the sums of one batch; `names` are [`Objective::SUMS`].
     pub fn read<B: Backend>(sums: LossSums<B>, names: &'static [&'static str]) -> Self {
-        let mut values = BTreeMap::from([("loss", scalar(sums.loss))]);
-        values.extend(names.iter().copied().zip(sums.sums.into_iter().map(scalar)));
+        let values = names.iter().copied().zip(sums.sums.into_iter().map(scalar));
         Self {
             targets: sums.targets,
-            sums: values,
+            weight: sums.weight,
+            loss: scalar(sums.loss),
+            sums: values.collect(),
         }
     }
 
@@ -111,6 +149,8 @@ impl SumTally {
 impl Tally for SumTally {
     fn merge(&mut self, other: Self) {
         self.targets += other.targets;
+        self.weight += other.weight;
+        self.loss += other.loss;
         for (name, sum) in other.sums {
             *self.sums.entry(name).or_default() += sum;
         }
@@ -119,7 +159,10 @@ impl Tally for SumTally {
     fn metrics(&self) -> Metrics {
         let targets = self.targets.max(1) as f64;
         let mean = |(name, sum): (&&str, &f64)| (name.to_string(), sum / targets);
-        self.sums.iter().map(mean).collect()
+        let mut metrics: Metrics = self.sums.iter().map(mean).collect();
+        let weight = if self.weight > 0.0 { self.weight } else { 1.0 };
+        metrics.insert("loss".into(), self.loss / weight);
+        metrics
     }
 }
 
@@ -132,17 +175,46 @@ fn scalar<B: Backend>(tensor: Tensor<B, 1>) -> f64 {
 pub struct Trainee<B: Backend, O: Module<B>> {
     /// The model with its loss.
     pub objective: O,
+    low_precision: bool,
     backend: std::marker::PhantomData<B>,
 }
 
 impl<B: Backend, O: Module<B>> Trainee<B, O> {
     /// Wraps an objective.
-    pub fn new(objective: O) -> Self {
+    pub fn new(objective: O, precision: ComputePrecision) -> Self {
         Self {
             objective,
+            low_precision: precision == ComputePrecision::Bf16,
             backend: std::marker::PhantomData,
         }
     }
+}
+
+/// Refuses a precision that the backend does not compute in.
+pub fn check_precision<B: Backend>(
+    precision: ComputePrecision,
+    device: &B::Device,
+) -> Result<(), Impossible> {
+    match precision {
+        ComputePrecision::Bf16 if !B::supports_dtype(device, DType::BF16) => {
+            let backend = B::name(device);
+            let reason = format!("is \"bf16\", which the backend {backend} does not have");
+            Err(Impossible::new("training.precision", reason))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The same model with weights in bf16, whose gradients flow to the weights in f32.
+fn lowered<B: Backend, O: Module<B>>(objective: O) -> O {
+    struct Lower;
+    impl<B: Backend> ModuleMapper<B> for Lower {
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
+            let (id, tensor, mapper) = param.consume();
+            Param::from_mapped_value(id, tensor.cast(FloatDType::BF16), mapper)
+        }
+    }
+    objective.map(&mut Lower)
 }
 
 /// A parameter's path inside the model: without [`Trainee`] and the objective around it.
@@ -162,12 +234,16 @@ where
 
     fn step(&self, batch: Self::Input) -> TrainOutput<Self::Output> {
         let device = self.devices().into_iter().next().unwrap_or_default();
-        let sums = self.objective.loss(&batch, &device);
+        let sums = match self.low_precision {
+            true => lowered::<B, O>(self.objective.clone()).loss(&batch, &device),
+            false => self.objective.loss(&batch, &device),
+        };
         let gradients = sums.loss.backward();
         let sums = LossSums {
             loss: sums.loss.inner(),
             sums: sums.sums.into_iter().map(Tensor::inner).collect(),
             targets: sums.targets,
+            weight: sums.weight,
         };
         TrainOutput::new(self, gradients, StepOutput::Sums(sums))
     }

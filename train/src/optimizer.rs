@@ -1,32 +1,38 @@
-//! AdamW over named groups of parameters, after clipping by global norm.
+//! The optimizer: clips by global norm, skips what is not finite, and changes each parameter by its rule.
 //!
-//! Loshchilov and Hutter 2019, <https://arxiv.org/abs/1711.05101>. Biases, norms and embeddings do not decay. In: gradients
-//! of a loss sum and the number of targets it runs over. Out: a module one step on.
+//! In: gradients of a loss sum and the weight of the targets it runs over. Out: a module one step on.
 
 use std::collections::HashMap;
 use std::marker::PhantomData;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use burn::module::{AutodiffModule, ModuleMapper, ModuleVisitor, Param};
-use burn::optim::{GradientsParams, MultiGradientsParams, Optimizer};
+use burn::optim::{GradientsParams, MultiGradientsParams, Optimizer as BurnOptimizer};
 use burn::prelude::*;
+use burn::tensor::TensorData;
 use burn::tensor::backend::AutodiffBackend;
-use burn::tensor::{TensorData, TensorPrimitive};
-use regex::Regex;
 use serde::{Deserialize, Serialize};
 
-use model::bundle::hugging_face_name;
-
+use crate::groups::{Group, GroupRules, ModulePath};
+pub use crate::groups::{GroupRecipe, Groups};
 use crate::recipe::Impossible;
+pub use crate::update::OptimizerKind;
+use crate::update::{Rule, SLOTS, Slots, is_hidden_matrix};
 
 /// The `[optimizer]` of a recipe.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct OptimizerRecipe {
+    /// Which rule.
+    pub kind: OptimizerKind,
     /// Learning rate at the top of the schedule.
     pub lr: f64,
-    /// Decay of weights a step, times the rate; biases and norms have none.
+    /// Decay of weights; biases, norms and embeddings have none.
     pub weight_decay: f64,
+    /// Of SGD and Muon.
+    pub momentum: f64,
+    /// Of SGD and Muon.
+    pub nesterov: bool,
     /// Decay of the first moment.
     pub beta1: f64,
     /// Decay of the second moment.
@@ -35,9 +41,33 @@ pub struct OptimizerRecipe {
     pub eps: f64,
     /// Largest global norm of the gradient; 0 never clips.
     pub clip: f64,
+    /// Times the rate for every layer further from the head; 1 is the same rate everywhere.
+    pub layer_decay: f64,
+    /// Steps after which one more layer trains, from the head down; 0 trains all from the start.
+    pub unfreeze_every: u64,
+    /// Parameters with rates and decays of their own.
+    pub groups: Vec<GroupRecipe>,
 }
 
 impl OptimizerRecipe {
+    /// AdamW at this rate, without decay of weights and without clipping.
+    pub fn adamw(lr: f64) -> Self {
+        Self {
+            kind: OptimizerKind::AdamW,
+            lr,
+            weight_decay: 0.0,
+            momentum: 0.9,
+            nesterov: false,
+            beta1: 0.9,
+            beta2: 0.999,
+            eps: 1e-8,
+            clip: 0.0,
+            layer_decay: 1.0,
+            unfreeze_every: 0,
+            groups: Vec::new(),
+        }
+    }
+
     /// Says what is impossible about these values, if anything is.
     pub fn check(&self) -> Result<(), Impossible> {
         let wrong = |name: &str, reason| Err(Impossible::new(format!("optimizer.{name}"), reason));
@@ -55,94 +85,93 @@ impl OptimizerRecipe {
         if !(self.eps.is_finite() && self.eps > 0.0) {
             return wrong("eps", format!("is {}; it must be above 0", self.eps));
         }
-        for (name, value) in [("beta1", self.beta1), ("beta2", self.beta2)] {
+        let below_one = [
+            ("beta1", self.beta1),
+            ("beta2", self.beta2),
+            ("momentum", self.momentum),
+        ];
+        for (name, value) in below_one {
             if !(0.0..1.0).contains(&value) {
                 return wrong(name, format!("is {value}; it must be in 0..1"));
             }
         }
-        Ok(())
+        let nesterov = self.nesterov && self.momentum == 0.0;
+        if nesterov && self.kind == OptimizerKind::Sgd {
+            return wrong(
+                "nesterov",
+                "looks ahead by optimizer.momentum, which is 0".into(),
+            );
+        }
+        match self.layer_decay > 0.0 && self.layer_decay <= 1.0 {
+            true => Ok(()),
+            false => wrong(
+                "layer_decay",
+                format!("is {}; it must be above 0 and at most 1", self.layer_decay),
+            ),
+        }
+    }
+
+    /// The settings of a model's parameters, with those of a fine-tuning strategy.
+    ///
+    /// # Errors
+    ///
+    /// As [`Groups::new`].
+    pub fn groups<B: Backend, M: Module<B>>(
+        &self,
+        strategy: &[Group],
+        module: &M,
+    ) -> Result<Groups, Impossible> {
+        let rules = GroupRules {
+            recipe: &self.groups,
+            strategy,
+            weight_decay: self.weight_decay,
+            layer_decay: self.layer_decay,
+            unfreeze_every: self.unfreeze_every,
+        };
+        Groups::new(&rules, module)
     }
 }
 
-/// Parameters with a rate of their own, by name.
-#[derive(Clone, Debug)]
-pub struct Group {
-    /// Matches anywhere in a Hugging Face name; the first group that matches counts.
-    pub pattern: Regex,
-    /// Times the scheduled rate; 0 freezes.
-    pub lr_multiplier: f64,
-}
-
-/// Stops gradients of the parameters that a group with multiplier 0 matches.
-pub fn freeze<B: AutodiffBackend, M: AutodiffModule<B>>(module: M, groups: &[Group]) -> M {
-    let mut freezer = Freezer {
-        path: Path::default(),
-        groups,
-    };
-    module.map(&mut freezer)
-}
-
-/// Hugging Face names of the parameters.
-pub fn parameter_names<B: Backend, M: Module<B>>(module: &M) -> Vec<String> {
-    let mut namer = Namer {
-        path: Path::default(),
-        names: Vec::new(),
-    };
-    module.visit(&mut namer);
-    namer.names
-}
-
-/// Number of parameters, all and those that train.
-pub fn count_parameters<B: Backend, M: Module<B>>(module: &M, groups: &[Group]) -> [usize; 2] {
-    let mut counter = Counter {
-        path: Path::default(),
-        groups,
-        counts: [0, 0],
-    };
-    module.visit(&mut counter);
-    counter.counts
-}
-
-/// AdamW; clones share one state, which is how the training loop reads and restores it.
+/// An optimizer; clones share one state, which is how the training loop reads and restores it.
 #[derive(Clone)]
-pub struct AdamW<B: AutodiffBackend> {
+pub struct Optimizer<B: AutodiffBackend> {
     recipe: OptimizerRecipe,
-    groups: Arc<Vec<Group>>,
+    groups: Arc<Groups>,
     state: Arc<Mutex<State<B::InnerBackend>>>,
     backend: PhantomData<B>,
 }
 
 struct State<B: Backend> {
+    /// Of the schedule: skipped steps count.
+    step: u64,
+    weight: f64,
+    norm: f64,
+    parameters: HashMap<String, ParameterState<B>>,
+}
+
+struct ParameterState<B: Backend> {
     taken: i32,
-    targets: f64,
-    norm: Option<Tensor<B, 1>>,
-    moments: HashMap<String, Moments<B>>,
-}
-
-struct Moments<B: Backend> {
-    first: TensorPrimitive<B>,
-    second: TensorPrimitive<B>,
     shape: Vec<usize>,
+    slots: Slots<B>,
 }
 
-/// Moments of one parameter, on the host.
-pub struct HostMoments {
-    /// Hugging Face name of the parameter.
+/// A tensor on the host, with its name.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HostTensor {
+    /// In a checkpoint.
     pub name: String,
-    /// First moment.
-    pub first: TensorData,
-    /// Second moment.
-    pub second: TensorData,
+    /// Its values.
+    pub data: TensorData,
 }
 
-impl<B: AutodiffBackend> AdamW<B> {
+impl<B: AutodiffBackend> Optimizer<B> {
     /// An optimizer with no step taken.
-    pub fn new(recipe: OptimizerRecipe, groups: Vec<Group>) -> Self {
+    pub fn new(recipe: OptimizerRecipe, groups: Groups) -> Self {
         let state = State {
-            taken: 0,
-            targets: 1.0,
-            norm: None,
-            moments: HashMap::new(),
+            step: 0,
+            weight: 1.0,
+            norm: 0.0,
+            parameters: HashMap::new(),
         };
         Self {
             recipe,
@@ -152,95 +181,119 @@ impl<B: AutodiffBackend> AdamW<B> {
         }
     }
 
-    /// By how many targets the next step's gradients are divided.
-    pub fn set_targets(&self, targets: usize) {
-        self.lock().targets = targets.max(1) as f64;
-    }
-
-    /// Global norm of the last step's gradient, before clipping.
-    pub fn norm(&self) -> Option<f64> {
-        let norm = self.lock().norm.clone();
-        norm.map(|norm| norm.into_scalar().elem())
-    }
-
-    /// Everything a checkpoint needs, by name in alphabetical order.
-    pub fn moments(&self) -> Vec<HostMoments> {
-        let state = self.lock();
-        let mut all: Vec<_> = state
-            .moments
-            .iter()
-            .map(|(name, moments)| HostMoments {
-                name: name.clone(),
-                first: host(&moments.first, &moments.shape),
-                second: host(&moments.second, &moments.shape),
-            })
-            .collect();
-        all.sort_by(|a, b| a.name.cmp(&b.name));
-        all
-    }
-
-    /// Continues from a checkpoint after this many steps.
-    pub fn restore(&self, taken: u64, moments: Vec<HostMoments>, device: &B::Device) {
+    /// What the next step is: its index, counted from 0, and the weight that its gradients are divided by.
+    pub fn prepare(&self, step: u64, weight: f64) {
         let mut state = self.lock();
-        state.taken = taken as i32;
-        state.moments = moments
-            .into_iter()
-            .map(|host| {
-                let shape = host.first.shape.to_vec();
-                let tensor = |data: TensorData| {
-                    let [n] = [data.num_elements()];
-                    let data = TensorData::from_bytes(data.bytes, [n], data.dtype);
-                    Tensor::<B::InnerBackend, 1>::from_data(data, device).into_primitive()
+        state.step = step;
+        state.weight = weight;
+    }
+
+    /// Global norm of the last step's gradient, before clipping; not finite if the step was skipped.
+    pub fn norm(&self) -> f64 {
+        self.lock().norm
+    }
+
+    /// The settings of the parameters.
+    pub fn groups(&self) -> &Groups {
+        &self.groups
+    }
+
+    /// Everything a checkpoint needs, by name in alphabetical order, and the steps taken by parameter.
+    pub fn save(&self) -> (Vec<HostTensor>, HashMap<String, i32>) {
+        let state = self.lock();
+        let mut tensors = Vec::new();
+        for (name, ParameterState { shape, slots, .. }) in &state.parameters {
+            for (slot, tensor) in slots {
+                let data = tensor.clone().into_data();
+                let shape = match data.num_elements() == shape.iter().product::<usize>() {
+                    true => shape.clone(),
+                    false => vec![data.num_elements()],
                 };
-                let moments = Moments {
-                    first: tensor(host.first),
-                    second: tensor(host.second),
+                tensors.push(HostTensor {
+                    name: format!("{slot}.{name}"),
+                    data: TensorData::from_bytes(data.bytes, shape, data.dtype),
+                });
+            }
+        }
+        tensors.sort_by(|a, b| a.name.cmp(&b.name));
+        let taken = |(name, state): (&String, &ParameterState<_>)| (name.clone(), state.taken);
+        (tensors, state.parameters.iter().map(taken).collect())
+    }
+
+    /// Continues from what [`save`](Self::save) gave.
+    pub fn restore(
+        &self,
+        tensors: Vec<HostTensor>,
+        taken: &HashMap<String, i32>,
+        device: &B::Device,
+    ) {
+        let mut parameters: HashMap<String, ParameterState<B::InnerBackend>> = HashMap::new();
+        for HostTensor { name, data } in tensors {
+            let Some((slot, name)) = name.split_once('.') else {
+                continue;
+            };
+            let Some(slot) = SLOTS.iter().find(|have| **have == slot) else {
+                continue;
+            };
+            let shape = data.shape.to_vec();
+            let flat =
+                TensorData::from_bytes(data.bytes, [shape.iter().product::<usize>()], data.dtype);
+            let state = parameters
+                .entry(name.into())
+                .or_insert_with(|| ParameterState {
+                    taken: taken.get(name).copied().unwrap_or_default(),
                     shape,
-                };
-                (host.name, moments)
-            })
-            .collect();
+                    slots: Slots::new(),
+                });
+            state.slots.push((slot, Tensor::from_data(flat, device)));
+        }
+        // Plain SGD has steps but no slots.
+        for (name, &taken) in taken {
+            parameters
+                .entry(name.clone())
+                .or_insert_with(|| ParameterState {
+                    taken,
+                    shape: Vec::new(),
+                    slots: Slots::new(),
+                });
+        }
+        self.lock().parameters = parameters;
     }
 
     fn lock(&self) -> MutexGuard<'_, State<B::InnerBackend>> {
         // A panic while holding it has already ended the training.
         self.state.lock().unwrap_or_else(|e| e.into_inner())
     }
+
+    /// What gradients are multiplied by: the mean over targets, clipped; nothing if they are not finite.
+    fn scale(&self, state: &State<B::InnerBackend>) -> Option<f64> {
+        let clipped = match self.recipe.clip {
+            0.0 => 1.0,
+            limit => (limit / (state.norm + 1e-6)).min(1.0),
+        };
+        state.norm.is_finite().then(|| clipped / state.weight)
+    }
 }
 
-fn host<B: Backend>(tensor: &TensorPrimitive<B>, shape: &[usize]) -> TensorData {
-    let data = Tensor::<B, 1>::from_primitive(tensor.clone()).into_data();
-    TensorData::from_bytes(data.bytes, shape.to_vec(), data.dtype)
-}
-
-impl<B: AutodiffBackend, M: AutodiffModule<B>> Optimizer<M, B> for AdamW<B> {
+impl<B: AutodiffBackend, M: AutodiffModule<B>> BurnOptimizer<M, B> for Optimizer<B> {
     // The state is in our own checkpoint, by name.
     type Record = ();
 
     fn step(&mut self, lr: f64, module: M, mut grads: GradientsParams) -> M {
         let mut state = self.lock();
-        state.taken += 1;
-        let norm = global_norm(&module, &grads).map(|norm| norm / state.targets);
-        let scale = norm.as_ref().map(|norm| {
-            let clipped = match self.recipe.clip {
-                0.0 => norm.ones_like(),
-                limit => ((norm.clone() + 1e-6).recip() * limit).clamp_max(1.0),
-            };
-            clipped / state.targets
-        });
-        state.norm = norm;
-        match scale {
-            Some(scale) => module.map(&mut Stepper::<B> {
-                path: Path::default(),
-                recipe: &self.recipe,
-                groups: &self.groups,
-                state: &mut state,
-                grads: &mut grads,
-                scale,
-                lr,
-            }),
-            None => module,
-        }
+        state.norm = global_norm(&module, &grads, &self.groups, state.step) / state.weight;
+        let Some(scale) = self.scale(&state) else {
+            return module;
+        };
+        module.map(&mut Stepper::<B> {
+            path: ModulePath::default(),
+            recipe: &self.recipe,
+            groups: &self.groups,
+            state: &mut state,
+            grads: &mut grads,
+            scale,
+            lr,
+        })
     }
 
     fn step_multi(&mut self, _: f64, _: M, _: MultiGradientsParams) -> M {
@@ -254,136 +307,74 @@ impl<B: AutodiffBackend, M: AutodiffModule<B>> Optimizer<M, B> for AdamW<B> {
     }
 }
 
-/// Where a visitor stands in a module.
-#[derive(Default)]
-struct Path {
-    fields: Vec<String>,
-}
-
-impl Path {
-    /// Hugging Face name, without the wrappers that training puts around a model.
-    fn name(&self) -> String {
-        hugging_face_name(crate::objective::model_path(&self.fields.join(".")))
-    }
-}
-
-fn multiplier(groups: &[Group], name: &str) -> f64 {
-    let group = groups.iter().find(|group| group.pattern.is_match(name));
-    group.map_or(1.0, |group| group.lr_multiplier)
-}
-
-/// Matrices decay; biases, norms and embedding tables do not.
-fn decays<const D: usize>(name: &str) -> bool {
-    D > 1 && !name.contains("embeddings")
-}
-
-struct Freezer<'a> {
-    path: Path,
-    groups: &'a [Group],
-}
-
-impl<B: AutodiffBackend> ModuleMapper<B> for Freezer<'_> {
-    fn enter_module(&mut self, name: &str, _: &str) {
-        self.path.fields.push(name.into());
-    }
-
-    fn exit_module(&mut self, _: &str, _: &str) {
-        self.path.fields.pop();
-    }
-
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
-        match multiplier(self.groups, &self.path.name()) {
-            0.0 => param.set_require_grad(false),
-            _ => param,
-        }
-    }
-}
-
-struct Namer {
-    path: Path,
-    names: Vec<String>,
-}
-
-impl<B: Backend> ModuleVisitor<B> for Namer {
-    fn enter_module(&mut self, name: &str, _: &str) {
-        self.path.fields.push(name.into());
-    }
-
-    fn exit_module(&mut self, _: &str, _: &str) {
-        self.path.fields.pop();
-    }
-
-    fn visit_float<const D: usize>(&mut self, _: &Param<Tensor<B, D>>) {
-        self.names.push(self.path.name());
-    }
-}
-
-struct Counter<'a> {
-    path: Path,
-    groups: &'a [Group],
-    counts: [usize; 2],
-}
-
-impl<B: Backend> ModuleVisitor<B> for Counter<'_> {
-    fn enter_module(&mut self, name: &str, _: &str) {
-        self.path.fields.push(name.into());
-    }
-
-    fn exit_module(&mut self, _: &str, _: &str) {
-        self.path.fields.pop();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
-        let n = param.lazy_shape().num_elements();
-        self.counts[0] += n;
-        if multiplier(self.groups, &self.path.name()) != 0.0 {
-            self.counts[1] += n;
-        }
-    }
-}
-
-/// Norm of all gradients together, `[1]`; nothing if there are none.
+/// Norm of all gradients that are used at this step together; 0 if there are none.
 fn global_norm<B: AutodiffBackend, M: AutodiffModule<B>>(
     module: &M,
     grads: &GradientsParams,
-) -> Option<Tensor<B::InnerBackend, 1>> {
+    groups: &Groups,
+    step: u64,
+) -> f64 {
     struct Squares<'a, B: AutodiffBackend> {
+        path: ModulePath,
         grads: &'a GradientsParams,
+        groups: &'a Groups,
+        step: u64,
         sum: Option<Tensor<B::InnerBackend, 1>>,
     }
     impl<B: AutodiffBackend> ModuleVisitor<B> for Squares<'_, B> {
+        fn enter_module(&mut self, name: &str, _: &str) {
+            self.path.enter(name);
+        }
+
+        fn exit_module(&mut self, _: &str, _: &str) {
+            self.path.exit();
+        }
+
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
-            if let Some(grad) = self.grads.get::<B::InnerBackend, D>(param.id) {
-                let square = (grad.clone() * grad).sum();
-                self.sum = Some(match self.sum.take() {
-                    Some(sum) => sum + square,
-                    None => square,
-                });
+            let Some(grad) = self.grads.get::<B::InnerBackend, D>(param.id) else {
+                return;
+            };
+            let setting = self.groups.setting(&self.path.name());
+            if setting.is_some_and(|setting| setting.unfreeze_at > self.step) {
+                return;
             }
+            let square = (grad.clone() * grad).sum();
+            self.sum = Some(match self.sum.take() {
+                Some(sum) => sum + square,
+                None => square,
+            });
         }
     }
-    let mut squares = Squares::<B> { grads, sum: None };
+    let mut squares = Squares::<B> {
+        path: ModulePath::default(),
+        grads,
+        groups,
+        step,
+        sum: None,
+    };
     module.visit(&mut squares);
-    squares.sum.map(Tensor::sqrt)
+    squares
+        .sum
+        .map_or(0.0, |sum| sum.sqrt().into_scalar().elem())
 }
 
 struct Stepper<'a, B: AutodiffBackend> {
-    path: Path,
+    path: ModulePath,
     recipe: &'a OptimizerRecipe,
-    groups: &'a [Group],
+    groups: &'a Groups,
     state: &'a mut State<B::InnerBackend>,
     grads: &'a mut GradientsParams,
-    scale: Tensor<B::InnerBackend, 1>,
+    scale: f64,
     lr: f64,
 }
 
 impl<B: AutodiffBackend> ModuleMapper<B> for Stepper<'_, B> {
     fn enter_module(&mut self, name: &str, _: &str) {
-        self.path.fields.push(name.into());
+        self.path.enter(name);
     }
 
     fn exit_module(&mut self, _: &str, _: &str) {
-        self.path.fields.pop();
+        self.path.exit();
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
@@ -391,51 +382,53 @@ impl<B: AutodiffBackend> ModuleMapper<B> for Stepper<'_, B> {
         let Some(grad) = self.grads.remove::<B::InnerBackend, D>(id) else {
             return Param::from_mapped_value(id, tensor, mapper);
         };
-        let name = self.path.name();
-        let lr = self.lr * multiplier(self.groups, &name);
         let requires_grad = tensor.is_require_grad();
-        let stepped = self.update(name, tensor.inner(), grad, lr);
-        let tensor = Tensor::from_inner(stepped).set_require_grad(requires_grad);
+        let shape = tensor.dims();
+        let n = tensor.shape().num_elements();
+        let stepped = self.update(tensor.inner().reshape([n]), grad.reshape([n]), &shape);
+        let tensor = Tensor::from_inner(stepped.reshape(shape)).set_require_grad(requires_grad);
         Param::from_mapped_value(id, tensor, mapper)
     }
 }
 
 impl<B: AutodiffBackend> Stepper<'_, B> {
-    fn update<const D: usize>(
+    fn update(
         &mut self,
-        name: String,
-        weights: Tensor<B::InnerBackend, D>,
-        grad: Tensor<B::InnerBackend, D>,
-        lr: f64,
-    ) -> Tensor<B::InnerBackend, D> {
-        let (shape, n) = (weights.dims(), weights.shape().num_elements());
-        let OptimizerRecipe {
-            beta1, beta2, eps, ..
-        } = *self.recipe;
-        let grad = grad.reshape([n]) * self.scale.clone();
-        let square = grad.clone() * grad.clone();
-        let (first, second) = match self.state.moments.remove(&name) {
-            Some(old) => (
-                Tensor::<_, 1>::from_primitive(old.first) * beta1 + grad * (1.0 - beta1),
-                Tensor::<_, 1>::from_primitive(old.second) * beta2 + square * (1.0 - beta2),
-            ),
-            None => (grad * (1.0 - beta1), square * (1.0 - beta2)),
-        };
-        let correction1 = 1.0 - beta1.powi(self.state.taken);
-        let correction2 = (1.0 - beta2.powi(self.state.taken)).sqrt();
-        let denominator = second.clone().sqrt() * (1.0 / correction2) + eps;
-        let change = first.clone() / denominator * (lr / correction1);
-        let decays = decays::<D>(&name);
-        let moments = Moments {
-            first: first.into_primitive(),
-            second: second.into_primitive(),
+        weights: Tensor<B::InnerBackend, 1>,
+        gradient: Tensor<B::InnerBackend, 1>,
+        shape: &[usize],
+    ) -> Tensor<B::InnerBackend, 1> {
+        let name = self.path.name();
+        let setting = self.groups.setting(&name);
+        if setting.is_some_and(|setting| setting.unfreeze_at > self.state.step) {
+            return weights;
+        }
+        let fresh = || ParameterState {
+            taken: 0,
             shape: shape.to_vec(),
+            slots: Slots::new(),
         };
-        self.state.moments.insert(name, moments);
-        let weights = match decays && self.recipe.weight_decay > 0.0 {
-            true => weights * (1.0 - lr * self.recipe.weight_decay),
-            false => weights,
+        let mut rule = Rule {
+            kind: self.recipe.kind,
+            lr: self.lr * setting.map_or(1.0, |setting| setting.lr_multiplier),
+            weight_decay: setting.map_or(0.0, |setting| setting.weight_decay),
+            momentum: self.recipe.momentum,
+            nesterov: self.recipe.nesterov,
+            beta1: self.recipe.beta1,
+            beta2: self.recipe.beta2,
+            eps: self.recipe.eps,
+            taken: 0,
         };
-        weights - change.reshape(shape)
+        let orthogonal = rule.kind == OptimizerKind::Muon && is_hidden_matrix(&name, shape);
+        let state = self.state.parameters.entry(name).or_insert_with(fresh);
+        state.taken += 1;
+        rule.taken = state.taken;
+        let gradient = gradient * self.scale;
+        match (orthogonal, shape) {
+            (true, &[rows, columns]) => {
+                rule.orthogonal_step(weights, gradient, [rows, columns], &mut state.slots)
+            }
+            _ => rule.step(weights, gradient, shape, &mut state.slots),
+        }
     }
 }

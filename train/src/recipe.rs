@@ -10,6 +10,7 @@ use thiserror::Error;
 use toml::de::{DeTable, DeValue};
 use toml::{Table, Value};
 
+pub use crate::guard::GuardRecipe;
 pub use crate::optimizer::OptimizerRecipe;
 pub use crate::schedule::ScheduleRecipe;
 
@@ -99,6 +100,12 @@ pub struct TrainingRecipe {
     pub pool: usize,
     /// Micro-batches a step.
     pub accumulation: u64,
+    /// Element type of forward and backward passes; parameters and optimizer are f32 always.
+    pub precision: ComputePrecision,
+    /// Recompute cheap operations in the backward pass instead of keeping their results.
+    pub gradient_checkpointing: bool,
+    /// Share of the averaged weights that stays at each step; 0 averages none.
+    pub ema: f64,
     /// Steps between lines of the log.
     pub log_every: u64,
     /// Steps between validations; 0 means every epoch.
@@ -111,6 +118,16 @@ pub struct TrainingRecipe {
     pub metric: String,
     /// Validations without a better value before stopping early; 0 never stops.
     pub patience: u64,
+}
+
+/// Element type of the forward and backward passes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ComputePrecision {
+    /// Single precision.
+    F32,
+    /// Eight bits of mantissa, where the backend has them; losses are f32.
+    Bf16,
 }
 
 impl TrainingRecipe {
@@ -126,6 +143,10 @@ impl TrainingRecipe {
                 let key = format!("training.{name}");
                 return Err(Impossible::new(key, "is 0; it must be at least 1"));
             }
+        }
+        if !(0.0..1.0).contains(&self.ema) {
+            let reason = format!("is {}; it must be at least 0 and below 1", self.ema);
+            return Err(Impossible::new("training.ema", reason));
         }
         if self.steps == 0 && self.epochs == 0 {
             let reason = "and training.epochs are both 0; one must be more";

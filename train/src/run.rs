@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde_json::Value;
 use thiserror::Error;
 
+use crate::checkpoint::Position;
 use crate::metrics::Metrics;
 
 /// What is wrong with a run directory.
@@ -181,11 +182,34 @@ pub struct Event {
     /// Learning rate of this step.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lr: Option<f64>,
+    /// Learning rates by group, where they differ.
+    #[serde(skip_serializing_if = "Metrics::is_empty")]
+    pub group_lr: Metrics,
     /// Seconds of training so far, over all sittings.
     pub seconds: f64,
+    /// What the time since the last line went into, in seconds; throughput; peak memory. No two runs share these.
+    #[serde(skip_serializing_if = "Metrics::is_empty")]
+    pub timing: Metrics,
     /// Further figures: by class, a confusion matrix.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub details: Option<Value>,
+}
+
+impl Event {
+    /// An event with nothing but its metrics.
+    pub fn new(step: u64, epoch: f64, split: &'static str, metrics: Metrics) -> Self {
+        Self {
+            step,
+            epoch,
+            split,
+            metrics,
+            lr: None,
+            group_lr: Metrics::new(),
+            seconds: 0.0,
+            timing: Metrics::new(),
+            details: None,
+        }
+    }
 }
 
 /// `metrics.jsonl`, open for appending.
@@ -196,19 +220,17 @@ pub struct EventLog {
 }
 
 impl EventLog {
-    /// Opens the log; a resumed run cuts it to the `length` its checkpoint saw.
-    pub fn open(run: &RunDir, length: u64) -> Result<Self, RunError> {
+    /// Opens the log; a resumed run forgets what was written after its checkpoint.
+    pub fn open(run: &RunDir, position: &Position) -> Result<Self, RunError> {
         let path = run.path.join("metrics.jsonl");
-        let open = || {
-            let file = OpenOptions::new().create(true).append(true).open(&path)?;
-            file.set_len(length)?;
-            Ok(file)
-        };
-        let file = open().map_err(|e| run.io(&path, e))?;
-        Ok(Self {
+        let file = OpenOptions::new().create(true).append(true).open(&path);
+        let file = file.map_err(|e| run.io(&path, e))?;
+        let mut log = Self {
             file: Some(file),
             path,
-        })
+        };
+        log.cut(position)?;
+        Ok(log)
     }
 
     /// A log that forgets.
@@ -233,10 +255,23 @@ impl EventLog {
         file.write_all(line.as_bytes()).map_err(write)
     }
 
-    /// Bytes so far.
-    pub fn length(&self) -> u64 {
+    /// Notes in a checkpoint's position how much was written.
+    pub fn mark(&mut self, position: &mut Position) -> Result<(), RunError> {
         let length = |file: &File| file.metadata().map(|meta| meta.len()).unwrap_or_default();
-        self.file.as_ref().map_or(0, length)
+        position.log_length = self.file.as_ref().map_or(0, length);
+        Ok(())
+    }
+
+    /// Forgets what was written after a checkpoint.
+    pub fn cut(&mut self, position: &Position) -> Result<(), RunError> {
+        let Some(file) = &self.file else {
+            return Ok(());
+        };
+        file.set_len(position.log_length)
+            .map_err(|source| RunError::Io {
+                path: self.path.clone(),
+                source,
+            })
     }
 }
 

@@ -3,11 +3,12 @@
 //! Burn's own strategies validate, checkpoint and stop per epoch, and decide on a metric store that another
 //! thread still fills. Here a step is the unit, and every decision reads figures that are complete.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow};
 use burn::data::dataloader::Progress;
 use burn::module::AutodiffModule;
 use burn::optim::GradientsAccumulator;
@@ -19,18 +20,22 @@ use burn::train::{
     TrainLoader, TrainingComponents, TrainingItem, ValidLoader,
 };
 
-use crate::checkpoint::{self, Best, Position, Unreported};
+use crate::checkpoint::{self, Best, Position, Snapshot, Unreported};
+use crate::ema::Ema;
+use crate::failure;
+use crate::guard::{GuardRecipe, Verdict};
 use crate::metrics::{self, Metrics};
 use crate::objective::{LossSums, Objective, SplitOutput, StepOutput, Tally, Trainable, Trainee};
-use crate::optimizer::AdamW;
+use crate::optimizer::Optimizer;
 use crate::recipe::TrainingRecipe;
-use crate::run::{Event, EventLog, RunDir};
+use crate::run::{self, Event, EventLog, RunDir};
 use crate::schedule::Schedule;
 use crate::source::Counts;
+use crate::timing::{Stopwatch, Timing};
 use crate::ui::Console;
 
 /// The components that burn-train is instantiated with.
-pub type Components<B, O> = LearningComponentsMarker<B, Schedule, Trainee<B, O>, AdamW<B>>;
+pub type Components<B, O> = LearningComponentsMarker<B, Schedule, Trainee<B, O>, Optimizer<B>>;
 
 type Processor<B, O> = SupervisedTrainingEventProcessor<Components<B, O>>;
 
@@ -52,6 +57,8 @@ pub enum Ending {
 pub struct Plan {
     /// The recipe's `[training]`.
     pub training: TrainingRecipe,
+    /// The recipe's `[guard]`.
+    pub guard: GuardRecipe,
     /// Optimizer steps of the whole run.
     pub total_steps: u64,
     /// Optimizer steps an epoch.
@@ -67,7 +74,9 @@ pub struct StepStrategy<B: AutodiffBackend, O: Trainable<B>> {
     /// What it goes by.
     pub plan: Plan,
     /// Shares its state with the learner's.
-    pub optimizer: AdamW<B>,
+    pub optimizer: Optimizer<B>,
+    /// From its first step.
+    pub schedule: Schedule,
     /// Where it writes; nowhere in a dry run.
     pub run: Option<RunDir>,
     /// Writes the bundle of the best step.
@@ -84,6 +93,8 @@ pub struct Journey<B: AutodiffBackend, O: Trainable<B>> {
     pub position: Position,
     /// The model of the best step.
     pub best: Option<O::InnerModule>,
+    /// The average of the weights, if the recipe asks for one.
+    pub ema: Option<Ema<B::InnerBackend>>,
     /// `metrics.jsonl`.
     pub log: EventLog,
     /// What the person sees.
@@ -113,7 +124,9 @@ impl<B: AutodiffBackend, O: Trainable<B>> SupervisedLearningStrategy<Components<
             before: 0.0,
         };
         sitting.before = sitting.journey.position.seconds;
-        let ending = sitting.train(&mut learner, &train, &valid);
+        let train = AssertUnwindSafe(|| sitting.train(&mut learner, &train, &valid));
+        let ending = failure::quietly(|| catch_unwind(train))
+            .unwrap_or_else(|panic| Err(anyhow!(failure::breakdown(&panic))));
         sitting.journey.ending = Some(ending);
         drop(sitting);
         (learner.model(), processor)
@@ -142,7 +155,7 @@ struct Sitting<'a, B: AutodiffBackend, O: Trainable<B>> {
 struct Window<B: Backend> {
     sums: Option<LossSums<B>>,
     units: usize,
-    seconds: f64,
+    timing: Timing,
 }
 
 impl<B: Backend> Default for Window<B> {
@@ -150,9 +163,16 @@ impl<B: Backend> Default for Window<B> {
         Self {
             sums: None,
             units: 0,
-            seconds: 0.0,
+            timing: Timing::default(),
         }
     }
+}
+
+/// Why the loop over batches was left.
+enum Leg {
+    Ended(Ending),
+    /// Too many steps in a row were not finite.
+    Lost,
 }
 
 impl<B: AutodiffBackend, O: Trainable<B>> Sitting<'_, B, O> {
@@ -162,6 +182,21 @@ impl<B: AutodiffBackend, O: Trainable<B>> Sitting<'_, B, O> {
         train: &TrainLoader<Components<B, O>>,
         valid: &ValidLoader<Components<B, O>>,
     ) -> Result<Ending> {
+        loop {
+            match self.leg(learner, train, valid)? {
+                Leg::Ended(ending) => return Ok(ending),
+                Leg::Lost => self.go_back(learner)?,
+            }
+        }
+    }
+
+    /// From where the run stands to its end, or to where it has to go back.
+    fn leg(
+        &mut self,
+        learner: &mut Learner<Components<B, O>>,
+        train: &TrainLoader<Components<B, O>>,
+        valid: &ValidLoader<Components<B, O>>,
+    ) -> Result<Leg> {
         let Plan {
             training,
             total_steps,
@@ -171,18 +206,17 @@ impl<B: AutodiffBackend, O: Trainable<B>> Sitting<'_, B, O> {
             0 => self.strategy.plan.steps_per_epoch,
             steps => steps,
         };
-        let mut batches = train.iter();
-        let device = learner
-            .model()
-            .devices()
-            .into_iter()
-            .next()
-            .unwrap_or_default();
+        let taken = self.journey.position.step * training.accumulation;
+        let rest = train.slice(taken as usize, train.num_items());
+        let mut batches = rest.iter();
+        let device = device(learner);
         let unreported = self.journey.position.unreported.take();
         let mut window =
             unreported.map_or_else(Window::default, |sums| Window::resumed(sums, &device));
         while self.journey.position.step < *total_steps {
-            self.step(learner, &mut *batches, &mut window)?;
+            if self.step(learner, &mut *batches, &mut window)? == Verdict::Lost {
+                return Ok(Leg::Lost);
+            }
             let step = self.journey.position.step;
             let last = step == *total_steps;
             if step.is_multiple_of(training.log_every) || last {
@@ -190,7 +224,7 @@ impl<B: AutodiffBackend, O: Trainable<B>> Sitting<'_, B, O> {
             }
             let validates = step.is_multiple_of(validate_every) || last;
             // The best step keeps a checkpoint: a resumed run has its model from there.
-            let best = validates && self.validate(learner, valid)?;
+            let best = validates && self.validate(learner, valid, &mut window)?;
             let early = training.patience > 0 && self.journey.position.stale >= training.patience;
             let interrupted = self.interrupter.should_stop() && !last;
             let due = match training.checkpoint_every {
@@ -202,34 +236,30 @@ impl<B: AutodiffBackend, O: Trainable<B>> Sitting<'_, B, O> {
                 self.checkpoint(learner)?;
             }
             if early {
-                return Ok(Ending::StoppedEarly);
+                return Ok(Leg::Ended(Ending::StoppedEarly));
             }
             if interrupted {
-                return Ok(Ending::Interrupted);
+                return Ok(Leg::Ended(Ending::Interrupted));
             }
         }
-        Ok(Ending::Completed)
+        Ok(Leg::Ended(Ending::Completed))
     }
 
-    /// One optimizer step: forward and backward of every micro-batch, then one update.
+    /// One optimizer step: forward and backward of every micro-batch, then one update, if all of it is finite.
     fn step(
         &mut self,
         learner: &mut Learner<Components<B, O>>,
         batches: &mut dyn Iterator<Item = O::Batch>,
         window: &mut Window<B::InnerBackend>,
-    ) -> Result<()> {
-        let began = Instant::now();
+    ) -> Result<Verdict> {
         let Plan { training, seed, .. } = &self.strategy.plan;
-        let device = learner
-            .model()
-            .devices()
-            .into_iter()
-            .next()
-            .unwrap_or_default();
-        B::seed(&device, mix(*seed, self.journey.position.step));
+        let step = self.journey.position.step;
+        B::seed(&device(learner), mix(*seed, step));
+        let mut stopwatch = Stopwatch::start();
+        let mut timing = Timing::default();
         let mut accumulator = GradientsAccumulator::new();
         let mut single = None;
-        let mut targets = 0;
+        let mut sums: Option<LossSums<B::InnerBackend>> = None;
         for _ in 0..training.accumulation {
             let batch = batches
                 .next()
@@ -238,24 +268,111 @@ impl<B: AutodiffBackend, O: Trainable<B>> Sitting<'_, B, O> {
             window.units += units;
             self.journey.position.units += units as u64;
             self.journey.position.slots += slots as u64;
+            timing.data += stopwatch.lap();
             let output = learner.train_step(batch);
-            if let StepOutput::Sums(sums) = output.item {
-                targets += sums.targets;
-                window.add(sums);
+            if let StepOutput::Sums(part) = output.item {
+                sums = Some(LossSums::merged(sums, part));
             }
             match training.accumulation {
                 1 => single = Some(output.grads),
                 _ => accumulator.accumulate(&learner.model(), output.grads),
             }
+            timing.forward_backward += stopwatch.lap();
         }
-        self.strategy.optimizer.set_targets(targets);
+        let sums = sums.context("a step without a batch")?;
+        let loss = sums.mean_loss();
         learner.lr_step();
-        learner.optimizer_step(single.unwrap_or_else(|| accumulator.grads()));
+        let mut norm = f64::NAN;
+        if loss.is_finite() {
+            self.strategy.optimizer.prepare(step, sums.weight);
+            learner.optimizer_step(single.unwrap_or_else(|| accumulator.grads()));
+            norm = self.strategy.optimizer.norm();
+        }
         self.journey.position.step += 1;
-        let seconds = began.elapsed().as_secs_f64();
-        window.seconds += seconds;
-        self.journey.position.step_seconds += seconds;
+        let verdict = self.judge(loss, norm);
+        if norm.is_finite() {
+            window.add(sums);
+            if let Some(ema) = &mut self.journey.ema {
+                ema.update(&learner.model().valid());
+            }
+        }
+        timing.optimizer += stopwatch.lap();
+        window.timing.add(&timing);
+        self.journey.position.timing.add(&timing);
         self.journey.position.seconds = self.before + self.began.elapsed().as_secs_f64();
+        Ok(verdict)
+    }
+
+    /// Judges a step, and tells what is wrong with it.
+    fn judge(&mut self, loss: f64, norm: f64) -> Verdict {
+        let guard = &self.strategy.plan.guard;
+        let step = self.journey.position.step;
+        let verdict = self.journey.position.watch.judge(guard, loss, norm);
+        let told = match verdict {
+            Verdict::Good => return verdict,
+            Verdict::Spike { mean } => {
+                format!("step {step}: the loss is {loss:.4}, after {mean:.4}")
+            }
+            Verdict::Skipped | Verdict::Lost if loss.is_finite() => {
+                format!("step {step}: skipped, the gradient is not finite")
+            }
+            Verdict::Skipped | Verdict::Lost => {
+                format!("step {step}: skipped, the loss is not finite")
+            }
+        };
+        self.journey.console.warn(&told);
+        verdict
+    }
+
+    /// Back to the newest checkpoint, with a lower rate from there on.
+    fn go_back(&mut self, learner: &mut Learner<Components<B, O>>) -> Result<()> {
+        let StepStrategy {
+            plan, optimizer, ..
+        } = self.strategy;
+        let lost = self.journey.position.step;
+        let in_a_row = self.journey.position.watch.in_a_row;
+        let rollbacks = self.journey.position.watch.rollbacks + 1;
+        let stop = |why: &str| {
+            anyhow!(
+                "the loss or its gradient was not finite for {in_a_row} steps up to step {lost}, {why}; a lower \
+                 optimizer.lr may help"
+            )
+        };
+        if rollbacks > plan.guard.rollbacks {
+            return Err(stop(&format!("after {} rollbacks", rollbacks - 1)));
+        }
+        let newest = match &self.strategy.run {
+            Some(run) => checkpoint::newest(&run.checkpoints())?,
+            None => None,
+        };
+        let Some(whole) = newest else {
+            return Err(stop("and no checkpoint was written before"));
+        };
+        let device = device(learner);
+        let journey = &mut *self.journey;
+        let model = checkpoint::load(
+            &whole.path,
+            learner.model(),
+            optimizer,
+            journey.ema.as_mut(),
+            &whole.position,
+            &device,
+        )?;
+        let Position {
+            seconds, timing, ..
+        } = journey.position;
+        journey.position = whole.position;
+        journey.position.seconds = seconds;
+        journey.position.timing = timing;
+        journey.position.watch.rollbacks = rollbacks;
+        journey.log.cut(&journey.position)?;
+        let step = journey.position.step;
+        let scale = plan.guard.scale(rollbacks);
+        let schedule = self.strategy.schedule.clone().resumed(step, scale);
+        *learner = Learner::new(model, optimizer.clone(), schedule);
+        journey.console.warn(&format!(
+            "step {lost}: back to step {step}, with {scale} times the learning rate"
+        ));
         Ok(())
     }
 
@@ -267,16 +384,21 @@ impl<B: AutodiffBackend, O: Trainable<B>> Sitting<'_, B, O> {
         let step = self.journey.position.step;
         let mut metrics = means::<B::InnerBackend, O::InnerModule>(sums);
         O::derive(&mut metrics);
-        if let Some(norm) = self.strategy.optimizer.norm() {
-            metrics.insert("grad_norm".into(), norm);
-        }
-        let loss = metrics.get("loss").copied().unwrap_or(f64::NAN);
-        if !loss.is_finite() {
-            bail!("the loss is {loss} at step {step}; a lower optimizer.lr may help");
-        }
-        let rate = window.units as f64 / window.seconds.max(1e-9);
-        let event = self.event("train", metrics.clone(), Some(lr));
-        metrics.insert(format!("{}_per_second", self.strategy.plan.unit), rate);
+        metrics.insert("grad_norm".into(), self.strategy.optimizer.norm());
+        let rate = window.units as f64 / window.timing.steps().max(1e-9);
+        let rate_name = format!("{}_per_second", self.strategy.plan.unit);
+        let mut timing = window.timing.figures();
+        timing.insert(rate_name.clone(), rate);
+        timing.insert("peak_memory_bytes".into(), run::peak_memory_bytes() as f64);
+        let groups = self.strategy.optimizer.groups();
+        let rates = groups.multipliers(step - 1).into_iter();
+        let event = Event {
+            lr: Some(lr),
+            group_lr: rates.map(|(label, times)| (label, lr * times)).collect(),
+            timing,
+            ..self.event("train", metrics.clone())
+        };
+        metrics.insert(rate_name, rate);
         metrics.insert("lr".into(), lr);
         self.journey.log.append(&event)?;
         let total = self.strategy.plan.total_steps;
@@ -292,8 +414,13 @@ impl<B: AutodiffBackend, O: Trainable<B>> Sitting<'_, B, O> {
         &mut self,
         learner: &Learner<Components<B, O>>,
         valid: &ValidLoader<Components<B, O>>,
+        window: &mut Window<B::InnerBackend>,
     ) -> Result<bool> {
-        let model = learner.model().valid();
+        let mut stopwatch = Stopwatch::start();
+        let mut model = learner.model().valid();
+        if let Some(ema) = &self.journey.ema {
+            model = ema.apply(model);
+        }
         let (metrics, details) = judge::<B, O>(&model, &mut *valid.iter());
         self.journey.position.seconds = self.before + self.began.elapsed().as_secs_f64();
         let name = &self.strategy.plan.training.metric;
@@ -304,8 +431,10 @@ impl<B: AutodiffBackend, O: Trainable<B>> Sitting<'_, B, O> {
             Some(old) => value < *old,
             None => value.is_finite(),
         };
-        let mut event = self.event("valid", metrics.clone(), None);
-        event.details = details;
+        let event = Event {
+            details,
+            ..self.event("valid", metrics.clone())
+        };
         self.journey.log.append(&event)?;
         self.journey.console.validated(&event, better);
         if let (Some(hook), Some(run)) = (&self.strategy.after_validation, &self.strategy.run) {
@@ -315,6 +444,9 @@ impl<B: AutodiffBackend, O: Trainable<B>> Sitting<'_, B, O> {
         self.processor
             .process_valid(LearnerEvent::ProcessedItem(item));
         self.journey.position.last = Some(metrics.clone());
+        let seconds = stopwatch.lap();
+        window.timing.validation += seconds;
+        self.journey.position.timing.validation += seconds;
         if !better {
             self.journey.position.stale += 1;
             return Ok(false);
@@ -333,30 +465,28 @@ impl<B: AutodiffBackend, O: Trainable<B>> Sitting<'_, B, O> {
         let Some(run) = &self.strategy.run else {
             return Ok(());
         };
-        self.journey.position.log_length = self.journey.log.length();
-        let keep = self.strategy.plan.training.keep;
-        let position = &self.journey.position;
-        let optimizer = &self.strategy.optimizer;
+        let journey = &mut *self.journey;
+        journey.log.mark(&mut journey.position)?;
+        let snapshot = Snapshot {
+            module: &learner.model(),
+            optimizer: &self.strategy.optimizer,
+            ema: journey.ema.as_ref(),
+            position: &journey.position,
+        };
         checkpoint::save(
             &run.checkpoints(),
-            &learner.model(),
-            optimizer,
-            position,
-            keep,
+            &snapshot,
+            self.strategy.plan.training.keep,
         )
         .context("cannot write the checkpoint; earlier ones are whole")
     }
 
-    fn event(&self, split: &'static str, metrics: Metrics, lr: Option<f64>) -> Event {
+    fn event(&self, split: &'static str, metrics: Metrics) -> Event {
         let position = &self.journey.position;
+        let epoch = position.step as f64 / self.strategy.plan.steps_per_epoch as f64;
         Event {
-            step: position.step,
-            epoch: position.step as f64 / self.strategy.plan.steps_per_epoch as f64,
-            split,
-            metrics,
-            lr,
             seconds: position.seconds,
-            details: None,
+            ..Event::new(position.step, epoch, split, metrics)
         }
     }
 
@@ -371,6 +501,11 @@ impl<B: AutodiffBackend, O: Trainable<B>> Sitting<'_, B, O> {
     }
 }
 
+fn device<B: AutodiffBackend, O: Trainable<B>>(learner: &Learner<Components<B, O>>) -> B::Device {
+    let devices = learner.model().devices();
+    devices.into_iter().next().unwrap_or_default()
+}
+
 impl<B: Backend> Window<B> {
     /// As a checkpoint holds it; nothing right after a line of the log.
     fn unreported(&self) -> Option<Unreported> {
@@ -381,8 +516,9 @@ impl<B: Backend> Window<B> {
                 .map(|sum| sum.clone().into_scalar().elem())
                 .collect(),
             targets: sums.targets,
+            weight: sums.weight,
             units: self.units,
-            seconds: self.seconds,
+            timing: self.timing,
         })
     }
 
@@ -392,28 +528,17 @@ impl<B: Backend> Window<B> {
             loss: tensor(loss),
             sums: sums.iter().map(tensor).collect(),
             targets: unreported.targets,
+            weight: unreported.weight,
         });
         Self {
             sums,
             units: unreported.units,
-            seconds: unreported.seconds,
+            timing: unreported.timing,
         }
     }
 
     fn add(&mut self, sums: LossSums<B>) {
-        self.sums = Some(match self.sums.take() {
-            None => sums,
-            Some(old) => LossSums {
-                loss: old.loss + sums.loss,
-                sums: old
-                    .sums
-                    .into_iter()
-                    .zip(sums.sums)
-                    .map(|(a, b)| a + b)
-                    .collect(),
-                targets: old.targets + sums.targets,
-            },
-        });
+        self.sums = Some(LossSums::merged(self.sums.take(), sums));
     }
 }
 

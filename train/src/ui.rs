@@ -96,6 +96,15 @@ impl Console {
         }
     }
 
+    /// Something is wrong, and training goes on; on standard error, so that it stands in no one's JSON.
+    pub fn warn(&self, text: &str) {
+        tracing::warn!("{text}");
+        // The dashboard has the screen.
+        if matches!(self.ui, Ui::Plain | Ui::Json) {
+            eprintln!("warning: {text}");
+        }
+    }
+
     /// A sentence before or after training; kept out of JSON and of silence.
     pub fn note(&self, text: &str) {
         if matches!(self.ui, Ui::Plain | Ui::Tui) {
