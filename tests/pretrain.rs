@@ -441,17 +441,174 @@ fn a_run_is_named_after_its_recipe() {
 }
 
 #[test]
-fn a_broken_checkpoint_is_named() {
+fn a_torn_checkpoint_is_passed_over() {
     let bench = bench();
-    bench.train("run", &[]);
-    let checkpoint = "run/checkpoints/step-00000020";
-    for file in ["optimizer.safetensors", "model.safetensors", "state.json"] {
-        let path = format!("{checkpoint}/{file}");
+    let whole = bench.train("whole", &["--set", "training.ema=0.9"]);
+    for file in [
+        "optimizer.safetensors",
+        "model.safetensors",
+        "ema.safetensors",
+        "state.json",
+        "SHA256SUMS",
+    ] {
+        bench.train("run", &["--force", "--set", "training.ema=0.9"]);
+        let path = format!("run/checkpoints/step-00000020/{file}");
         let bytes = fs::read(bench.path(&path)).unwrap();
-        bench.write(&path, &bytes[..bytes.len() / 2]);
-        let mut resume = bench.bare(&["--resume", "--out", "run"]);
-        bench.refuses_command(&mut resume, &[&path]);
+        // Half of it, and one bit of the other half: a length alone would not tell.
+        let mut torn = bytes.clone();
+        torn[bytes.len() / 2] ^= 1;
+        for contents in [&torn[..], &bytes[..bytes.len() / 2]] {
+            bench.write(&path, contents);
+            let output = bench
+                .bare(&["--resume", "--out", "run", "--ui", "plain"])
+                .output()
+                .unwrap();
+            assert!(output.status.success());
+            let message = message(&output);
+            assert!(message.contains("passed over"), "{file}: {message}");
+            bench.run("run").assert_equals(&whole);
+        }
     }
+}
+
+#[test]
+fn without_a_whole_checkpoint_the_first_reason_is_told() {
+    let bench = bench();
+    let run = bench.train("run", &[]);
+    for checkpoint in run.checkpoints() {
+        let path = format!("run/checkpoints/{checkpoint}/model.safetensors");
+        bench.write(&path, b"torn");
+    }
+    let mut resume = bench.bare(&["--resume", "--out", "run"]);
+    let words = ["no checkpoint is whole", "step-00000020/model.safetensors"];
+    bench.refuses_command(&mut resume, &words);
+}
+
+#[test]
+fn weights_are_averaged_and_the_average_is_judged() {
+    let bench = bench();
+    let args = ["--set", "training.ema=0.5", "--set", "optimizer.lr=0.02"];
+    let plain = bench.train("plain", &args[2..]);
+    let averaged = bench.train("averaged", &args);
+    assert_eq!(
+        averaged.metric("train", "loss"),
+        plain.metric("train", "loss")
+    );
+    assert_ne!(
+        averaged.metric("valid", "loss"),
+        plain.metric("valid", "loss")
+    );
+    let average = averaged
+        .path()
+        .join("checkpoints/step-00000020/ema.safetensors");
+    assert!(average.is_file() && averaged.weights() != plain.weights());
+}
+
+#[test]
+fn every_optimizer_and_schedule_learns() {
+    let bench = bench();
+    for (optimizer, lr) in [
+        ("sgd", 1.0),
+        ("adam", 0.02),
+        ("adafactor", 0.05),
+        ("lamb", 0.05),
+        ("lion", 0.003),
+        ("muon", 0.02),
+    ] {
+        let kind = format!("optimizer.kind={optimizer}");
+        let lr = format!("optimizer.lr={lr}");
+        let args = ["--steps", "100", "--set", &kind, "--set", &lr];
+        let losses = bench.train(optimizer, &args).metric("valid", "loss");
+        assert!(
+            losses[losses.len() - 1] < 0.9 * losses[0],
+            "{optimizer}: {losses:?}"
+        );
+    }
+    for schedule in [
+        "constant",
+        "cosine_restarts",
+        "inverse_sqrt",
+        "wsd",
+        "one_cycle",
+    ] {
+        let kind = format!("schedule.kind={schedule}");
+        let args = [
+            "--steps",
+            "100",
+            "--set",
+            &kind,
+            "--set",
+            "optimizer.lr=0.02",
+        ];
+        let losses = bench.train(schedule, &args).metric("valid", "loss");
+        assert!(
+            losses[losses.len() - 1] < 0.9 * losses[0],
+            "{schedule}: {losses:?}"
+        );
+    }
+}
+
+#[test]
+fn groups_have_rates_of_their_own() {
+    let bench = bench();
+    let group = "optimizer.groups=[{pattern=\"embeddings\", frozen=true}, {pattern=\"predictions\", lr=0.5}]";
+    let run = bench.train("run", &["--set", group, "--set", "schedule.kind=constant"]);
+    let last = run
+        .events()
+        .into_iter()
+        .rfind(|event| event["split"] == "train")
+        .unwrap();
+    let lr = last["lr"].as_f64().unwrap();
+    assert_eq!(last["group_lr"]["embeddings"], 0.0);
+    assert_eq!(last["group_lr"]["predictions"], lr * 0.5);
+    assert_eq!(last["group_lr"]["other"], lr);
+    let parameters = &run.summary()["parameters"];
+    assert!(parameters["trainable"].as_u64() < parameters["total"].as_u64());
+    for (groups, words) in [
+        ("[{pattern=\"(\"}]", "no regular expression"),
+        (
+            "[{pattern=\"layers\"}]",
+            "matches no parameter; one of them is \"bert.embeddings",
+        ),
+        ("[{pattern=\"bert\", lr=-1.0}]", "lr = -1"),
+        ("[{pattern=\"bert\", rate=1.0}]", "rate"),
+    ] {
+        bench.refuses(&["--set", &format!("optimizer.groups={groups}")], &[words]);
+    }
+}
+
+#[test]
+fn half_precision_learns_like_single_precision() {
+    let bench = bench();
+    let args = ["--steps", "100", "--set", "optimizer.lr=0.02"];
+    let single = bench.train("single", &args).metric("valid", "loss");
+    let bf16 = [&args[..], &["--set", "training.precision=bf16"]].concat();
+    let half = bench.train("half", &bf16).metric("valid", "loss");
+    let (single, half) = (single[single.len() - 1], half[half.len() - 1]);
+    // Eight bits of mantissa: one part in 256 at each of some twenty operations.
+    assert!(
+        single != half && (single - half).abs() < 0.05 * single,
+        "{single}, {half}"
+    );
+    let images = image_bench();
+    let args = ["autoencoder", "--set", "training.precision=bf16"];
+    let losses = images.train("run", &args).metric("valid", "loss");
+    assert!(losses[losses.len() - 1] < losses[0], "{losses:?}");
+}
+
+#[test]
+fn what_was_not_compiled_in_is_named() {
+    if cfg!(feature = "checkpointing") {
+        return;
+    }
+    let set = ["--set", "training.gradient_checkpointing=true"];
+    bench().refuses(
+        &set,
+        &[
+            "training.gradient_checkpointing was not compiled in",
+            "--features checkpointing",
+        ],
+    );
 }
 
 // What is refused: exit code 2, one sentence, nothing written.
