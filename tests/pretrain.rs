@@ -552,7 +552,10 @@ fn every_optimizer_and_schedule_learns() {
 fn groups_have_rates_of_their_own() {
     let bench = bench();
     let group = "optimizer.groups=[{pattern=\"embeddings\", frozen=true}, {pattern=\"predictions\", lr=0.5}]";
-    let run = bench.train("run", &["--set", group, "--set", "schedule.kind=constant"]);
+    let run = bench.train(
+        "grouped",
+        &["--set", group, "--set", "schedule.kind=constant"],
+    );
     let last = run
         .events()
         .into_iter()

@@ -1,7 +1,7 @@
 //! A session: everything a run needs, put together inside burn-train's learner, started, and summed up.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
@@ -361,21 +361,20 @@ fn introduce(
     ));
 }
 
-/// The first interrupt asks for a stop after the step, the second ends the process.
+/// The first interrupt asks the newest session for a stop after its step, the second ends the process.
 fn listen(interrupter: &Interrupter) -> Result<(), Failure> {
-    static CURRENT: OnceLock<Mutex<Option<Interrupter>>> = OnceLock::new();
-    let first = CURRENT.get().is_none();
-    let current = CURRENT.get_or_init(|| Mutex::new(None));
-    let set = |value| *current.lock().unwrap_or_else(|e| e.into_inner()) = Some(value);
-    set(interrupter.clone());
+    static NEWEST: Mutex<Option<Interrupter>> = Mutex::new(None);
+    fn newest() -> MutexGuard<'static, Option<Interrupter>> {
+        NEWEST.lock().unwrap_or_else(|e| e.into_inner())
+    }
+    let mut current = newest();
+    let first = current.replace(interrupter.clone()).is_none();
     if !first {
         return Ok(());
     }
     let handler = || {
-        let current = CURRENT
-            .get()
-            .map(|all| all.lock().unwrap_or_else(|e| e.into_inner()));
-        let Some(Some(interrupter)) = current.as_deref() else {
+        let newest = newest();
+        let Some(interrupter) = newest.as_ref() else {
             return;
         };
         if interrupter.should_stop() {
@@ -384,6 +383,7 @@ fn listen(interrupter: &Interrupter) -> Result<(), Failure> {
         }
         interrupter.stop(Some("interrupted"));
     };
+    // Under the lock: sessions in other threads wait until it stands.
     ctrlc::set_handler(handler).map_err(Failure::running)
 }
 

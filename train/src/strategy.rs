@@ -126,7 +126,7 @@ impl<B: AutodiffBackend, O: Trainable<B>> SupervisedLearningStrategy<Components<
         sitting.before = sitting.journey.position.seconds;
         let train = AssertUnwindSafe(|| sitting.train(&mut learner, &train, &valid));
         let ending = failure::quietly(|| catch_unwind(train))
-            .unwrap_or_else(|panic| Err(anyhow!(failure::breakdown(&panic))));
+            .unwrap_or_else(|panic| Err(anyhow!(failure::breakdown(&*panic))));
         sitting.journey.ending = Some(ending);
         drop(sitting);
         (learner.model(), processor)

@@ -1,0 +1,381 @@
+//! The training loop on a problem small enough to know everything about: a line through the origin.
+//!
+//! Guards, accumulation and breakdowns, through a whole session.
+
+#![allow(clippy::unwrap_used)] // A test fails by panicking, in its helpers too.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use burn::backend::{Autodiff, Flex, NdArray};
+use burn::module::Param;
+use burn::prelude::*;
+use burn::tensor::TensorData;
+use serde_json::Value;
+use tempfile::TempDir;
+use train::launch::{Options, Session, Status};
+use train::objective::check_precision;
+use train::recipe::{
+    ComputePrecision, GuardRecipe, OptimizerRecipe, ScheduleRecipe, TrainingRecipe,
+};
+use train::schedule::ScheduleKind;
+use train::source::{BatchSource, Counts};
+use train::update::OptimizerKind;
+use train::{BackendName, Failure, LossSums, Objective, SumTally};
+
+type B = Autodiff<Flex>;
+
+/// Two weights; the loss is the squared distance of `x · w` from `y`.
+#[derive(Module, Debug)]
+struct Line<B: Backend> {
+    weight: Param<Tensor<B, 1>>,
+}
+
+#[derive(Clone, Debug)]
+struct Points {
+    /// `[n, 2]`, row-major.
+    x: Vec<f32>,
+    y: Vec<f32>,
+}
+
+impl Counts for Points {
+    fn units(&self) -> usize {
+        self.y.len()
+    }
+
+    fn slots(&self) -> usize {
+        self.y.len()
+    }
+}
+
+impl<B: Backend> Objective<B> for Line<B> {
+    type Batch = Points;
+    type Tally = SumTally;
+    const SUMS: &'static [&'static str] = &[];
+    const VALID_METRICS: &'static [&'static str] = &["loss"];
+
+    fn loss(&self, batch: &Points, device: &B::Device) -> LossSums<B> {
+        let n = batch.y.len();
+        assert!(batch.y[0] != 1e7, "out of memory (as a driver would say it)");
+        let x = Tensor::<B, 2>::from_data(TensorData::new(batch.x.clone(), [n, 2]), device);
+        let y = Tensor::<B, 1>::from_data(TensorData::new(batch.y.clone(), [n]), device);
+        let error = (x * self.weight.val().unsqueeze()).sum_dim(1).reshape([n]) - y;
+        LossSums::new((error.clone() * error).sum(), vec![], n)
+    }
+
+    fn evaluate(&self, batch: &Points, device: &B::Device) -> SumTally {
+        SumTally::read(self.loss(batch, device), &[])
+    }
+}
+
+/// Points on a line, 64 to every full batch; some batches are spoilt.
+struct Source {
+    batch_size: u64,
+    spoilt: fn(u64) -> Option<f32>,
+}
+
+impl BatchSource for Source {
+    type Batch = Points;
+
+    fn batches_per_epoch(&self) -> u64 {
+        4
+    }
+
+    fn batch(&self, number: u64) -> Points {
+        let rows = number * self.batch_size..(number + 1) * self.batch_size;
+        let at = |row: u64, k: u64| ((row * (17 + 6 * k) + k) % 31) as f32 / 31.0 - 0.5;
+        let x: Vec<f32> = rows.flat_map(|row| [at(row, 0), at(row, 1)]).collect();
+        let y = x.chunks(2).map(|x| 3.0 * x[0] - 2.0 * x[1]);
+        let spoil = |y| (self.spoilt)(number).unwrap_or(y);
+        Points {
+            y: y.map(spoil).collect(),
+            x,
+        }
+    }
+}
+
+struct Bench {
+    folder: TempDir,
+    training: TrainingRecipe,
+    guard: GuardRecipe,
+    optimizer: OptimizerRecipe,
+    source: Source,
+}
+
+impl Bench {
+    fn new() -> Self {
+        Self {
+            folder: tempfile::tempdir().unwrap(),
+            training: toml::from_str(TRAINING).unwrap(),
+            guard: GuardRecipe::default(),
+            optimizer: OptimizerRecipe {
+                kind: OptimizerKind::Sgd,
+                momentum: 0.0,
+                ..OptimizerRecipe::adamw(0.1)
+            },
+            source: Source {
+                batch_size: 64,
+                spoilt: |_| None,
+            },
+        }
+    }
+
+    fn path(&self) -> PathBuf {
+        self.folder.path().join("run")
+    }
+
+    fn train(self) -> (Result<Status, Failure>, Outcome) {
+        let device = Default::default();
+        let path = self.path();
+        let source = Arc::new(self.source);
+        let valid = Source {
+            batch_size: 64,
+            spoilt: |_| None,
+        };
+        let training = TrainingRecipe {
+            metric: "loss".into(),
+            ..self.training
+        };
+        let result = Session {
+            name: "line".into(),
+            recipe: String::new(),
+            seed: 1,
+            training,
+            optimizer: self.optimizer,
+            schedule: ScheduleRecipe::new(ScheduleKind::Constant),
+            guard: self.guard,
+            groups: Vec::new(),
+            objective: Line::<B> {
+                weight: Param::from_tensor(Tensor::from_data([0.5, 0.5], &device)),
+            },
+            device,
+            train: source,
+            valid: Arc::new(valid),
+            test: None,
+            unit: "samples",
+            export: Box::new(|line: &Line<Flex>, path: &Path| {
+                fs::create_dir_all(path)?;
+                Ok(fs::write(
+                    path.join("weight"),
+                    line.weight.val().to_data().as_bytes(),
+                )?)
+            }),
+            after_validation: None,
+            options: Options::new(&path, BackendName::Flex),
+        }
+        .launch();
+        (
+            result,
+            Outcome {
+                _folder: self.folder,
+                path,
+            },
+        )
+    }
+}
+
+/// Like a recipe's `[training]`.
+const TRAINING: &str = r#"
+    steps = 20
+    epochs = 0
+    batch_size = 64
+    accumulation = 1
+    precision = "f32"
+    gradient_checkpointing = false
+    ema = 0.0
+    log_every = 1
+    validate_every = 5
+    checkpoint_every = 0
+    keep = 2
+    metric = "loss"
+    patience = 0
+"#;
+
+struct Outcome {
+    _folder: TempDir,
+    path: PathBuf,
+}
+
+impl Outcome {
+    fn summary(&self) -> Value {
+        serde_json::from_str(&fs::read_to_string(self.path.join("summary.json")).unwrap()).unwrap()
+    }
+
+    fn losses(&self, split: &str) -> Vec<(u64, f64)> {
+        let log = fs::read_to_string(self.path.join("metrics.jsonl")).unwrap();
+        let events = log
+            .lines()
+            .map(|line| serde_json::from_str::<Value>(line).unwrap());
+        let of_split = events.filter(|event| event["split"] == split);
+        let figure = |event: Value| {
+            (
+                event["step"].as_u64().unwrap(),
+                event["metrics"]["loss"].as_f64().unwrap(),
+            )
+        };
+        of_split.map(figure).collect()
+    }
+
+    fn weight(&self) -> Vec<f32> {
+        let bytes = fs::read(self.path.join("model/weight")).unwrap();
+        bytes
+            .chunks(4)
+            .map(|b| f32::from_le_bytes(b.try_into().unwrap()))
+            .collect()
+    }
+}
+
+#[test]
+fn accumulation_changes_nothing() {
+    let step = |batch_size: u64, accumulation| {
+        let mut bench = Bench::new();
+        bench.source.batch_size = batch_size;
+        bench.training.accumulation = accumulation;
+        bench.optimizer.clip = 0.5;
+        let (result, outcome) = bench.train();
+        result.unwrap();
+        (outcome.weight(), outcome.losses("train"))
+    };
+    let (weight, losses) = step(64, 1);
+    for (batch_size, accumulation) in [(32, 2), (8, 8)] {
+        let (other, other_losses) = step(batch_size, accumulation);
+        for (a, b) in weight.iter().zip(&other) {
+            assert!((a - b).abs() < 1e-6 * a.abs(), "{weight:?}, {other:?}");
+        }
+        for ((_, a), (_, b)) in losses.iter().zip(&other_losses) {
+            assert!((a - b).abs() < 1e-6 * a.abs().max(1e-3), "{a}, {b}");
+        }
+    }
+}
+
+#[test]
+fn a_step_that_is_not_finite_changes_nothing_and_is_counted() {
+    let mut bench = Bench::new();
+    // Batch 6 has no finite loss; that of batch 9 is finite and its gradient is not.
+    bench.source.spoilt = |number| match number {
+        6 => Some(f32::NAN),
+        9 => Some(-1e30),
+        _ => None,
+    };
+    let (result, outcome) = bench.train();
+    assert_eq!(result.unwrap(), Status::Done);
+    let summary = outcome.summary();
+    assert_eq!(
+        (&summary["skipped_steps"], &summary["rollbacks"]),
+        (&2.into(), &0.into())
+    );
+    let steps: Vec<_> = outcome
+        .losses("train")
+        .iter()
+        .map(|(step, _)| *step)
+        .collect();
+    let expected: Vec<_> = (1..=20).filter(|step| ![7, 10].contains(step)).collect();
+    assert_eq!(steps, expected);
+    let valid = outcome.losses("valid");
+    assert!(valid.iter().all(|(_, loss)| loss.is_finite()), "{valid:?}");
+}
+
+#[test]
+fn a_run_that_diverges_goes_back_and_on_at_a_lower_rate() {
+    let mut bench = Bench::new();
+    bench.training.steps = 200;
+    // The curvature is about 1/6: far beyond 2 over that, each step multiplies the error.
+    bench.optimizer.lr = 1e4;
+    bench.guard = GuardRecipe {
+        skips: 2,
+        rollbacks: 1,
+        rollback_lr: 1e-4,
+        spike: 0.0,
+    };
+    let (result, outcome) = bench.train();
+    assert_eq!(result.unwrap(), Status::Done);
+    let summary = outcome.summary();
+    assert_eq!(
+        (&summary["status"], &summary["rollbacks"]),
+        (&"completed".into(), &1.into())
+    );
+    let losses = outcome.losses("train");
+    let steps: Vec<_> = losses.iter().map(|(step, _)| *step).collect();
+    assert!(
+        steps.is_sorted_by(|a, b| a < b),
+        "a step stands twice: {steps:?}"
+    );
+    let valid = outcome.losses("valid");
+    let worst = valid.iter().map(|(_, loss)| *loss).fold(0.0, f64::max);
+    assert!(
+        worst > 1e12 && valid[valid.len() - 1].1 < 1e-6 * worst,
+        "{valid:?}"
+    );
+}
+
+#[test]
+fn a_run_that_stays_lost_stops_and_says_where() {
+    let mut bench = Bench::new();
+    bench.guard = GuardRecipe {
+        skips: 1,
+        rollbacks: 2,
+        ..GuardRecipe::default()
+    };
+    bench.source.spoilt = |number| (number >= 12).then_some(f32::INFINITY);
+    let (result, outcome) = bench.train();
+    let failure = result.unwrap_err();
+    assert_eq!(failure.exit_code(), 1);
+    let message = failure.to_string();
+    for words in [
+        "not finite for 2 steps up to step 14",
+        "after 2 rollbacks",
+        "optimizer.lr",
+    ] {
+        assert!(message.contains(words), "{message}");
+    }
+    assert_eq!(outcome.summary()["status"], "failed");
+    assert!(outcome.path.join("checkpoints/step-00000010").is_dir());
+
+    let mut bench = Bench::new();
+    bench.guard = GuardRecipe {
+        skips: 0,
+        ..GuardRecipe::default()
+    };
+    bench.source.spoilt = |_| Some(f32::NAN);
+    let (result, _) = bench.train();
+    let message = result.unwrap_err().to_string();
+    assert!(
+        message.contains("no checkpoint was written before"),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_breakdown_of_the_backend_is_one_sentence() {
+    let mut bench = Bench::new();
+    bench.source.spoilt = |number| (number == 12).then_some(1e7);
+    let (result, outcome) = bench.train();
+    let failure = result.unwrap_err();
+    assert_eq!(failure.exit_code(), 1);
+    let message = failure.to_string();
+    assert!(
+        message.starts_with("the device is out of memory"),
+        "{message}"
+    );
+    assert!(
+        message.contains("--resume") && message.lines().count() == 1,
+        "{message}"
+    );
+    assert_eq!(outcome.summary()["status"], "failed");
+    assert!(outcome.path.join("checkpoints/step-00000010").is_dir());
+}
+
+#[test]
+fn a_backend_without_bf16_says_so() {
+    let error = check_precision::<NdArray>(ComputePrecision::Bf16, &Default::default());
+    let message = error.unwrap_err().to_string();
+    assert!(
+        message.starts_with("training.precision is \"bf16\", which the backend ndarray"),
+        "{message}"
+    );
+    assert_eq!(
+        check_precision::<Flex>(ComputePrecision::Bf16, &Default::default()),
+        Ok(())
+    );
+}
