@@ -57,7 +57,10 @@ impl<B: Backend> Objective<B> for Line<B> {
 
     fn loss(&self, batch: &Points, device: &B::Device) -> LossSums<B> {
         let n = batch.y.len();
-        assert!(batch.y[0] != 1e7, "out of memory (as a driver would say it)");
+        assert!(
+            batch.y[0] != 1e7,
+            "out of memory (as a driver would say it)"
+        );
         let x = Tensor::<B, 2>::from_data(TensorData::new(batch.x.clone(), [n, 2]), device);
         let y = Tensor::<B, 1>::from_data(TensorData::new(batch.y.clone(), [n]), device);
         let error = (x * self.weight.val().unsqueeze()).sum_dim(1).reshape([n]) - y;

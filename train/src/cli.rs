@@ -9,6 +9,7 @@ use toml::Value;
 use crate::backend::BackendName;
 use crate::failure::Failure;
 use crate::launch::{Options, Status};
+use crate::probe::Probe;
 use crate::recipe::{BuiltIn, Draft, Impossible};
 use crate::run::{Existing, RunDir};
 use crate::ui::Ui;
@@ -49,6 +50,12 @@ pub struct TrainArgs {
     /// Build everything, run two steps and a validation, write nothing
     #[arg(long)]
     pub dry_run: bool,
+    /// Try learning rates from 1e-6 to 10 and suggest one, write nothing
+    #[arg(long, conflicts_with_all = ["resume", "dry_run", "overfit_batch"])]
+    pub find_lr: bool,
+    /// Train on one batch until it is learnt, or say what does not learn; write nothing
+    #[arg(long, conflicts_with_all = ["resume", "dry_run"])]
+    pub overfit_batch: bool,
     /// List the built-in recipes
     #[arg(long)]
     pub list: bool,
@@ -124,8 +131,13 @@ fn run(
         ui: Ui::choose(args.ui),
         backend,
         dry_run: args.dry_run,
+        probe: match (args.find_lr, args.overfit_batch) {
+            (true, _) => Some(Probe::FindLr),
+            (_, true) => Some(Probe::OverfitBatch),
+            _ => None,
+        },
     };
-    if !args.dry_run {
+    if !args.dry_run && options.probe.is_none() {
         // Before the data is read: nobody waits for a refusal.
         RunDir::check(&options.out, options.existing)?;
     }

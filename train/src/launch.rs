@@ -22,6 +22,7 @@ use crate::loader::Loader;
 use crate::metrics::{Figure, Metrics, short};
 use crate::objective::{self, Objective, Trainable, Trainee};
 use crate::optimizer::Optimizer;
+use crate::probe::{self, Probe, Subject};
 use crate::recipe::{
     ComputePrecision, GuardRecipe, OptimizerRecipe, ScheduleRecipe, TrainingRecipe,
 };
@@ -45,6 +46,8 @@ pub struct Options {
     pub backend: BackendName,
     /// Two steps and a validation, nothing written.
     pub dry_run: bool,
+    /// An experiment instead of a run.
+    pub probe: Option<Probe>,
 }
 
 impl Options {
@@ -56,6 +59,7 @@ impl Options {
             ui: Ui::None,
             backend,
             dry_run: false,
+            probe: None,
         }
     }
 }
@@ -126,7 +130,7 @@ where
             self.training.log_every = 1;
             self.training.validate_every = 2;
         }
-        let run = match self.options.dry_run {
+        let run = match self.options.dry_run || self.options.probe.is_some() {
             true => None,
             false => Some(RunDir::check(&self.options.out, self.options.existing)?),
         };
@@ -149,6 +153,15 @@ where
             ))
         })?;
         let optimizer = Optimizer::new(self.optimizer.clone(), groups);
+        if let Some(probe) = self.options.probe {
+            let subject = Subject {
+                model,
+                optimizer,
+                source: &*self.train,
+                seed: self.seed,
+            };
+            return try_out(probe, subject, self.optimizer.lr);
+        }
         let mut lock = match (&run, self.options.existing) {
             (Some(run), Existing::Resume | Existing::Replace) if run.path().exists() => {
                 Some(run.lock()?)
@@ -259,6 +272,44 @@ where
         drop(lock);
         status
     }
+}
+
+/// Runs an experiment and prints what was found.
+fn try_out<B, O, S>(probe: Probe, subject: Subject<B, O, S>, lr: f64) -> Result<Status, Failure>
+where
+    B: AutodiffBackend,
+    O: Trainable<B>,
+    S: BatchSource<Batch = <O as Objective<B>>::Batch>,
+{
+    match probe {
+        Probe::FindLr => {
+            let curve = probe::find_lr(subject);
+            for (lr, loss) in &curve.points {
+                println!("lr {lr:.2e}  loss {}", short(*loss));
+            }
+            let Some(suggestion) = curve.suggestion else {
+                let reason = "no learning rate from 1e-6 to 10 makes the loss fall";
+                return Err(Failure::running(anyhow::anyhow!(reason)));
+            };
+            println!("the loss falls fastest at: --set optimizer.lr={suggestion:.1e}");
+        }
+        Probe::OverfitBatch => {
+            let outcome = probe::overfit_batch(subject, lr);
+            let of = |figures: &Metrics| ui::figures(figures);
+            let (first, last) = (of(&outcome.first), of(&outcome.last));
+            let steps = outcome.steps;
+            if !outcome.silent.is_empty() {
+                println!("without a gradient: {}", outcome.silent.join(", "));
+            }
+            if !outcome.learnt {
+                return Err(Failure::running(anyhow::anyhow!(
+                    "one batch is not learnt in {steps} steps at lr {lr}: from {first} to {last}"
+                )));
+            }
+            println!("one batch is learnt in {steps} steps at lr {lr}: from {first} to {last}");
+        }
+    }
+    Ok(Status::Done)
 }
 
 /// A full disk is no wrong input, not even at the first file.

@@ -1,8 +1,9 @@
-//! The run directory: the resolved recipe, a line an event in `metrics.jsonl`, and `summary.json`.
+//! The run directory: the resolved recipe, a line an event in `metrics.jsonl` and for TensorBoard, and `summary.json`.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 use serde_json::Value;
@@ -10,6 +11,7 @@ use thiserror::Error;
 
 use crate::checkpoint::Position;
 use crate::metrics::Metrics;
+use crate::tensorboard::EventFile;
 
 /// What is wrong with a run directory.
 #[derive(Debug, Error)]
@@ -212,67 +214,107 @@ impl Event {
     }
 }
 
-/// `metrics.jsonl`, open for appending.
+impl Event {
+    /// Every figure with its tag in TensorBoard.
+    fn figures(&self) -> impl Iterator<Item = (String, f64)> {
+        let split = self.split;
+        let of = move |prefix: String, figures: &Metrics| {
+            let tagged = |(name, value): (&String, &f64)| (format!("{prefix}/{name}"), *value);
+            figures.iter().map(tagged).collect::<Vec<_>>()
+        };
+        let lr = self.lr.map(|lr| (format!("{split}/lr"), lr));
+        of(split.to_string(), &self.metrics)
+            .into_iter()
+            .chain(lr)
+            .chain(of("lr".into(), &self.group_lr))
+            .chain(of("timing".into(), &self.timing))
+    }
+}
+
+/// Where events go: `metrics.jsonl` and TensorBoard, both open for appending.
 #[derive(Debug)]
 pub struct EventLog {
-    file: Option<File>,
-    path: PathBuf,
+    files: Option<Files>,
 }
+
+#[derive(Debug)]
+struct Files {
+    run: PathBuf,
+    lines: File,
+    events: EventFile,
+}
+
+const METRICS: &str = "metrics.jsonl";
+const TENSORBOARD: &str = "tensorboard";
 
 impl EventLog {
     /// Opens the log; a resumed run forgets what was written after its checkpoint.
     pub fn open(run: &RunDir, position: &Position) -> Result<Self, RunError> {
-        let path = run.path.join("metrics.jsonl");
-        let file = OpenOptions::new().create(true).append(true).open(&path);
-        let file = file.map_err(|e| run.io(&path, e))?;
-        let mut log = Self {
-            file: Some(file),
-            path,
+        let path = run.path.join(METRICS);
+        let lines = OpenOptions::new().create(true).append(true).open(&path);
+        let events = EventFile::open(&run.path.join(TENSORBOARD), position.events_length);
+        let files = Files {
+            lines: lines.map_err(|e| run.io(&path, e))?,
+            events: events.map_err(|e| run.io(&run.path.join(TENSORBOARD), e))?,
+            run: run.path.clone(),
         };
+        let log = Self { files: Some(files) };
         log.cut(position)?;
         Ok(log)
     }
 
     /// A log that forgets.
     pub fn none() -> Self {
-        Self {
-            file: None,
-            path: PathBuf::new(),
-        }
+        Self { files: None }
     }
 
-    /// Appends one line.
+    /// Appends one event.
     pub fn append(&mut self, event: &Event) -> Result<(), RunError> {
-        let Some(file) = &mut self.file else {
+        let Some(Files { run, lines, events }) = &mut self.files else {
             return Ok(());
         };
-        let write = |source| RunError::Io {
-            path: self.path.clone(),
-            source,
+        let mut write = || {
+            let mut line = serde_json::to_string(event)?;
+            line.push('\n');
+            lines.write_all(line.as_bytes())
         };
-        let mut line = serde_json::to_string(event).map_err(|e| write(e.into()))?;
-        line.push('\n');
-        file.write_all(line.as_bytes()).map_err(write)
+        inside(run, METRICS, write())?;
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH);
+        let seconds = since_1970.unwrap_or_default().as_secs_f64();
+        let written = events.append(seconds, event.step, event.figures());
+        inside(run, TENSORBOARD, written)
     }
 
     /// Notes in a checkpoint's position how much was written.
-    pub fn mark(&mut self, position: &mut Position) -> Result<(), RunError> {
-        let length = |file: &File| file.metadata().map(|meta| meta.len()).unwrap_or_default();
-        position.log_length = self.file.as_ref().map_or(0, length);
+    pub fn mark(&self, position: &mut Position) -> Result<(), RunError> {
+        let Some(Files { run, lines, events }) = &self.files else {
+            return Ok(());
+        };
+        let length = lines.metadata().map(|meta| meta.len());
+        position.log_length = inside(run, METRICS, length)?;
+        position.events_length = inside(run, TENSORBOARD, events.length())?;
         Ok(())
     }
 
     /// Forgets what was written after a checkpoint.
-    pub fn cut(&mut self, position: &Position) -> Result<(), RunError> {
-        let Some(file) = &self.file else {
+    pub fn cut(&self, position: &Position) -> Result<(), RunError> {
+        let Some(Files { run, lines, events }) = &self.files else {
             return Ok(());
         };
-        file.set_len(position.log_length)
-            .map_err(|source| RunError::Io {
-                path: self.path.clone(),
-                source,
-            })
+        inside(run, METRICS, lines.set_len(position.log_length))?;
+        // A run from its beginning keeps the line that names the format.
+        match position.events_length {
+            0 => Ok(()),
+            length => inside(run, TENSORBOARD, events.cut(length)),
+        }
     }
+}
+
+fn inside<T>(run: &Path, name: &str, result: io::Result<T>) -> Result<T, RunError> {
+    result.map_err(|source| RunError::Io {
+        path: run.join(name),
+        source,
+    })
 }
 
 /// Refuses a model that this machine can't hold: the allocator would end the process without a word.

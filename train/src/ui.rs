@@ -126,7 +126,7 @@ fn json(event: &Event) {
 }
 
 /// `loss 6.703  accuracy 0.113`, the loss first and the rates last.
-fn figures(metrics: &Metrics) -> String {
+pub fn figures(metrics: &Metrics) -> String {
     let rank = |name: &str| match name {
         "loss" => 0,
         "lr" => 2,
