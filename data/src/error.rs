@@ -34,6 +34,20 @@ pub enum DataError {
     #[error("{path}: the folder holds no file with a known extension ({known})")]
     NoKnownFile { path: PathBuf, known: &'static str },
 
+    #[error("{path}: the pattern matches no file with a known extension ({known})")]
+    NoMatch { path: PathBuf, known: &'static str },
+    #[error("{path}: not a pattern of file names: {reason}")]
+    BadPattern { path: PathBuf, reason: String },
+    #[error("{path}: cannot be read as Parquet: {reason}")]
+    Parquet { path: PathBuf, reason: String },
+    #[error(
+        "{path}:{line}: is longer than {limit} MiB; a line end is missing, or a quote that closes"
+    )]
+    TooLong {
+        path: PathBuf,
+        line: usize,
+        limit: usize,
+    },
     #[error("{path}:{line}: not valid UTF-8")]
     NotUtf8 { path: PathBuf, line: usize },
     #[error("{path}: a text file of one example a line has no labels; use .csv, .tsv or .jsonl")]
@@ -54,12 +68,6 @@ pub enum DataError {
     },
     #[error("{path}:{line}: a quote opens and never closes")]
     OpenQuote { path: PathBuf, line: usize },
-    #[error("{path}:{line}: cannot be parsed as CSV")]
-    Csv {
-        path: PathBuf,
-        line: usize,
-        source: csv::Error,
-    },
     #[error("{path}:{line}: not valid JSON")]
     Json {
         path: PathBuf,
