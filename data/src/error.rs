@@ -101,6 +101,29 @@ pub enum DataError {
         column: String,
     },
 
+    #[error(
+        "{origin}: {texts} texts leave {train} to train and {valid} to validate on; raise data.valid or add texts"
+    )]
+    EmptySplit {
+        origin: String,
+        texts: u64,
+        train: usize,
+        valid: usize,
+    },
+    #[error("{path}: the cache cannot be used")]
+    Cache {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error(
+        "{origin}: more than {limit} MiB of tokens need a cache, and there is none: {reason}; set HEARTH_CACHE to a folder with room"
+    )]
+    CacheNeeded {
+        origin: String,
+        limit: usize,
+        reason: String,
+    },
+
     #[error("{place}: has no label")]
     Unlabelled { place: String },
     #[error("the training data has no labels: classification needs at least two")]

@@ -102,11 +102,7 @@ impl TextSet {
 
     /// The file, or the first of the files, for messages.
     pub fn origin(&self) -> String {
-        match self.files.as_slice() {
-            [] => "the texts".into(),
-            [file] => file.display().to_string(),
-            [first, rest @ ..] => format!("{} and {} more", first.display(), rest.len()),
-        }
+        origin(&self.files)
     }
 
     /// `path:line` of example `i`.
@@ -116,6 +112,15 @@ impl TextSet {
     pub fn place(&self, i: usize) -> String {
         let TextExample { file, line, .. } = self.examples[i];
         format!("{}:{line}", self.files[file as usize].display())
+    }
+}
+
+/// One or several files, for messages.
+pub(crate) fn origin(files: &[PathBuf]) -> String {
+    match files {
+        [] => "the texts".into(),
+        [file] => file.display().to_string(),
+        [first, rest @ ..] => format!("{} and {} more", first.display(), rest.len()),
     }
 }
 
