@@ -568,7 +568,10 @@ mod tests {
         plan.valid = 0.0;
         let empty = message(&plan);
         assert!(empty.contains("a.txt: 300 texts leave 2"), "{empty}");
-        assert!(empty.contains("and 0 to validate on; raise data.valid"), "{empty}");
+        assert!(
+            empty.contains("and 0 to validate on; raise data.valid"),
+            "{empty}"
+        );
         plan.valid = 0.2;
         fs::write(&path, b"one\n\xff\n").unwrap();
         assert!(message(&plan).ends_with("a.txt:2: not valid UTF-8"));

@@ -327,6 +327,7 @@ fn labels(images: &ImageSet) -> &[u32] {
 
 fn run(draft: Draft, options: Options) -> Result<Status, Failure> {
     let recipe: ImageClassificationRecipe = draft.finish()?;
+    recipe.training.check_images()?;
     strategy::groups(&recipe.strategy, BACKBONE)?;
     let bundle = strategy::open(&recipe.from)?;
     let images = source::images(&recipe.data.source, square(recipe.data.size))?;

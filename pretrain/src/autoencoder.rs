@@ -583,7 +583,10 @@ mod tests {
             rows: vec![0, 1],
             samples: samples.to_vec(),
         };
-        assert_ne!(one.noisy(&rows([0, 1])).inputs, one.noisy(&rows([2, 3])).inputs);
+        assert_ne!(
+            one.noisy(&rows([0, 1])).inputs,
+            one.noisy(&rows([2, 3])).inputs
+        );
     }
 
     #[test]
