@@ -1,15 +1,14 @@
 //! The data sets inside the program, so that everything runs with nothing to download.
 //! `assets/data/` holds the files, their licences and the script that rebuilds them.
 
-use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use flate2::read::MultiGzDecoder;
 
-use crate::text::{Format, Parser};
-use crate::{ImageSet, TextColumns, TextSet, idx};
+use crate::text::Format;
+use crate::{ImageSet, TextColumns, TextExample, TextSet, TextStream, idx};
 
-const DEFINITIONS: &[u8] = include_bytes!(concat!(
+pub(crate) const DEFINITIONS: &[u8] = include_bytes!(concat!(
     env!("CARGO_MANIFEST_DIR"),
     "/../assets/data/wordnet/definitions.tsv.gz"
 ));
@@ -25,36 +24,41 @@ const DIGIT_LABELS: &[u8] = include_bytes!(concat!(
 /// The 117,659 definitions of WordNet 3.0, each labelled with one of 45 semantic fields such as
 /// `noun.animal`. <https://wordnet.princeton.edu>
 pub fn wordnet() -> TextSet {
-    let mut bytes = Vec::new();
-    MultiGzDecoder::new(DEFINITIONS)
-        .read_to_end(&mut bytes)
-        .expect("the embedded definitions unpack: a test does it");
-    let path = PathBuf::from("bundled:wordnet");
-    let columns = TextColumns {
-        text: "text".into(),
-        label: Some("label".into()),
-    };
-    let parser = Parser {
-        path: &path,
-        file: 0,
-        columns: &columns,
-    };
-    let examples = parser
-        .parse(Format::Tsv, &bytes)
-        .expect("the embedded definitions are well-formed: a test reads them");
-    TextSet {
-        examples,
-        files: vec![path],
-    }
+    collected(wordnet_stream())
 }
 
 /// The 82,115 nouns of [`wordnet`], in 26 fields (`noun.act` to `noun.time`).
 pub fn wordnet_nouns() -> TextSet {
-    let mut set = wordnet();
-    let is_noun = |label: &String| label.starts_with("noun.");
-    set.examples
-        .retain(|e| e.label.as_ref().is_some_and(is_noun));
-    set
+    collected(wordnet_nouns_stream())
+}
+
+fn collected(stream: TextStream) -> TextSet {
+    stream
+        .collect_set()
+        .expect("the embedded definitions are well-formed: a test reads them")
+}
+
+/// [`wordnet`], one example at a time.
+pub(crate) fn wordnet_stream() -> TextStream {
+    definitions(|_| true)
+}
+
+/// [`wordnet_nouns`], one example at a time.
+pub(crate) fn wordnet_nouns_stream() -> TextStream {
+    definitions(|e| {
+        e.label
+            .as_deref()
+            .is_some_and(|label| label.starts_with("noun."))
+    })
+}
+
+fn definitions(keep: fn(&TextExample) -> bool) -> TextStream {
+    let columns = TextColumns {
+        text: "text".into(),
+        label: Some("label".into()),
+    };
+    let bytes = Box::new(MultiGzDecoder::new(DEFINITIONS));
+    TextStream::embedded("bundled:wordnet", Format::Tsv, bytes, columns, keep)
 }
 
 /// 10,000 handwritten digits of MNIST, 28x28 and grey, classes "0" to "9".

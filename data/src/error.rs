@@ -34,6 +34,20 @@ pub enum DataError {
     #[error("{path}: the folder holds no file with a known extension ({known})")]
     NoKnownFile { path: PathBuf, known: &'static str },
 
+    #[error("{path}: the pattern matches no file with a known extension ({known})")]
+    NoMatch { path: PathBuf, known: &'static str },
+    #[error("{path}: not a pattern of file names: {reason}")]
+    BadPattern { path: PathBuf, reason: String },
+    #[error("{path}: cannot be read as Parquet: {reason}")]
+    Parquet { path: PathBuf, reason: String },
+    #[error(
+        "{path}:{line}: is longer than {limit} MiB; a line end is missing, or a quote that closes"
+    )]
+    TooLong {
+        path: PathBuf,
+        line: usize,
+        limit: usize,
+    },
     #[error("{path}:{line}: not valid UTF-8")]
     NotUtf8 { path: PathBuf, line: usize },
     #[error("{path}: a text file of one example a line has no labels; use .csv, .tsv or .jsonl")]
@@ -54,12 +68,6 @@ pub enum DataError {
     },
     #[error("{path}:{line}: a quote opens and never closes")]
     OpenQuote { path: PathBuf, line: usize },
-    #[error("{path}:{line}: cannot be parsed as CSV")]
-    Csv {
-        path: PathBuf,
-        line: usize,
-        source: csv::Error,
-    },
     #[error("{path}:{line}: not valid JSON")]
     Json {
         path: PathBuf,
@@ -91,6 +99,29 @@ pub enum DataError {
         path: PathBuf,
         line: usize,
         column: String,
+    },
+
+    #[error(
+        "{origin}: {texts} texts leave {train} to train and {valid} to validate on; raise data.valid or add texts"
+    )]
+    EmptySplit {
+        origin: String,
+        texts: u64,
+        train: usize,
+        valid: usize,
+    },
+    #[error("{path}: the cache cannot be used")]
+    Cache {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error(
+        "{origin}: more than {limit} MiB of tokens need a cache, and there is none: {reason}; set HEARTH_CACHE to a folder with room"
+    )]
+    CacheNeeded {
+        origin: String,
+        limit: usize,
+        reason: String,
     },
 
     #[error("{place}: has no label")]

@@ -2,33 +2,46 @@
 //!
 //! The pipeline, a stage a module:
 //!
-//! 1. readers: [`text`], [`image`] and the embedded [`bundled`] sets; [`source`] picks one by name or path
+//! 1. readers: [`text`] (a stream, whatever the size), [`image`] and the embedded [`bundled`] sets; [`source`] picks one
+//!    by name or path
 //! 2. splits: [`split`] into train, valid and test by content; [`labels`] fixes the classes seen in training
 //! 3. tokenizer: [`tokenizer`] trains or loads the one that turns text into ids
-//! 4. order: [`order`] shuffles, batches and hands out random generators, all as pure functions of the seed
+//! 4. tokens: [`corpus`] makes those of both splits and keeps them in the [`cache`]; [`tokens`] holds them
+//! 5. order: [`order`] shuffles, batches and hands out random generators, all as pure functions of the seed;
+//!    [`packing`] joins texts into full sequences
 //!
 //! Every failure is a [`DataError`] that names the file, the line and the value.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a failing test may panic"))]
 
 pub mod bundled;
+pub mod cache;
+pub mod corpus;
 pub mod error;
 mod file;
 mod idx;
 pub mod image;
 pub mod labels;
 pub mod order;
+pub mod packing;
+mod parquet;
 pub mod source;
 pub mod split;
+mod table;
 pub mod text;
 pub mod tokenizer;
+pub mod tokens;
 mod wordpiece;
 
 pub use bundled::{mnist, wordnet, wordnet_nouns};
+pub use cache::Cache;
+pub use corpus::{Corpus, CorpusPlan, TokenizerSource};
 pub use error::DataError;
 pub use image::{ImageExample, ImageSet, read_image, read_images};
 pub use labels::Labels;
 pub use order::Stream;
+pub use packing::Packed;
 pub use split::{Splits, label_subset, split_by_content, text_key};
-pub use text::{TextColumns, TextExample, TextSet, read_text};
+pub use text::{TextColumns, TextExample, TextSet, TextStream, read_text};
 pub use tokenizer::TextTokenizer;
+pub use tokens::TokenRows;

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::text::{self, TextExample};
 use crate::{DataError, ImageSet, TextColumns, TextSet, bundled, read_images, read_text};
 
 const TEXTS: &[&str] = &["wordnet", "wordnet-nouns"];
@@ -16,6 +17,60 @@ pub fn texts(data: &[String], columns: &TextColumns) -> Result<TextSet, DataErro
         None => {
             let paths: Vec<PathBuf> = data.iter().map(PathBuf::from).collect();
             read_text(&paths, columns)
+        }
+    }
+}
+
+/// Where texts come from, to be read more than once and never whole.
+#[derive(Clone, Debug)]
+pub enum TextSource {
+    /// A bundled set, by its name.
+    Bundled(&'static str),
+    /// Files, folders and patterns already looked up.
+    Files(Vec<PathBuf>),
+    /// Texts in memory.
+    Memory(TextSet),
+}
+
+/// Examples one at a time; it ends after an error.
+pub type TextExamples<'a> = Box<dyn Iterator<Item = Result<TextExample, DataError>> + Send + 'a>;
+
+impl TextSource {
+    /// The bundled set, or the files, that `data` names, as [`texts`] takes it.
+    ///
+    /// # Errors
+    /// Nothing is named, or a path that is missing.
+    pub fn named(data: &[String]) -> Result<Self, DataError> {
+        if let Some(name) = alone(data, TEXTS)? {
+            let known = TEXTS.iter().find(|known| **known == name);
+            return Ok(Self::Bundled(known.copied().unwrap_or(TEXTS[0])));
+        }
+        let mut files = Vec::new();
+        for path in data {
+            files.extend(text::text_files(Path::new(path))?);
+        }
+        Ok(Self::Files(files))
+    }
+
+    /// Its examples from the first.
+    ///
+    /// # Errors
+    /// A file that cannot be opened; what is malformed is the stream's last item.
+    pub fn stream(&self, columns: &TextColumns) -> Result<TextExamples<'_>, DataError> {
+        Ok(match self {
+            Self::Bundled("wordnet") => Box::new(bundled::wordnet_stream()),
+            Self::Bundled(_) => Box::new(bundled::wordnet_nouns_stream()),
+            Self::Files(files) => Box::new(text::stream(files, columns)?),
+            Self::Memory(set) => Box::new(set.examples.iter().cloned().map(Ok)),
+        })
+    }
+
+    /// The file, or the first of the files, for messages.
+    pub fn origin(&self) -> String {
+        match self {
+            Self::Bundled(_) => "bundled:wordnet".into(),
+            Self::Files(files) => text::origin(files),
+            Self::Memory(set) => set.origin(),
         }
     }
 }

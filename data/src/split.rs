@@ -34,16 +34,33 @@ pub fn split_by_content<'a>(
         test: vec![],
     };
     for (row, key) in keys.enumerate() {
-        let at = unit_hash(key, seed);
-        if at < test {
-            splits.test.push(row);
-        } else if at < test + valid {
-            splits.valid.push(row);
-        } else {
-            splits.train.push(row);
+        match split_of(key, valid, test, seed) {
+            Split::Train => splits.train.push(row),
+            Split::Valid => splits.valid.push(row),
+            Split::Test => splits.test.push(row),
         }
     }
     splits
+}
+
+/// A split.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Split {
+    /// To train on.
+    Train,
+    /// To choose a checkpoint by.
+    Valid,
+    /// To report.
+    Test,
+}
+
+/// The split of one key, as [`split_by_content`] has it.
+pub fn split_of(key: &[u8], valid: f64, test: f64, seed: u64) -> Split {
+    match unit_hash(key, seed) {
+        at if at < test => Split::Test,
+        at if at < test + valid => Split::Valid,
+        _ => Split::Train,
+    }
 }
 
 /// A text's key: lower-cased, white space folded.

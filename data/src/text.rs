@@ -1,22 +1,27 @@
-//! Reads text examples. In: files or folders. Out: [`TextSet`].
+//! Reads text examples. In: files, folders or patterns. Out: [`TextStream`], or [`TextSet`] for what fits in memory.
 //!
-//! The format follows from the extension, each also with `.gz`:
+//! The format follows from the extension, each but Parquet also with `.gz` or `.zst`:
 //!
 //! - `.txt`, `.text`: a line an example, blank lines skipped, no labels
 //! - `.csv`, `.tsv`: a header line names the columns; `.tsv` knows no quoting
 //! - `.jsonl`, `.ndjson`: a JSON object a line; a label may be a string or an integer
+//! - `.parquet`: a column of strings; labels are strings or integers; a row's number stands for its line
+//!
+//! A stream holds one line, one record or a few rows at a time, so files may be far larger than memory.
 
 use std::path::{Path, PathBuf};
 use std::str;
 
 use burn_dataset::Dataset;
-use csv::ByteRecord;
 use serde_json::{Map, Value};
 
+use crate::file::{Bytes, Lines};
+use crate::parquet::{Cell, ParquetRows};
+use crate::table::{Columns, Record, Table};
 use crate::{DataError, file};
 
-const KNOWN: &str = ".txt, .text, .csv, .tsv, .jsonl, .ndjson, each also with .gz";
-const BOM: &[u8] = b"\xef\xbb\xbf";
+const KNOWN: &str =
+    ".txt, .text, .csv, .tsv, .jsonl, .ndjson, each also with .gz or .zst, and .parquet";
 
 /// One example of text.
 #[derive(Clone, Debug, PartialEq)]
@@ -97,11 +102,7 @@ impl TextSet {
 
     /// The file, or the first of the files, for messages.
     pub fn origin(&self) -> String {
-        match self.files.as_slice() {
-            [] => "the texts".into(),
-            [file] => file.display().to_string(),
-            [first, rest @ ..] => format!("{} and {} more", first.display(), rest.len()),
-        }
+        origin(&self.files)
     }
 
     /// `path:line` of example `i`.
@@ -111,6 +112,15 @@ impl TextSet {
     pub fn place(&self, i: usize) -> String {
         let TextExample { file, line, .. } = self.examples[i];
         format!("{}:{line}", self.files[file as usize].display())
+    }
+}
+
+/// One or several files, for messages.
+pub(crate) fn origin(files: &[PathBuf]) -> String {
+    match files {
+        [] => "the texts".into(),
+        [file] => file.display().to_string(),
+        [first, rest @ ..] => format!("{} and {} more", first.display(), rest.len()),
     }
 }
 
@@ -124,36 +134,41 @@ impl Dataset<TextExample> for TextSet {
     }
 }
 
-/// Reads files, and folders as the files of known extensions in them (sorted, not recursive).
+/// Reads files, folders and patterns as [`stream`] does, all into memory.
 ///
 /// # Errors
 /// Anything that is missing or malformed, an empty text or label, a file without an example.
 pub fn read_text(paths: &[PathBuf], columns: &TextColumns) -> Result<TextSet, DataError> {
+    stream(paths, columns)?.collect_set()
+}
+
+/// Reads files one example at a time; folders as the files of known extensions in them (sorted, not recursive), and
+/// patterns (`texts/**/*.jsonl.gz`) as those that match, sorted.
+///
+/// # Errors
+/// A path that is missing, or has no known extension. What is malformed is an item of the stream, the last one.
+pub fn stream(paths: &[PathBuf], columns: &TextColumns) -> Result<TextStream, DataError> {
     let mut files = Vec::new();
     for path in paths {
         files.extend(text_files(path)?);
     }
-    let mut examples = Vec::new();
-    for (index, path) in files.iter().enumerate() {
-        let format = Format::of(path)?;
-        let bytes = file::read(path)?;
-        let parser = Parser {
-            path,
-            file: index as u32,
-            columns,
-        };
-        examples.extend(parser.parse(format, &bytes)?);
-    }
-    Ok(TextSet { examples, files })
+    Ok(TextStream::new(files, columns.clone()))
 }
 
-fn text_files(path: &Path) -> Result<Vec<PathBuf>, DataError> {
-    let about = std::fs::metadata(path).map_err(|source| file::io_error(path, source))?;
+/// The files that [`stream`] reads for these paths.
+///
+/// # Errors
+/// A path that is missing, or a folder or pattern without a file of a known extension.
+pub fn text_files(path: &Path) -> Result<Vec<PathBuf>, DataError> {
+    let about = match std::fs::metadata(path) {
+        Err(_) if file::is_pattern(path) => return matches(path),
+        about => about.map_err(|source| file::io_error(path, source))?,
+    };
     if !about.is_dir() {
         return Ok(vec![path.into()]);
     }
     let mut files = file::list(path)?;
-    files.retain(|file| file.is_file() && Format::of(file).is_ok());
+    files.retain(|file| is_text_file(file));
     match files.is_empty() {
         true => Err(DataError::NoKnownFile {
             path: path.into(),
@@ -163,23 +178,56 @@ fn text_files(path: &Path) -> Result<Vec<PathBuf>, DataError> {
     }
 }
 
+fn matches(pattern: &Path) -> Result<Vec<PathBuf>, DataError> {
+    let path = || pattern.to_path_buf();
+    let found = glob::glob(&pattern.to_string_lossy()).map_err(|error| DataError::BadPattern {
+        path: path(),
+        reason: error.to_string(),
+    })?;
+    let mut files = Vec::new();
+    for file in found {
+        let file = file.map_err(|error| {
+            let path = error.path().to_path_buf();
+            file::io_error(&path, error.into())
+        })?;
+        if is_text_file(&file) {
+            files.push(file);
+        }
+    }
+    match files.is_empty() {
+        true => Err(DataError::NoMatch {
+            path: path(),
+            known: KNOWN,
+        }),
+        false => Ok(files),
+    }
+}
+
+fn is_text_file(path: &Path) -> bool {
+    path.is_file() && Format::of(path).is_ok()
+}
+
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Format {
     Lines,
     Csv,
     Tsv,
     Jsonl,
+    Parquet,
 }
 
 impl Format {
     fn of(path: &Path) -> Result<Self, DataError> {
         let name = file::name(path).to_lowercase();
-        let name = name.strip_suffix(".gz").unwrap_or(&name);
-        match name.rsplit_once('.').map(|(_, extension)| extension) {
+        let packing = file::packing(&name).unwrap_or_default();
+        let plain = name.strip_suffix(packing).unwrap_or(&name);
+        match plain.rsplit_once('.').map(|(_, extension)| extension) {
             Some("txt" | "text") => Ok(Self::Lines),
             Some("csv") => Ok(Self::Csv),
             Some("tsv") => Ok(Self::Tsv),
             Some("jsonl" | "ndjson") => Ok(Self::Jsonl),
+            // Parquet is packed inside, and read from its end.
+            Some("parquet") if packing.is_empty() => Ok(Self::Parquet),
             _ => Err(DataError::UnknownExtension {
                 path: path.into(),
                 known: KNOWN,
@@ -188,72 +236,216 @@ impl Format {
     }
 }
 
-/// Turns the bytes of one file into examples.
-pub(crate) struct Parser<'a> {
-    pub(crate) path: &'a Path,
-    pub(crate) file: u32,
-    pub(crate) columns: &'a TextColumns,
+/// Examples in the order of their files and lines, one at a time. After an error it ends.
+pub struct TextStream {
+    files: Vec<PathBuf>,
+    columns: TextColumns,
+    /// How many files have been opened.
+    opened: usize,
+    /// The first file, where it is none of the file system.
+    embedded: Option<(Format, Bytes)>,
+    keep: fn(&TextExample) -> bool,
+    current: Option<FileStream>,
+    failed: bool,
 }
 
-impl Parser<'_> {
-    pub(crate) fn parse(
-        &self,
+impl TextStream {
+    fn new(files: Vec<PathBuf>, columns: TextColumns) -> Self {
+        Self {
+            files,
+            columns,
+            opened: 0,
+            embedded: None,
+            keep: |_| true,
+            current: None,
+            failed: false,
+        }
+    }
+
+    /// Bytes that need no file.
+    ///
+    /// - path: what messages call them
+    /// - keep: which examples
+    pub(crate) fn embedded(
+        path: &str,
         format: Format,
-        bytes: &[u8],
-    ) -> Result<Vec<TextExample>, DataError> {
-        let bytes = bytes.strip_prefix(BOM).unwrap_or(bytes);
-        let examples = match format {
-            Format::Lines => self.lines(bytes),
-            Format::Csv | Format::Tsv => self.table(bytes, format),
-            Format::Jsonl => self.jsonl(bytes),
-        }?;
-        match examples.is_empty() {
-            true => Err(DataError::NoExample { path: self.path() }),
-            false => Ok(examples),
+        bytes: Bytes,
+        columns: TextColumns,
+        keep: fn(&TextExample) -> bool,
+    ) -> Self {
+        Self {
+            embedded: Some((format, bytes)),
+            keep,
+            ..Self::new(vec![path.into()], columns)
         }
     }
 
-    fn lines(&self, bytes: &[u8]) -> Result<Vec<TextExample>, DataError> {
-        if self.columns.label.is_some() {
-            return Err(DataError::NoLabelsInLines { path: self.path() });
-        }
-        let mut examples = Vec::new();
-        for (line, text) in self.numbered_lines(bytes) {
-            examples.push(self.example(text?, None, line)?);
-        }
-        Ok(examples)
+    /// The files it reads.
+    pub fn files(&self) -> &[PathBuf] {
+        &self.files
     }
 
-    fn jsonl(&self, bytes: &[u8]) -> Result<Vec<TextExample>, DataError> {
-        let mut examples = Vec::new();
-        for (line, text) in self.numbered_lines(bytes) {
-            let object = self.object(text?, line)?;
-            let text = match self.value(&object, &self.columns.text, line)? {
-                Value::String(text) => text,
-                other => return Err(self.not_a_string(&self.columns.text, other, line)),
-            };
-            let label = match &self.columns.label {
-                Some(key) => Some(self.json_label(&object, key, line)?),
-                None => None,
-            };
-            examples.push(self.example(text, label.as_deref(), line)?);
-        }
-        Ok(examples)
-    }
-
-    /// The lines that are not blank, with their 1-based numbers, without `\n` or `\r\n`.
-    fn numbered_lines<'b>(
-        &self,
-        bytes: &'b [u8],
-    ) -> impl Iterator<Item = (usize, Result<&'b str, DataError>)> {
-        let lines = bytes.split(|&byte| byte == b'\n').enumerate();
-        lines.filter_map(|(index, bytes)| {
-            let line = index + 1;
-            let bytes = bytes.strip_suffix(b"\r").unwrap_or(bytes);
-            let text = self.utf8(bytes, line);
-            let blank = text.as_ref().is_ok_and(|text| text.trim().is_empty());
-            (!blank).then_some((line, text))
+    /// All that is left of it.
+    ///
+    /// # Errors
+    /// The first malformed example.
+    pub fn collect_set(mut self) -> Result<TextSet, DataError> {
+        let examples = self.by_ref().collect::<Result<_, _>>()?;
+        Ok(TextSet {
+            examples,
+            files: self.files,
         })
+    }
+
+    fn advance(&mut self) -> Result<Option<TextExample>, DataError> {
+        loop {
+            if let Some(current) = &mut self.current {
+                match current.next()? {
+                    Some(example) if (self.keep)(&example) => return Ok(Some(example)),
+                    Some(_) => continue,
+                    None => self.current = None,
+                }
+            }
+            if self.opened == self.files.len() {
+                return Ok(None);
+            }
+            let parser = Parser {
+                path: self.files[self.opened].clone(),
+                file: self.opened as u32,
+                columns: self.columns.clone(),
+            };
+            self.current = Some(match self.embedded.take() {
+                Some((format, bytes)) => FileStream::read(parser, format, bytes)?,
+                None => FileStream::open(parser)?,
+            });
+            self.opened += 1;
+        }
+    }
+}
+
+impl Iterator for TextStream {
+    type Item = Result<TextExample, DataError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.failed {
+            return None;
+        }
+        let next = self.advance();
+        self.failed = next.is_err();
+        next.transpose()
+    }
+}
+
+/// The examples of one file.
+struct FileStream {
+    parser: Parser,
+    records: Records,
+    found: bool,
+}
+
+enum Records {
+    Lines(Lines),
+    Jsonl(Lines),
+    Table(Box<Table>),
+    Parquet(Box<ParquetRows>),
+}
+
+impl FileStream {
+    fn open(parser: Parser) -> Result<Self, DataError> {
+        let format = Format::of(&parser.path)?;
+        if format == Format::Parquet {
+            let rows = ParquetRows::open(&parser.path, &parser.columns)?;
+            return Ok(Self::new(parser, Records::Parquet(Box::new(rows))));
+        }
+        let bytes = file::open(&parser.path)?;
+        Self::read(parser, format, bytes)
+    }
+
+    fn read(parser: Parser, format: Format, bytes: Bytes) -> Result<Self, DataError> {
+        let lines = Lines::new(&parser.path, bytes)?;
+        let records = match format {
+            Format::Lines if parser.columns.label.is_some() => {
+                return Err(DataError::NoLabelsInLines { path: parser.path });
+            }
+            Format::Jsonl => Records::Jsonl(lines),
+            Format::Csv | Format::Tsv => {
+                Records::Table(Box::new(Table::new(lines, format == Format::Csv)))
+            }
+            Format::Lines | Format::Parquet => Records::Lines(lines),
+        };
+        Ok(Self::new(parser, records))
+    }
+
+    fn new(parser: Parser, records: Records) -> Self {
+        Self {
+            parser,
+            records,
+            found: false,
+        }
+    }
+
+    fn next(&mut self) -> Result<Option<TextExample>, DataError> {
+        let parser = &self.parser;
+        let next = match &mut self.records {
+            Records::Lines(lines) => parser.line(lines),
+            Records::Jsonl(lines) => parser.jsonl(lines),
+            Records::Table(table) => parser.record(table),
+            Records::Parquet(rows) => parser.cells(rows),
+        }?;
+        if next.is_none() && !self.found {
+            let path = parser.path();
+            return Err(DataError::NoExample { path });
+        }
+        self.found = true;
+        Ok(next)
+    }
+}
+
+/// Turns the lines and records of one file into examples.
+struct Parser {
+    path: PathBuf,
+    file: u32,
+    columns: TextColumns,
+}
+
+impl Parser {
+    fn line(&self, lines: &mut Lines) -> Result<Option<TextExample>, DataError> {
+        match self.unblank(lines)? {
+            Some((text, line)) => self.example(text, None, line).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn jsonl(&self, lines: &mut Lines) -> Result<Option<TextExample>, DataError> {
+        let Some((text, line)) = self.unblank(lines)? else {
+            return Ok(None);
+        };
+        let object = self.object(text, line)?;
+        let text = match self.value(&object, &self.columns.text, line)? {
+            Value::String(text) => text,
+            other => return Err(self.not_a_string(&self.columns.text, kind(other), line)),
+        };
+        let label = match &self.columns.label {
+            Some(key) => Some(self.json_label(&object, key, line)?),
+            None => None,
+        };
+        self.example(text, label.as_deref(), line).map(Some)
+    }
+
+    /// The next line that is not blank, without `\n` or `\r\n`, and its number.
+    fn unblank<'b>(&self, lines: &'b mut Lines) -> Result<Option<(&'b str, usize)>, DataError> {
+        loop {
+            let Some((bytes, line)) = lines.next()? else {
+                return Ok(None);
+            };
+            if !self.utf8(bytes, line)?.trim().is_empty() {
+                break;
+            }
+        }
+        let (bytes, line) = lines.current();
+        let bytes = bytes.strip_suffix(b"\n").unwrap_or(bytes);
+        let bytes = bytes.strip_suffix(b"\r").unwrap_or(bytes);
+        Ok(Some((self.utf8(bytes, line)?, line)))
     }
 
     fn object(&self, text: &str, line: usize) -> Result<Map<String, Value>, DataError> {
@@ -292,76 +484,40 @@ impl Parser<'_> {
         match self.value(object, key, line)? {
             Value::String(label) => Ok(label.clone()),
             Value::Number(label) if !label.is_f64() => Ok(label.to_string()),
-            other => Err(self.not_a_string(key, other, line)),
+            other => Err(self.not_a_string(key, kind(other), line)),
         }
     }
 
-    fn not_a_string(&self, key: &str, found: &Value, line: usize) -> DataError {
+    fn not_a_string(&self, key: &str, found: &'static str, line: usize) -> DataError {
         DataError::NotAString {
             path: self.path(),
             line,
             key: key.into(),
-            found: kind(found),
+            found,
         }
     }
 
-    fn table(&self, bytes: &[u8], format: Format) -> Result<Vec<TextExample>, DataError> {
-        let mut reader = table_reader(format).from_reader(bytes);
-        let mut lines = LineCounter::new(bytes);
-        let mut record = ByteRecord::new();
-        let mut columns: Option<Columns> = None;
-        let mut examples = Vec::new();
-        loop {
-            let start = reader.position().byte() as usize;
-            let line = lines.line_at(start);
-            let more = reader.read_byte_record(&mut record);
-            if !more.map_err(|source| self.csv_error(line, source))? {
-                return Ok(examples);
-            }
-            let is_last = reader.position().byte() as usize == bytes.len();
-            if format == Format::Csv && is_last && !quotes_close(&bytes[start..]) {
-                return Err(DataError::OpenQuote {
-                    path: self.path(),
-                    line,
-                });
-            }
-            match &columns {
-                None => columns = Some(self.header(&record, line)?),
-                Some(columns) => examples.push(self.row(&record, columns, line)?),
-            }
+    fn record(&self, table: &mut Table) -> Result<Option<TextExample>, DataError> {
+        if table.columns.is_none() {
+            let Some(header) = table.next()? else {
+                return Ok(None);
+            };
+            let line = header.line;
+            let names = header.fields().map(|field| self.utf8(field, line));
+            let names = names
+                .map(|name| name.map(String::from))
+                .collect::<Result<Vec<_>, _>>()?;
+            table.header(&names, &self.columns, line)?;
+        }
+        let columns = table.columns;
+        match (table.next()?, columns) {
+            (Some(record), Some(columns)) => self.row(record, columns).map(Some),
+            _ => Ok(None),
         }
     }
 
-    fn csv_error(&self, line: usize, source: csv::Error) -> DataError {
-        let path = self.path();
-        DataError::Csv { path, line, source }
-    }
-
-    fn header(&self, record: &ByteRecord, line: usize) -> Result<Columns, DataError> {
-        let names: Result<Vec<&str>, _> = record.iter().map(|f| self.utf8(f, line)).collect();
-        let names = names?;
-        let find = |column: &str| {
-            let found = names.iter().position(|&name| name == column);
-            found.ok_or_else(|| DataError::ColumnMissing {
-                path: self.path(),
-                line,
-                column: column.into(),
-                columns: names.iter().map(|&name| name.into()).collect(),
-            })
-        };
-        Ok(Columns {
-            text: find(&self.columns.text)?,
-            label: self.columns.label.as_deref().map(find).transpose()?,
-            count: names.len(),
-        })
-    }
-
-    fn row(
-        &self,
-        record: &ByteRecord,
-        columns: &Columns,
-        line: usize,
-    ) -> Result<TextExample, DataError> {
+    fn row(&self, record: &Record, columns: Columns) -> Result<TextExample, DataError> {
+        let line = record.line;
         if record.len() != columns.count {
             return Err(DataError::FieldCount {
                 path: self.path(),
@@ -370,9 +526,31 @@ impl Parser<'_> {
                 expected: columns.count,
             });
         }
-        let text = self.utf8(&record[columns.text], line)?;
-        let label = columns.label.map(|label| self.utf8(&record[label], line));
+        let text = self.utf8(record.field(columns.text), line)?;
+        let label = columns
+            .label
+            .map(|label| self.utf8(record.field(label), line));
         self.example(text, label.transpose()?, line)
+    }
+
+    fn cells(&self, rows: &mut ParquetRows) -> Result<Option<TextExample>, DataError> {
+        let Some((cells, line)) = rows.next()? else {
+            return Ok(None);
+        };
+        let names = [Some(&self.columns.text), self.columns.label.as_ref()];
+        let mut read = Vec::with_capacity(2);
+        for (cell, name) in cells.into_iter().zip(names.into_iter().flatten()) {
+            read.push(match cell {
+                Cell::Bytes(bytes) => self.utf8(&bytes, line)?.to_string(),
+                Cell::Integer(n) => n.to_string(),
+                Cell::Null => return Err(self.not_a_string(name, "null", line)),
+            });
+        }
+        let [text, label @ ..] = read.as_slice() else {
+            return Ok(None);
+        };
+        let label = label.first().map(String::as_str);
+        self.example(text, label, line).map(Some)
     }
 
     fn example(
@@ -409,63 +587,7 @@ impl Parser<'_> {
     }
 
     fn path(&self) -> PathBuf {
-        self.path.into()
-    }
-}
-
-/// Where the wanted columns stand, and how many there are.
-struct Columns {
-    text: usize,
-    label: Option<usize>,
-    count: usize,
-}
-
-fn table_reader(format: Format) -> csv::ReaderBuilder {
-    let mut builder = csv::ReaderBuilder::new();
-    // Flexible: `Parser::row` counts the fields itself, to name the right line.
-    builder.has_headers(false).flexible(true);
-    if format == Format::Tsv {
-        builder.delimiter(b'\t').quoting(false);
-    }
-    builder
-}
-
-/// Whether the last record's quotes are closed. The csv crate takes an open quote as a field that
-/// goes on to the end of the file, which would silently swallow every row after it.
-fn quotes_close(last_record: &[u8]) -> bool {
-    let with_another = [last_record, b"\nanother"].concat();
-    let reader = table_reader(Format::Csv).from_reader(with_another.as_slice());
-    reader.into_byte_records().count() > 1
-}
-
-/// Line numbers of growing byte offsets. The csv crate's own count is one short after blank lines
-/// and after `\r\n`, because a record begins where the last one's first terminator byte ended.
-struct LineCounter<'a> {
-    bytes: &'a [u8],
-    at: usize,
-    line: usize,
-}
-
-impl<'a> LineCounter<'a> {
-    fn new(bytes: &'a [u8]) -> Self {
-        Self {
-            bytes,
-            at: 0,
-            line: 1,
-        }
-    }
-
-    /// The 1-based line of the first byte at or after `offset` that is no line end.
-    fn line_at(&mut self, offset: usize) -> usize {
-        let rest = &self.bytes[offset..];
-        let ends = rest
-            .iter()
-            .take_while(|&&byte| matches!(byte, b'\r' | b'\n'));
-        let to = offset + ends.count();
-        let passed = &self.bytes[self.at..to];
-        self.line += passed.iter().filter(|&&byte| byte == b'\n').count();
-        self.at = to;
-        self.line
+        self.path.clone()
     }
 }
 
@@ -585,6 +707,164 @@ mod tests {
         ] {
             let set = read(name, gz(bytes.as_bytes()), None).unwrap();
             assert_eq!(set.examples[0].text, "one", "{name}");
+            let packed = zstd::encode_all(bytes.as_bytes(), 1).unwrap();
+            let name = name.to_lowercase().replace(".gz", ".zst");
+            let set = read(&name, packed, None).unwrap();
+            assert_eq!(set.examples[0].text, "one", "{name}");
+        }
+        let cut = &zstd::encode_all("one\ntwo\n".as_bytes(), 1).unwrap()[..9];
+        assert_eq!(message("a.txt.zst", cut, None), "a.txt.zst: cannot be read");
+    }
+
+    #[test]
+    fn a_pattern_is_the_known_files_that_match() {
+        let folder = TempDir::new().unwrap();
+        std::fs::create_dir(folder.path().join("deep")).unwrap();
+        for name in ["b.txt", "a.txt", "a.md", "deep/c.txt"] {
+            std::fs::write(folder.path().join(name), name).unwrap();
+        }
+        let texts = |pattern: &str| {
+            let set = read_text(&[folder.path().join(pattern)], &columns(None))?;
+            Ok::<_, DataError>(set.examples.into_iter().map(|e| e.text).collect::<Vec<_>>())
+        };
+        assert_eq!(texts("*").unwrap(), ["a.txt", "b.txt"]);
+        assert_eq!(texts("**/*.txt").unwrap(), ["a.txt", "b.txt", "deep/c.txt"]);
+        let error = texts("*.csv").unwrap_err();
+        assert!(matches!(error, DataError::NoMatch { .. }), "{error}");
+        let error = texts("a***").unwrap_err();
+        assert!(matches!(error, DataError::BadPattern { .. }), "{error}");
+        // A name with such letters is a name first.
+        std::fs::write(folder.path().join("[b].txt"), "brackets").unwrap();
+        assert_eq!(texts("[b].txt").unwrap(), ["brackets"]);
+    }
+
+    #[test]
+    fn a_stream_ends_at_its_first_error() {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("a.jsonl");
+        std::fs::write(&path, "{\"text\": \"a\"}\n[]\n{\"text\": \"b\"}\n").unwrap();
+        let items: Vec<_> = stream(&[path], &columns(None)).unwrap().collect();
+        assert_eq!(items.len(), 2);
+        assert!(items[0].is_ok() && items[1].is_err());
+    }
+
+    #[test]
+    fn an_endless_line_is_refused_before_it_fills_the_memory() {
+        let line = vec![b'a'; file::LONGEST_LINE + 1];
+        let packed = gz(&line);
+        let expected = "is longer than 16 MiB; a line end is missing, or a quote that closes";
+        for (name, start) in [("a.txt.gz", ""), ("a.jsonl.gz", "")] {
+            assert_eq!(
+                message(name, &packed, None),
+                format!("{name}:1: {expected}"),
+                "{start}"
+            );
+        }
+        let lines = "a line of an open quote\n".repeat(file::LONGEST_LINE / 23);
+        let bytes = format!("text\n\"{lines}");
+        assert_eq!(
+            message("a.csv", bytes, None),
+            format!("a.csv:2: {expected}")
+        );
+    }
+
+    /// A Parquet file of a text and an optional label in row groups of two.
+    fn parquet(rows: &[(&str, Option<i64>)]) -> Vec<u8> {
+        use ::parquet::basic::{Compression, ZstdLevel};
+        use ::parquet::data_type::{ByteArray, ByteArrayType, Int64Type};
+        use ::parquet::file::{properties::WriterProperties, writer::SerializedFileWriter};
+        use ::parquet::schema::parser::parse_message_type;
+        let schema = "message m { optional int64 label; required binary text (UTF8); }";
+        let schema = std::sync::Arc::new(parse_message_type(schema).unwrap());
+        let level = Compression::ZSTD(ZstdLevel::try_new(1).unwrap());
+        let properties = WriterProperties::builder().set_compression(level).build();
+        let mut writer = SerializedFileWriter::new(Vec::new(), schema, properties.into()).unwrap();
+        for rows in rows.chunks(2) {
+            let mut group = writer.next_row_group().unwrap();
+            let labels: Vec<i64> = rows.iter().filter_map(|row| row.1).collect();
+            let levels: Vec<i16> = rows.iter().map(|row| i16::from(row.1.is_some())).collect();
+            let mut column = group.next_column().unwrap().unwrap();
+            let typed = column.typed::<Int64Type>();
+            typed.write_batch(&labels, Some(&levels), None).unwrap();
+            column.close().unwrap();
+            let texts: Vec<ByteArray> = rows.iter().map(|row| row.0.into()).collect();
+            let mut column = group.next_column().unwrap().unwrap();
+            let typed = column.typed::<ByteArrayType>();
+            typed.write_batch(&texts, None, None).unwrap();
+            column.close().unwrap();
+            group.close().unwrap();
+        }
+        writer.into_inner().unwrap()
+    }
+
+    #[test]
+    fn parquet_reads_its_columns() {
+        let bytes = parquet(&[("one", Some(1)), ("two", Some(-2)), ("three", Some(3))]);
+        let set = read("a.parquet", &bytes, Some("label")).unwrap();
+        let expected = [
+            ("one", Some("1"), 1),
+            ("two", Some("-2"), 2),
+            ("three", Some("3"), 3),
+        ];
+        assert_eq!(rows(&set), expected);
+        assert_eq!(
+            read("a.parquet", &bytes, None).unwrap().examples[2].label,
+            None
+        );
+    }
+
+    #[test]
+    fn parquet_that_does_not_fit() {
+        let bytes = parquet(&[("one", Some(1)), ("two", None), (" ", Some(2))]);
+        let of = |label| message("a.parquet", &bytes, label);
+        assert_eq!(
+            of(Some("label")),
+            "a.parquet:2: \"label\" is null, not a string"
+        );
+        assert_eq!(of(None), "a.parquet:3: \"text\" is empty");
+        assert_eq!(
+            of(Some("stars")),
+            "a.parquet:1: column \"stars\" is missing; the columns are \"label\", \"text\""
+        );
+        let wanted = TextColumns {
+            text: "label".into(),
+            label: None,
+        };
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("a.parquet");
+        std::fs::write(&path, &bytes).unwrap();
+        let error = read_text(&[path], &wanted).unwrap_err().to_string();
+        assert!(
+            error.ends_with("\"label\" is of another type, not a string"),
+            "{error}"
+        );
+        assert_eq!(message("a.parquet", "", None), "a.parquet: is empty");
+        assert_eq!(
+            message("a.parquet", parquet(&[]), None),
+            "a.parquet: holds no example"
+        );
+        assert!(
+            message("a.parquet", "PAR1 not really PAR1", None)
+                .contains("cannot be read as Parquet")
+        );
+    }
+
+    #[test]
+    fn broken_parquet_is_an_error_and_no_panic() {
+        let bytes = parquet(&[("one", Some(1)), ("two", Some(2)), ("three", None)]);
+        for cut in 1..bytes.len() {
+            assert!(
+                read("a.parquet", &bytes[..cut], None).is_err(),
+                "{cut} bytes"
+            );
+        }
+        // Some bytes may differ without harm: it must only come back.
+        for at in 0..bytes.len() {
+            for value in [0, 0x7f, 0xff] {
+                let mut broken = bytes.clone();
+                broken[at] = value;
+                let _ = read("a.parquet", &broken, Some("label"));
+            }
         }
     }
 
@@ -620,7 +900,7 @@ mod tests {
         assert_eq!(message("a.txt", "", None), "a.txt: is empty");
         assert_eq!(
             message("a.docx", "x", None),
-            "a.docx: unknown extension; known are .txt, .text, .csv, .tsv, .jsonl, .ndjson, each also with .gz"
+            "a.docx: unknown extension; known are .txt, .text, .csv, .tsv, .jsonl, .ndjson, each also with .gz or .zst, and .parquet"
         );
         let packed = gz(b"text\nsome words to pack\n");
         let cut = &packed[..packed.len() - 10];

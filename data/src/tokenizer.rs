@@ -17,8 +17,9 @@ use crate::{DataError, file};
 /// The special tokens, with these as their ids in a vocabulary trained here.
 pub(crate) const SPECIALS: [&str; 5] = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"];
 
-/// Texts encoded at a time: an encoding takes many times the memory of its ids.
+/// Texts, and bytes of them, encoded at a time: an encoding takes many times the memory of its ids.
 const CHUNK: usize = 8192;
+const CHUNK_BYTES: usize = 1 << 20;
 
 /// A tokenizer with the five special tokens of BERT.
 #[derive(Clone, Debug)]
@@ -40,6 +41,18 @@ impl TextTokenizer {
         texts: &[S],
         vocab_size: usize,
     ) -> Result<Self, DataError> {
+        Self::train_wordpiece_on(texts.iter().map(|text| Ok(text.as_ref())), vocab_size)
+    }
+
+    /// [`train_wordpiece`](Self::train_wordpiece) on a stream: what stays in memory is a count a distinct word, of at
+    /// most two million of them.
+    ///
+    /// # Errors
+    /// The stream's first, and those of a training in memory.
+    pub fn train_wordpiece_on<S: AsRef<str> + Send>(
+        texts: impl Iterator<Item = Result<S, DataError>> + Send,
+        vocab_size: usize,
+    ) -> Result<Self, DataError> {
         let mut inner = Tokenizer::new(WordPiece::default());
         let clean_text = true;
         let split_chinese = true;
@@ -50,8 +63,13 @@ impl TextTokenizer {
         inner.with_pre_tokenizer(Some(BertPreTokenizer));
         inner.with_decoder(Some(WordPieceDecoder::default()));
         let mut trainer = WordPieceTrainer::new(vocab_size);
-        let texts = texts.iter().map(|text| text.as_ref());
-        inner.train(&mut trainer, texts).map_err(own_error)?;
+        let mut failure = None;
+        let texts = texts.map_while(|text| text.map_err(|error| failure = Some(error)).ok());
+        let trained = inner.train(&mut trainer, texts).map(drop);
+        if let Some(error) = failure {
+            return Err(error);
+        }
+        trained.map_err(own_error)?;
         inner.with_post_processor(Some(cls_and_sep()?));
         Self::new(inner, "the trained tokenizer")
     }
@@ -110,7 +128,10 @@ impl TextTokenizer {
         max_len: usize,
     ) -> Result<Vec<Vec<u32>>, DataError> {
         let mut all = Vec::with_capacity(texts.len());
-        for chunk in texts.chunks(CHUNK) {
+        let mut rest = texts;
+        while !rest.is_empty() {
+            let chunk;
+            (chunk, rest) = rest.split_at(chunk_len(rest));
             let chunk: Vec<&str> = chunk.iter().map(|text| text.as_ref()).collect();
             let encoded = self.inner.encode_batch_fast(chunk, true);
             let encoded = encoded.map_err(DataError::Tokenizer)?;
@@ -154,6 +175,12 @@ impl TextTokenizer {
         self.inner.get_vocab_size(true)
     }
 
+    /// The largest id; a vocabulary with gaps has one above its size.
+    pub fn largest_id(&self) -> u32 {
+        let vocab = self.inner.get_vocab(true);
+        vocab.into_values().max().unwrap_or(0)
+    }
+
     /// The id of `[PAD]`.
     pub fn pad(&self) -> u32 {
         self.specials[0]
@@ -183,6 +210,16 @@ impl TextTokenizer {
     pub fn special_ids(&self) -> Vec<u32> {
         self.specials.to_vec()
     }
+}
+
+/// How many of the texts are encoded at a time, at least 1.
+fn chunk_len(texts: &[impl AsRef<str>]) -> usize {
+    let mut bytes = 0;
+    let fits = texts.iter().take(CHUNK).take_while(|text| {
+        bytes += text.as_ref().len();
+        bytes <= CHUNK_BYTES
+    });
+    fits.count().max(1)
 }
 
 /// `[CLS] A [SEP]`, and `[CLS] A [SEP] B [SEP]` with type 1 for the second text.

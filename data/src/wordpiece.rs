@@ -25,6 +25,12 @@ const ALPHABET: usize = 1000;
 /// Longer words become `[UNK]`, so nothing is learnt from them. BERT's limit.
 const LONGEST_WORD: usize = 100;
 
+/// Texts whose words are counted before they join the others.
+const CHUNK: usize = 8192;
+/// Distinct words that are counted, which bounds the memory: some 100 bytes each while counting, some 500 while
+/// merging. With more of them the rarest are forgotten, and then the result depends on the order of the texts too.
+const MOST_WORDS: usize = 2_000_000;
+
 /// How often each word occurs.
 type WordCounts = HashMap<String, u64>;
 
@@ -76,12 +82,30 @@ impl Trainer for WordPieceTrainer {
         S: AsRef<str> + Send,
         F: Fn(&str) -> tokenizers::Result<Vec<String>> + Sync,
     {
-        let counted: tokenizers::Result<WordCounts> = texts
-            .maybe_par_bridge()
-            .map(|text| Ok(count(process(text.as_ref())?)))
-            .reduce(|| Ok(HashMap::new()), |all, more| Ok(sum(all?, more?)));
-        self.words = counted?;
-        Ok(())
+        let mut texts = texts;
+        let mut rarest = 1;
+        loop {
+            // Chunks end at the same texts on every run, so the same words are pruned.
+            let chunk: Vec<S> = texts.by_ref().take(CHUNK).collect();
+            if chunk.is_empty() {
+                return Ok(());
+            }
+            let counted: tokenizers::Result<WordCounts> = chunk
+                .into_iter()
+                .maybe_par_bridge()
+                .map(|text| Ok(count(process(text.as_ref())?)))
+                .reduce(|| Ok(HashMap::new()), |all, more| Ok(sum(all?, more?)));
+            self.words = sum(std::mem::take(&mut self.words), counted?);
+            prune(&mut self.words, MOST_WORDS, &mut rarest);
+        }
+    }
+}
+
+/// Forgets the rarest words while there are more than `most`: those seen once, then those seen twice since, and so on.
+fn prune(words: &mut WordCounts, most: usize, rarest: &mut u64) {
+    while words.len() > most {
+        words.retain(|_, count| *count > *rarest);
+        *rarest += 1;
     }
 }
 
@@ -329,6 +353,17 @@ mod tests {
         );
         let error = vocabulary(&counts(&[]), 100).unwrap_err();
         assert!(matches!(error, DataError::NoWords));
+    }
+
+    #[test]
+    fn the_rarest_words_are_forgotten_first() {
+        let mut words = counts(&[("a", 9), ("b", 1), ("c", 2), ("d", 2), ("e", 3)]);
+        let mut rarest = 1;
+        prune(&mut words, 5, &mut rarest);
+        assert_eq!((words.len(), rarest), (5, 1));
+        prune(&mut words, 3, &mut rarest);
+        assert_eq!(words, counts(&[("a", 9), ("e", 3)]));
+        assert_eq!(rarest, 3);
     }
 
     #[test]

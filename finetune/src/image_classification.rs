@@ -20,7 +20,7 @@ use train::recipe::{
     self, BundleRecipe, Draft, GuardRecipe, Impossible, OptimizerRecipe, ScheduleRecipe,
     TrainingRecipe,
 };
-use train::source::{BatchSource, Counts, Epochs};
+use train::source::{BatchSource, Counts, Epochs, Rows};
 use train::{Failure, LossSums, Objective, WithBackend};
 
 use crate::few::few;
@@ -218,7 +218,7 @@ impl LabelledImages {
         }
     }
 
-    /// The same batches with changed images; how they change is a function of (seed, batch number).
+    /// The same batches with changed images; how they change is a function of (seed, epoch, image).
     pub fn augmented(self, augment: Augment, seed: u64) -> Self {
         Self {
             augment,
@@ -236,10 +236,10 @@ impl BatchSource for LabelledImages {
     }
 
     fn batch(&self, number: u64) -> LabelledImageBatch {
-        let rows = self.epochs.rows(number);
+        let Rows { rows, samples } = self.epochs.batch(number);
         let class = |&row: &u32| self.split.classes[row as usize];
         let mut inputs = PixelBatch::of(&self.split.images, &rows);
-        self.augment.apply(&mut inputs, self.seed, number);
+        self.augment.apply(&mut inputs, self.seed, &samples);
         LabelledImageBatch {
             inputs,
             targets: rows.iter().map(class).collect(),
@@ -339,6 +339,7 @@ fn labels(images: &ImageSet) -> &[u32] {
 
 fn run(draft: Draft, options: Options) -> Result<Status, Failure> {
     let recipe: ImageClassificationRecipe = draft.finish()?;
+    recipe.training.check_images()?;
     strategy::groups(&recipe.strategy, BACKBONE)?;
     recipe.loss.check()?;
     let bundle = strategy::open(&recipe.from)?;
@@ -400,7 +401,8 @@ impl WithBackend for Run {
             Arc::new(LabelledImages::new(split, epochs))
         };
         let lengths = vec![1; train.classes.len()];
-        let shuffled = Epochs::shuffled(lengths, batch_size, 0, recipe.seed);
+        let (batching, accumulation) = (recipe.training.batching(), recipe.training.accumulation);
+        let shuffled = Epochs::shuffled(lengths, batching, accumulation, recipe.seed);
         let (precision, preprocessor) = (recipe.bundle.precision, preprocessor_json(&config));
         let targets = train.classes.iter().copied();
         let loss = recipe.loss.over(classes.len(), targets);

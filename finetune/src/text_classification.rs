@@ -182,7 +182,7 @@ impl BatchSource for LabelledTexts {
     }
 
     fn batch(&self, number: u64) -> LabelledBatch {
-        let picked = self.epochs.rows(number);
+        let picked = self.epochs.batch(number).rows;
         let rows = || picked.iter().map(|&row| &self.rows[row as usize]);
         LabelledBatch {
             inputs: TokenBatch::pad(rows().map(|row| row.tokens.as_slice()), self.pad),
@@ -291,6 +291,8 @@ impl Start {
     fn new(recipe: &TextClassificationRecipe) -> Result<Self, Failure> {
         recipe::check_shares(recipe.data.valid, recipe.data.test)?;
         recipe.loss.check()?;
+        recipe.training.check_unpacked()?;
+        recipe.training.check_texts(recipe.tokenizer.max_length)?;
         strategy::groups(&recipe.strategy, BACKBONE)?;
         let bundle = strategy::open(&recipe.from)?;
         let tokenizer = tokenizer(bundle.as_ref(), &recipe.tokenizer.path)?;
@@ -418,11 +420,10 @@ fn train_from<B: AutodiffBackend>(
         };
         model = bundle.load(model, backbone)?;
     }
-    let TrainingRecipe {
-        batch_size, pool, ..
-    } = recipe.training;
+    let (batching, accumulation) = (recipe.training.batching(), recipe.training.accumulation);
     let lengths = corpus.train.iter().map(|row| row.tokens.len() as u32);
-    let shuffled = Epochs::shuffled(lengths.collect(), batch_size, pool, recipe.seed);
+    let lengths: Vec<u32> = lengths.collect();
+    let shuffled = Epochs::shuffled(lengths, batching, accumulation, recipe.seed);
     let batches = |rows: &Arc<Vec<Row>>, epochs| {
         Arc::new(LabelledTexts::new(rows.clone(), epochs, tokenizer.pad()))
     };

@@ -1,7 +1,7 @@
 //! Denoising autoencoder. In: images. Out: an encoder and a decoder that give clean images back from noisy ones.
 //!
 //! Vincent et al. 2008, <https://doi.org/10.1145/1390156.1390294>. Noise is drawn anew every epoch, and is a pure
-//! function of (seed, batch number); the target is always the clean image.
+//! function of (seed, epoch, image), however images are batched; the target is always the clean image.
 
 use std::fs;
 use std::io::Cursor;
@@ -29,7 +29,7 @@ use train::recipe::{
     TrainingRecipe,
 };
 use train::run::write_atomically;
-use train::source::{BatchSource, Counts, Epochs};
+use train::source::{BatchSource, Counts, Epochs, Rows};
 use train::{Failure, LossSums, Metrics, Objective, SumTally, WithBackend};
 
 /// Images side by side in `reconstructions.png`.
@@ -302,14 +302,15 @@ impl NoisyImages {
         }
     }
 
-    /// These rows with the noise of the batch of this number.
-    fn noisy(&self, rows: &[u32], number: u64) -> NoisyBatch {
-        let mut rng = order::rng(self.seed, Stream::Noise, number);
-        let mut targets = PixelBatch::of(&self.images, rows);
-        self.augment.apply(&mut targets, self.seed, number);
+    /// Rows with their noise.
+    fn noisy(&self, batch: &Rows) -> NoisyBatch {
+        let mut targets = PixelBatch::of(&self.images, &batch.rows);
+        self.augment.apply(&mut targets, self.seed, &batch.samples);
         let mut inputs = targets.clone();
         let len = inputs.channels * inputs.height * inputs.width;
-        for image in inputs.pixels.chunks_exact_mut(len) {
+        let images = inputs.pixels.chunks_exact_mut(len);
+        for (image, &sample) in images.zip(&batch.samples) {
+            let mut rng = order::rng(self.seed, Stream::Noise, sample);
             self.noise.spoil(image, inputs.channels, &mut rng);
         }
         NoisyBatch { inputs, targets }
@@ -318,7 +319,8 @@ impl NoisyImages {
     /// The first few images.
     fn first(&self, n: usize) -> NoisyBatch {
         let rows: Vec<u32> = (0..n.min(self.images.len()) as u32).collect();
-        self.noisy(&rows, 0)
+        let samples = rows.iter().copied().map(u64::from).collect();
+        self.noisy(&Rows { rows, samples })
     }
 }
 
@@ -330,7 +332,7 @@ impl BatchSource for NoisyImages {
     }
 
     fn batch(&self, number: u64) -> NoisyBatch {
-        self.noisy(&self.epochs.rows(number), number)
+        self.noisy(&self.epochs.batch(number))
     }
 }
 
@@ -397,6 +399,7 @@ pub fn grid_png(rows: &[&PixelBatch]) -> image::ImageResult<Vec<u8>> {
 fn run(draft: Draft, options: Options) -> Result<Status, Failure> {
     let recipe: AutoencoderRecipe = draft.finish()?;
     recipe.check()?;
+    recipe.training.check_images()?;
     let ImageData {
         valid,
         test,
@@ -456,7 +459,9 @@ impl WithBackend for Run {
                 seed,
             ))
         };
-        let shuffled = Epochs::shuffled(vec![1; train.len()], batch_size, 0, recipe.seed);
+        let (batching, accumulation) = (recipe.training.batching(), recipe.training.accumulation);
+        let lengths = vec![1; train.len()];
+        let shuffled = Epochs::shuffled(lengths, batching, accumulation, recipe.seed);
         let in_order = Epochs::in_order(valid.len(), batch_size);
         let valid = batches(valid, in_order, Augment::NONE, recipe.data.split_seed);
         let (drawn, draws_on) = (valid.first(COLUMNS), device.clone());
@@ -503,6 +508,7 @@ mod tests {
     use super::*;
     use burn::backend::{Autodiff, Flex};
     use burn::optim::{GradientsParams, Optimizer as _};
+    use data::order::Batching;
     use train::optimizer::Optimizer;
 
     const NOISE: Noise = Noise {
@@ -526,7 +532,8 @@ mod tests {
     }
 
     fn batches(images: ImageSet, noise: Noise, seed: u64) -> NoisyImages {
-        let epochs = Epochs::shuffled(vec![1; images.len()], 4, 0, 7);
+        let batching = Batching::Rows { size: 4, pool: 0 };
+        let epochs = Epochs::shuffled(vec![1; images.len()], batching, 1, 7);
         NoisyImages::new(images, epochs, Augment::NONE, noise, seed)
     }
 
@@ -574,7 +581,14 @@ mod tests {
             "the targets stay clean"
         );
         // The same rows, seen a second time.
-        assert_ne!(one.noisy(&[0, 1], 0).inputs, one.noisy(&[0, 1], 1).inputs);
+        let rows = |samples: [u64; 2]| Rows {
+            rows: vec![0, 1],
+            samples: samples.to_vec(),
+        };
+        assert_ne!(
+            one.noisy(&rows([0, 1])).inputs,
+            one.noisy(&rows([2, 3])).inputs
+        );
     }
 
     #[test]

@@ -1,17 +1,18 @@
 //! Masked language modelling. In: texts. Out: a BERT encoder with its tokenizer.
 //!
 //! Devlin et al. 2019, <https://arxiv.org/abs/1810.04805>. Masks are drawn anew every epoch, and are a pure
-//! function of (seed, batch number). The vocabulary projection runs over the masked positions only.
+//! function of (seed, epoch, text), however texts are batched. The vocabulary projection runs over the masked positions only.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use burn::prelude::*;
 use burn::tensor::TensorData;
 use burn::tensor::backend::AutodiffBackend;
 use data::order::{self, Stream};
-use data::text::{TextColumns, TextSet};
-use data::{TextTokenizer, source, split};
+use data::source::TextSource;
+use data::{
+    Cache, Corpus, CorpusPlan, Packed, TextColumns, TextTokenizer, TokenRows, TokenizerSource,
+};
 use model::bundle::{self, Architecture};
 use model::{BertConfig, BertMaskedLm};
 use rand::RngExt;
@@ -24,8 +25,9 @@ use train::recipe::{
     self, BundleRecipe, Draft, GuardRecipe, Impossible, OptimizerRecipe, ScheduleRecipe,
     TrainingRecipe,
 };
-use train::source::{BatchSource, Counts, Epochs};
+use train::source::{BatchSource, Counts, Epochs, Rows, whole_steps};
 use train::text::{self, TokenBatch};
+use train::ui::Console;
 use train::{Failure, LossSums, Metrics, Objective, SumTally, WithBackend};
 
 /// Masked LM, as the command line knows it.
@@ -66,6 +68,13 @@ pub struct TextData {
     pub test: f64,
     pub split_seed: u64,
     pub valid_limit: usize,
+    #[serde(default = "yes")]
+    pub cache: bool,
+}
+
+/// Recipes of runs from before there was a cache lack the key.
+fn yes() -> bool {
+    true
 }
 
 /// `[tokenizer]`: trained or loaded.
@@ -135,6 +144,7 @@ impl MlmRecipe {
             self.tokenizer.max_length,
             self.model.max_position_embeddings,
         )?;
+        self.training.check_texts(self.tokenizer.max_length)?;
         let config = self.config(self.tokenizer.vocab_size, 0);
         let wrong = |reason| Impossible::new("model", format!("is impossible: {reason}"));
         config.check().map_err(wrong)?;
@@ -229,10 +239,99 @@ impl<B: Backend> Objective<B> for MaskedLm<B> {
     }
 }
 
+/// Token sequences in batches.
+pub enum Sequences {
+    /// A text each.
+    Texts(TokenRows, Epochs),
+    /// Texts one after another, cut into full sequences.
+    Packed {
+        /// The sequences.
+        packed: Packed,
+        /// Sequences of a batch.
+        batch_size: usize,
+        /// Batches of an epoch.
+        batches: u64,
+    },
+}
+
+impl Sequences {
+    /// Texts in a new order every epoch, batched as the recipe says.
+    ///
+    /// # Errors
+    ///
+    /// Texts that, packed, fill no batch.
+    pub fn shuffled(
+        texts: TokenRows,
+        recipe: &MlmRecipe,
+        tokenizer: &TextTokenizer,
+    ) -> Result<Self, Impossible> {
+        let (training, seed) = (&recipe.training, recipe.seed);
+        let max_length = recipe.tokenizer.max_length;
+        if training.packing {
+            return Self::packed(texts, recipe, tokenizer);
+        }
+        let texts = texts.cut_to(max_length, tokenizer.sep());
+        let lengths = texts.clone();
+        let epochs = Epochs::shuffled(lengths, training.batching(), training.accumulation, seed);
+        Ok(Self::Texts(texts, epochs))
+    }
+
+    fn packed(
+        texts: TokenRows,
+        recipe: &MlmRecipe,
+        tokenizer: &TextTokenizer,
+    ) -> Result<Self, Impossible> {
+        let (batch_size, max_length) = (recipe.training.batch_size, recipe.tokenizer.max_length);
+        let packed = Packed::new(texts, max_length, tokenizer.cls(), recipe.seed);
+        let sequences = packed.sequences();
+        match sequences / batch_size.max(1) {
+            0 => Err(Impossible::new(
+                "training.batch_size",
+                format!("is {batch_size}; the texts fill {sequences} sequences of {max_length}"),
+            )),
+            batches => Ok(Self::Packed {
+                packed,
+                batch_size,
+                batches: whole_steps(batches as u64, recipe.training.accumulation),
+            }),
+        }
+    }
+
+    fn batches_per_epoch(&self) -> u64 {
+        match self {
+            Self::Texts(_, epochs) => epochs.batches_per_epoch(),
+            Self::Packed { batches, .. } => *batches,
+        }
+    }
+
+    /// The sequences of a batch, each with its sample.
+    fn batch(&self, number: u64) -> Vec<(Vec<u32>, u64)> {
+        match self {
+            Self::Texts(texts, epochs) => {
+                let Rows { rows, samples } = epochs.batch(number);
+                let rows = rows.into_iter().map(|row| texts.row(row));
+                rows.zip(samples).collect()
+            }
+            Self::Packed {
+                packed,
+                batch_size,
+                batches,
+            } => {
+                let (epoch, at) = (number / batches, (number % batches) as usize);
+                let first = at * batch_size;
+                let sample = |i| epoch * packed.sequences() as u64 + i as u64;
+                let sequences = first..first + batch_size;
+                sequences
+                    .map(|i| (packed.sequence(epoch, i), sample(i)))
+                    .collect()
+            }
+        }
+    }
+}
+
 /// Masked batches of tokenized texts.
 pub struct MaskedTexts {
-    texts: Vec<Vec<u32>>,
-    epochs: Epochs,
+    sequences: Sequences,
     masking: Masking,
     mask: u32,
     pad: u32,
@@ -242,17 +341,15 @@ pub struct MaskedTexts {
 }
 
 impl MaskedTexts {
-    /// Batches of `texts`; their order and masks are functions of the seed.
+    /// Batches of `sequences`; their masks are functions of the seed.
     pub fn new(
-        texts: Vec<Vec<u32>>,
-        epochs: Epochs,
+        sequences: Sequences,
         masking: Masking,
         tokenizer: &TextTokenizer,
         seed: u64,
     ) -> Self {
         Self {
-            texts,
-            epochs,
+            sequences,
             masking,
             mask: tokenizer.mask(),
             pad: tokenizer.pad(),
@@ -262,18 +359,19 @@ impl MaskedTexts {
         }
     }
 
-    /// Masks rows of token ids; special tokens are never predicted.
-    fn masked(&self, mut rows: Vec<Vec<u32>>, number: u64) -> MaskedBatch {
-        let mut rng = order::rng(self.seed, Stream::Mask, number);
-        let seq = rows.iter().map(Vec::len).max().unwrap_or(0);
+    /// Masks rows of token ids, each by its sample; special tokens are never predicted.
+    fn masked(&self, rows: Vec<(Vec<u32>, u64)>) -> MaskedBatch {
+        let seq = rows.iter().map(|(row, _)| row.len()).max().unwrap_or(0);
         let (mut positions, mut targets) = (Vec::new(), Vec::new());
-        let mut candidates = Vec::new();
-        for (row, tokens) in rows.iter_mut().enumerate() {
+        let mut first_candidate = None;
+        let mut masked = Vec::with_capacity(rows.len());
+        for (row, (mut tokens, sample)) in rows.into_iter().enumerate() {
+            let mut rng = order::rng(self.seed, Stream::Mask, sample);
             for (at, token) in tokens.iter_mut().enumerate() {
                 if self.special.contains(token) {
                     continue;
                 }
-                candidates.push((row * seq + at, *token));
+                first_candidate.get_or_insert((row * seq + at, *token));
                 if rng.random::<f64>() >= self.masking.rate {
                     continue;
                 }
@@ -281,14 +379,15 @@ impl MaskedTexts {
                 targets.push(*token);
                 *token = self.replacement(*token, &mut rng);
             }
+            masked.push(tokens);
         }
         // A tiny batch may draw no position at all: it predicts one as it stands, so that a loss exists.
         if positions.is_empty() {
-            let &(position, token) = candidates.first().unwrap_or(&(0, self.pad));
+            let (position, token) = first_candidate.unwrap_or((0, self.pad));
             positions.push(position as i32);
             targets.push(token);
         }
-        let inputs = TokenBatch::pad(rows.iter().map(Vec::as_slice), self.pad);
+        let inputs = TokenBatch::pad(masked.iter().map(Vec::as_slice), self.pad);
         MaskedBatch {
             inputs,
             positions,
@@ -317,90 +416,73 @@ impl BatchSource for MaskedTexts {
     type Batch = MaskedBatch;
 
     fn batches_per_epoch(&self) -> u64 {
-        self.epochs.batches_per_epoch()
+        self.sequences.batches_per_epoch()
     }
 
     fn batch(&self, number: u64) -> MaskedBatch {
-        let rows = self.epochs.rows(number);
-        let rows = rows.iter().map(|&row| self.texts[row as usize].clone());
-        self.masked(rows.collect(), number)
+        self.masked(self.sequences.batch(number))
     }
 }
 
-/// Tokenized splits and the tokenizer.
-pub struct Corpus {
-    /// Trained or loaded.
-    pub tokenizer: TextTokenizer,
-    /// Training texts as token ids.
-    pub train: Vec<Vec<u32>>,
-    /// Validation texts as token ids.
-    pub valid: Vec<Vec<u32>>,
+/// Texts are cut to so many tokens before they are packed, which bounds what the model's length does not.
+const LONGEST_PACKED: usize = 65_535;
+
+/// Splits and tokenizes the recipe's texts, or opens what an earlier run kept of them; the tokenizer sees the training
+/// split only.
+///
+/// # Errors
+///
+/// Texts or a tokenizer that cannot be read, or too few texts.
+pub fn corpus(source: TextSource, recipe: &MlmRecipe) -> Result<Corpus, Failure> {
+    let data = &recipe.data;
+    let tokenizer = match recipe.tokenizer.path.as_str() {
+        "" => TokenizerSource::Train {
+            vocab_size: recipe.tokenizer.vocab_size,
+        },
+        path => TokenizerSource::Load(path.into()),
+    };
+    let plan = CorpusPlan {
+        source,
+        columns: TextColumns {
+            text: data.text.clone(),
+            label: None,
+        },
+        valid: data.valid,
+        test: data.test,
+        split_seed: data.split_seed,
+        tokenizer,
+        max_length: match recipe.training.packing {
+            true => LONGEST_PACKED,
+            false => recipe.tokenizer.max_length,
+        },
+    };
+    let cache = if data.cache {
+        Cache::from_environment()
+    } else {
+        None
+    };
+    Ok(plan.open(cache.as_ref())?)
 }
 
-impl Corpus {
-    /// Splits and tokenizes texts; the tokenizer sees the training split only.
-    pub fn new(texts: &TextSet, recipe: &MlmRecipe) -> Result<Self, Failure> {
-        let keys: Vec<_> = texts
-            .examples
-            .iter()
-            .map(|e| split::text_key(&e.text))
-            .collect();
-        let keys = keys.iter().map(String::as_bytes);
-        let TextData {
-            valid,
-            test,
-            split_seed,
-            valid_limit,
-            ..
-        } = recipe.data;
-        let splits = split::split_by_content(keys, valid, test, split_seed);
-        let pick = |rows: &[usize]| -> Vec<&str> {
-            rows.iter()
-                .map(|&row| texts.examples[row].text.as_str())
-                .collect()
-        };
-        let (train, mut valid) = (pick(&splits.train), pick(&splits.valid));
-        if train.is_empty() || valid.is_empty() {
-            return Err(Failure::input(format!(
-                "{}: {} texts leave {} to train and {} to validate on; raise data.valid or add texts",
-                texts.origin(),
-                texts.len(),
-                train.len(),
-                valid.len()
-            )));
-        }
-        if valid_limit > 0 && valid.len() > valid_limit {
-            let order = order::shuffled(valid.len(), split_seed, 0);
-            valid = order[..valid_limit]
-                .iter()
-                .map(|&row| valid[row as usize])
-                .collect();
-        }
-        let tokenizer = match recipe.tokenizer.path.as_str() {
-            "" => TextTokenizer::train_wordpiece(&train, recipe.tokenizer.vocab_size)?,
-            path => TextTokenizer::load(Path::new(path))?,
-        };
-        let max_length = recipe.tokenizer.max_length;
-        Ok(Self {
-            train: tokenizer.encode(&train, max_length)?,
-            valid: tokenizer.encode(&valid, max_length)?,
-            tokenizer,
-        })
+/// The validation rows that are looked at, the same ones in every run.
+fn limited(valid: TokenRows, limit: usize, split_seed: u64) -> TokenRows {
+    if limit == 0 || valid.len() <= limit {
+        return valid;
     }
+    let order = order::shuffled(valid.len(), split_seed, 0);
+    valid.select(&order[..limit])
 }
 
 fn run(draft: Draft, options: Options) -> Result<Status, Failure> {
     let recipe: MlmRecipe = draft.finish()?;
     recipe.check()?;
-    let columns = TextColumns {
-        text: recipe.data.text.clone(),
-        label: None,
-    };
-    let texts = source::texts(&recipe.data.source, &columns)?;
+    let source = TextSource::named(&recipe.data.source)?;
+    let corpus = corpus(source, &recipe)?;
+    Console::new(options.ui).note(&corpus.made);
     let checkpointing = recipe.training.gradient_checkpointing;
     let run = Run {
         recipe,
-        texts,
+        corpus,
         options,
     };
     train_on(run.options.backend, checkpointing, run)?
@@ -409,7 +491,7 @@ fn run(draft: Draft, options: Options) -> Result<Status, Failure> {
 /// A run, waiting for its backend.
 struct Run {
     recipe: MlmRecipe,
-    texts: TextSet,
+    corpus: Corpus,
     options: Options,
 }
 
@@ -417,23 +499,24 @@ impl WithBackend for Run {
     type Output = Result<Status, Failure>;
 
     fn run<B: AutodiffBackend>(self, device: B::Device) -> Self::Output {
-        pretrain::<B>(self.recipe, &self.texts, device, self.options)
+        pretrain::<B>(self.recipe, self.corpus, device, self.options)
     }
 }
 
 /// Pretrains on texts and leaves a run directory with its bundle.
+///
+/// - corpus: that of the recipe, [`corpus`]
 ///
 /// # Errors
 ///
 /// [`Failure::Input`] before anything is written, [`Failure::Running`] once training has begun.
 pub fn pretrain<B: AutodiffBackend>(
     recipe: MlmRecipe,
-    texts: &TextSet,
+    corpus: Corpus,
     device: B::Device,
     options: Options,
 ) -> Result<Status, Failure> {
     recipe.check()?;
-    let corpus = Corpus::new(texts, &recipe)?;
     let tokenizer = &corpus.tokenizer;
     let config = recipe.config(tokenizer.vocab_size(), tokenizer.pad());
     B::seed(&device, recipe.seed);
@@ -441,28 +524,18 @@ pub fn pretrain<B: AutodiffBackend>(
     let objective = MaskedLm::new(model, ClassLoss::smoothed(recipe.loss.label_smoothing));
     let files = text::bundle_files(tokenizer, recipe.model.max_position_embeddings)?;
     let precision = recipe.bundle.precision;
-    let batches = |texts: Vec<Vec<u32>>, shuffle: bool| {
-        let TrainingRecipe {
-            batch_size, pool, ..
-        } = recipe.training;
-        let lengths = || texts.iter().map(|text| text.len() as u32).collect();
-        let epochs = match shuffle {
-            true => Epochs::shuffled(lengths(), batch_size, pool, recipe.seed),
-            false => Epochs::in_order(texts.len(), batch_size),
-        };
-        let seed = if shuffle {
-            recipe.seed
-        } else {
-            recipe.data.split_seed
-        };
-        Arc::new(MaskedTexts::new(
-            texts,
-            epochs,
-            recipe.masking,
-            tokenizer,
-            seed,
-        ))
-    };
+    let TextData {
+        valid_limit,
+        split_seed,
+        ..
+    } = recipe.data;
+    let valid = limited(corpus.valid, valid_limit, split_seed)
+        .cut_to(recipe.tokenizer.max_length, tokenizer.sep());
+    let in_order = Epochs::in_order(valid.len(), recipe.training.batch_size);
+    let train = Sequences::shuffled(corpus.train, &recipe, tokenizer)?;
+    let valid = Sequences::Texts(valid, in_order);
+    let masked =
+        |sequences, seed| Arc::new(MaskedTexts::new(sequences, recipe.masking, tokenizer, seed));
     Session {
         name: ENTRY.name.into(),
         recipe: recipe::to_toml(&recipe)?,
@@ -474,8 +547,8 @@ pub fn pretrain<B: AutodiffBackend>(
         groups: Vec::new(),
         objective,
         device,
-        train: batches(corpus.train.clone(), true),
-        valid: batches(corpus.valid.clone(), false),
+        train: masked(train, recipe.seed),
+        valid: masked(valid, split_seed),
         test: None,
         unit: "tokens",
         export: Box::new(move |objective: &MaskedLm<B::InnerBackend>, path| {
@@ -514,10 +587,57 @@ mod tests {
 
     fn source(masking: Masking) -> (MaskedTexts, TextTokenizer) {
         let tokenizer = TextTokenizer::train_wordpiece(&TEXTS, 80).unwrap();
-        let texts = tokenizer.encode(&TEXTS, 16).unwrap();
-        let epochs = Epochs::in_order(texts.len(), texts.len());
-        let source = MaskedTexts::new(texts, epochs, masking, &tokenizer, 1);
-        (source, tokenizer)
+        (in_batches(masking, &tokenizer, TEXTS.len()), tokenizer)
+    }
+
+    fn in_batches(masking: Masking, tokenizer: &TextTokenizer, size: usize) -> MaskedTexts {
+        let texts = TokenRows::from_rows(&tokenizer.encode(&TEXTS, 16).unwrap());
+        let epochs = Epochs::in_order(texts.len(), size);
+        MaskedTexts::new(Sequences::Texts(texts, epochs), masking, tokenizer, 1)
+    }
+
+    #[test]
+    fn masks_do_not_depend_on_the_batches() {
+        let (whole, tokenizer) = source(masking(0.5, 0.8, 0.1));
+        for size in [1, 2] {
+            let parts = in_batches(masking(0.5, 0.8, 0.1), &tokenizer, size);
+            for epoch in 0..5 {
+                let rows = |batch: MaskedBatch| -> Vec<Vec<i32>> {
+                    let TokenBatch {
+                        tokens,
+                        lengths,
+                        seq,
+                    } = batch.inputs;
+                    let rows = tokens.chunks(seq).zip(lengths);
+                    rows.map(|(row, length)| row[..length].to_vec()).collect()
+                };
+                let batches = (4 / size) as u64;
+                let numbers = epoch * batches..(epoch + 1) * batches;
+                let parts: Vec<_> = numbers.flat_map(|n| rows(parts.batch(n))).collect();
+                assert_eq!(parts, rows(whole.batch(epoch)));
+            }
+        }
+    }
+
+    #[test]
+    fn packed_sequences_leave_no_padding() {
+        let tokenizer = TextTokenizer::train_wordpiece(&TEXTS, 80).unwrap();
+        let texts = TokenRows::from_rows(&tokenizer.encode(&TEXTS, 16).unwrap());
+        let mut recipe = MlmRecipe::built_in().unwrap();
+        recipe.training.packing = true;
+        recipe.tokenizer.max_length = 7;
+        recipe.training.batch_size = 2;
+        let sequences = Sequences::shuffled(texts.clone(), &recipe, &tokenizer).unwrap();
+        let source = MaskedTexts::new(sequences, recipe.masking, &tokenizer, 1);
+        let batch = source.batch(5);
+        assert_eq!((batch.units(), batch.slots()), (14, 14));
+        assert_eq!(batch.inputs.tokens[7], tokenizer.cls() as i32);
+        assert_eq!(batch, source.batch(5));
+        recipe.training.batch_size = 1000;
+        let error = Sequences::shuffled(texts, &recipe, &tokenizer)
+            .err()
+            .unwrap();
+        assert_eq!(error.key, "training.batch_size");
     }
 
     fn masking(rate: f64, mask: f64, random: f64) -> Masking {
@@ -616,6 +736,9 @@ mod tests {
         };
         assert!(broken(|r| r.model.num_attention_heads = 3).contains("do not divide"));
         assert!(broken(|r| r.tokenizer.max_length = 129).contains("128 positions"));
+        assert!(broken(|r| r.training.tokens = 63).contains("longest text"));
+        let both = |r: &mut MlmRecipe| (r.training.tokens, r.training.packing) = (640, true);
+        assert!(broken(both).contains("training.packing is true"));
         assert!(broken(|r| r.masking.rate = 2.0).contains("masking.rate is 2"));
     }
 }

@@ -17,6 +17,8 @@ pub struct Bench {
     binary: &'static str,
     settings: Vec<String>,
     folder: TempDir,
+    /// Apart from the folder: what is written there is no trace.
+    cache: TempDir,
 }
 
 impl Bench {
@@ -26,7 +28,13 @@ impl Bench {
             binary,
             settings: settings.iter().map(|setting| setting.to_string()).collect(),
             folder: tempfile::tempdir().unwrap(),
+            cache: tempfile::tempdir().unwrap(),
         }
+    }
+
+    /// Where the binary keeps tokens.
+    pub fn cache(&self) -> &Path {
+        self.cache.path()
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -44,6 +52,7 @@ impl Bench {
     pub fn bare(&self, args: &[&str]) -> Command {
         let mut command = Command::new(self.binary);
         command.current_dir(self.folder.path()).args(args);
+        command.env("HEARTH_CACHE", self.cache.path());
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }

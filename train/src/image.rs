@@ -129,14 +129,18 @@ impl Augment {
         Err(Impossible::new("augment.shift", reason))
     }
 
-    /// Changes the images of the batch of this number; how is a function of (seed, number).
-    pub fn apply(self, images: &mut PixelBatch, seed: u64, number: u64) {
+    /// Changes the images of a batch; how is a function of (seed, sample), a sample an image.
+    ///
+    /// # Panics
+    ///
+    /// If there are fewer samples than images.
+    pub fn apply(self, images: &mut PixelBatch, seed: u64, samples: &[u64]) {
         if self.shift == 0 {
             return;
         }
-        let mut rng = order::rng(seed, Stream::Augment, number);
         let most = i32::from(self.shift);
-        for i in 0..images.n {
+        for (i, &sample) in samples[..images.n].iter().enumerate() {
+            let mut rng = order::rng(seed, Stream::Augment, sample);
             let [down, right] = [(); 2].map(|()| rng.random_range(-most..=most) as isize);
             images.shift(i, down, right);
         }
@@ -258,12 +262,13 @@ mod tests {
     }
 
     #[test]
-    fn augmentation_is_a_function_of_seed_and_number() {
+    fn augmentation_is_a_function_of_seed_and_sample() {
         let bytes: Vec<u8> = (0..8 * 36).map(|at| (at % 251) as u8).collect();
         let images = PixelBatch::from_bytes(&bytes, [1, 6, 6]);
-        let changed = |augment: Augment, seed, number| {
+        let changed = |augment: Augment, seed, first: u64| {
             let mut changed = images.clone();
-            augment.apply(&mut changed, seed, number);
+            let samples: Vec<u64> = (first..first + 8).collect();
+            augment.apply(&mut changed, seed, &samples);
             changed
         };
         let moved = Augment { shift: 2 };
@@ -271,6 +276,10 @@ mod tests {
         assert_ne!(changed(moved, 1, 0), changed(moved, 2, 0));
         assert_ne!(changed(moved, 1, 0), changed(moved, 1, 1));
         assert_eq!(changed(Augment::NONE, 1, 0), images);
+        // However images are batched.
+        let mut half = PixelBatch::from_bytes(&bytes[4 * 36..], [1, 6, 6]);
+        moved.apply(&mut half, 1, &[4, 5, 6, 7]);
+        assert_eq!(half.image(0), changed(moved, 1, 0).image(4));
 
         assert_eq!(Augment { shift: 0 }.check(&numbered(1)), Ok(()));
         assert_eq!(

@@ -146,7 +146,7 @@ where
         let per_epoch = self.train.batches_per_epoch();
         let total_steps = self.training.total_steps(per_epoch);
         let steps_per_epoch = self.training.steps_per_epoch(per_epoch);
-        let accumulation = self.training.accumulation;
+        let (accumulation, workers) = (self.training.accumulation, self.training.workers);
         let total_batches = total_steps.checked_mul(accumulation).ok_or_else(|| {
             wrong(format!(
                 "{total_steps} steps of {accumulation} micro-batches are too many"
@@ -228,8 +228,9 @@ where
             }),
         });
 
-        let train = Loader::new(self.train, 0, total_batches);
-        let valid = Loader::new(self.valid.clone(), 0, self.valid.batches_per_epoch());
+        let train = Loader::new(self.train, 0, total_batches).with_workers(workers);
+        let valid = Loader::new(self.valid.clone(), 0, self.valid.batches_per_epoch())
+            .with_workers(workers);
         let directory = run.as_ref().map_or(Path::new("."), RunDir::path);
         let mut training = SupervisedTraining::new(directory, Arc::new(train), Arc::new(valid))
             .with_metric_logger(Elsewhere)

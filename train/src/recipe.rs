@@ -4,6 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
+use data::order::Batching;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -98,6 +99,15 @@ pub struct TrainingRecipe {
     /// Batches whose examples are sorted by length together; 0 never sorts.
     #[serde(default)]
     pub pool: usize,
+    /// Most tokens a micro-batch, padding counted, in place of `batch_size` and `pool`; 0 counts examples.
+    #[serde(default)]
+    pub tokens: usize,
+    /// Joins texts into full sequences, `batch_size` of them a micro-batch.
+    #[serde(default)]
+    pub packing: bool,
+    /// Threads that make batches.
+    #[serde(default = "two")]
+    pub workers: usize,
     /// Micro-batches a step.
     pub accumulation: u64,
     /// Element type of forward and backward passes; parameters and optimizer are f32 always.
@@ -130,12 +140,72 @@ pub enum ComputePrecision {
     Bf16,
 }
 
+/// Threads that make batches, in recipes of runs from before there was a choice.
+fn two() -> usize {
+    2
+}
+
 impl TrainingRecipe {
+    /// How rows are put into batches.
+    pub fn batching(&self) -> Batching {
+        match self.tokens {
+            0 => Batching::Rows {
+                size: self.batch_size,
+                pool: self.pool,
+            },
+            tokens => Batching::Tokens(tokens),
+        }
+    }
+
+    /// Says what is impossible about batches of texts, if anything is.
+    ///
+    /// - max_length: of a text, in tokens
+    pub fn check_texts(&self, max_length: usize) -> Result<(), Impossible> {
+        let wrong = |reason| Err(Impossible::new("training.tokens", reason));
+        let tokens = self.tokens;
+        if tokens > 0 && self.packing {
+            let reason = format!(
+                "is {tokens} and training.packing is true; packed sequences are of one length, so batch_size counts them"
+            );
+            return wrong(reason);
+        }
+        if tokens > 0 && tokens < max_length {
+            return wrong(format!(
+                "is {tokens}, less than the {max_length} tokens of the longest text (tokenizer.max_length)"
+            ));
+        }
+        Ok(())
+    }
+
+    /// Refuses to join texts where each has its own label.
+    pub fn check_unpacked(&self) -> Result<(), Impossible> {
+        match self.packing {
+            true => Err(Impossible::new(
+                "training.packing",
+                "is true; that joins examples, and here each has its own target",
+            )),
+            false => Ok(()),
+        }
+    }
+
+    /// Refuses what counts tokens: images have none.
+    pub fn check_images(&self) -> Result<(), Impossible> {
+        self.check_unpacked()?;
+        match self.tokens {
+            0 => Ok(()),
+            tokens => Err(Impossible::new(
+                "training.tokens",
+                format!("is {tokens}; images have no tokens, batch_size counts them"),
+            )),
+        }
+    }
+
     /// Says what is impossible about these values, if anything is.
     pub fn check(&self, valid_metrics: &[&str]) -> Result<(), Impossible> {
         for (name, value) in [
             ("batch_size", self.batch_size as u64),
             ("accumulation", self.accumulation),
+            ("workers", self.workers as u64),
             ("log_every", self.log_every),
             ("keep", self.keep as u64),
         ] {

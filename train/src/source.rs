@@ -1,8 +1,6 @@
 //! Where batches come from: a pure function of their number, so that a resumed run seeks, never replays.
 
-use std::sync::{Arc, Mutex};
-
-use data::order;
+use data::order::{Batching, EpochOrder, Lengths, PerEpoch};
 
 /// What a batch is counted by.
 pub trait Counts {
@@ -26,48 +24,55 @@ pub trait BatchSource: Send + Sync + 'static {
 
 /// Which rows stand in which batch, through all epochs.
 pub struct Epochs {
+    rows: usize,
     batches_per_epoch: u64,
     order: Order,
 }
 
 enum Order {
-    Fixed { rows: usize, batch_size: usize },
+    Fixed { batch_size: usize },
     Shuffled(Shuffle),
 }
 
-/// Rows of each batch of an epoch.
-type Batches = Arc<Vec<Vec<u32>>>;
-
 struct Shuffle {
-    lengths: Vec<u32>,
-    batch_size: usize,
-    pool: usize,
-    seed: u64,
-    current: Mutex<Option<(u64, Batches)>>,
+    make: Box<dyn Fn(u64) -> EpochOrder + Send + Sync>,
+    epochs: PerEpoch<EpochOrder>,
 }
+
+/// Batches into an epoch after which no thread works on the one before.
+const SETTLED: u64 = 256;
 
 impl Epochs {
     /// Every row in order, the last batch short: for splits that are only looked at.
     pub fn in_order(rows: usize, batch_size: usize) -> Self {
         Self {
+            rows,
             batches_per_epoch: rows.div_ceil(batch_size.max(1)) as u64,
-            order: Order::Fixed { rows, batch_size },
+            order: Order::Fixed { batch_size },
         }
     }
 
-    /// A new order every epoch; rows of like length together when `pool` batches are sorted at a time.
+    /// A new order every epoch, [`EpochOrder`]'s.
     ///
-    /// Rows that do not fill a last batch are left out of their epoch, other ones each time.
-    pub fn shuffled(lengths: Vec<u32>, batch_size: usize, pool: usize, seed: u64) -> Self {
-        let batches_per_epoch = (lengths.len() / batch_size.max(1)).max(1) as u64;
+    /// An epoch is whole steps of `accumulation` batches where it has one: batches beyond them are left out, other
+    /// rows each time. So batches of 64, two of 32 or eight of 8 a step are the same rows in the same steps.
+    pub fn shuffled(
+        lengths: impl Lengths + Send + Sync + 'static,
+        batching: Batching,
+        accumulation: u64,
+        seed: u64,
+    ) -> Self {
+        let rows = lengths.rows();
+        let make = move |epoch| EpochOrder::new(&lengths, batching, seed, epoch);
+        let epochs = PerEpoch::default();
+        // Each epoch has as many batches as the first.
+        let batches = epochs.get(0, false, || make(0)).batches() as u64;
         Self {
-            batches_per_epoch,
+            rows,
+            batches_per_epoch: whole_steps(batches, accumulation),
             order: Order::Shuffled(Shuffle {
-                lengths,
-                batch_size,
-                pool,
-                seed,
-                current: Mutex::new(None),
+                make: Box::new(make),
+                epochs,
             }),
         }
     }
@@ -78,33 +83,87 @@ impl Epochs {
     }
 
     /// The rows of the batch with this number, counted from 0 through all epochs.
-    pub fn rows(&self, number: u64) -> Vec<u32> {
-        let (epoch, at) = (
-            number / self.batches_per_epoch,
-            number % self.batches_per_epoch,
-        );
-        match &self.order {
-            Order::Fixed { rows, batch_size } => {
+    pub fn batch(&self, number: u64) -> Rows {
+        let epoch = number / self.batches_per_epoch;
+        let at = number % self.batches_per_epoch;
+        let rows: Vec<u32> = match &self.order {
+            Order::Fixed { batch_size } => {
                 let first = at as usize * batch_size;
-                (first as u32..(first + batch_size).min(*rows) as u32).collect()
+                (first as u32..(first + batch_size).min(self.rows) as u32).collect()
             }
-            Order::Shuffled(shuffle) => shuffle.epoch(epoch)[at as usize].clone(),
-        }
+            Order::Shuffled(shuffle) => {
+                let make = || (shuffle.make)(epoch);
+                let order = shuffle.epochs.get(epoch, at > SETTLED, make);
+                order.batch(at as usize).to_vec()
+            }
+        };
+        let sample = |&row: &u32| epoch * self.rows as u64 + u64::from(row);
+        let samples = rows.iter().map(sample).collect();
+        Rows { rows, samples }
     }
 }
 
-impl Shuffle {
-    fn epoch(&self, epoch: u64) -> Batches {
-        let mut current = self.current.lock().unwrap_or_else(|e| e.into_inner());
-        match &*current {
-            Some((have, batches)) if *have == epoch => batches.clone(),
-            _ => {
-                let (size, pool) = (self.batch_size, self.pool);
-                let batches = order::batches(&self.lengths, size, pool, self.seed, epoch);
-                let batches = Arc::new(batches);
-                *current = Some((epoch, batches.clone()));
-                batches
-            }
-        }
+/// Batches of an epoch that fill steps of `accumulation`; all of them where they fill none, at least 1.
+pub fn whole_steps(batches: u64, accumulation: u64) -> u64 {
+    match batches / accumulation.max(1) * accumulation {
+        0 => batches.max(1),
+        whole => whole,
+    }
+}
+
+/// The rows of a batch.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rows {
+    /// Which.
+    pub rows: Vec<u32>,
+    /// A number for each that no row of any epoch shares: what chance is drawn by, so that it does not depend on how
+    /// rows are batched.
+    pub samples: Vec<u64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Rows and samples of the first steps, whatever their micro-batches.
+    fn steps(batch_size: usize, accumulation: u64, steps: u64) -> Vec<(Vec<u32>, Vec<u64>)> {
+        let batching = Batching::Rows {
+            size: batch_size,
+            pool: 0,
+        };
+        let epochs = Epochs::shuffled(vec![1; 300], batching, accumulation, 5);
+        let step = |step| {
+            let numbers = step * accumulation..(step + 1) * accumulation;
+            let batches: Vec<_> = numbers.map(|number| epochs.batch(number)).collect();
+            let rows = batches.iter().flat_map(|batch| batch.rows.clone());
+            let samples = batches.iter().flat_map(|batch| batch.samples.clone());
+            (rows.collect(), samples.collect())
+        };
+        (0..steps).map(step).collect()
+    }
+
+    #[test]
+    fn steps_are_the_same_rows_however_they_are_cut() {
+        // 300 rows: 4 steps of 64 an epoch, so 10 steps pass two ends of an epoch.
+        let whole = steps(64, 1, 10);
+        assert_eq!(whole, steps(32, 2, 10));
+        assert_eq!(whole, steps(8, 8, 10));
+    }
+
+    #[test]
+    fn a_sample_is_a_row_of_an_epoch() {
+        let epochs = Epochs::in_order(5, 2);
+        assert_eq!(epochs.batches_per_epoch(), 3);
+        let batch = epochs.batch(2);
+        assert_eq!((batch.rows, batch.samples), (vec![4], vec![4]));
+        let next = epochs.batch(3);
+        assert_eq!((next.rows, next.samples), (vec![0, 1], vec![5, 6]));
+    }
+
+    #[test]
+    fn an_epoch_shorter_than_a_step_keeps_its_batches() {
+        assert_eq!(whole_steps(37, 8), 32);
+        assert_eq!(whole_steps(5, 8), 5);
+        assert_eq!(whole_steps(0, 8), 1);
     }
 }

@@ -1,0 +1,580 @@
+//! Splits and tokenizes texts of any size. In: a source of texts and how to read it. Out: tokens of the training and
+//! the validation split, and their tokenizer.
+//!
+//! Texts are read twice at most: to train a tokenizer, and to tokenize. Both results are kept in the [cache](crate::cache)
+//! under what they were made of, so a second start reads neither.
+
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+
+use crate::cache::{Cache, CachedTokens, digest};
+use crate::source::TextSource;
+use crate::split::{self, Split};
+use crate::tokens::{TokenBuffer, TokenRows, Width, Widths};
+use crate::{DataError, TextColumns, TextTokenizer};
+
+/// Examples, and bytes of their texts, tokenized before they are written.
+const CHUNK: usize = 1 << 16;
+const CHUNK_BYTES: usize = 8 << 20;
+/// Ids held in memory where no cache can be written, in MiB.
+const LIMIT: usize = 256;
+
+/// Where a tokenizer comes from.
+#[derive(Clone, Debug)]
+pub enum TokenizerSource {
+    /// A `tokenizer.json`.
+    Load(PathBuf),
+    /// WordPiece, trained on the training split.
+    Train {
+        /// At most as many tokens.
+        vocab_size: usize,
+    },
+}
+
+/// What tokens are made of.
+#[derive(Clone, Debug)]
+pub struct CorpusPlan {
+    /// The texts.
+    pub source: TextSource,
+    /// Which columns.
+    pub columns: TextColumns,
+    /// Share 0 to 1 of the texts that validates.
+    pub valid: f64,
+    /// Share that is left out.
+    pub test: f64,
+    /// Of the splits.
+    pub split_seed: u64,
+    /// Whose tokens.
+    pub tokenizer: TokenizerSource,
+    /// Longer texts are cut to so many tokens.
+    pub max_length: usize,
+}
+
+/// Tokenized splits.
+pub struct Corpus {
+    /// Trained or loaded.
+    pub tokenizer: TextTokenizer,
+    /// Training rows.
+    pub train: TokenRows,
+    /// Validation rows.
+    pub valid: TokenRows,
+    /// How they came about, in words for a log.
+    pub made: String,
+}
+
+/// Training and validation rows; examples read.
+type Tokens = (TokenRows, TokenRows, u64);
+
+impl CorpusPlan {
+    /// Reads the corpus from the cache, or makes it and keeps it there.
+    ///
+    /// Without a cache, or where it cannot be written, tokens stay in memory; `cache` of `None` sets no limit to them.
+    ///
+    /// # Errors
+    /// Malformed texts, an empty split, a tokenizer that cannot be had, or too many tokens for the memory.
+    pub fn open(&self, cache: Option<&Cache>) -> Result<Corpus, DataError> {
+        let Some(cache) = cache else {
+            return self.in_memory(None);
+        };
+        match self.cached(cache) {
+            Err(error @ DataError::Cache { .. }) => self.in_memory(Some(error)),
+            made => made,
+        }
+    }
+
+    fn cached(&self, cache: &Cache) -> Result<Corpus, DataError> {
+        let contents = cache.contents(&self.source)?;
+        let tokenizer = self.cached_tokenizer(cache, &contents)?;
+        let widths = self.widths(&tokenizer);
+        let made_of = json!({
+            "tokens": self.read_as(&contents),
+            "tokenizer": digest(&tokenizer.to_json()?),
+            "max_length": self.max_length,
+        });
+        let folder = cache.tokens(&Cache::key(&made_of));
+        let place = folder.path().display().to_string();
+        if let Some(tokens) = folder.open(widths) {
+            return self.corpus(tokenizer, tokens.into(), format!("tokens from {place}"));
+        }
+        let mut builder = folder.build()?;
+        // Another process may have been building it meanwhile.
+        if let Some(tokens) = folder.open(widths) {
+            return self.corpus(tokenizer, tokens.into(), format!("tokens from {place}"));
+        }
+        let resumed = builder.done();
+        self.tokenize(&tokenizer, resumed, &mut |texts, splits| {
+            builder.add(texts, splits)
+        })?;
+        let made = match resumed {
+            0 => format!("tokens kept in {place}"),
+            texts => format!("tokens kept in {place}, {texts} texts of an earlier start"),
+        };
+        builder.finish()?;
+        let unreadable = || DataError::Cache {
+            path: folder.path().into(),
+            source: std::io::Error::other("what was written cannot be read back"),
+        };
+        let tokens = folder.open(widths).ok_or_else(unreadable)?;
+        self.corpus(tokenizer, tokens.into(), made)
+    }
+
+    fn cached_tokenizer(
+        &self,
+        cache: &Cache,
+        contents: &[String],
+    ) -> Result<TextTokenizer, DataError> {
+        let TokenizerSource::Train { vocab_size } = self.tokenizer else {
+            return self.tokenizer();
+        };
+        let made_of = json!({"wordpiece": self.read_as(contents), "vocab_size": vocab_size});
+        let key = Cache::key(&made_of);
+        if let Some(text) = cache.tokenizer(&key) {
+            return TextTokenizer::from_bytes(text.as_bytes());
+        }
+        let tokenizer = self.tokenizer()?;
+        cache.keep_tokenizer(&key, &tokenizer.to_json()?)?;
+        Ok(tokenizer)
+    }
+
+    /// What decides which rows stand in which split.
+    fn read_as(&self, contents: &[String]) -> Value {
+        json!({
+            "contents": contents,
+            "text": self.columns.text,
+            "valid": self.valid,
+            "test": self.test,
+            "split_seed": self.split_seed,
+        })
+    }
+
+    /// - instead: why there is no cache, though one was wanted
+    fn in_memory(&self, instead: Option<DataError>) -> Result<Corpus, DataError> {
+        let tokenizer = self.tokenizer()?;
+        let widths = self.widths(&tokenizer);
+        let [mut train, mut valid] = [(); 2].map(|()| TokenBuffer::new(widths));
+        let mut read = 0;
+        self.tokenize(&tokenizer, 0, &mut |texts, [more_train, more_valid]| {
+            train.append(more_train);
+            valid.append(more_valid);
+            read = texts;
+            match &instead {
+                Some(error) if train.ids.len() + valid.ids.len() > LIMIT << 20 => {
+                    Err(self.cache_needed(error))
+                }
+                _ => Ok(()),
+            }
+        })?;
+        let tokens = (train.finish(), valid.finish(), read);
+        self.corpus(tokenizer, tokens, "tokens in memory".into())
+    }
+
+    fn cache_needed(&self, error: &DataError) -> DataError {
+        let cause = std::error::Error::source(error).map(ToString::to_string);
+        DataError::CacheNeeded {
+            origin: self.source.origin(),
+            limit: LIMIT,
+            reason: format!("{error}: {}", cause.unwrap_or_default()),
+        }
+    }
+
+    fn corpus(
+        &self,
+        tokenizer: TextTokenizer,
+        (train, valid, texts): Tokens,
+        made: String,
+    ) -> Result<Corpus, DataError> {
+        self.check_split(texts, train.len(), valid.len())?;
+        Ok(Corpus {
+            tokenizer,
+            train,
+            valid,
+            made,
+        })
+    }
+
+    fn check_split(&self, texts: u64, train: usize, valid: usize) -> Result<(), DataError> {
+        match train > 0 && valid > 0 {
+            true => Ok(()),
+            false => Err(DataError::EmptySplit {
+                origin: self.source.origin(),
+                texts,
+                train,
+                valid,
+            }),
+        }
+    }
+
+    fn widths(&self, tokenizer: &TextTokenizer) -> Widths {
+        Widths {
+            ids: Width::of(tokenizer.largest_id() as usize),
+            lengths: Width::of(self.max_length),
+        }
+    }
+
+    /// Loads or trains it.
+    fn tokenizer(&self) -> Result<TextTokenizer, DataError> {
+        let vocab_size = match &self.tokenizer {
+            TokenizerSource::Load(path) => return TextTokenizer::load(path),
+            TokenizerSource::Train { vocab_size } => *vocab_size,
+        };
+        let (mut texts, mut train, mut valid) = (0, 0, 0);
+        let examples = self.source.stream(&self.columns)?;
+        let trained_on = examples.filter_map(|example| {
+            let text = match example {
+                Ok(example) => example.text,
+                Err(error) => return Some(Err(error)),
+            };
+            texts += 1;
+            match self.split(&text) {
+                Split::Train => {
+                    train += 1;
+                    return Some(Ok(text));
+                }
+                Split::Valid => valid += 1,
+                Split::Test => {}
+            }
+            None
+        });
+        let trained = TextTokenizer::train_wordpiece_on(trained_on, vocab_size);
+        match trained {
+            // No text at all to train on is a matter of the splits first.
+            Err(DataError::NoWords | DataError::VocabTooSmall { .. }) | Ok(_) => {
+                self.check_split(texts, train, valid)?;
+            }
+            Err(_) => {}
+        }
+        trained
+    }
+
+    fn split(&self, text: &str) -> Split {
+        let key = split::text_key(text);
+        split::split_of(key.as_bytes(), self.valid, self.test, self.split_seed)
+    }
+
+    /// Tokenizes all examples but the first `done`, and hands the rows of each chunk to `take`, with the number of
+    /// examples read.
+    fn tokenize(
+        &self,
+        tokenizer: &TextTokenizer,
+        done: u64,
+        take: &mut dyn FnMut(u64, [TokenBuffer; 2]) -> Result<(), DataError>,
+    ) -> Result<(), DataError> {
+        let widths = self.widths(tokenizer);
+        let encode = |texts: &[String]| -> Result<TokenBuffer, DataError> {
+            let mut buffer = TokenBuffer::new(widths);
+            let rows = tokenizer.encode(texts, self.max_length)?;
+            rows.iter().for_each(|row| buffer.push(row));
+            Ok(buffer)
+        };
+        let (mut texts, mut chunk) = (0, Chunk::default());
+        for example in self.source.stream(&self.columns)? {
+            let text = example?.text;
+            texts += 1;
+            if texts <= done {
+                continue;
+            }
+            chunk.examples += 1;
+            match self.split(&text) {
+                Split::Train => chunk.push(0, text),
+                Split::Valid => chunk.push(1, text),
+                Split::Test => {}
+            }
+            if chunk.is_full() {
+                let [train, valid] = std::mem::take(&mut chunk).splits;
+                take(texts, [encode(&train)?, encode(&valid)?])?;
+            }
+        }
+        let [train, valid] = chunk.splits;
+        take(texts, [encode(&train)?, encode(&valid)?])
+    }
+}
+
+/// Texts to tokenize together: of the training and of the validation split.
+#[derive(Default)]
+struct Chunk {
+    splits: [Vec<String>; 2],
+    examples: usize,
+    bytes: usize,
+}
+
+impl Chunk {
+    fn push(&mut self, split: usize, text: String) {
+        self.bytes += text.len();
+        self.splits[split].push(text);
+    }
+
+    fn is_full(&self) -> bool {
+        self.examples >= CHUNK || self.bytes >= CHUNK_BYTES
+    }
+}
+
+impl From<CachedTokens> for Tokens {
+    fn from(tokens: CachedTokens) -> Self {
+        (tokens.train, tokens.valid, tokens.texts)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::path::Path;
+    use tempfile::TempDir;
+
+    fn lines(n: usize) -> String {
+        let kinds = ["bird", "tool", "plant"];
+        let line = |i: usize| format!("{i} a {} of {} words\n", kinds[i % 3], i % 11);
+        (0..n).map(line).collect()
+    }
+
+    fn plan(files: &[PathBuf]) -> CorpusPlan {
+        CorpusPlan {
+            source: TextSource::Files(files.to_vec()),
+            columns: TextColumns::default(),
+            valid: 0.2,
+            test: 0.1,
+            split_seed: 3,
+            tokenizer: TokenizerSource::Train { vocab_size: 120 },
+            max_length: 8,
+        }
+    }
+
+    fn rows(tokens: &TokenRows) -> Vec<Vec<u32>> {
+        (0..tokens.len() as u32)
+            .map(|row| tokens.row(row))
+            .collect()
+    }
+
+    fn assert_equal(one: &Corpus, other: &Corpus) {
+        assert_eq!(rows(&one.train), rows(&other.train));
+        assert_eq!(rows(&one.valid), rows(&other.valid));
+        assert_eq!(
+            one.tokenizer.to_json().unwrap(),
+            other.tokenizer.to_json().unwrap()
+        );
+    }
+
+    /// A folder with a text file and a cache in it, and the plan for the file.
+    fn bench(n: usize) -> (TempDir, PathBuf, Cache, CorpusPlan) {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("a.txt");
+        fs::write(&path, lines(n)).unwrap();
+        let cache = Cache::at(folder.path().join("cache"));
+        let plan = plan(std::slice::from_ref(&path));
+        (folder, path, cache, plan)
+    }
+
+    /// The only folder of tokens.
+    fn tokens(folder: &TempDir) -> PathBuf {
+        let all = fs::read_dir(folder.path().join("cache/tokens")).unwrap();
+        let mut folders = all
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| path.is_dir());
+        let first = folders.next().unwrap();
+        assert_eq!(folders.next(), None);
+        first
+    }
+
+    #[test]
+    fn splits_and_rows_are_those_of_texts_in_memory() {
+        let (_folder, path, cache, plan) = bench(500);
+        let corpus = plan.open(Some(&cache)).unwrap();
+        let set = crate::read_text(&[path], &plan.columns).unwrap();
+        let keys: Vec<_> = set
+            .examples
+            .iter()
+            .map(|e| split::text_key(&e.text))
+            .collect();
+        let keys = keys.iter().map(|key| key.as_bytes());
+        let splits = split::split_by_content(keys, plan.valid, plan.test, plan.split_seed);
+        let texts = |rows: &[usize]| -> Vec<&str> {
+            rows.iter()
+                .map(|&row| set.examples[row].text.as_str())
+                .collect()
+        };
+        let tokenizer = TextTokenizer::train_wordpiece(&texts(&splits.train), 120).unwrap();
+        assert_eq!(
+            corpus.tokenizer.to_json().unwrap(),
+            tokenizer.to_json().unwrap()
+        );
+        let expected = |rows: &[usize]| tokenizer.encode(&texts(rows), 8).unwrap();
+        assert_eq!(rows(&corpus.train), expected(&splits.train));
+        assert_eq!(rows(&corpus.valid), expected(&splits.valid));
+        assert_equal(&corpus, &plan.open(None).unwrap());
+    }
+
+    #[test]
+    fn a_second_start_only_opens_what_the_first_kept() {
+        let (folder, path, cache, plan) = bench(300);
+        let first = plan.open(Some(&cache)).unwrap();
+        assert!(first.made.starts_with("tokens kept in"), "{}", first.made);
+        let second = plan.open(Some(&cache)).unwrap();
+        assert!(second.made.starts_with("tokens from"), "{}", second.made);
+        assert_equal(&first, &second);
+        // The same contents elsewhere.
+        let copy = folder.path().join("b.txt");
+        fs::copy(&path, &copy).unwrap();
+        let elsewhere = self::plan(&[copy]).open(Some(&cache)).unwrap();
+        assert!(
+            elsewhere.made.starts_with("tokens from"),
+            "{}",
+            elsewhere.made
+        );
+    }
+
+    #[test]
+    fn whatever_tokens_depend_on_makes_them_anew() {
+        let (_folder, path, cache, plan) = bench(300);
+        plan.open(Some(&cache)).unwrap();
+        let mut others = vec![plan.clone(); 5];
+        others[0].max_length = 6;
+        others[1].valid = 0.3;
+        others[2].split_seed = 4;
+        others[3].tokenizer = TokenizerSource::Train { vocab_size: 119 };
+        others[4].test = 0.0;
+        for other in others {
+            let made = other.open(Some(&cache)).unwrap().made;
+            assert!(made.starts_with("tokens kept"), "{made}");
+        }
+        fs::write(&path, lines(301)).unwrap();
+        let changed = plan.open(Some(&cache)).unwrap();
+        assert!(changed.made.starts_with("tokens kept"), "{}", changed.made);
+        assert_equal(&changed, &plan.open(None).unwrap());
+    }
+
+    #[test]
+    fn broken_caches_are_made_anew() {
+        let (folder, _, cache, plan) = bench(300);
+        let whole = plan.open(None).unwrap();
+        plan.open(Some(&cache)).unwrap();
+        for name in [
+            "train.ids",
+            "train.lengths",
+            "valid.ids",
+            "valid.lengths",
+            "index.json",
+        ] {
+            for cut in [true, false] {
+                let path = tokens(&folder).join(name);
+                let mut bytes = fs::read(&path).unwrap();
+                let middle = bytes.len() / 2;
+                match cut {
+                    true => bytes.truncate(middle),
+                    false => bytes[middle] ^= 0x10,
+                }
+                // The old file stays as it is where it is mapped.
+                fs::remove_file(&path).unwrap();
+                fs::write(&path, bytes).unwrap();
+                let again = plan.open(Some(&cache)).unwrap();
+                assert!(
+                    again.made.starts_with("tokens kept"),
+                    "{name}: {}",
+                    again.made
+                );
+                assert_equal(&again, &whole);
+            }
+        }
+        for entry in fs::read_dir(folder.path().join("cache/tokenizers")).unwrap() {
+            fs::write(entry.unwrap().path(), "[\"\",\"{}\"]").unwrap();
+        }
+        assert_equal(&plan.open(Some(&cache)).unwrap(), &whole);
+    }
+
+    #[test]
+    fn a_killed_build_goes_on_at_its_last_chunk() {
+        let (folder, path, cache, mut plan) = bench(0);
+        // More than two chunks of short lines.
+        let n = 2 * CHUNK + 1000;
+        fs::write(&path, lines(n)).unwrap();
+        let json = folder.path().join("tokenizer.json");
+        let texts = ["a bird of words", "a tool 0 1 2 3 4 5 6 7 8 9", "plant"];
+        let tokenizer = TextTokenizer::train_wordpiece(&texts, 80).unwrap();
+        fs::write(&json, tokenizer.to_json().unwrap()).unwrap();
+        plan.tokenizer = TokenizerSource::Load(json);
+        let whole = plan.open(Some(&cache)).unwrap();
+
+        let finished = tokens(&folder);
+        let building = finished.with_extension("building");
+        let killed_after = |chunks: u64, broken: bool| {
+            fs::remove_dir_all(&finished).unwrap();
+            let contents = cache.contents(&plan.source).unwrap();
+            let made_of = json!({
+                "tokens": plan.read_as(&contents),
+                "tokenizer": digest(&tokenizer.to_json().unwrap()),
+                "max_length": plan.max_length,
+            });
+            let mut builder = cache.tokens(&Cache::key(&made_of)).build().unwrap();
+            let done = plan.tokenize(&tokenizer, 0, &mut |texts, splits| match texts
+                > chunks * CHUNK as u64
+            {
+                true => Err(DataError::NoWords),
+                false => builder.add(texts, splits),
+            });
+            assert!(done.is_err());
+            drop(builder);
+            append(&building.join("train.ids"), b"half a chunk");
+            append(&building.join("journal.jsonl"), b"\n{\"texts\": 99");
+            if broken {
+                let path = building.join("valid.lengths");
+                let mut bytes = fs::read(&path).unwrap();
+                bytes[7] ^= 1;
+                fs::write(path, bytes).unwrap();
+            }
+            let again = plan.open(Some(&cache)).unwrap();
+            assert_equal(&again, &whole);
+            assert!(!building.exists());
+            again.made
+        };
+        assert!(killed_after(0, false).starts_with("tokens kept in"));
+        let made = killed_after(2, false);
+        assert!(made.ends_with("131072 texts of an earlier start"), "{made}");
+        let made = killed_after(1, true);
+        assert!(!made.contains("earlier"), "{made}");
+    }
+
+    fn append(path: &Path, bytes: &[u8]) {
+        let mut all = fs::read(path).unwrap_or_default();
+        all.extend_from_slice(bytes);
+        fs::write(path, all).unwrap();
+    }
+
+    #[test]
+    fn starts_at_the_same_time_share_one_build() {
+        let (_folder, _, cache, plan) = bench(5000);
+        let whole = plan.open(None).unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| assert_equal(&plan.open(Some(&cache)).unwrap(), &whole));
+            }
+        });
+    }
+
+    #[test]
+    fn without_a_folder_to_write_small_texts_stay_in_memory() {
+        let (folder, path, _, plan) = bench(300);
+        // A file where the folder should be: for any user no folder.
+        let cache = Cache::at(path.join("cache"));
+        let corpus = plan.open(Some(&cache)).unwrap();
+        assert_eq!(corpus.made, "tokens in memory");
+        assert_equal(&corpus, &plan.open(None).unwrap());
+        drop(folder);
+    }
+
+    #[test]
+    fn splits_that_are_empty_and_texts_that_are_wrong() {
+        let (folder, path, cache, mut plan) = bench(300);
+        let message = |plan: &CorpusPlan| plan.open(Some(&cache)).err().unwrap().to_string();
+        plan.valid = 0.0;
+        let empty = message(&plan);
+        assert!(empty.contains("a.txt: 300 texts leave 2"), "{empty}");
+        assert!(
+            empty.contains("and 0 to validate on; raise data.valid"),
+            "{empty}"
+        );
+        plan.valid = 0.2;
+        fs::write(&path, b"one\n\xff\n").unwrap();
+        assert!(message(&plan).ends_with("a.txt:2: not valid UTF-8"));
+        assert!(!folder.path().join("cache/tokens").exists());
+    }
+}
