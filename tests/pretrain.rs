@@ -479,7 +479,7 @@ fn without_a_whole_checkpoint_the_first_reason_is_told() {
         let path = format!("run/checkpoints/{checkpoint}/model.safetensors");
         bench.write(&path, b"torn");
     }
-    let mut resume = bench.bare(&["--resume", "--out", "run"]);
+    let mut resume = bench.bare(&["--resume", "--out", "run", "--ui", "none"]);
     let words = ["no checkpoint is whole", "step-00000020/model.safetensors"];
     bench.refuses_command(&mut resume, &words);
 }
@@ -546,6 +546,109 @@ fn every_optimizer_and_schedule_learns() {
             "{schedule}: {losses:?}"
         );
     }
+}
+
+#[test]
+fn accumulation_changes_no_figure() {
+    let bench = bench();
+    // 243 training texts; whole epochs of 64 leave none of another size out.
+    let run = |batch: &str, accumulation: &str| {
+        let batch = format!("training.batch_size={batch}");
+        let accumulation = format!("training.accumulation={accumulation}");
+        let args = [
+            "--set",
+            "training.pool=0",
+            "--set",
+            &batch,
+            "--set",
+            &accumulation,
+        ];
+        bench.train(&batch, &args)
+    };
+    let whole = run("64", "1");
+    for (batch, accumulation) in [("32", "2"), ("8", "8")] {
+        let parts = run(batch, accumulation);
+        for metric in ["loss", "grad_norm"] {
+            let pairs = whole
+                .metric("train", metric)
+                .into_iter()
+                .zip(parts.metric("train", metric));
+            for (step, (a, b)) in pairs.enumerate() {
+                // One step differs by 1e-6 at most; ten lines of the log are twenty steps.
+                assert!(
+                    (a - b).abs() < 2e-5 * a.abs(),
+                    "{metric}, line {step}: {a}, {b}"
+                );
+            }
+        }
+        let first = |run: &Run| run.metric("train", "loss")[0];
+        assert!((first(&whole) - first(&parts)).abs() < 1e-6 * first(&whole));
+    }
+}
+
+#[test]
+fn one_batch_is_overfitted_and_a_rate_is_found() {
+    let bench = bench();
+    let output = |args: &[&str]| {
+        let output = bench.command(args).output().unwrap();
+        (
+            output.status.code(),
+            String::from_utf8(output.stdout.clone()).unwrap() + &message(&output),
+        )
+    };
+    let before = bench.contents();
+    let (code, printed) = output(&["--overfit-batch", "--set", "optimizer.lr=0.01"]);
+    assert!(
+        code == Some(0) && printed.starts_with("one batch is learnt in"),
+        "{printed}"
+    );
+    let frozen = "optimizer.groups=[{pattern=\"embeddings|encoder\", frozen=true}]";
+    let (code, printed) = output(&[
+        "--overfit-batch",
+        "--set",
+        "optimizer.lr=1e-6",
+        "--set",
+        frozen,
+    ]);
+    assert!(
+        code == Some(1) && printed.contains("error: one batch is not learnt in 500 steps"),
+        "{printed}"
+    );
+    let (code, printed) = output(&["--find-lr"]);
+    let found = printed.split("--set optimizer.lr=").nth(1).unwrap();
+    let lr: f64 = found.trim().parse().unwrap();
+    assert!(code == Some(0) && (1e-5..1.0).contains(&lr), "{printed}");
+    assert!(bench.contents() == before, "something was written");
+}
+
+#[test]
+fn a_profile_has_a_span_for_every_part_of_every_step() {
+    let bench = bench();
+    let run = bench.train("run", &["--profile"]);
+    let text = fs::read_to_string(run.path().join("profile.json")).unwrap();
+    let events: Vec<Value> = serde_json::from_str(&text).unwrap();
+    let count = |name: &str| events.iter().filter(|event| event["name"] == name).count();
+    for (name, spans) in [
+        ("data", 20),
+        ("forward and backward", 20),
+        ("optimizer", 20),
+        ("validation", 4),
+    ] {
+        assert_eq!(count(name), spans, "{name}");
+    }
+}
+
+#[test]
+fn a_dry_run_lists_the_parameters() {
+    let output = bench()
+        .command(&["--dry-run", "--ui", "plain"])
+        .output()
+        .unwrap();
+    let printed = String::from_utf8(output.stdout).unwrap();
+    let line = printed
+        .lines()
+        .find(|line| line.starts_with("bert.embeddings.word_embeddings.weight"));
+    assert!(line.unwrap().contains("16]"), "{printed}");
 }
 
 #[test]

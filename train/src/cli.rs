@@ -50,6 +50,9 @@ pub struct TrainArgs {
     /// Build everything, run two steps and a validation, write nothing
     #[arg(long)]
     pub dry_run: bool,
+    /// Write profile.json into the run: where the time of each step goes, for ui.perfetto.dev
+    #[arg(long)]
+    pub profile: bool,
     /// Try learning rates from 1e-6 to 10 and suggest one, write nothing
     #[arg(long, conflicts_with_all = ["resume", "dry_run", "overfit_batch"])]
     pub find_lr: bool,
@@ -131,6 +134,7 @@ fn run(
         ui: Ui::choose(args.ui),
         backend,
         dry_run: args.dry_run,
+        profile: args.profile,
         probe: match (args.find_lr, args.overfit_batch) {
             (true, _) => Some(Probe::FindLr),
             (_, true) => Some(Probe::OverfitBatch),

@@ -20,6 +20,7 @@ use crate::failure::Failure;
 use crate::groups::{self, Group};
 use crate::loader::Loader;
 use crate::metrics::{Figure, Metrics, short};
+use crate::model_summary;
 use crate::objective::{self, Objective, Trainable, Trainee};
 use crate::optimizer::Optimizer;
 use crate::probe::{self, Probe, Subject};
@@ -31,6 +32,7 @@ use crate::schedule::Schedule;
 use crate::source::BatchSource;
 use crate::strategy::{Ending, Journey, ModelHook, Plan, StepStrategy, judge};
 use crate::terminal;
+use crate::trace::Trace;
 use crate::ui::{self, Console, Ui};
 
 /// What the command line says about a run, beside its recipe.
@@ -48,6 +50,8 @@ pub struct Options {
     pub dry_run: bool,
     /// An experiment instead of a run.
     pub probe: Option<Probe>,
+    /// Writes `profile.json`: where the time of each step goes.
+    pub profile: bool,
 }
 
 impl Options {
@@ -60,6 +64,7 @@ impl Options {
             backend,
             dry_run: false,
             probe: None,
+            profile: false,
         }
     }
 }
@@ -192,6 +197,21 @@ where
             total_steps,
             taken,
         );
+        if self.options.dry_run {
+            let table = model_summary::table(&start.model, optimizer.groups());
+            console.note(table.trim_end());
+        }
+        let trace = match &run {
+            Some(run) if self.options.profile => {
+                let path = run.path().join("profile.json");
+                Some(
+                    Trace::new(&path)
+                        .map_err(|source| RunError::Io { path, source })
+                        .map_err(begun)?,
+                )
+            }
+            _ => None,
+        };
         for reason in &start.passed_over {
             console.warn(&format!(
                 "a checkpoint is not whole and is passed over: {reason}"
@@ -224,6 +244,7 @@ where
                 ema: start.ema,
                 log,
                 console,
+                trace,
                 ending: None,
             }),
         });
@@ -461,6 +482,9 @@ impl Finish<'_> {
         S: BatchSource<Batch = <O as Objective<B>>::Batch>,
     {
         let mut journey = strategy.journey();
+        if let Some(trace) = journey.trace.take() {
+            trace.finish().map_err(Failure::running)?;
+        }
         let ending = journey.ending.take();
         let ending = ending.unwrap_or_else(|| Err(anyhow::anyhow!("the training never began")));
         let status = match &ending {

@@ -19,6 +19,7 @@ pub mod launch;
 pub mod loader;
 pub mod loss;
 pub mod metrics;
+pub mod model_summary;
 pub mod objective;
 pub mod optimizer;
 pub mod probe;
@@ -31,6 +32,7 @@ pub mod tensorboard;
 pub mod terminal;
 pub mod text;
 pub mod timing;
+pub mod trace;
 pub mod ui;
 pub mod update;
 

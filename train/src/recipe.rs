@@ -157,10 +157,28 @@ impl TrainingRecipe {
         }
     }
 
+    /// Refuses batches and portions of nothing.
+    fn check_counts(&self) -> Result<(), Impossible> {
+        for (name, value) in [
+            ("batch_size", self.batch_size as u64),
+            ("accumulation", self.accumulation),
+            ("workers", self.workers as u64),
+            ("log_every", self.log_every),
+            ("keep", self.keep as u64),
+        ] {
+            if value == 0 {
+                let key = format!("training.{name}");
+                return Err(Impossible::new(key, "is 0; it must be at least 1"));
+            }
+        }
+        Ok(())
+    }
+
     /// Says what is impossible about batches of texts, if anything is.
     ///
     /// - max_length: of a text, in tokens
     pub fn check_texts(&self, max_length: usize) -> Result<(), Impossible> {
+        self.check_counts()?;
         let wrong = |reason| Err(Impossible::new("training.tokens", reason));
         let tokens = self.tokens;
         if tokens > 0 && self.packing {
@@ -190,6 +208,7 @@ impl TrainingRecipe {
 
     /// Refuses what counts tokens: images have none.
     pub fn check_images(&self) -> Result<(), Impossible> {
+        self.check_counts()?;
         self.check_unpacked()?;
         match self.tokens {
             0 => Ok(()),
@@ -202,18 +221,7 @@ impl TrainingRecipe {
 
     /// Says what is impossible about these values, if anything is.
     pub fn check(&self, valid_metrics: &[&str]) -> Result<(), Impossible> {
-        for (name, value) in [
-            ("batch_size", self.batch_size as u64),
-            ("accumulation", self.accumulation),
-            ("workers", self.workers as u64),
-            ("log_every", self.log_every),
-            ("keep", self.keep as u64),
-        ] {
-            if value == 0 {
-                let key = format!("training.{name}");
-                return Err(Impossible::new(key, "is 0; it must be at least 1"));
-            }
-        }
+        self.check_counts()?;
         if !(0.0..1.0).contains(&self.ema) {
             let reason = format!("is {}; it must be at least 0 and below 1", self.ema);
             return Err(Impossible::new("training.ema", reason));

@@ -32,6 +32,7 @@ use crate::run::{self, Event, EventLog, RunDir};
 use crate::schedule::Schedule;
 use crate::source::Counts;
 use crate::timing::{Stopwatch, Timing};
+use crate::trace::Trace;
 use crate::ui::Console;
 
 /// The components that burn-train is instantiated with.
@@ -99,6 +100,8 @@ pub struct Journey<B: AutodiffBackend, O: Trainable<B>> {
     pub log: EventLog,
     /// What the person sees.
     pub console: Console,
+    /// Of every part of every step, if asked for.
+    pub trace: Option<Trace>,
     /// How it ended.
     pub ending: Option<Result<Ending>>,
 }
@@ -268,7 +271,7 @@ impl<B: AutodiffBackend, O: Trainable<B>> Sitting<'_, B, O> {
             window.units += units;
             self.journey.position.units += units as u64;
             self.journey.position.slots += slots as u64;
-            timing.data += stopwatch.lap();
+            timing.data += self.lap("data", &mut stopwatch)?;
             let output = learner.train_step(batch);
             if let StepOutput::Sums(part) = output.item {
                 sums = Some(LossSums::merged(sums, part));
@@ -277,7 +280,7 @@ impl<B: AutodiffBackend, O: Trainable<B>> Sitting<'_, B, O> {
                 1 => single = Some(output.grads),
                 _ => accumulator.accumulate(&learner.model(), output.grads),
             }
-            timing.forward_backward += stopwatch.lap();
+            timing.forward_backward += self.lap("forward and backward", &mut stopwatch)?;
         }
         let sums = sums.context("a step without a batch")?;
         let loss = sums.mean_loss();
@@ -296,11 +299,23 @@ impl<B: AutodiffBackend, O: Trainable<B>> Sitting<'_, B, O> {
                 ema.update(&learner.model().valid());
             }
         }
-        timing.optimizer += stopwatch.lap();
+        timing.optimizer += self.lap("optimizer", &mut stopwatch)?;
         window.timing.add(&timing);
         self.journey.position.timing.add(&timing);
         self.journey.position.seconds = self.before + self.began.elapsed().as_secs_f64();
         Ok(verdict)
+    }
+
+    /// Seconds since the last lap, kept in the trace.
+    fn lap(&mut self, name: &str, stopwatch: &mut Stopwatch) -> Result<f64> {
+        let seconds = stopwatch.lap();
+        let step = self.journey.position.step;
+        if let Some(trace) = &mut self.journey.trace {
+            trace
+                .span(name, seconds, step)
+                .context("cannot write the trace")?;
+        }
+        Ok(seconds)
     }
 
     /// Judges a step, and tells what is wrong with it.
@@ -444,7 +459,7 @@ impl<B: AutodiffBackend, O: Trainable<B>> Sitting<'_, B, O> {
         self.processor
             .process_valid(LearnerEvent::ProcessedItem(item));
         self.journey.position.last = Some(metrics.clone());
-        let seconds = stopwatch.lap();
+        let seconds = self.lap("validation", &mut stopwatch)?;
         window.timing.validation += seconds;
         self.journey.position.timing.validation += seconds;
         if !better {
