@@ -4,6 +4,7 @@
 //! Texts are read twice at most: to train a tokenizer, and to tokenize. Both results are kept in the [cache](crate::cache)
 //! under what they were made of, so a second start reads neither.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
@@ -59,8 +60,39 @@ pub struct Corpus {
     pub train: TokenRows,
     /// Validation rows.
     pub valid: TokenRows,
-    /// How they came about, in words for a log.
-    pub made: String,
+    /// How they came about.
+    pub made: Made,
+}
+
+/// Where the tokens of a corpus come from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Made {
+    /// An earlier start kept them in this folder.
+    Opened(PathBuf),
+    /// Made now, and kept in this folder.
+    Kept {
+        /// Of the tokens.
+        folder: PathBuf,
+        /// Texts that a start which was killed had tokenized.
+        resumed: u64,
+    },
+    /// Made now, and kept nowhere.
+    InMemory,
+}
+
+impl fmt::Display for Made {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Opened(folder) => write!(f, "tokens from {}", folder.display()),
+            Self::Kept { folder, resumed: 0 } => write!(f, "tokens kept in {}", folder.display()),
+            Self::Kept { folder, resumed } => write!(
+                f,
+                "tokens kept in {}, {resumed} texts of an earlier start",
+                folder.display()
+            ),
+            Self::InMemory => write!(f, "tokens in memory"),
+        }
+    }
 }
 
 /// Training and validation rows; examples read.
@@ -93,29 +125,29 @@ impl CorpusPlan {
             "max_length": self.max_length,
         });
         let folder = cache.tokens(&Cache::key(&made_of));
-        let place = folder.path().display().to_string();
+        let place = folder.path().to_path_buf();
         if let Some(tokens) = folder.open(widths) {
-            return self.corpus(tokenizer, tokens.into(), format!("tokens from {place}"));
+            return self.corpus(tokenizer, tokens.into(), Made::Opened(place));
         }
         let mut builder = folder.build()?;
         // Another process may have been building it meanwhile.
         if let Some(tokens) = folder.open(widths) {
-            return self.corpus(tokenizer, tokens.into(), format!("tokens from {place}"));
+            return self.corpus(tokenizer, tokens.into(), Made::Opened(place));
         }
         let resumed = builder.done();
         self.tokenize(&tokenizer, resumed, &mut |texts, splits| {
             builder.add(texts, splits)
         })?;
-        let made = match resumed {
-            0 => format!("tokens kept in {place}"),
-            texts => format!("tokens kept in {place}, {texts} texts of an earlier start"),
-        };
         builder.finish()?;
         let unreadable = || DataError::Cache {
-            path: folder.path().into(),
+            path: place.clone(),
             source: std::io::Error::other("what was written cannot be read back"),
         };
         let tokens = folder.open(widths).ok_or_else(unreadable)?;
+        let made = Made::Kept {
+            folder: place,
+            resumed,
+        };
         self.corpus(tokenizer, tokens.into(), made)
     }
 
@@ -166,7 +198,7 @@ impl CorpusPlan {
             }
         })?;
         let tokens = (train.finish(), valid.finish(), read);
-        self.corpus(tokenizer, tokens, "tokens in memory".into())
+        self.corpus(tokenizer, tokens, Made::InMemory)
     }
 
     fn cache_needed(&self, error: &DataError) -> DataError {
@@ -182,7 +214,7 @@ impl CorpusPlan {
         &self,
         tokenizer: TextTokenizer,
         (train, valid, texts): Tokens,
-        made: String,
+        made: Made,
     ) -> Result<Corpus, DataError> {
         self.check_split(texts, train.len(), valid.len())?;
         Ok(Corpus {
@@ -408,16 +440,24 @@ mod tests {
     fn a_second_start_only_opens_what_the_first_kept() {
         let (folder, path, cache, plan) = bench(300);
         let first = plan.open(Some(&cache)).unwrap();
-        assert!(first.made.starts_with("tokens kept in"), "{}", first.made);
+        assert!(
+            first.made.to_string().starts_with("tokens kept in"),
+            "{}",
+            first.made
+        );
         let second = plan.open(Some(&cache)).unwrap();
-        assert!(second.made.starts_with("tokens from"), "{}", second.made);
+        assert!(
+            second.made.to_string().starts_with("tokens from"),
+            "{}",
+            second.made
+        );
         assert_equal(&first, &second);
         // The same contents elsewhere.
         let copy = folder.path().join("b.txt");
         fs::copy(&path, &copy).unwrap();
         let elsewhere = self::plan(&[copy]).open(Some(&cache)).unwrap();
         assert!(
-            elsewhere.made.starts_with("tokens from"),
+            elsewhere.made.to_string().starts_with("tokens from"),
             "{}",
             elsewhere.made
         );
@@ -434,12 +474,16 @@ mod tests {
         others[3].tokenizer = TokenizerSource::Train { vocab_size: 119 };
         others[4].test = 0.0;
         for other in others {
-            let made = other.open(Some(&cache)).unwrap().made;
+            let made = other.open(Some(&cache)).unwrap().made.to_string();
             assert!(made.starts_with("tokens kept"), "{made}");
         }
         fs::write(&path, lines(301)).unwrap();
         let changed = plan.open(Some(&cache)).unwrap();
-        assert!(changed.made.starts_with("tokens kept"), "{}", changed.made);
+        assert!(
+            changed.made.to_string().starts_with("tokens kept"),
+            "{}",
+            changed.made
+        );
         assert_equal(&changed, &plan.open(None).unwrap());
     }
 
@@ -468,9 +512,9 @@ mod tests {
                 fs::write(&path, bytes).unwrap();
                 let again = plan.open(Some(&cache)).unwrap();
                 assert!(
-                    again.made.starts_with("tokens kept"),
+                    again.made.to_string().starts_with("tokens kept"),
                     "{name}: {}",
-                    again.made
+                    again.made.to_string()
                 );
                 assert_equal(&again, &whole);
             }
@@ -524,7 +568,7 @@ mod tests {
             let again = plan.open(Some(&cache)).unwrap();
             assert_equal(&again, &whole);
             assert!(!building.exists());
-            again.made
+            again.made.to_string()
         };
         assert!(killed_after(0, false).starts_with("tokens kept in"));
         let made = killed_after(2, false);
@@ -556,7 +600,7 @@ mod tests {
         // A file where the folder should be: for any user no folder.
         let cache = Cache::at(path.join("cache"));
         let corpus = plan.open(Some(&cache)).unwrap();
-        assert_eq!(corpus.made, "tokens in memory");
+        assert_eq!(corpus.made, Made::InMemory);
         assert_equal(&corpus, &plan.open(None).unwrap());
         drop(folder);
     }

@@ -35,7 +35,7 @@ mod wordpiece;
 
 pub use bundled::{mnist, wordnet, wordnet_nouns};
 pub use cache::Cache;
-pub use corpus::{Corpus, CorpusPlan, TokenizerSource};
+pub use corpus::{Corpus, CorpusPlan, Made, TokenizerSource};
 pub use error::DataError;
 pub use image::{ImageExample, ImageSet, read_image, read_images};
 pub use labels::Labels;

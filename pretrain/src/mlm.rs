@@ -11,7 +11,7 @@ use burn::tensor::backend::AutodiffBackend;
 use data::order::{self, Stream};
 use data::source::TextSource;
 use data::{
-    Cache, Corpus, CorpusPlan, Packed, TextColumns, TextTokenizer, TokenRows, TokenizerSource,
+    Cache, Corpus, CorpusPlan, Made, Packed, TextColumns, TextTokenizer, TokenRows, TokenizerSource,
 };
 use model::bundle::{self, Architecture};
 use model::{BertConfig, BertMaskedLm};
@@ -478,7 +478,9 @@ fn run(draft: Draft, options: Options) -> Result<Status, Failure> {
     recipe.check()?;
     let source = TextSource::named(&recipe.data.source)?;
     let corpus = corpus(source, &recipe)?;
-    Console::new(options.ui).note(&corpus.made);
+    if let Made::Kept { .. } = &corpus.made {
+        Console::new(options.ui).note(&corpus.made.to_string());
+    }
     let checkpointing = recipe.training.gradient_checkpointing;
     let run = Run {
         recipe,

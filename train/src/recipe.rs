@@ -150,7 +150,8 @@ impl TrainingRecipe {
     pub fn batching(&self) -> Batching {
         match self.tokens {
             0 => Batching::Rows {
-                size: self.batch_size,
+                // `check` refuses 0, but only once there is something to batch.
+                size: self.batch_size.max(1),
                 pool: self.pool,
             },
             tokens => Batching::Tokens(tokens),
