@@ -5,7 +5,8 @@ use std::process::ExitCode;
 
 use apps::{dump, fill_mask, predict, reconstruct};
 use clap::{Parser, Subcommand};
-use train::cli::{exit, keep_pages};
+use train::cli::exit;
+use train::memory;
 use train::{Failure, Status};
 
 /// Use a trained model: classify, fill masks, reconstruct images, dump what the model computes.
@@ -25,7 +26,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    keep_pages();
+    memory::keep_pages();
     let text = match Args::parse().command {
         Command::Predict(flags) => predict::run(&flags),
         Command::FillMask(flags) => fill_mask::run(&flags),

@@ -9,6 +9,7 @@ use toml::Value;
 use crate::backend::BackendName;
 use crate::failure::Failure;
 use crate::launch::{Options, Status};
+use crate::memory;
 use crate::probe::Probe;
 use crate::recipe::{BuiltIn, Draft, Impossible};
 use crate::run::{Existing, RunDir};
@@ -114,7 +115,7 @@ fn run(
     args: TrainArgs,
     extra: Vec<(&str, Value, &str)>,
 ) -> Result<Status, Failure> {
-    keep_pages();
+    memory::keep_pages();
     let backend = BackendName::choose(args.backend.as_deref())?;
     let built_in: Vec<BuiltIn> = trainer.entries.iter().map(|e| (e.name, e.recipe)).collect();
     let draft = match args.resume {
@@ -221,14 +222,4 @@ fn resumed(
 fn whole(n: u64) -> Result<Value, Failure> {
     let n = i64::try_from(n).map_err(|_| Failure::input(format!("{n} is too large")))?;
     Ok(Value::Integer(n))
-}
-
-/// Freed pages stay with the process: a step takes and frees the same sizes again and again.
-pub fn keep_pages() {
-    /// `mi_option_purge_delay` of mimalloc.h, which the crate does not name; -1 never purges.
-    const PURGE_DELAY: libmimalloc_sys::mi_option_t = 15;
-    // SAFETY: sets an option of the allocator; no pointers.
-    unsafe {
-        libmimalloc_sys::mi_option_set(PURGE_DELAY, -1);
-    }
 }

@@ -19,6 +19,7 @@ use crate::ema::Ema;
 use crate::failure::Failure;
 use crate::groups::{self, Group};
 use crate::loader::Loader;
+use crate::memory;
 use crate::metrics::{Figure, Metrics, short};
 use crate::model_summary;
 use crate::objective::{self, Objective, Trainable, Trainee};
@@ -279,6 +280,7 @@ where
             }
             None => training.with_application_logger(None),
         };
+        memory::guard();
         // Dropping the renderer gives the terminal back.
         drop(training.launch(Learner::new(start.model, optimizer, resumed)));
 

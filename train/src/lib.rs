@@ -18,6 +18,7 @@ pub mod image;
 pub mod launch;
 pub mod loader;
 pub mod loss;
+pub mod memory;
 pub mod metrics;
 pub mod model_summary;
 pub mod objective;
@@ -45,4 +46,4 @@ pub use source::{BatchSource, Counts};
 
 /// Keeps freed pages: giving them back and taking them again costs a third of the time of a CPU step.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: memory::Allocator = memory::Allocator;
