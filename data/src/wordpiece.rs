@@ -25,8 +25,11 @@ const ALPHABET: usize = 1000;
 /// Longer words become `[UNK]`, so nothing is learnt from them. BERT's limit.
 const LONGEST_WORD: usize = 100;
 
-/// Texts whose words are counted before they join the others.
-const CHUNK: usize = 8192;
+/// Texts, and bytes of them, that one thread counts at a time.
+const GROUP: usize = 256;
+const GROUP_BYTES: usize = 1 << 18;
+/// Groups whose words are counted before they join the others.
+const GROUPS: usize = 32;
 /// Distinct words that are counted, which bounds the memory: some 100 bytes each while counting, some 500 while
 /// merging. With more of them the rarest are forgotten, and then the result depends on the order of the texts too.
 const MOST_WORDS: usize = 2_000_000;
@@ -86,19 +89,44 @@ impl Trainer for WordPieceTrainer {
         let mut rarest = 1;
         loop {
             // Chunks end at the same texts on every run, so the same words are pruned.
-            let chunk: Vec<S> = texts.by_ref().take(CHUNK).collect();
-            if chunk.is_empty() {
+            let groups = chunk(&mut texts);
+            if groups.is_empty() {
                 return Ok(());
             }
-            let counted: tokenizers::Result<WordCounts> = chunk
+            let counted: tokenizers::Result<WordCounts> = groups
                 .into_iter()
                 .maybe_par_bridge()
-                .map(|text| Ok(count(process(text.as_ref())?)))
+                .map(|group| {
+                    let mut counts = HashMap::new();
+                    for text in group {
+                        count(process(text.as_ref())?, &mut counts);
+                    }
+                    Ok(counts)
+                })
                 .reduce(|| Ok(HashMap::new()), |all, more| Ok(sum(all?, more?)));
             self.words = sum(std::mem::take(&mut self.words), counted?);
             prune(&mut self.words, MOST_WORDS, &mut rarest);
         }
     }
+}
+
+/// The next texts, in groups for one thread each.
+fn chunk<S: AsRef<str>>(texts: &mut impl Iterator<Item = S>) -> Vec<Vec<S>> {
+    let mut groups = Vec::new();
+    while groups.len() < GROUPS {
+        let mut bytes = 0;
+        let mut group = Vec::new();
+        while group.len() < GROUP && bytes < GROUP_BYTES {
+            let Some(text) = texts.next() else { break };
+            bytes += text.as_ref().len();
+            group.push(text);
+        }
+        if group.is_empty() {
+            break;
+        }
+        groups.push(group);
+    }
+    groups
 }
 
 /// Forgets the rarest words while there are more than `most`: those seen once, then those seen twice since, and so on.
@@ -109,12 +137,10 @@ fn prune(words: &mut WordCounts, most: usize, rarest: &mut u64) {
     }
 }
 
-fn count(words: Vec<String>) -> WordCounts {
-    let mut counts = HashMap::new();
+fn count(words: Vec<String>, counts: &mut WordCounts) {
     for word in words {
         *counts.entry(word).or_default() += 1;
     }
-    counts
 }
 
 fn sum(mut all: WordCounts, mut more: WordCounts) -> WordCounts {
@@ -353,6 +379,25 @@ mod tests {
         );
         let error = vocabulary(&counts(&[]), 100).unwrap_err();
         assert!(matches!(error, DataError::NoWords));
+    }
+
+    #[test]
+    fn chunks_are_bounded_and_leave_nothing_out() {
+        let texts: Vec<String> = (0..20_000).map(|i| "x".repeat(i % 200)).collect();
+        let mut left = texts.iter();
+        let mut seen = Vec::new();
+        loop {
+            let groups = chunk(&mut left);
+            if groups.is_empty() {
+                break;
+            }
+            assert!(groups.len() <= GROUPS && groups.iter().all(|group| group.len() <= GROUP));
+            seen.extend(groups.into_iter().flatten());
+        }
+        assert!(seen.into_iter().eq(&texts));
+        let long = "x".repeat(GROUP_BYTES);
+        let groups = chunk(&mut [&long, &long, &long].into_iter());
+        assert_eq!(groups.len(), 3);
     }
 
     #[test]
