@@ -614,11 +614,12 @@ fn one_batch_is_overfitted_and_a_rate_is_found() {
         code == Some(1) && printed.contains("error: one batch is not learnt in 500 steps"),
         "{printed}"
     );
-    let (code, printed) = output(&["--find-lr"]);
+    assert!(bench.contents() == before, "something was written");
+    let (code, printed) = output(&["--find-lr", "--out", "found"]);
+    assert!(bench.path("found.find-lr.svg").is_file(), "{printed}");
     let found = printed.split("--set optimizer.lr=").nth(1).unwrap();
     let lr: f64 = found.trim().parse().unwrap();
     assert!(code == Some(0) && (1e-5..1.0).contains(&lr), "{printed}");
-    assert!(bench.contents() == before, "something was written");
 }
 
 #[test]

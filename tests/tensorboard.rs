@@ -11,8 +11,10 @@ use support::Bench;
 
 /// A Python that has `tensorboard`: the one that is there, or one in a fresh environment.
 fn python(bench: &Bench) -> Option<PathBuf> {
-    let succeeds = |command: &mut Command| command.output().is_ok_and(|output| output.status.success());
-    let has_it = |python: &PathBuf| succeeds(Command::new(python).args(["-c", "import tensorboard"]));
+    let succeeds =
+        |command: &mut Command| command.output().is_ok_and(|output| output.status.success());
+    let has_it =
+        |python: &PathBuf| succeeds(Command::new(python).args(["-c", "import tensorboard"]));
     let there = PathBuf::from("python3");
     if has_it(&there) {
         return Some(there);
@@ -20,7 +22,15 @@ fn python(bench: &Bench) -> Option<PathBuf> {
     let environment = bench.path("environment");
     let fresh = environment.join("bin/python");
     let made = succeeds(Command::new(&there).args(["-m", "venv"]).arg(&environment));
-    let install = ["-m", "pip", "install", "--quiet", "--retries", "1", "tensorboard==2.21.0"];
+    let install = [
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--retries",
+        "1",
+        "tensorboard==2.21.0",
+    ];
     let installed = made && succeeds(Command::new(&fresh).args(install));
     (installed && has_it(&fresh)).then_some(fresh)
 }
@@ -53,8 +63,15 @@ fn tensorboard_reads_the_figures_of_a_run_that_was_resumed() {
     child.kill().unwrap();
     child.wait().unwrap();
     bench.resume("run");
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/interop/read_tensorboard.py");
-    let output = Command::new(python).arg(script).arg(bench.path("run")).output().unwrap();
+    let script = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../tests/interop/read_tensorboard.py"
+    );
+    let output = Command::new(python)
+        .arg(script)
+        .arg(bench.path("run"))
+        .output()
+        .unwrap();
     assert!(output.status.success(), "{}", support::message(&output));
     println!("{}", String::from_utf8_lossy(&output.stdout));
 }

@@ -3,21 +3,32 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use train::cli::{self, TrainArgs};
+use train::cli::{self, Instead, TrainArgs};
 
 /// Fine-tune a pretrained model on labelled data. Without a recipe: 26 classes of bundled definitions.
 #[derive(Parser)]
-#[command(name = "finetune", version)]
+#[command(name = "finetune", version, args_conflicts_with_subcommands = true)]
 struct Args {
     #[command(flatten)]
     train: TrainArgs,
     /// A bundle, a run, the bundled wordnet-bert-nano, or scratch for a model without pretraining
     #[arg(long, value_name = "BUNDLE_OR_RUN")]
     from: Option<String>,
+    #[command(subcommand)]
+    instead: Option<Instead>,
 }
 
 fn main() -> ExitCode {
-    let Args { train, from } = Args::parse();
+    let Args {
+        train,
+        from,
+        instead,
+    } = Args::parse();
     let from = from.map(|from| ("from", from.into(), "--from"));
-    cli::main(&finetune::TRAINER, train, from.into_iter().collect())
+    cli::main(
+        &finetune::TRAINER,
+        train,
+        instead,
+        from.into_iter().collect(),
+    )
 }

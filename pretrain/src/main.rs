@@ -3,16 +3,19 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use train::cli::{self, TrainArgs};
+use train::cli::{self, Instead, TrainArgs};
 
 /// Pretrain a model on unlabelled data. Without a recipe: masked language modelling on bundled definitions.
 #[derive(Parser)]
-#[command(name = "pretrain", version)]
+#[command(name = "pretrain", version, args_conflicts_with_subcommands = true)]
 struct Args {
     #[command(flatten)]
     train: TrainArgs,
+    #[command(subcommand)]
+    instead: Option<Instead>,
 }
 
 fn main() -> ExitCode {
-    cli::main(&pretrain::TRAINER, Args::parse().train, Vec::new())
+    let Args { train, instead } = Args::parse();
+    cli::main(&pretrain::TRAINER, train, instead, Vec::new())
 }

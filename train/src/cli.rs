@@ -3,16 +3,19 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::Args;
+use clap::{Args, Subcommand};
 use toml::Value;
 
 use crate::backend::BackendName;
+use crate::compare::{CompareArgs, compare};
 use crate::failure::Failure;
+use crate::find_batch::find_batch;
 use crate::launch::{Options, Status};
 use crate::memory;
 use crate::probe::Probe;
 use crate::recipe::{BuiltIn, Draft, Impossible};
 use crate::run::{Existing, RunDir};
+use crate::sweep::{SweepArgs, sweep};
 use crate::ui::Ui;
 
 /// Flags of both trainers.
@@ -54,15 +57,27 @@ pub struct TrainArgs {
     /// Write profile.json into the run: where the time of each step goes, for ui.perfetto.dev
     #[arg(long)]
     pub profile: bool,
-    /// Try learning rates from 1e-6 to 10 and suggest one, write nothing
+    /// Try learning rates from 1e-6 to 10, plot the losses, suggest one
     #[arg(long, conflicts_with_all = ["resume", "dry_run", "overfit_batch"])]
     pub find_lr: bool,
+    /// Double the batch until it does not fit or gets no faster, and show a table
+    #[arg(long, conflicts_with_all = ["resume", "dry_run", "find_lr", "overfit_batch", "steps", "out"])]
+    pub find_batch: bool,
     /// Train on one batch until it is learnt, or say what does not learn; write nothing
     #[arg(long, conflicts_with_all = ["resume", "dry_run"])]
     pub overfit_batch: bool,
     /// List the built-in recipes
     #[arg(long)]
     pub list: bool,
+}
+
+/// What is done instead of training.
+#[derive(Subcommand, Clone, Debug)]
+pub enum Instead {
+    /// Show runs side by side, and draw one plot of them
+    Compare(CompareArgs),
+    /// Try settings of a recipe, each with every seed
+    Sweep(SweepArgs),
 }
 
 /// One objective or task: its name, its recipe, and what runs it.
@@ -88,14 +103,37 @@ pub struct Trainer {
 /// Runs a trainer and turns how it ended into an exit code.
 ///
 /// `extra` are further recipe keys that flags set, with the flag's name.
-pub fn main(trainer: &Trainer, args: TrainArgs, extra: Vec<(&str, Value, &str)>) -> ExitCode {
+pub fn main(
+    trainer: &Trainer,
+    args: TrainArgs,
+    instead: Option<Instead>,
+    extra: Vec<(&str, Value, &str)>,
+) -> ExitCode {
+    match &instead {
+        Some(Instead::Compare(args)) => return exit(compare(args).map(|()| Status::Done)),
+        Some(Instead::Sweep(args)) => return exit(sweep(args)),
+        None => {}
+    }
     if args.list {
         for entry in trainer.entries {
             println!("{:<22}{}", entry.name, entry.about);
         }
         return ExitCode::SUCCESS;
     }
+    if args.find_batch {
+        return exit(try_batches());
+    }
     exit(run(trainer, args, extra))
+}
+
+/// The same command in child processes, with batches of many sizes.
+fn try_batches() -> Result<Status, Failure> {
+    let args = std::env::args().skip(1).filter(|arg| arg != "--find-batch");
+    let scratch = std::env::temp_dir().join(format!("hearth-find-batch-{}", std::process::id()));
+    std::fs::create_dir_all(&scratch)?;
+    let found = find_batch(&args.collect::<Vec<_>>(), &scratch);
+    std::fs::remove_dir_all(&scratch)?;
+    found.map(|()| Status::Done)
 }
 
 /// Prints an error once and gives the exit code.

@@ -24,6 +24,7 @@ use crate::metrics::{Figure, Metrics, short};
 use crate::model_summary;
 use crate::objective::{self, Objective, Trainable, Trainee};
 use crate::optimizer::Optimizer;
+use crate::plot::{self, Plot};
 use crate::probe::{self, Probe, Subject};
 use crate::recipe::{
     ComputePrecision, GuardRecipe, OptimizerRecipe, ScheduleRecipe, TrainingRecipe,
@@ -166,7 +167,7 @@ where
                 source: &*self.train,
                 seed: self.seed,
             };
-            return try_out(probe, subject, self.optimizer.lr);
+            return try_out(probe, subject, self.optimizer.lr, &self.options.out);
         }
         let mut lock = match (&run, self.options.existing) {
             (Some(run), Existing::Resume | Existing::Replace) if run.path().exists() => {
@@ -299,7 +300,12 @@ where
 }
 
 /// Runs an experiment and prints what was found.
-fn try_out<B, O, S>(probe: Probe, subject: Subject<B, O, S>, lr: f64) -> Result<Status, Failure>
+fn try_out<B, O, S>(
+    probe: Probe,
+    subject: Subject<B, O, S>,
+    lr: f64,
+    out: &Path,
+) -> Result<Status, Failure>
 where
     B: AutodiffBackend,
     O: Trainable<B>,
@@ -307,9 +313,22 @@ where
 {
     match probe {
         Probe::FindLr => {
+            if let Some(folder) = out.parent() {
+                std::fs::create_dir_all(folder).map_err(Failure::running)?;
+            }
             let curve = probe::find_lr(subject);
             for (lr, loss) in &curve.points {
                 println!("lr {lr:.2e}  loss {}", short(*loss));
+            }
+            let path = out.with_extension("find-lr.svg");
+            let plot = Plot {
+                title: "range test".into(),
+                x_label: "learning rate".into(),
+                log_x: true,
+                curves: vec![("loss, smoothed".into(), curve.points)],
+            };
+            if plot.write(&path).map_err(Failure::Running)? {
+                println!("plot: {}", path.display());
             }
             let Some(suggestion) = curve.suggestion else {
                 let reason = "no learning rate from 1e-6 to 10 makes the loss fall";
@@ -517,6 +536,12 @@ impl Finish<'_> {
             // A full disk has one error worth printing: the one that stopped the training.
             if done {
                 written.map_err(Failure::running)?;
+            }
+        }
+        if let Some(run) = self.run {
+            // Plots are for looking at: a full disk has its error already.
+            if let Err(error) = plot::run_plots(run.path()) {
+                journey.console.warn(&format!("no plots: {error:#}"));
             }
         }
         self.say(&journey.console, status, &journey.position);

@@ -4,14 +4,17 @@
 //! [`objective`] (what a model must offer to be trained), [`loss`], [`source`] and [`loader`] (batches),
 //! [`schedule`], [`groups`], [`update`] and [`optimizer`] (how weights change), [`guard`] and [`ema`] (what watches and
 //! smooths them), [`strategy`] (the loop, inside burn-train's learner), [`checkpoint`] and [`run`] (what is written),
-//! [`launch`] (all of it put together).
+//! [`launch`] (all of it put together). Around runs: [`probe`], [`find_batch`], [`sweep`], [`compare`], [`plot`].
 
 pub mod backend;
 pub mod checkpoint;
+pub mod child;
 pub mod classification;
 pub mod cli;
+pub mod compare;
 pub mod ema;
 pub mod failure;
+pub mod find_batch;
 pub mod groups;
 pub mod guard;
 pub mod image;
@@ -23,12 +26,14 @@ pub mod metrics;
 pub mod model_summary;
 pub mod objective;
 pub mod optimizer;
+pub mod plot;
 pub mod probe;
 pub mod recipe;
 pub mod run;
 pub mod schedule;
 pub mod source;
 pub mod strategy;
+pub mod sweep;
 pub mod tensorboard;
 pub mod terminal;
 pub mod text;

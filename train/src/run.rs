@@ -332,7 +332,7 @@ pub fn check_memory(parameters: f64) -> Result<(), String> {
 }
 
 /// Bytes of memory this machine has; nothing where the system does not say.
-fn memory_bytes() -> Option<u64> {
+pub fn memory_bytes() -> Option<u64> {
     #[cfg(unix)]
     {
         // SAFETY: sysconf takes no pointers.
