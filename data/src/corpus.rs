@@ -514,7 +514,7 @@ mod tests {
                 assert!(
                     again.made.to_string().starts_with("tokens kept"),
                     "{name}: {}",
-                    again.made.to_string()
+                    again.made
                 );
                 assert_equal(&again, &whole);
             }

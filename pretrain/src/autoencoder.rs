@@ -669,10 +669,12 @@ mod tests {
     fn one_batch_can_be_overfitted() {
         type B = Autodiff<Flex>;
         let device = Default::default();
-        B::seed(&device, 1);
         let recipe = AutoencoderRecipe::built_in().unwrap();
         let images = bars(5, 1);
-        let model = recipe.config(&images).unwrap().init::<B>(&device);
+        let config = recipe.config(&images).unwrap();
+        B::seed(&device, 1);
+        // Drawn at once: the generator is shared with the tests of other threads, and weights are lazy.
+        let model = model::init::materialise(config.init::<B>(&device));
         let mut objective = DenoisingAutoencoder::new(model, LossKind::Mse);
         let batch = batches(images, NOISE, 1).batch(0);
         let groups = recipe.optimizer.groups(&[], &objective).unwrap();
