@@ -215,16 +215,14 @@ fn sweeps_that_are_refused_or_fail() {
 #[test]
 fn batches_are_doubled_until_they_get_no_faster() {
     let bench = bench();
-    let output = bench
-        .command(&["--find-batch", "--set", "training.steps=0"])
-        .output()
-        .unwrap();
-    let (code, printed) = outcome(&output);
-    assert_eq!(
-        code,
-        Some(2),
-        "a recipe without steps is refused: {printed}"
-    );
+    let wrong = [
+        "--find-batch",
+        "--set",
+        "optimizer.lr=-1",
+        "--set",
+        SETTINGS[0],
+    ];
+    bench.refuses_command(&mut bench.bare(&wrong), &["optimizer.lr is -1"]);
     let mut command = bench.bare(&["--find-batch"]);
     for setting in SETTINGS
         .iter()

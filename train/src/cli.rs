@@ -61,7 +61,7 @@ pub struct TrainArgs {
     #[arg(long, conflicts_with_all = ["resume", "dry_run", "overfit_batch"])]
     pub find_lr: bool,
     /// Double the batch until it does not fit or gets no faster, and show a table
-    #[arg(long, conflicts_with_all = ["resume", "dry_run", "find_lr", "overfit_batch", "steps", "out"])]
+    #[arg(long, conflicts_with_all = ["resume", "dry_run", "find_lr", "overfit_batch", "steps", "out", "ui"])]
     pub find_batch: bool,
     /// Train on one batch until it is learnt, or say what does not learn; write nothing
     #[arg(long, conflicts_with_all = ["resume", "dry_run"])]
