@@ -66,7 +66,10 @@ impl Plot {
             let root = SVGBackend::with_string(&mut svg, (800, 480)).into_drawing_area();
             root.fill(&WHITE)?;
             let mut builder = ChartBuilder::on(&root);
-            builder.caption(&self.title, ("sans-serif", 22)).margin(14);
+            builder
+                .caption(&self.title, ("sans-serif", 22))
+                .margin(14)
+                .margin_right(28);
             builder.x_label_area_size(44).y_label_area_size(64);
             match self.log_x {
                 true => self.lines(builder.build_cartesian_2d(x.log_scale(), y)?)?,
@@ -84,6 +87,12 @@ impl Plot {
         let mut mesh = chart.configure_mesh();
         mesh.x_desc(&self.x_label).light_line_style(WHITE);
         mesh.label_style(("sans-serif", 14));
+        let log_x = self.log_x;
+        let x_label = move |x: &f64| match log_x {
+            true => format!("{x:.0e}"),
+            false => format!("{x:.0}"),
+        };
+        mesh.x_label_formatter(&x_label);
         mesh.y_label_formatter(&|y| crate::metrics::short(*y))
             .draw()?;
         for (at, (name, curve)) in self.curves.iter().enumerate() {
