@@ -4,10 +4,14 @@
 
 #![allow(clippy::unwrap_used)] // A test fails by panicking, in its helpers too.
 
+#[path = "support/mutate.rs"]
+mod mutate;
 mod support;
 
 use std::fs;
 
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
 use serde_json::Value;
 use support::{Bench, Run, idx_images, idx_labels, message};
 use train::BackendName;
@@ -983,6 +987,51 @@ fn sizes_that_are_impossible() {
         ("noise.masking=2", "noise.masking is 2"),
     ] {
         images.refuses(&["autoencoder", "--set", setting], &[words]);
+    }
+}
+
+#[test]
+fn mutated_recipes_run_or_are_refused_in_one_sentence() {
+    for (bench, recipe) in [(bench(), "mlm"), (image_bench(), "autoencoder")] {
+        let entry = pretrain::TRAINER
+            .entries
+            .iter()
+            .find(|entry| entry.name == recipe);
+        // With the bench's small settings, which mutations change.
+        let mut small: toml::Table = entry.unwrap().recipe.parse().unwrap();
+        for setting in bench.settings() {
+            let (key, value) = setting.split_once('=').unwrap();
+            let value: toml::Table = format!("value = {value}").parse().unwrap();
+            let (group, name) = key.split_once('.').unwrap();
+            let group = small[group].as_table_mut().unwrap();
+            group.insert(name.into(), value["value"].clone());
+        }
+        let small = small.to_string().into_bytes();
+        for case in 0..60 {
+            let mut rng = ChaCha8Rng::seed_from_u64(case);
+            let mut bytes = small.clone();
+            mutate::mutate(&mut bytes, &mut rng);
+            bench.write("mutated.toml", &bytes);
+            let began = std::time::Instant::now();
+            let output = bench
+                .bare(&["mutated.toml", "--dry-run", "--ui", "none"])
+                .output()
+                .unwrap();
+            let (code, told) = (output.status.code(), message(&output));
+            assert!(
+                began.elapsed().as_secs() < 20,
+                "{recipe}, case {case}: {:?}",
+                began.elapsed()
+            );
+            let refused =
+                code == Some(2) && told.starts_with("error: ") && told.lines().count() == 1;
+            // A rate of 1e308 is legal, and does what it must.
+            let lost = code == Some(1) && told.contains("not finite");
+            assert!(
+                code == Some(0) || refused || lost,
+                "{recipe}, case {case}: {code:?} {told}"
+            );
+        }
     }
 }
 

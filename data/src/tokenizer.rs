@@ -4,6 +4,7 @@
 
 use std::path::Path;
 
+use serde::de::IgnoredAny;
 use tokenizers::decoders::wordpiece::WordPiece as WordPieceDecoder;
 use tokenizers::models::wordpiece::WordPiece;
 use tokenizers::normalizers::BertNormalizer;
@@ -91,10 +92,13 @@ impl TextTokenizer {
     }
 
     fn parse(bytes: &[u8], place: &str) -> Result<Self, DataError> {
-        let mut inner = Tokenizer::from_bytes(bytes).map_err(|source| DataError::BadTokenizer {
+        let wrong = |source| DataError::BadTokenizer {
             place: place.into(),
             source,
-        })?;
+        };
+        // The crate panics where JSON breaks off inside a decoder.
+        serde_json::from_slice::<IgnoredAny>(bytes).map_err(|error| wrong(error.into()))?;
+        let mut inner = Tokenizer::from_bytes(bytes).map_err(wrong)?;
         // A file may bring its own; here length is the caller's choice and batches do the padding.
         inner.with_padding(None);
         inner.with_truncation(None).map_err(DataError::Tokenizer)?;
@@ -256,6 +260,22 @@ mod tests {
 
     fn small() -> TextTokenizer {
         TextTokenizer::train_wordpiece(&TEXTS, 200).unwrap()
+    }
+
+    #[test]
+    fn json_that_breaks_off_in_a_decoder_is_no_tokenizer() {
+        let whole = tokenizer_json();
+        let at = whole.find("\"decoder\": {").unwrap() + 13;
+        let error = TextTokenizer::from_bytes(&whole.as_bytes()[..at]).unwrap_err();
+        assert!(error.to_string().contains("not a tokenizer"), "{error}");
+    }
+
+    fn tokenizer_json() -> String {
+        let texts = ["a bird", "a tool"];
+        TextTokenizer::train_wordpiece(&texts, 50)
+            .unwrap()
+            .to_json()
+            .unwrap()
     }
 
     #[test]

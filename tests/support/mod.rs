@@ -37,6 +37,11 @@ impl Bench {
         self.cache.path()
     }
 
+    /// `KEY=VALUE` of every run.
+    pub fn settings(&self) -> &[String] {
+        &self.settings
+    }
+
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }

@@ -158,8 +158,9 @@ impl TrainingRecipe {
         }
     }
 
-    /// Refuses batches and portions of nothing.
+    /// Refuses batches and portions of nothing, and absurd numbers of them.
     fn check_counts(&self) -> Result<(), Impossible> {
+        const MOST: u64 = 4096;
         for (name, value) in [
             ("batch_size", self.batch_size as u64),
             ("accumulation", self.accumulation),
@@ -170,6 +171,19 @@ impl TrainingRecipe {
             if value == 0 {
                 let key = format!("training.{name}");
                 return Err(Impossible::new(key, "is 0; it must be at least 1"));
+            }
+        }
+        // Threads and batches of one step that no machine has.
+        for (name, value) in [
+            ("workers", self.workers as u64),
+            ("accumulation", self.accumulation),
+        ] {
+            if value > MOST {
+                let key = format!("training.{name}");
+                return Err(Impossible::new(
+                    key,
+                    format!("is {value}; it must be at most {MOST}"),
+                ));
             }
         }
         Ok(())
