@@ -16,8 +16,8 @@ use crate::order::Lengths;
 
 /// Rows between two that have their start kept.
 const BLOCK: usize = 256;
-/// Rows read before pages of a mapped file are given back. A page fault brings 16 pages, so that is about 128 MiB.
-const READS: usize = 2048;
+/// Rows read before pages of a mapped file are given back. A page fault brings 16 pages, so that is about 8 MiB of each file.
+const READS: usize = 128;
 
 /// Bytes of a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
