@@ -919,7 +919,7 @@ fn settings_that_are_impossible() {
         ),
         (
             "training.accumulation=9223372036854775807",
-            "9223372036854775807 micro-batches",
+            "must be at most 4096",
         ),
         (
             "training.metric=bleu",
