@@ -92,7 +92,10 @@ fn pretraining(place: &Path) -> Result<(), Failure> {
     let draft = draft(place, "objective", entries)?;
     match draft.kind("objective").as_str() {
         "mlm" => draft.finish::<MlmRecipe>()?.check(),
-        _ => Ok(drop(draft.finish::<AutoencoderRecipe>()?)),
+        _ => {
+            draft.finish::<AutoencoderRecipe>()?;
+            Ok(())
+        }
     }
 }
 
