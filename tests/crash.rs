@@ -198,3 +198,35 @@ fn a_full_disk_loses_nothing_but_the_steps_since_the_last_checkpoint() {
         bench.run(&format!("run-{room}")).assert_equals(&whole);
     }
 }
+
+#[cfg(target_os = "linux")]
+#[test]
+fn memory_that_runs_out_is_one_sentence() {
+    let bench = Bench::new(env!("CARGO_BIN_EXE_pretrain"), &[]);
+    let mut command = bench.command(&["autoencoder", "--out", "run"]);
+    // All of the bundled digits at once take several times the 3 GB that the process may map.
+    command.args(["--set", "training.batch_size=8000"]);
+    let output = limited(command, 3 << 30).output().unwrap();
+    let message = message(&output);
+    assert_eq!(output.status.code(), Some(1), "{message}");
+    assert_eq!(message.lines().count(), 1, "{message}");
+    assert!(message.starts_with("error: out of memory"), "{message}");
+}
+
+/// The command in a process that may map so many bytes.
+#[cfg(target_os = "linux")]
+fn limited(mut command: Command, bytes: libc::rlim_t) -> Command {
+    use std::os::unix::process::CommandExt;
+    let limit = move || {
+        let limit = libc::rlimit {
+            rlim_cur: bytes,
+            rlim_max: bytes,
+        };
+        // SAFETY: the limit outlives the call.
+        unsafe { libc::setrlimit(libc::RLIMIT_AS, &limit) };
+        Ok(())
+    };
+    // SAFETY: the closure allocates nothing and takes no lock.
+    unsafe { command.pre_exec(limit) };
+    command
+}

@@ -602,8 +602,14 @@ impl Finish<'_> {
                 .collect();
             format!("; best at step {}: {}", best.step, figures.join(", "))
         });
+        let watch = &position.watch;
+        let skipped = match (watch.skipped, watch.rollbacks) {
+            (0, _) => String::new(),
+            (skipped, 0) => format!(", {skipped} of them skipped"),
+            (skipped, back) => format!(", {skipped} of them skipped, back {back} times"),
+        };
         console.note(&format!(
-            "{} after {} steps and {}{best}",
+            "{} after {} steps{skipped} and {}{best}",
             status.replace('_', " "),
             position.step,
             ui::duration(position.seconds),

@@ -35,10 +35,12 @@ pub struct Subject<'a, B: AutodiffBackend, O: Trainable<B>, S> {
     pub seed: u64,
 }
 
-/// A step's figures, and the gradients that made it.
+/// What a step gave.
 struct Step {
     metrics: Metrics,
     loss: f64,
+    /// Parameters without a gradient; looked for at the first step.
+    silent: Vec<String>,
 }
 
 impl<B, O, S> Subject<'_, B, O, S>
@@ -48,11 +50,14 @@ where
     S: BatchSource<Batch = <O as Objective<B>>::Batch>,
 {
     /// One step on a batch at a rate.
-    fn step(&mut self, number: u64, batch: u64, lr: f64) -> (Step, Option<Vec<String>>) {
+    fn step(&mut self, number: u64, batch: u64, lr: f64) -> Step {
         let device = self.model.devices().into_iter().next().unwrap_or_default();
         B::seed(&device, self.seed.wrapping_add(number));
         let output = TrainStep::step(&self.model, self.source.batch(batch));
-        let silent = (number == 0).then(|| silent::<B, _>(&self.model, &output.grads));
+        let silent = match number {
+            0 => silent::<B, _>(&self.model, &output.grads),
+            _ => Vec::new(),
+        };
         let StepOutput::Sums(sums) = output.item else {
             unreachable!("a step gives sums");
         };
@@ -60,7 +65,11 @@ where
         let metrics = SumTally::read(sums, <O as Objective<B>>::SUMS).metrics();
         self.optimizer.prepare(number, weight);
         self.model = self.optimizer.step(lr, self.model.clone(), output.grads);
-        (Step { metrics, loss }, silent)
+        Step {
+            metrics,
+            loss,
+            silent,
+        }
     }
 }
 
@@ -88,7 +97,7 @@ where
     let mut points = Vec::new();
     for number in 0..steps {
         let lr = lowest * (highest / lowest).powf(number as f64 / (steps - 1) as f64);
-        let (Step { loss, .. }, _) = subject.step(number, number, lr);
+        let loss = subject.step(number, number, lr).loss;
         average = SMOOTHING * average + (1.0 - SMOOTHING) * loss;
         let smooth = average / (1.0 - SMOOTHING.powi(number as i32 + 1));
         if !smooth.is_finite() || smooth > 4.0 * best {
@@ -134,17 +143,20 @@ where
     O: Trainable<B>,
     S: BatchSource<Batch = <O as Objective<B>>::Batch>,
 {
-    let (step, silent) = subject.step(0, 0, lr);
-    let first = step.metrics;
+    let Step {
+        metrics: first,
+        silent,
+        ..
+    } = subject.step(0, 0, lr);
     let mut outcome = Overfit {
         steps: 1,
         last: first.clone(),
         learnt: false,
         first,
-        silent: silent.unwrap_or_default(),
+        silent,
     };
     while outcome.steps < PATIENCE && !outcome.learnt {
-        let (Step { metrics, loss }, _) = subject.step(outcome.steps, 0, lr);
+        let Step { metrics, loss, .. } = subject.step(outcome.steps, 0, lr);
         outcome.steps += 1;
         outcome.learnt = is_learnt(&outcome.first, &metrics);
         outcome.last = metrics;
