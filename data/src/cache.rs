@@ -1,9 +1,11 @@
 //! Where tokenizers and tokens are kept between runs. In: what they are made of, as a key. Out: files that are whole.
 //!
-//!     $HEARTH_CACHE (or $XDG_CACHE_HOME/hearth, or ~/.cache/hearth)
-//!       hashes/       the SHA-256 of an input file, as long as its size and time stay
-//!       tokenizers/   a trained tokenizer.json a file
-//!       tokens/       a folder a corpus: ids and lengths of its splits, and index.json with their check sums
+//! ```text
+//! $HEARTH_CACHE (or $XDG_CACHE_HOME/hearth, or ~/.cache/hearth)
+//!   hashes/       the SHA-256 of an input file, as long as its size and time stay
+//!   tokenizers/   a trained tokenizer.json a file
+//!   tokens/       a folder a corpus: ids and lengths of its splits, and index.json with their check sums
+//! ```
 //!
 //! A folder of tokens is built beside its place, chunk by chunk with a journal, so that a killed process goes on where
 //! it was, and renamed once it is whole. A lock lets a second process wait for the first.
