@@ -95,6 +95,45 @@ impl fmt::Display for Made {
     }
 }
 
+/// What is being made of the texts, and of how many by now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reading {
+    /// `training a tokenizer` or `tokenizing`.
+    pub what: &'static str,
+    /// Texts read so far.
+    pub texts: u64,
+}
+
+impl Reading {
+    fn training(texts: u64) -> Self {
+        let what = "training a tokenizer";
+        Self { what, texts }
+    }
+
+    fn tokenizing(texts: u64) -> Self {
+        let what = "tokenizing";
+        Self { what, texts }
+    }
+}
+
+impl fmt::Display for Reading {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.texts / 1000, self.texts / 1_000_000) {
+            (0, _) => write!(f, "{}: {} texts", self.what, self.texts),
+            (thousands, 0) => write!(f, "{}: {thousands} thousand texts", self.what),
+            _ => write!(
+                f,
+                "{}: {:.1} million texts",
+                self.what,
+                self.texts as f64 / 1e6
+            ),
+        }
+    }
+}
+
+/// Hears of long work.
+type Watch<'a> = &'a (dyn Fn(Reading) + Sync);
+
 /// Training and validation rows; examples read.
 type Tokens = (TokenRows, TokenRows, u64);
 
@@ -106,18 +145,30 @@ impl CorpusPlan {
     /// # Errors
     /// Malformed texts, an empty split, a tokenizer that cannot be had, or too many tokens for the memory.
     pub fn open(&self, cache: Option<&Cache>) -> Result<Corpus, DataError> {
+        self.open_watched(cache, &|_| ())
+    }
+
+    /// [`open`](Self::open), and `watch` hears of it every 65,536 texts.
+    ///
+    /// # Errors
+    /// Those of [`open`](Self::open).
+    pub fn open_watched(
+        &self,
+        cache: Option<&Cache>,
+        watch: Watch<'_>,
+    ) -> Result<Corpus, DataError> {
         let Some(cache) = cache else {
-            return self.in_memory(None);
+            return self.in_memory(None, watch);
         };
-        match self.cached(cache) {
-            Err(error @ DataError::Cache { .. }) => self.in_memory(Some(error)),
+        match self.cached(cache, watch) {
+            Err(error @ DataError::Cache { .. }) => self.in_memory(Some(error), watch),
             made => made,
         }
     }
 
-    fn cached(&self, cache: &Cache) -> Result<Corpus, DataError> {
+    fn cached(&self, cache: &Cache, watch: Watch<'_>) -> Result<Corpus, DataError> {
         let contents = cache.contents(&self.source)?;
-        let tokenizer = self.cached_tokenizer(cache, &contents)?;
+        let tokenizer = self.cached_tokenizer(cache, &contents, watch)?;
         let widths = self.widths(&tokenizer);
         let made_of = json!({
             "tokens": self.read_as(&contents),
@@ -136,6 +187,7 @@ impl CorpusPlan {
         }
         let resumed = builder.done();
         self.tokenize(&tokenizer, resumed, &mut |texts, splits| {
+            watch(Reading::tokenizing(texts));
             builder.add(texts, splits)
         })?;
         builder.finish()?;
@@ -155,16 +207,17 @@ impl CorpusPlan {
         &self,
         cache: &Cache,
         contents: &[String],
+        watch: Watch<'_>,
     ) -> Result<TextTokenizer, DataError> {
         let TokenizerSource::Train { vocab_size } = self.tokenizer else {
-            return self.tokenizer();
+            return self.tokenizer(watch);
         };
         let made_of = json!({"wordpiece": self.read_as(contents), "vocab_size": vocab_size});
         let key = Cache::key(&made_of);
         if let Some(text) = cache.tokenizer(&key) {
             return TextTokenizer::from_bytes(text.as_bytes());
         }
-        let tokenizer = self.tokenizer()?;
+        let tokenizer = self.tokenizer(watch)?;
         cache.keep_tokenizer(&key, &tokenizer.to_json()?)?;
         Ok(tokenizer)
     }
@@ -181,8 +234,8 @@ impl CorpusPlan {
     }
 
     /// - instead: why there is no cache, though one was wanted
-    fn in_memory(&self, instead: Option<DataError>) -> Result<Corpus, DataError> {
-        let tokenizer = self.tokenizer()?;
+    fn in_memory(&self, instead: Option<DataError>, watch: Watch<'_>) -> Result<Corpus, DataError> {
+        let tokenizer = self.tokenizer(watch)?;
         let widths = self.widths(&tokenizer);
         let [mut train, mut valid] = [(); 2].map(|()| TokenBuffer::new(widths));
         let mut read = 0;
@@ -190,6 +243,7 @@ impl CorpusPlan {
             train.append(more_train);
             valid.append(more_valid);
             read = texts;
+            watch(Reading::tokenizing(texts));
             match &instead {
                 Some(error) if train.ids.len() + valid.ids.len() > LIMIT << 20 => {
                     Err(self.cache_needed(error))
@@ -245,7 +299,7 @@ impl CorpusPlan {
     }
 
     /// Loads or trains it.
-    fn tokenizer(&self) -> Result<TextTokenizer, DataError> {
+    fn tokenizer(&self, watch: Watch<'_>) -> Result<TextTokenizer, DataError> {
         let vocab_size = match &self.tokenizer {
             TokenizerSource::Load(path) => return TextTokenizer::load(path),
             TokenizerSource::Train { vocab_size } => *vocab_size,
@@ -258,6 +312,9 @@ impl CorpusPlan {
                 Err(error) => return Some(Err(error)),
             };
             texts += 1;
+            if texts % CHUNK as u64 == 0 {
+                watch(Reading::training(texts));
+            }
             match self.split(&text) {
                 Split::Train => {
                     train += 1;

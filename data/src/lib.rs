@@ -32,10 +32,11 @@ pub mod text;
 pub mod tokenizer;
 pub mod tokens;
 mod wordpiece;
+mod words;
 
 pub use bundled::{mnist, wordnet, wordnet_nouns};
 pub use cache::Cache;
-pub use corpus::{Corpus, CorpusPlan, Made, TokenizerSource};
+pub use corpus::{Corpus, CorpusPlan, Made, Reading, TokenizerSource};
 pub use error::DataError;
 pub use image::{ImageExample, ImageSet, read_image, read_images};
 pub use labels::Labels;

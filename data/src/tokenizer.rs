@@ -3,16 +3,19 @@
 //! The file is Hugging Face's `tokenizer.json`, read and applied by the tokenizers crate.
 
 use std::path::Path;
+use std::sync::Arc;
 
+use rayon::prelude::*;
 use serde::de::IgnoredAny;
+use tokenizers::Tokenizer;
 use tokenizers::decoders::wordpiece::WordPiece as WordPieceDecoder;
 use tokenizers::models::wordpiece::WordPiece;
 use tokenizers::normalizers::BertNormalizer;
 use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
 use tokenizers::processors::template::TemplateProcessing;
-use tokenizers::{Encoding, Tokenizer};
 
 use crate::wordpiece::WordPieceTrainer;
+use crate::words::KnownWords;
 use crate::{DataError, file};
 
 /// The special tokens, with these as their ids in a vocabulary trained here.
@@ -28,6 +31,8 @@ pub struct TextTokenizer {
     inner: Tokenizer,
     /// Ids in the order of [`SPECIALS`].
     specials: [u32; 5],
+    /// Of tokenizers that see one word at a time.
+    known: Option<Arc<KnownWords>>,
 }
 
 impl TextTokenizer {
@@ -115,7 +120,13 @@ impl TextTokenizer {
                     token,
                 })?;
         }
-        Ok(Self { inner, specials })
+        let [_, _, cls, sep, _] = specials;
+        let known = KnownWords::of(&inner, cls, sep).map(Arc::new);
+        Ok(Self {
+            inner,
+            specials,
+            known,
+        })
     }
 
     /// What a `tokenizer.json` holds, pretty-printed.
@@ -131,6 +142,12 @@ impl TextTokenizer {
         texts: &[impl AsRef<str> + Sync],
         max_len: usize,
     ) -> Result<Vec<Vec<u32>>, DataError> {
+        if self.known.is_some() {
+            let texts = texts.par_iter().with_min_len(64);
+            return texts
+                .map(|text| self.encode_one(text.as_ref(), max_len))
+                .collect();
+        }
         let mut all = Vec::with_capacity(texts.len());
         let mut rest = texts;
         while !rest.is_empty() {
@@ -139,19 +156,23 @@ impl TextTokenizer {
             let chunk: Vec<&str> = chunk.iter().map(|text| text.as_ref()).collect();
             let encoded = self.inner.encode_batch_fast(chunk, true);
             let encoded = encoded.map_err(DataError::Tokenizer)?;
-            all.extend(encoded.iter().map(|encoding| self.cut(encoding, max_len)));
+            let encoded = encoded.iter();
+            all.extend(encoded.map(|encoding| self.cut(encoding.get_ids(), max_len)));
         }
         Ok(all)
     }
 
     /// [`encode`](Self::encode) for a single text.
     pub fn encode_one(&self, text: &str, max_len: usize) -> Result<Vec<u32>, DataError> {
+        if let Some(known) = &self.known {
+            return Ok(self.cut(&known.encode(&self.inner, text, max_len)?, max_len));
+        }
         let encoding = self.inner.encode_fast(text, true);
-        Ok(self.cut(&encoding.map_err(DataError::Tokenizer)?, max_len))
+        let encoding = encoding.map_err(DataError::Tokenizer)?;
+        Ok(self.cut(encoding.get_ids(), max_len))
     }
 
-    fn cut(&self, encoding: &Encoding, max_len: usize) -> Vec<u32> {
-        let ids = encoding.get_ids();
+    fn cut(&self, ids: &[u32], max_len: usize) -> Vec<u32> {
         let mut cut = ids[..ids.len().min(max_len)].to_vec();
         if let (Some(last), Some(&end)) = (cut.last_mut(), ids.last())
             && end == self.sep()

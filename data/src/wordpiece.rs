@@ -10,13 +10,14 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, HashMap, HashSet};
 
+use rayon::prelude::*;
 use serde_json::json;
 use tokenizers::models::wordpiece::WordPiece;
-use tokenizers::parallelism::MaybeParallelBridge;
 use tokenizers::{AddedToken, ModelWrapper, Trainer};
 
 use crate::DataError;
 use crate::tokenizer::SPECIALS;
+use crate::words::words;
 
 /// Begins a token that continues a word.
 const PREFIX: &str = "##";
@@ -33,11 +34,13 @@ const GROUPS: usize = 32;
 /// Distinct words that are counted, which bounds the memory: some 100 bytes each while counting, some 500 while
 /// merging. With more of them the rarest are forgotten, and then the result depends on the order of the texts too.
 const MOST_WORDS: usize = 2_000_000;
+/// Distinct words between blanks, their punctuation still on them, that are counted before they are split.
+const MOST_RAW: usize = 500_000;
 
 /// How often each word occurs.
 type WordCounts = HashMap<String, u64>;
 
-/// The tokenizers crate's `Trainer`, with a result that depends on the words alone.
+/// The tokenizers crate's `Trainer`, with a result that depends on the words alone. For tokenizers that split at blanks.
 pub(crate) struct WordPieceTrainer {
     vocab_size: usize,
     words: WordCounts,
@@ -87,25 +90,35 @@ impl Trainer for WordPieceTrainer {
     {
         let mut texts = texts;
         let mut rarest = 1;
+        // As they stand in the texts, between blanks: normalized once each, not once an occurrence.
+        let mut raw = WordCounts::new();
         loop {
             // Chunks end at the same texts on every run, so the same words are pruned.
             let groups = chunk(&mut texts);
-            if groups.is_empty() {
+            let last = groups.is_empty();
+            let groups = groups.into_par_iter().map(|group| {
+                let mut counts = HashMap::new();
+                let all = group.iter().flat_map(|text| words(text.as_ref()));
+                all.for_each(|word| count(&mut counts, word, 1));
+                counts
+            });
+            raw = sum(raw, groups.reduce(HashMap::new, sum));
+            if last || raw.len() > MOST_RAW {
+                let split = raw.into_par_iter().map(|(raw, times)| {
+                    let mut counts = HashMap::new();
+                    let all = process(&raw)?;
+                    all.iter().for_each(|word| count(&mut counts, word, times));
+                    Ok(counts)
+                });
+                let split: tokenizers::Result<WordCounts> =
+                    split.reduce(|| Ok(HashMap::new()), |all, more| Ok(sum(all?, more?)));
+                self.words = sum(std::mem::take(&mut self.words), split?);
+                prune(&mut self.words, MOST_WORDS, &mut rarest);
+                raw = WordCounts::new();
+            }
+            if last {
                 return Ok(());
             }
-            let counted: tokenizers::Result<WordCounts> = groups
-                .into_iter()
-                .maybe_par_bridge()
-                .map(|group| {
-                    let mut counts = HashMap::new();
-                    for text in group {
-                        count(process(text.as_ref())?, &mut counts);
-                    }
-                    Ok(counts)
-                })
-                .reduce(|| Ok(HashMap::new()), |all, more| Ok(sum(all?, more?)));
-            self.words = sum(std::mem::take(&mut self.words), counted?);
-            prune(&mut self.words, MOST_WORDS, &mut rarest);
         }
     }
 }
@@ -137,9 +150,10 @@ fn prune(words: &mut WordCounts, most: usize, rarest: &mut u64) {
     }
 }
 
-fn count(words: Vec<String>, counts: &mut WordCounts) {
-    for word in words {
-        *counts.entry(word).or_default() += 1;
+fn count(counts: &mut WordCounts, word: &str, times: u64) {
+    match counts.get_mut(word) {
+        Some(count) => *count += times,
+        None => drop(counts.insert(word.to_string(), times)),
     }
 }
 

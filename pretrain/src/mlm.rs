@@ -430,10 +430,16 @@ const LONGEST_PACKED: usize = 65_535;
 /// Splits and tokenizes the recipe's texts, or opens what an earlier run kept of them; the tokenizer sees the training
 /// split only.
 ///
+/// - console: hears of it while it takes long
+///
 /// # Errors
 ///
 /// Texts or a tokenizer that cannot be read, or too few texts.
-pub fn corpus(source: TextSource, recipe: &MlmRecipe) -> Result<Corpus, Failure> {
+pub fn corpus(
+    source: TextSource,
+    recipe: &MlmRecipe,
+    console: &Console,
+) -> Result<Corpus, Failure> {
     let data = &recipe.data;
     let tokenizer = match recipe.tokenizer.path.as_str() {
         "" => TokenizerSource::Train {
@@ -461,7 +467,7 @@ pub fn corpus(source: TextSource, recipe: &MlmRecipe) -> Result<Corpus, Failure>
     } else {
         None
     };
-    Ok(plan.open(cache.as_ref())?)
+    Ok(plan.open_watched(cache.as_ref(), &console.now_and_then())?)
 }
 
 /// The validation rows that are looked at, the same ones in every run.
@@ -477,9 +483,10 @@ fn run(draft: Draft, options: Options) -> Result<Status, Failure> {
     let recipe: MlmRecipe = draft.finish()?;
     recipe.check()?;
     let source = TextSource::named(&recipe.data.source)?;
-    let corpus = corpus(source, &recipe)?;
+    let console = Console::new(options.ui);
+    let corpus = corpus(source, &recipe, &console)?;
     if let Made::Kept { .. } = &corpus.made {
-        Console::new(options.ui).note(&corpus.made.to_string());
+        console.note(&corpus.made.to_string());
     }
     let checkpointing = recipe.training.gradient_checkpointing;
     let run = Run {

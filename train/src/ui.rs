@@ -1,6 +1,7 @@
 //! What a person sees while training: burn-train's dashboard, plain lines, JSON lines, or nothing.
 
-use std::time::Instant;
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
 
 use burn::train::Interrupter;
 use burn::train::metric::MetricDefinition;
@@ -102,6 +103,18 @@ impl Console {
         // The dashboard has the screen.
         if matches!(self.ui, Ui::Plain | Ui::Json) {
             eprintln!("warning: {text}");
+        }
+    }
+
+    /// Notes what it is told at most every ten seconds: a sign of life from work that takes long.
+    pub fn now_and_then<T: std::fmt::Display>(&self) -> impl Fn(T) + Sync + '_ {
+        let told = Mutex::new(Instant::now());
+        move |what| {
+            let mut told = told.lock().unwrap_or_else(|e| e.into_inner());
+            if told.elapsed() > Duration::from_secs(10) {
+                self.note(&what.to_string());
+                *told = Instant::now();
+            }
         }
     }
 
