@@ -16,12 +16,12 @@ use serde_json::Value;
 use tempfile::TempDir;
 use train::launch::{Options, Session, Status};
 use train::objective::check_precision;
+use train::optim::schedule::ScheduleKind;
+use train::optim::update::OptimizerKind;
 use train::recipe::{
     ComputePrecision, GuardRecipe, OptimizerRecipe, ScheduleRecipe, TrainingRecipe,
 };
-use train::schedule::ScheduleKind;
 use train::source::{BatchSource, Counts};
-use train::update::OptimizerKind;
 use train::{BackendName, Failure, LossSums, Objective, SumTally};
 
 type B = Autodiff<Flex>;

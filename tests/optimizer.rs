@@ -13,10 +13,10 @@ use burn::tensor::backend::AutodiffBackend;
 use model::BertMaskedLm;
 use regex::Regex;
 use serde_json::Value;
-use train::ema::Ema;
-use train::groups::{Group, freeze};
-use train::optimizer::{Optimizer, OptimizerKind, OptimizerRecipe};
-use train::update::{Rule, Slots};
+use train::optim::ema::Ema;
+use train::optim::groups::{Group, freeze};
+use train::optim::optimizer::{Optimizer, OptimizerKind, OptimizerRecipe};
+use train::optim::update::{Rule, Slots};
 
 mod tiny_bert;
 

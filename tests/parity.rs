@@ -12,7 +12,7 @@ use burn::tensor::TensorData;
 use burn::tensor::backend::AutodiffBackend;
 use model::BertInput;
 use train::backend::{BackendName, WithBackend, with_backend};
-use train::optimizer::{Optimizer, OptimizerRecipe};
+use train::optim::optimizer::{Optimizer, OptimizerRecipe};
 
 mod tiny_bert;
 

@@ -447,7 +447,7 @@ mod tests {
     use super::*;
     use burn::backend::{Autodiff, Flex};
     use burn::optim::{GradientsParams, Optimizer as _};
-    use train::optimizer::Optimizer;
+    use train::optim::optimizer::Optimizer;
 
     /// `n` grey images of 6x5, all different; the label of image i is `label(i)` of `classes`.
     fn set(n: usize, classes: &[&str], label: impl Fn(usize) -> u32) -> ImageSet {

@@ -9,7 +9,7 @@ use model::Bundle;
 use regex::Regex;
 use serde::{Deserialize, Serialize};
 use train::Failure;
-use train::groups::{self, Group};
+use train::optim::groups::{self, Group};
 use train::recipe::Impossible;
 
 /// Which parameters train.

@@ -509,7 +509,7 @@ mod tests {
     use burn::backend::{Autodiff, Flex};
     use burn::optim::{GradientsParams, Optimizer as _};
     use data::order::Batching;
-    use train::optimizer::Optimizer;
+    use train::optim::optimizer::Optimizer;
 
     const NOISE: Noise = Noise {
         gaussian: 0.3,

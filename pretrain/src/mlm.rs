@@ -585,7 +585,7 @@ mod tests {
     use super::*;
     use burn::backend::{Autodiff, Flex};
     use burn::optim::{GradientsParams, Optimizer as _};
-    use train::optimizer::Optimizer;
+    use train::optim::optimizer::Optimizer;
 
     const TEXTS: [&str; 4] = [
         "a small bird that sings",

@@ -20,11 +20,11 @@ use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::ema::Ema;
 use crate::guard::Watch;
 use crate::metrics::Metrics;
-use crate::optimizer::{HostTensor, Optimizer};
-use crate::timing::Timing;
+use crate::optim::ema::Ema;
+use crate::optim::optimizer::{HostTensor, Optimizer};
+use crate::report::timing::Timing;
 
 const MODEL: &str = "model.safetensors";
 const OPTIMIZER: &str = "optimizer.safetensors";

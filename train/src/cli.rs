@@ -7,15 +7,15 @@ use clap::{Args, Subcommand};
 use toml::Value;
 
 use crate::backend::BackendName;
-use crate::compare::{CompareArgs, compare};
 use crate::failure::Failure;
-use crate::find_batch::find_batch;
 use crate::launch::{Options, Status};
 use crate::memory;
-use crate::probe::Probe;
 use crate::recipe::{BuiltIn, Draft, Impossible};
+use crate::report::compare::{CompareArgs, compare};
 use crate::run::{Existing, RunDir};
-use crate::sweep::{SweepArgs, sweep};
+use crate::tune::find_batch::find_batch;
+use crate::tune::probe::Probe;
+use crate::tune::sweep::{SweepArgs, sweep};
 use crate::ui::Ui;
 
 /// Flags of both trainers.

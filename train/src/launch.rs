@@ -15,26 +15,26 @@ use serde_json::{Value, json};
 
 use crate::backend::BackendName;
 use crate::checkpoint::{self, Position, Whole};
-use crate::ema::Ema;
 use crate::failure::Failure;
-use crate::groups::{self, Group};
 use crate::loader::Loader;
 use crate::memory;
 use crate::metrics::{Figure, Metrics, short};
-use crate::model_summary;
 use crate::objective::{self, Objective, Trainable, Trainee};
-use crate::optimizer::Optimizer;
-use crate::plot::{self, Plot};
-use crate::probe::{self, Probe, Subject};
+use crate::optim::ema::Ema;
+use crate::optim::groups::{self, Group};
+use crate::optim::optimizer::Optimizer;
+use crate::optim::schedule::Schedule;
 use crate::recipe::{
     ComputePrecision, GuardRecipe, OptimizerRecipe, ScheduleRecipe, TrainingRecipe,
 };
+use crate::report::model_summary;
+use crate::report::plot::{self, Plot};
+use crate::report::trace::Trace;
 use crate::run::{self, Event, EventLog, Existing, RunDir, RunError};
-use crate::schedule::Schedule;
 use crate::source::BatchSource;
 use crate::strategy::{Ending, Journey, ModelHook, Plan, StepStrategy, judge};
 use crate::terminal;
-use crate::trace::Trace;
+use crate::tune::probe::{self, Probe, Subject};
 use crate::ui::{self, Console, Ui};
 
 /// What the command line says about a run, beside its recipe.

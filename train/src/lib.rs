@@ -2,20 +2,15 @@
 //!
 //! Reading order: [`recipe`] (what to do), [`cli`] (how it is asked for), [`backend`] (on what),
 //! [`objective`] (what a model must offer to be trained), [`loss`], [`source`] and [`loader`] (batches),
-//! [`schedule`], [`groups`], [`update`] and [`optimizer`] (how weights change), [`guard`] and [`ema`] (what watches and
-//! smooths them), [`strategy`] (the loop, inside burn-train's learner), [`checkpoint`] and [`run`] (what is written),
-//! [`launch`] (all of it put together). Around runs: [`probe`], [`find_batch`], [`sweep`], [`compare`], [`plot`].
+//! [`optim`] (how weights change), [`guard`] (what watches them), [`strategy`] (the loop, inside burn-train's learner),
+//! [`checkpoint`] and [`run`] (what is written), [`launch`] (all of it put together), [`report`] (what a run shows of
+//! itself). Around runs: [`tune`].
 
 pub mod backend;
 pub mod checkpoint;
-pub mod child;
 pub mod classification;
 pub mod cli;
-pub mod compare;
-pub mod ema;
 pub mod failure;
-pub mod find_batch;
-pub mod groups;
 pub mod guard;
 pub mod image;
 pub mod launch;
@@ -23,24 +18,17 @@ pub mod loader;
 pub mod loss;
 pub mod memory;
 pub mod metrics;
-pub mod model_summary;
 pub mod objective;
-pub mod optimizer;
-pub mod plot;
-pub mod probe;
+pub mod optim;
 pub mod recipe;
+pub mod report;
 pub mod run;
-pub mod schedule;
 pub mod source;
 pub mod strategy;
-pub mod sweep;
-pub mod tensorboard;
 pub mod terminal;
 pub mod text;
-pub mod timing;
-pub mod trace;
+pub mod tune;
 pub mod ui;
-pub mod update;
 
 pub use backend::{BackendName, WithBackend};
 pub use failure::Failure;

@@ -12,8 +12,8 @@ use toml::de::{DeTable, DeValue};
 use toml::{Table, Value};
 
 pub use crate::guard::GuardRecipe;
-pub use crate::optimizer::OptimizerRecipe;
-pub use crate::schedule::ScheduleRecipe;
+pub use crate::optim::optimizer::OptimizerRecipe;
+pub use crate::optim::schedule::ScheduleRecipe;
 
 /// What is wrong with a recipe.
 #[derive(Debug, Error)]

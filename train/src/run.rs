@@ -11,7 +11,7 @@ use thiserror::Error;
 
 use crate::checkpoint::Position;
 use crate::metrics::Metrics;
-use crate::tensorboard::EventFile;
+use crate::report::tensorboard::EventFile;
 
 /// What is wrong with a run directory.
 #[derive(Debug, Error)]

@@ -21,18 +21,18 @@ use burn::train::{
 };
 
 use crate::checkpoint::{self, Best, Position, Snapshot, Unreported};
-use crate::ema::Ema;
 use crate::failure;
 use crate::guard::{GuardRecipe, Verdict};
 use crate::metrics::{self, Metrics};
 use crate::objective::{LossSums, Objective, SplitOutput, StepOutput, Tally, Trainable, Trainee};
-use crate::optimizer::Optimizer;
+use crate::optim::ema::Ema;
+use crate::optim::optimizer::Optimizer;
+use crate::optim::schedule::Schedule;
 use crate::recipe::TrainingRecipe;
+use crate::report::timing::{Stopwatch, Timing};
+use crate::report::trace::Trace;
 use crate::run::{self, Event, EventLog, RunDir};
-use crate::schedule::Schedule;
 use crate::source::Counts;
-use crate::timing::{Stopwatch, Timing};
-use crate::trace::Trace;
 use crate::ui::Console;
 
 /// The components that burn-train is instantiated with.

@@ -5,10 +5,10 @@ use std::path::Path;
 use anyhow::Context;
 use serde_json::Value;
 
-use crate::child;
-use crate::compare::table;
 use crate::failure::Failure;
+use crate::report::compare::table;
 use crate::run::memory_bytes;
+use crate::tune::child;
 
 /// Steps of each trial: the first one or two are slower.
 const STEPS: u64 = 8;

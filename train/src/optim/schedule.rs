@@ -218,7 +218,7 @@ mod tests {
     /// the way up, stays at the top for one step more, and from there on agrees.
     #[test]
     fn rates_are_those_of_transformers_and_torch() {
-        let golden = include_str!("../../tests/golden/schedules.json");
+        let golden = include_str!("../../../tests/golden/schedules.json");
         let golden: HashMap<String, Vec<f64>> = serde_json::from_str(golden).unwrap();
         let of = |kind| ScheduleRecipe {
             warmup: 0.1,

@@ -8,10 +8,10 @@ use burn::prelude::*;
 use burn::tensor::backend::AutodiffBackend;
 use burn::train::TrainStep;
 
-use crate::groups::ModulePath;
 use crate::metrics::Metrics;
 use crate::objective::{Objective, StepOutput, SumTally, Tally, Trainable, Trainee};
-use crate::optimizer::Optimizer;
+use crate::optim::groups::ModulePath;
+use crate::optim::optimizer::Optimizer;
 use crate::source::BatchSource;
 
 /// An experiment instead of a run.

@@ -13,11 +13,11 @@ use burn::tensor::TensorData;
 use burn::tensor::backend::AutodiffBackend;
 use serde::{Deserialize, Serialize};
 
-use crate::groups::{Group, GroupRules, ModulePath};
-pub use crate::groups::{GroupRecipe, Groups};
+use crate::optim::groups::{Group, GroupRules, ModulePath};
+pub use crate::optim::groups::{GroupRecipe, Groups};
+pub use crate::optim::update::OptimizerKind;
+use crate::optim::update::{Rule, SLOTS, Slots, is_hidden_matrix};
 use crate::recipe::Impossible;
-pub use crate::update::OptimizerKind;
-use crate::update::{Rule, SLOTS, Slots, is_hidden_matrix};
 
 /// The `[optimizer]` of a recipe.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

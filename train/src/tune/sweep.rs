@@ -13,13 +13,13 @@ use clap::Args;
 use rand::seq::SliceRandom;
 use serde_json::Value;
 
-use crate::child;
-use crate::compare::table;
 use crate::failure::Failure;
 use crate::launch::Status;
 use crate::metrics::{higher_is_better, short};
-use crate::plot;
+use crate::report::compare::table;
+use crate::report::plot;
 use crate::run::write_atomically;
+use crate::tune::child;
 
 /// Flags of `sweep`.
 #[derive(Args, Clone, Debug)]

@@ -4,7 +4,7 @@ use burn::module::{ModuleVisitor, Param};
 use burn::prelude::*;
 use regex::Regex;
 
-use crate::groups::{Groups, ModulePath};
+use crate::optim::groups::{Groups, ModulePath};
 
 /// A line a parameter: `bert.encoder.layer.0-1.output.dense.weight  [512, 128]  2 x 65536`.
 pub fn table<B: Backend, M: Module<B>>(module: &M, groups: &Groups) -> String {

@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use crate::failure::Failure;
 use crate::metrics::short;
-use crate::plot;
+use crate::report::plot;
 use crate::ui::duration;
 
 /// Flags of `compare`.

@@ -10,8 +10,8 @@ use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::prelude::*;
 use burn::tensor::TensorData;
 
-use crate::groups::ModulePath;
-use crate::optimizer::HostTensor;
+use crate::optim::groups::ModulePath;
+use crate::optim::optimizer::HostTensor;
 
 /// Averages by Hugging Face name.
 #[derive(Clone, Debug)]
