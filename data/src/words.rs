@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{PoisonError, RwLock};
 
+use serde_json::{Value, json};
 use tokenizers::{ModelWrapper, NormalizerWrapper, PreTokenizerWrapper, Tokenizer};
 
 use crate::DataError;
@@ -43,16 +44,7 @@ impl KnownWords {
                 let mut added = added.values();
                 !added.any(|token| token.content.contains(char::is_whitespace))
             };
-        let ids = |text, specials| {
-            let encoding = tokenizer.encode_fast(text, specials);
-            encoding.map(|encoding| encoding.get_ids().to_vec()).ok()
-        };
-        let framed = |text| {
-            let plain = ids(text, false)?;
-            Some([vec![cls], plain, vec![sep]].concat())
-        };
-        let as_bert = |text| ids(text, true).is_some() && ids(text, true) == framed(text);
-        (by_words && as_bert("") && as_bert("a b")).then(|| Self {
+        (by_words && frames(tokenizer, cls, sep)).then(|| Self {
             ids: RwLock::default(),
             cls,
             sep,
@@ -93,6 +85,35 @@ impl KnownWords {
         }
         ids.push(self.sep);
         Ok(ids)
+    }
+}
+
+/// Whether a text alone becomes `[CLS] ... [SEP]`. Read from the file's own words: a template that is not sound panics
+/// when it is tried.
+fn frames(tokenizer: &Tokenizer, cls: u32, sep: u32) -> bool {
+    let Some(processor) = tokenizer.get_post_processor() else {
+        return false;
+    };
+    let Ok(processor) = serde_json::to_value(processor) else {
+        return false;
+    };
+    let special = |at: usize| processor["single"][at]["SpecialToken"]["id"].as_str();
+    let ids = |token: Option<&str>| match token {
+        Some(token) => processor["special_tokens"][token]["ids"].clone(),
+        None => Value::Null,
+    };
+    match processor["type"].as_str() {
+        Some("BertProcessing") => {
+            processor["cls"][1] == json!(cls) && processor["sep"][1] == json!(sep)
+        }
+        Some("TemplateProcessing") => {
+            let parts = processor["single"].as_array().map_or(0, Vec::len);
+            parts == 3
+                && processor["single"][1]["Sequence"]["id"] == json!("A")
+                && ids(special(0)) == json!([cls])
+                && ids(special(2)) == json!([sep])
+        }
+        _ => false,
     }
 }
 
