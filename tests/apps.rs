@@ -118,7 +118,7 @@ impl Bundles {
         let device = Default::default();
         let mut model = BertClassifier::<Flex>::new(&sizes(), 3, &device);
         model.classifier.weight = zeros(&model.classifier.weight);
-        model.classifier.bias = Some(logarithms(&SHARES, &device));
+        model.classifier.bias = logarithms(&SHARES, &device);
         self.write(
             name,
             Architecture::BertForSequenceClassification,
@@ -147,7 +147,7 @@ impl Bundles {
         let device = Default::default();
         let mut model = ImageClassifier::<Flex>::new(&image_sizes(), 3, &device);
         model.classifier.weight = zeros(&model.classifier.weight);
-        model.classifier.bias = Some(logarithms(&SHARES, &device));
+        model.classifier.bias = logarithms(&SHARES, &device);
         self.write(
             name,
             Architecture::ConvImageClassifier,

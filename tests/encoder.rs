@@ -23,7 +23,7 @@ const FORWARD: f32 = 2e-5;
 /// For the loss and every gradient.
 const BACKWARD: f32 = 1e-5;
 /// Where Burn computes ndarray's reciprocals, and so the gradient of a division, to 12 or 14 bits by SIMD.
-const BACKWARD_NDARRAY: f32 = 5e-5;
+const BACKWARD_NDARRAY: f32 = 2e-4;
 
 /// Hidden states and logits of the golden batch.
 fn forward_matches<B: Backend>() {

@@ -187,6 +187,7 @@ fn rule(kind: OptimizerKind, weight_decay: f64) -> Rule {
         beta2: 0.999,
         eps: 1e-8,
         taken: 0,
+        scale: 1.0,
     }
 }
 

@@ -22,6 +22,8 @@ use tiny_bert::{Tensors, assert_all_near};
 /// makes ten times that of it (rate 1e-3 over an epsilon of 1e-4). A wrong gradient is off by more: that of the
 /// tanh GELU, which Burn's own `gelu` has on every backend but Flex, by 3e-4.
 const TOLERANCE: f32 = 1e-4;
+/// Burn computes ndarray's reciprocals, and so the gradient of a division, to 12 or 14 bits by SIMD.
+const TOLERANCE_NDARRAY: f32 = 2e-4;
 
 const BATCH: usize = 4;
 const SEQ: usize = 16;
@@ -117,7 +119,7 @@ fn real((shape, values): tiny_bert::Values) -> tiny_bert::Values {
 fn ndarray_computes_what_flex_computes() {
     let flex = Pass.run::<Autodiff<Flex>>(Default::default());
     let ndarray = Pass.run::<Autodiff<NdArray>>(Default::default());
-    assert_all_near("ndarray", &ndarray, &flex, TOLERANCE);
+    assert_all_near("ndarray", &ndarray, &flex, TOLERANCE_NDARRAY);
 }
 
 #[test]

@@ -2,13 +2,22 @@
 //!
 //! In: images. Out: logits of the reconstructed pixels (a sigmoid makes pixels of them).
 
+use burn::module::Param;
+use burn::nn::PaddingConfig2d;
 use burn::nn::conv::{Conv2d, Conv2dConfig, ConvTranspose2d, ConvTranspose2dConfig};
-use burn::nn::{Linear, LinearConfig, PaddingConfig2d};
 use burn::prelude::*;
 use burn::tensor::activation::sigmoid;
 use serde::{Deserialize, Serialize};
 
-use crate::gelu::gelu;
+use crate::linear::Linear;
+use crate::ops::{Geometry, conv_transpose2d, conv2d, gelu};
+
+/// Kernels are 3x3; they halve an image, or double it.
+const KERNEL: [usize; 2] = [3, 3];
+const HALVING: Geometry = Geometry {
+    stride: [2, 2],
+    padding: [1, 1],
+};
 
 /// Sizes of the autoencoder; stands in `config.json`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -83,13 +92,13 @@ impl AutoencoderConfig {
             convolutions: inputs
                 .zip(&self.channels)
                 .map(|(d_in, &d_out)| {
-                    Conv2dConfig::new([d_in, d_out], [3, 3])
-                        .with_stride([2, 2])
+                    Conv2dConfig::new([d_in, d_out], KERNEL)
+                        .with_stride(HALVING.stride)
                         .with_padding(PaddingConfig2d::Explicit(1, 1, 1, 1))
                         .init(device)
                 })
                 .collect(),
-            latent: LinearConfig::new(channels * height * width, self.latent_size).init(device),
+            latent: Linear::uniform(channels * height * width, self.latent_size, device),
         }
     }
 
@@ -110,15 +119,15 @@ impl AutoencoderConfig {
         Autoencoder {
             encoder: self.init_encoder(device),
             decoder: Decoder {
-                latent: LinearConfig::new(self.latent_size, channels * height * width).init(device),
+                latent: Linear::uniform(self.latent_size, channels * height * width, device),
                 convolutions: convolutions
                     .map(|(level, d_out)| {
                         // A stride of 2 gives an even size back; an odd one takes one pixel less.
                         let odd = |size: usize| size % 2;
                         let (height, width) = sizes[level];
-                        ConvTranspose2dConfig::new([self.channels[level], d_out], [3, 3])
-                            .with_stride([2, 2])
-                            .with_padding([1, 1])
+                        ConvTranspose2dConfig::new([self.channels[level], d_out], KERNEL)
+                            .with_stride(HALVING.stride)
+                            .with_padding(HALVING.padding)
                             .with_padding_out([1 - odd(height), 1 - odd(width)])
                             .init(device)
                     })
@@ -175,7 +184,9 @@ impl<B: Backend> Encoder<B> {
     pub fn features(&self, images: Tensor<B, 4>) -> Tensor<B, 2> {
         let mut hidden = images.cast(self.latent.weight.val().dtype());
         for convolution in &self.convolutions {
-            hidden = gelu(convolution.forward(hidden));
+            let Conv2d { weight, bias, .. } = convolution;
+            let bias = bias.as_ref().map(Param::val);
+            hidden = gelu(conv2d(hidden, weight.val(), bias, HALVING));
         }
         hidden.flatten(1, 3)
     }
@@ -202,7 +213,14 @@ impl<B: Backend> Decoder<B> {
             .forward(latent)
             .reshape([batch, channels, height, width]);
         for convolution in &self.convolutions {
-            hidden = convolution.forward(gelu(hidden));
+            let ConvTranspose2d {
+                weight,
+                bias,
+                padding_out,
+                ..
+            } = convolution;
+            let bias = bias.as_ref().map(Param::val);
+            hidden = conv_transpose2d(gelu(hidden), weight.val(), bias, HALVING, *padding_out);
         }
         hidden
     }

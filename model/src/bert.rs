@@ -2,13 +2,15 @@
 //!
 //! Devlin et al. 2019, <https://arxiv.org/abs/1810.04805>. In: token ids. Out: hidden states.
 
-use burn::nn::{Dropout, DropoutConfig, Embedding, LayerNorm, Linear};
+use burn::nn::Embedding;
 use burn::prelude::*;
-use burn::tensor::activation::{softmax, tanh};
+use burn::tensor::activation::tanh;
 use serde::{Deserialize, Serialize};
 
-use crate::gelu::gelu;
 use crate::init;
+use crate::linear::Linear;
+use crate::norm::LayerNorm;
+use crate::ops::{attention, dropout, gelu};
 
 /// How our field names become Hugging Face's, in this order (`self` is a keyword in Rust).
 pub const HUGGING_FACE_NAMES: &[(&str, &str)] = &[
@@ -110,30 +112,30 @@ impl BertConfig {
     pub fn init<B: Backend>(&self, device: &B::Device) -> Bert<B> {
         let std = self.initializer_range;
         let d_model = self.hidden_size;
-        let norm = || init::layer_norm(d_model, self.layer_norm_eps, device);
-        let square = || init::linear(d_model, d_model, std, device);
+        let norm = || LayerNorm::new(d_model, self.layer_norm_eps, device);
+        let square = || Linear::normal(d_model, d_model, std, device);
         let layer = |_| BertLayer {
             attention: BertAttention {
                 self_attention: BertSelfAttention {
                     query: square(),
                     key: square(),
                     value: square(),
-                    dropout: DropoutConfig::new(self.attention_probs_dropout_prob).init(),
+                    dropout: self.attention_probs_dropout_prob,
                     n_heads: self.num_attention_heads,
                 },
                 output: BertOutput {
                     dense: square(),
                     layer_norm: norm(),
-                    dropout: DropoutConfig::new(self.hidden_dropout_prob).init(),
+                    dropout: self.hidden_dropout_prob,
                 },
             },
             intermediate: BertIntermediate {
-                dense: init::linear(d_model, self.intermediate_size, std, device),
+                dense: Linear::normal(d_model, self.intermediate_size, std, device),
             },
             output: BertOutput {
-                dense: init::linear(self.intermediate_size, d_model, std, device),
+                dense: Linear::normal(self.intermediate_size, d_model, std, device),
                 layer_norm: norm(),
-                dropout: DropoutConfig::new(self.hidden_dropout_prob).init(),
+                dropout: self.hidden_dropout_prob,
             },
         };
         Bert {
@@ -147,7 +149,7 @@ impl BertConfig {
                 ),
                 token_type_embeddings: init::embedding(self.type_vocab_size, d_model, std, device),
                 layer_norm: norm(),
-                dropout: DropoutConfig::new(self.hidden_dropout_prob).init(),
+                dropout: self.hidden_dropout_prob,
             },
             encoder: BertEncoder {
                 layer: (0..self.num_hidden_layers).map(layer).collect(),
@@ -158,7 +160,7 @@ impl BertConfig {
 
     /// Draws an encoder with a pooler, as sequence classification wants it.
     pub fn init_with_pooler<B: Backend>(&self, device: &B::Device) -> Bert<B> {
-        let dense = init::linear(
+        let dense = Linear::normal(
             self.hidden_size,
             self.hidden_size,
             self.initializer_range,
@@ -201,21 +203,38 @@ impl<B: Backend> Bert<B> {
     /// If a sequence is longer than `max_position_embeddings`.
     pub fn forward(&self, input: BertInput<B>) -> Tensor<B, 3> {
         let [batch, seq] = input.tokens.dims();
-        let mut hidden = self.embeddings.forward(input.tokens, input.token_types);
-        let bias = input.mask_pad.map(attention_bias);
-        let bias = bias.map(|bias| bias.cast(hidden.dtype()));
-        for layer in &self.encoder.layer {
-            hidden = layer.forward(hidden, [batch, seq], bias.clone());
-        }
+        let hidden = self.states(input, None);
         let [_, d_model] = hidden.dims();
         hidden.reshape([batch, seq, d_model])
     }
 
+    /// Hidden states of the last layer at chosen positions, `[n, d_model]`: the last layer is computed nowhere else.
+    ///
+    /// - positions: `[n]`, indices into the flattened `[batch * seq]`
+    pub fn forward_at(&self, input: BertInput<B>, positions: Tensor<B, 1, Int>) -> Tensor<B, 2> {
+        self.states(input, Some(positions))
+    }
+
+    /// Flat, all of them or those at chosen positions.
+    fn states(&self, input: BertInput<B>, positions: Option<Tensor<B, 1, Int>>) -> Tensor<B, 2> {
+        let [batch, seq] = input.tokens.dims();
+        let mut hidden = self.embeddings.forward(input.tokens, input.token_types);
+        let bias = input.mask_pad.map(attention_bias);
+        let bias = bias.map(|bias| bias.cast(hidden.dtype()));
+        let layers = self.encoder.layer.iter().enumerate();
+        for (at, layer) in layers {
+            let last = at + 1 == self.encoder.layer.len();
+            let chosen = positions.clone().filter(|_| last);
+            hidden = layer.forward(hidden, [batch, seq], bias.clone(), chosen);
+        }
+        hidden
+    }
+
     /// The first token's state, `[batch, d_model]`, through the pooler where there is one.
     pub fn forward_pooled(&self, input: BertInput<B>) -> Tensor<B, 2> {
-        let hidden = self.forward(input);
-        let [batch, _, d_model] = hidden.dims();
-        let first = hidden.slice([0..batch, 0..1]).reshape([batch, d_model]);
+        let [batch, seq] = input.tokens.dims();
+        let firsts = Tensor::arange_step(0..(batch * seq) as i64, seq, &input.tokens.device());
+        let first = self.forward_at(input, firsts);
         match &self.pooler {
             Some(pooler) => tanh(pooler.dense.forward(first)),
             None => first,
@@ -253,7 +272,7 @@ pub struct BertEmbeddings<B: Backend> {
     pub token_type_embeddings: Embedding<B>,
     /// Over d_model.
     pub layer_norm: LayerNorm<B>,
-    dropout: Dropout,
+    dropout: f64,
 }
 
 impl<B: Backend> BertEmbeddings<B> {
@@ -277,7 +296,7 @@ impl<B: Backend> BertEmbeddings<B> {
         };
         let sum = words + (positions.unsqueeze::<3>() + types);
         let hidden = self.layer_norm.forward(sum.reshape([batch * seq, d_model]));
-        self.dropout.forward(hidden)
+        dropout(hidden, self.dropout)
     }
 }
 
@@ -301,16 +320,20 @@ pub struct BertLayer<B: Backend> {
 
 impl<B: Backend> BertLayer<B> {
     /// - hidden, out: `[batch * seq, d_model]`; flat, so that each projection is one matrix product
+    /// - chosen: the rows that come out, where it is not all of them
     fn forward(
         &self,
         hidden: Tensor<B, 2>,
         shape: [usize; 2],
         bias: Option<Tensor<B, 4>>,
+        chosen: Option<Tensor<B, 1, Int>>,
     ) -> Tensor<B, 2> {
-        let context = self
-            .attention
-            .self_attention
-            .forward(hidden.clone(), shape, bias);
+        let attention = &self.attention.self_attention;
+        let context = attention.forward(hidden.clone(), shape, bias);
+        let (context, hidden) = match chosen {
+            Some(chosen) => (context.select(0, chosen.clone()), hidden.select(0, chosen)),
+            None => (context, hidden),
+        };
         let hidden = self.attention.output.forward(context, hidden);
         let wide = gelu(self.intermediate.dense.forward(hidden.clone()));
         self.output.forward(wide, hidden)
@@ -335,7 +358,7 @@ pub struct BertSelfAttention<B: Backend> {
     pub key: Linear<B>,
     /// `[d_model, d_model]`
     pub value: Linear<B>,
-    dropout: Dropout,
+    dropout: f64,
     n_heads: usize,
 }
 
@@ -345,30 +368,14 @@ impl<B: Backend> BertSelfAttention<B> {
     fn forward(
         &self,
         hidden: Tensor<B, 2>,
-        [batch, seq]: [usize; 2],
+        shape: [usize; 2],
         bias: Option<Tensor<B, 4>>,
     ) -> Tensor<B, 2> {
-        let [_, d_model] = hidden.dims();
-        let d_head = d_model / self.n_heads;
-        let heads = |states: Tensor<B, 2>| {
-            states
-                .reshape([batch, seq, self.n_heads, d_head])
-                .swap_dims(1, 2)
-        };
-        let scale = 1.0 / (d_head as f64).sqrt();
-        let query = heads(self.query.forward(hidden.clone()).mul_scalar(scale));
-        let key = heads(self.key.forward(hidden.clone()));
-        let value = heads(self.value.forward(hidden));
-
-        let mut scores = query.matmul(key.transpose());
-        if let Some(bias) = bias {
-            scores = scores + bias;
-        }
-        let probabilities = self.dropout.forward(softmax(scores, 3));
-        probabilities
-            .matmul(value)
-            .swap_dims(1, 2)
-            .reshape([batch * seq, d_model])
+        let query = self.query.forward(hidden.clone());
+        let key = self.key.forward(hidden.clone());
+        let value = self.value.forward(hidden);
+        let dropout = self.dropout;
+        attention([query, key, value], bias, shape, self.n_heads, dropout)
     }
 }
 
@@ -386,15 +393,16 @@ pub struct BertOutput<B: Backend> {
     pub dense: Linear<B>,
     /// Over d_model.
     pub layer_norm: LayerNorm<B>,
-    dropout: Dropout,
+    dropout: f64,
 }
 
 impl<B: Backend> BertOutput<B> {
     /// - states: `[batch * seq, d_in]`
     /// - residual, out: `[batch * seq, d_model]`
     fn forward(&self, states: Tensor<B, 2>, residual: Tensor<B, 2>) -> Tensor<B, 2> {
-        let projected = self.dropout.forward(self.dense.forward(states));
-        self.layer_norm.forward(projected + residual)
+        let projected = self.dense.forward(states);
+        self.layer_norm
+            .forward_sum(projected, residual, self.dropout)
     }
 }
 

@@ -2,11 +2,11 @@
 //!
 //! In: token ids. Out: logits over the classes, from the first token's state.
 
-use burn::nn::{Dropout, DropoutConfig, Linear};
 use burn::prelude::*;
 
 use crate::bert::{Bert, BertConfig, BertInput};
-use crate::init;
+use crate::linear::Linear;
+use crate::ops::dropout;
 
 /// BERT that classifies texts.
 #[derive(Module, Debug)]
@@ -15,7 +15,7 @@ pub struct BertClassifier<B: Backend> {
     pub bert: Bert<B>,
     /// `[d_model, n_classes]`
     pub classifier: Linear<B>,
-    dropout: Dropout,
+    dropout: f64,
 }
 
 impl<B: Backend> BertClassifier<B> {
@@ -24,14 +24,14 @@ impl<B: Backend> BertClassifier<B> {
         let std = config.initializer_range;
         Self {
             bert: config.init_with_pooler(device),
-            classifier: init::linear(config.hidden_size, n_classes, std, device),
-            dropout: DropoutConfig::new(config.hidden_dropout_prob).init(),
+            classifier: Linear::normal(config.hidden_size, n_classes, std, device),
+            dropout: config.hidden_dropout_prob,
         }
     }
 
     /// Logits, `[batch, n_classes]`.
     pub fn forward(&self, input: BertInput<B>) -> Tensor<B, 2> {
         let pooled = self.bert.forward_pooled(input);
-        self.classifier.forward(self.dropout.forward(pooled))
+        self.classifier.forward(dropout(pooled, self.dropout))
     }
 }

@@ -3,12 +3,13 @@
 //! The layout of Hugging Face's `BertForMaskedLM`. In: hidden states. Out: logits over the vocabulary.
 
 use burn::module::Param;
-use burn::nn::{Initializer, LayerNorm, Linear};
+use burn::nn::Initializer;
 use burn::prelude::*;
 
 use crate::bert::{Bert, BertConfig, BertInput};
-use crate::gelu::gelu;
-use crate::init;
+use crate::linear::Linear;
+use crate::norm::LayerNorm;
+use crate::ops::{gelu, linear_transposed};
 
 /// BERT that fills masks.
 #[derive(Module, Debug)]
@@ -28,8 +29,8 @@ impl<B: Backend> BertMaskedLm<B> {
             cls: BertHead {
                 predictions: BertPredictions {
                     transform: BertTransform {
-                        dense: init::linear(d_model, d_model, config.initializer_range, device),
-                        layer_norm: init::layer_norm(d_model, config.layer_norm_eps, device),
+                        dense: Linear::normal(d_model, d_model, config.initializer_range, device),
+                        layer_norm: LayerNorm::new(d_model, config.layer_norm_eps, device),
                     },
                     bias: Initializer::Zeros.init([config.vocab_size], device),
                 },
@@ -47,15 +48,13 @@ impl<B: Backend> BertMaskedLm<B> {
         logits.reshape([batch, seq, vocab_size])
     }
 
-    /// Logits at chosen positions only: the vocabulary is the widest product of a small model.
+    /// Logits at chosen positions only: the vocabulary is the widest product of a small model, and the last layer a large
+    /// part of what is left.
     ///
     /// - positions: `[n]`, indices into the flattened `[batch * seq]`
     /// - out: `[n, vocab_size]`
     pub fn forward_at(&self, input: BertInput<B>, positions: Tensor<B, 1, Int>) -> Tensor<B, 2> {
-        let hidden = self.bert.forward(input);
-        let [batch, seq, d_model] = hidden.dims();
-        let chosen = hidden.reshape([batch * seq, d_model]).select(0, positions);
-        self.logits(chosen)
+        self.logits(self.bert.forward_at(input, positions))
     }
 
     /// - hidden: `[n, d_model]`
@@ -65,7 +64,7 @@ impl<B: Backend> BertMaskedLm<B> {
         let states = gelu(head.transform.dense.forward(hidden));
         let states = head.transform.layer_norm.forward(states);
         let table = self.bert.embeddings.word_embeddings.weight.val();
-        states.matmul(table.transpose()) + head.bias.val().unsqueeze()
+        linear_transposed(states, table, head.bias.val())
     }
 }
 

@@ -1,10 +1,10 @@
 //! The autoencoder's encoder with a classification head. In: images. Out: logits over the classes.
 
-use burn::nn::{Linear, LinearConfig};
 use burn::prelude::*;
 
 use crate::autoencoder::{AutoencoderConfig, Encoder};
-use crate::gelu::gelu;
+use crate::linear::Linear;
+use crate::ops::gelu;
 
 /// Convolutions, latent vector, GELU, linear.
 #[derive(Module, Debug)]
@@ -20,7 +20,7 @@ impl<B: Backend> ImageClassifier<B> {
     pub fn new(config: &AutoencoderConfig, n_classes: usize, device: &B::Device) -> Self {
         Self {
             encoder: config.init_encoder(device),
-            classifier: LinearConfig::new(config.latent_size, n_classes).init(device),
+            classifier: Linear::uniform(config.latent_size, n_classes, device),
         }
     }
 

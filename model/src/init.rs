@@ -1,21 +1,8 @@
-//! Layers initialised as published models are: weights from N(0, std), biases zero, norms one and zero.
+//! Parameters as published models initialise them, and when they are drawn.
 
 use burn::module::{Module, ModuleVisitor, Param};
-use burn::nn::{Embedding, Initializer, LayerNorm, LayerNormConfig, Linear};
+use burn::nn::{Embedding, Initializer};
 use burn::prelude::*;
-
-/// A linear layer, `[.., d_input]` to `[.., d_output]`, weights from N(0, `std`), bias zero.
-pub fn linear<B: Backend>(
-    d_input: usize,
-    d_output: usize,
-    std: f64,
-    device: &B::Device,
-) -> Linear<B> {
-    Linear {
-        weight: normal(std).init([d_input, d_output], device),
-        bias: Some(Initializer::Zeros.init([d_output], device)),
-    }
-}
 
 /// A table of `n` vectors `d_model` wide, from N(0, `std`).
 pub fn embedding<B: Backend>(
@@ -25,15 +12,8 @@ pub fn embedding<B: Backend>(
     device: &B::Device,
 ) -> Embedding<B> {
     Embedding {
-        weight: normal(std).init([n, d_model], device),
+        weight: Initializer::Normal { mean: 0.0, std }.init([n, d_model], device),
     }
-}
-
-/// A layer norm over the last `d_model` values.
-pub fn layer_norm<B: Backend>(d_model: usize, epsilon: f64, device: &B::Device) -> LayerNorm<B> {
-    LayerNormConfig::new(d_model)
-        .with_epsilon(epsilon)
-        .init(device)
 }
 
 /// Draws every parameter now, in the order of the module's fields.
@@ -48,8 +28,4 @@ pub fn materialise<B: Backend, M: Module<B>>(module: M) -> M {
     }
     module.visit(&mut Reader);
     module
-}
-
-fn normal(std: f64) -> Initializer {
-    Initializer::Normal { mean: 0.0, std }
 }

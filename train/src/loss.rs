@@ -118,18 +118,12 @@ impl ClassLoss {
         let logits = logits.cast(FloatDType::F32);
         let ids: Vec<i32> = targets.iter().map(|&id| id as i32).collect();
         let ids: Tensor<B, 1, Int> = Tensor::from_data(TensorData::new(ids, [n]), &device);
-        let hits = logits
-            .clone()
-            .detach()
-            .argmax(1)
-            .reshape([n])
-            .equal(ids.clone());
-        let log_p = log_softmax(logits, 1);
-        let log_p_target = log_p.clone().gather(1, ids.reshape([n, 1])).reshape([n]);
-        let mut losses = -log_p_target.clone();
+        let hits = logits.clone().detach().argmax(1).reshape([n]).equal(ids);
+        let log_p = (self.label_smoothing > 0.0).then(|| log_softmax(logits.clone(), 1));
+        let mut losses = model::ops::cross_entropy(logits, targets);
         if self.focal_gamma > 0.0 {
             // 1 - p is 0 where a target is certain, where the power's own gradient is not finite.
-            let doubt = (-log_p_target.exp() + 1.0).clamp_min(1e-12);
+            let doubt = (-(-losses.clone()).exp() + 1.0).clamp_min(1e-12);
             losses = losses * doubt.powf_scalar(self.focal_gamma);
         }
         let mut weight = n as f64;
@@ -139,7 +133,7 @@ impl ClassLoss {
             losses = losses * Tensor::from_data(TensorData::new(of_targets, [n]), &device);
         }
         let mut loss = losses.sum();
-        if self.label_smoothing > 0.0 {
+        if let Some(log_p) = log_p {
             loss = loss * (1.0 - self.label_smoothing) + self.spread(log_p);
         }
         LossSums {

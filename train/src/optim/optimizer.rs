@@ -418,12 +418,12 @@ impl<B: AutodiffBackend> Stepper<'_, B> {
             beta2: self.recipe.beta2,
             eps: self.recipe.eps,
             taken: 0,
+            scale: self.scale,
         };
         let orthogonal = rule.kind == OptimizerKind::Muon && is_hidden_matrix(&name, shape);
         let state = self.state.parameters.entry(name).or_insert_with(fresh);
         state.taken += 1;
         rule.taken = state.taken;
-        let gradient = gradient * self.scale;
         match (orthogonal, shape) {
             (true, &[rows, columns]) => {
                 rule.orthogonal_step(weights, gradient, [rows, columns], &mut state.slots)

@@ -5,6 +5,7 @@
 //! trajectories of all of them.
 
 use burn::prelude::*;
+use model::ops::AdamW;
 use serde::{Deserialize, Serialize};
 
 /// Which rule changes the weights.
@@ -49,6 +50,8 @@ pub struct Rule {
     pub eps: f64,
     /// Steps taken with this parameter, this one included.
     pub taken: i32,
+    /// What the gradient is multiplied by first: the mean over targets, clipped.
+    pub scale: f64,
 }
 
 /// The state of one parameter: flat tensors with their names.
@@ -69,6 +72,10 @@ impl Rule {
         shape: &[usize],
         slots: &mut Slots<B>,
     ) -> Tensor<B, 1> {
+        if matches!(self.kind, OptimizerKind::AdamW | OptimizerKind::Muon) {
+            return self.adamw(weights, gradient, slots);
+        }
+        let gradient = gradient * self.scale;
         match self.kind {
             OptimizerKind::Sgd => self.sgd(weights, gradient, slots),
             OptimizerKind::Adam => {
@@ -76,10 +83,7 @@ impl Rule {
                 let change = self.adam_direction(gradient, slots);
                 weights - change * self.lr
             }
-            OptimizerKind::AdamW | OptimizerKind::Muon => {
-                let change = self.adam_direction(gradient, slots);
-                self.decayed(weights) - change * self.lr
-            }
+            OptimizerKind::AdamW | OptimizerKind::Muon => unreachable!("taken above"),
             OptimizerKind::Adafactor => self.adafactor(weights, gradient, shape, slots),
             OptimizerKind::Lamb => self.lamb(weights, gradient, slots),
             OptimizerKind::Lion => self.lion(weights, gradient, slots),
@@ -96,6 +100,7 @@ impl Rule {
         [rows, columns]: [usize; 2],
         slots: &mut Slots<B>,
     ) -> Tensor<B, 1> {
+        let gradient = gradient * self.scale;
         let old = take(slots, "momentum").unwrap_or_else(|| gradient.zeros_like());
         let velocity = old * self.momentum + gradient.clone() * (1.0 - self.momentum);
         let direction = match self.nesterov {
@@ -128,6 +133,29 @@ impl Rule {
             false => velocity,
         };
         weights - change * self.lr
+    }
+
+    fn adamw<B: Backend>(
+        &self,
+        weights: Tensor<B, 1>,
+        gradient: Tensor<B, 1>,
+        slots: &mut Slots<B>,
+    ) -> Tensor<B, 1> {
+        let mut moment = |name| take(slots, name).unwrap_or_else(|| gradient.zeros_like());
+        let state = [weights, moment("first"), moment("second")];
+        let step = AdamW {
+            lr: self.lr,
+            weight_decay: self.weight_decay,
+            beta1: self.beta1,
+            beta2: self.beta2,
+            eps: self.eps,
+            taken: self.taken,
+            scale: self.scale,
+        };
+        let [weights, first, second] = model::ops::adamw(step, state, gradient);
+        slots.push(("first", first));
+        slots.push(("second", second));
+        weights
     }
 
     /// Bias-corrected first moment over the root of the bias-corrected second.

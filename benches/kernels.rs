@@ -1,0 +1,217 @@
+//! Operations of `model::ops` on Flex beside what Burn composes of its own, forward and backward, at the sizes of the
+//! mini encoder: 2,048 tokens, 256 wide.
+//!
+//!     cargo bench -p pretrain --bench kernels
+
+use burn::backend::{Autodiff, Flex};
+use burn::prelude::*;
+use burn::tensor::{Distribution, TensorData, activation, module};
+use divan::Bencher;
+use model::ops::{self, AdamW, Geometry};
+
+type B = Autodiff<Flex>;
+
+const BATCH: usize = 16;
+const SEQ: usize = 128;
+const TOKENS: usize = BATCH * SEQ;
+const D_MODEL: usize = 256;
+const HEADS: usize = 4;
+const VOCAB: usize = 8192;
+
+fn main() {
+    divan::main();
+}
+
+fn random<const D: usize>(shape: [usize; D]) -> Tensor<B, D> {
+    let uniform = Distribution::Uniform(-1.0, 1.0);
+    Tensor::random(shape, uniform, &Default::default()).require_grad()
+}
+
+/// Forward, and backward from the sum of what comes out.
+fn both_ways<const D: usize>(bencher: Bencher, run: impl Fn() -> Tensor<B, D>) {
+    bencher.bench_local(|| run().sum().backward());
+}
+
+#[divan::bench_group]
+mod gelu {
+    use super::*;
+
+    #[divan::bench]
+    fn hearth(bencher: Bencher) {
+        let x = random([TOKENS, 4 * D_MODEL]);
+        both_ways(bencher, || ops::gelu(x.clone()));
+    }
+
+    #[divan::bench]
+    fn burn(bencher: Bencher) {
+        let x = random([TOKENS, 4 * D_MODEL]);
+        both_ways(bencher, || activation::gelu(x.clone()));
+    }
+}
+
+#[divan::bench_group]
+mod layer_norm_of_sum {
+    use super::*;
+
+    #[divan::bench(args = [0.0, 0.1])]
+    fn hearth(bencher: Bencher, rate: f64) {
+        let [a, b] = [0, 1].map(|_| random([TOKENS, D_MODEL]));
+        let [gamma, beta] = [0, 1].map(|_| random([D_MODEL]));
+        both_ways(bencher, || {
+            let (gamma, beta) = (gamma.clone(), beta.clone());
+            ops::layer_norm_of_sum([a.clone(), b.clone()], gamma, beta, 1e-12, rate)
+        });
+    }
+
+    #[divan::bench(args = [0.0, 0.1])]
+    fn burn(bencher: Bencher, rate: f64) {
+        let [a, b] = [0, 1].map(|_| random([TOKENS, D_MODEL]));
+        let norm = burn::nn::LayerNormConfig::new(D_MODEL).init::<B>(&Default::default());
+        let dropout = burn::nn::DropoutConfig::new(rate).init();
+        both_ways(bencher, || {
+            norm.forward(dropout.forward(a.clone()) + b.clone())
+        });
+    }
+}
+
+#[divan::bench_group]
+mod attention {
+    use super::*;
+
+    #[divan::bench(args = [0.0, 0.1])]
+    fn hearth(bencher: Bencher, rate: f64) {
+        let inputs = [0, 1, 2].map(|_| random([TOKENS, D_MODEL]));
+        both_ways(bencher, || {
+            ops::attention(inputs.clone(), None, [BATCH, SEQ], HEADS, rate)
+        });
+    }
+
+    #[divan::bench(args = [0.0, 0.1])]
+    fn burn(bencher: Bencher, rate: f64) {
+        let inputs = [0, 1, 2].map(|_| random([TOKENS, D_MODEL]));
+        let dropout = burn::nn::DropoutConfig::new(rate).init();
+        let d_head = D_MODEL / HEADS;
+        both_ways(bencher, || {
+            let heads = |x: Tensor<B, 2>| x.reshape([BATCH, SEQ, HEADS, d_head]).swap_dims(1, 2);
+            let [q, k, v] = inputs.clone().map(heads);
+            let scores = q.matmul(k.transpose()) / (d_head as f64).sqrt();
+            let context = dropout.forward(activation::softmax(scores, 3)).matmul(v);
+            context.swap_dims(1, 2).reshape([TOKENS, D_MODEL])
+        });
+    }
+}
+
+#[divan::bench_group]
+mod cross_entropy {
+    use super::*;
+
+    fn targets() -> Vec<u32> {
+        (0..TOKENS).map(|i| (i * 7919 % VOCAB) as u32).collect()
+    }
+
+    #[divan::bench]
+    fn hearth(bencher: Bencher) {
+        let (logits, targets) = (random([TOKENS, VOCAB]), targets());
+        both_ways(bencher, || ops::cross_entropy(logits.clone(), &targets));
+    }
+
+    #[divan::bench]
+    fn burn(bencher: Bencher) {
+        let logits = random([TOKENS, VOCAB]);
+        let ids: Vec<i32> = targets().into_iter().map(|id| id as i32).collect();
+        let ids = TensorData::new(ids, [TOKENS, 1]);
+        let ids = Tensor::<B, 2, Int>::from_data(ids, &Default::default());
+        both_ways(bencher, || {
+            -activation::log_softmax(logits.clone(), 1).gather(1, ids.clone())
+        });
+    }
+}
+
+#[divan::bench_group]
+mod convolution {
+    use super::*;
+
+    const HALVING: Geometry = Geometry {
+        stride: [2, 2],
+        padding: [1, 1],
+    };
+
+    #[divan::bench]
+    fn hearth(bencher: Bencher) {
+        let (x, weight) = (random([64, 16, 14, 14]), random([32, 16, 3, 3]));
+        let bias = random([32]);
+        both_ways(bencher, || {
+            ops::conv2d(x.clone(), weight.clone(), Some(bias.clone()), HALVING)
+        });
+    }
+
+    #[divan::bench]
+    fn burn(bencher: Bencher) {
+        let (x, weight) = (random([64, 16, 14, 14]), random([32, 16, 3, 3]));
+        let bias = random([32]);
+        let options = burn::tensor::ops::ConvOptions::new([2, 2], [1, 1], [1, 1], 1);
+        both_ways(bencher, || {
+            module::conv2d(
+                x.clone(),
+                weight.clone(),
+                Some(bias.clone()),
+                options.clone(),
+            )
+        });
+    }
+}
+
+#[divan::bench_group]
+mod adamw {
+    use super::*;
+
+    const STEP: AdamW = AdamW {
+        lr: 1e-3,
+        weight_decay: 0.01,
+        beta1: 0.9,
+        beta2: 0.999,
+        eps: 1e-8,
+        taken: 10,
+        scale: 1.0,
+    };
+
+    fn inputs() -> [Tensor<Flex, 1>; 4] {
+        [0, 1, 2, 3].map(|_| random([VOCAB * D_MODEL]).inner().abs())
+    }
+
+    #[divan::bench]
+    fn hearth(bencher: Bencher) {
+        let [weights, first, second, gradient] = inputs();
+        let mut state = [weights, first, second];
+        bencher.bench_local(move || {
+            let old = std::mem::replace(&mut state, [0, 1, 2].map(|_| gradient.clone()));
+            state = ops::adamw(STEP, old, gradient.clone());
+        });
+    }
+
+    #[divan::bench]
+    fn burn(bencher: Bencher) {
+        let [weights, first, second, gradient] = inputs();
+        let mut state = [weights, first, second];
+        bencher.bench_local(move || {
+            let old = std::mem::replace(&mut state, [0, 1, 2].map(|_| gradient.clone()));
+            state = composed(old, gradient.clone());
+        });
+    }
+
+    fn composed(
+        [weights, first, second]: [Tensor<Flex, 1>; 3],
+        gradient: Tensor<Flex, 1>,
+    ) -> [Tensor<Flex, 1>; 3] {
+        let square = gradient.clone() * gradient.clone();
+        let first = first * STEP.beta1 + gradient * (1.0 - STEP.beta1);
+        let second = second * STEP.beta2 + square * (1.0 - STEP.beta2);
+        let down = second.clone().sqrt() + STEP.eps;
+        let change = first.clone() / down * STEP.lr;
+        [
+            weights * (1.0 - STEP.lr * STEP.weight_decay) - change,
+            first,
+            second,
+        ]
+    }
+}

@@ -1,0 +1,41 @@
+//! Layer normalisation with its scale and shift.
+
+use burn::module::{Initializer, Module, Param};
+use burn::prelude::*;
+
+use crate::ops;
+
+/// Over the last axis; the names of Burn's own, which bundles know.
+#[derive(Module, Debug)]
+pub struct LayerNorm<B: Backend> {
+    /// Scale, `[d_model]`.
+    pub gamma: Param<Tensor<B, 1>>,
+    /// Shift, `[d_model]`.
+    pub beta: Param<Tensor<B, 1>>,
+    epsilon: f64,
+}
+
+impl<B: Backend> LayerNorm<B> {
+    /// Scale one, shift zero.
+    pub fn new(d_model: usize, epsilon: f64, device: &B::Device) -> Self {
+        Self {
+            gamma: Initializer::Ones.init([d_model], device),
+            beta: Initializer::Zeros.init([d_model], device),
+            epsilon,
+        }
+    }
+
+    /// - x, out: `[n, d_model]`
+    pub fn forward(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
+        ops::layer_norm(x, self.gamma.val(), self.beta.val(), self.epsilon)
+    }
+
+    /// Of `dropout(a) + b`.
+    ///
+    /// - a, b, out: `[n, d_model]`
+    /// - rate: share of `a` that is dropped while training
+    pub fn forward_sum(&self, a: Tensor<B, 2>, b: Tensor<B, 2>, rate: f64) -> Tensor<B, 2> {
+        let (gamma, beta) = (self.gamma.val(), self.beta.val());
+        ops::layer_norm_of_sum([a, b], gamma, beta, self.epsilon, rate)
+    }
+}

@@ -1,0 +1,418 @@
+//! Convolutions of images and their transposes.
+//!
+//! On Flex both are products of the kernels and of patches laid out as a matrix (Chellapilla et al. 2006,
+//! <https://inria.hal.science/inria-00112631>), an image at a time, with the gradients of the same kind.
+
+use burn::prelude::*;
+use burn::tensor::module;
+use burn::tensor::ops::{ConvOptions, ConvTransposeOptions};
+
+#[cfg(feature = "flex")]
+use crate::ops::{fused, primitive, wrap};
+
+/// How kernels move over an image: from place to place, and how far beyond its edges.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Geometry {
+    /// Pixels from one place to the next, down and to the right.
+    pub stride: [usize; 2],
+    /// Pixels of zeros around the image, above and below, left and right.
+    pub padding: [usize; 2],
+}
+
+/// A convolution.
+///
+/// - x: `[batch, d_in, height, width]`
+/// - weight: `[d_out, d_in, kernel_height, kernel_width]`
+/// - bias: `[d_out]`
+/// - out: `[batch, d_out, (height + 2 padding - kernel) / stride + 1, ...]`
+pub fn conv2d<B: Backend>(
+    x: Tensor<B, 4>,
+    weight: Tensor<B, 4>,
+    bias: Option<Tensor<B, 1>>,
+    geometry: Geometry,
+) -> Tensor<B, 4> {
+    #[cfg(feature = "flex")]
+    if fused::takes::<B>(&[x.dtype(), weight.dtype()]) {
+        let [batch, channels, height, width] = x.dims();
+        let [d_out, _, kernel_height, kernel_width] = weight.dims();
+        let bias = bias.unwrap_or_else(|| Tensor::zeros([d_out], &x.device()));
+        let kernel = [kernel_height, kernel_width];
+        let patches = fast::Patches::new(channels, [height, width], kernel, geometry);
+        let operation = fast::Convolution(fast::Shape {
+            batch,
+            narrow: d_out,
+            patches,
+        });
+        let inputs = [primitive(x), primitive(weight), primitive(bias)];
+        return wrap(fused::apply::<B, _, 3>(operation, inputs));
+    }
+    let Geometry { stride, padding } = geometry;
+    let options = ConvOptions::new(stride, padding, [1, 1], 1);
+    module::conv2d(x, weight, bias, options)
+}
+
+/// A transposed convolution: what goes from a convolution's result to its image.
+///
+/// - x: `[batch, d_in, height, width]`
+/// - weight: `[d_in, d_out, kernel_height, kernel_width]`
+/// - bias: `[d_out]`
+/// - padding_out: rows and columns of the result beyond `(height - 1) stride - 2 padding + kernel`
+pub fn conv_transpose2d<B: Backend>(
+    x: Tensor<B, 4>,
+    weight: Tensor<B, 4>,
+    bias: Option<Tensor<B, 1>>,
+    geometry: Geometry,
+    padding_out: [usize; 2],
+) -> Tensor<B, 4> {
+    let Geometry { stride, padding } = geometry;
+    #[cfg(feature = "flex")]
+    if fused::takes::<B>(&[x.dtype(), weight.dtype()]) {
+        let [batch, d_in, height, width] = x.dims();
+        let [_, d_out, kernel_height, kernel_width] = weight.dims();
+        let bias = bias.unwrap_or_else(|| Tensor::zeros([d_out], &x.device()));
+        let kernel = [kernel_height, kernel_width];
+        let size = [0, 1].map(|axis| {
+            let places = [height, width][axis];
+            (places - 1) * stride[axis] + kernel[axis] + padding_out[axis] - 2 * padding[axis]
+        });
+        let patches = fast::Patches::new(d_out, size, kernel, geometry);
+        let operation = fast::Transposed(fast::Shape {
+            batch,
+            narrow: d_in,
+            patches,
+        });
+        let inputs = [primitive(x), primitive(weight), primitive(bias)];
+        return wrap(fused::apply::<B, _, 3>(operation, inputs));
+    }
+    let options = ConvTransposeOptions::new(stride, padding, padding_out, [1, 1], 1);
+    module::conv_transpose2d(x, weight, bias, options)
+}
+
+#[cfg(feature = "flex")]
+mod fast {
+    use std::ops::Range;
+
+    use burn::backend::flex::FlexTensor;
+    use burn::tensor::TensorMetadata;
+    use rayon::prelude::*;
+
+    use super::Geometry;
+    use crate::ops::fused::{Fused, contiguous, slice, tensor};
+    use crate::ops::matrix::{Onto, View, multiply};
+    use crate::ops::simd::sum;
+
+    /// Images whose part of the weights' gradient is summed by one thread.
+    const IMAGES: usize = 8;
+
+    /// The patches of an image that a kernel sees, one at every place.
+    #[derive(Clone, Copy, Debug)]
+    pub(super) struct Patches {
+        channels: usize,
+        size: [usize; 2],
+        kernel: [usize; 2],
+        geometry: Geometry,
+        /// Rows and columns of places.
+        places: [usize; 2],
+    }
+
+    impl Patches {
+        pub(super) fn new(
+            channels: usize,
+            size: [usize; 2],
+            kernel: [usize; 2],
+            geometry: Geometry,
+        ) -> Self {
+            let Geometry { stride, padding } = geometry;
+            let places = |axis: usize| {
+                let room = size[axis] + 2 * padding[axis];
+                assert!(room >= kernel[axis], "the kernel is larger than the image");
+                (room - kernel[axis]) / stride[axis] + 1
+            };
+            Self {
+                channels,
+                size,
+                kernel,
+                geometry,
+                places: [places(0), places(1)],
+            }
+        }
+
+        fn image(&self) -> usize {
+            self.channels * self.size[0] * self.size[1]
+        }
+
+        fn values(&self) -> usize {
+            self.channels * self.kernel[0] * self.kernel[1]
+        }
+
+        fn count(&self) -> usize {
+            self.places[0] * self.places[1]
+        }
+
+        /// The matrix of the patches: `[channels * kernel, places]`.
+        fn view(&self) -> View {
+            View::whole(self.values(), self.count())
+        }
+
+        /// The places along an axis at which this part of the kernel lies on the image, not beside it.
+        fn inside(&self, axis: usize, part: usize) -> Range<usize> {
+            let (stride, padding) = (self.geometry.stride[axis], self.geometry.padding[axis]);
+            let first = padding.saturating_sub(part).div_ceil(stride);
+            let end = (self.size[axis] + padding)
+                .saturating_sub(part)
+                .div_ceil(stride);
+            first.min(self.places[axis])..end.min(self.places[axis])
+        }
+
+        /// Calls with each run of values: where it begins in the matrix and in the image, and its length; the image's
+        /// values are a stride apart.
+        fn runs(&self, mut run: impl FnMut(usize, usize, usize)) {
+            let Geometry { stride, padding } = self.geometry;
+            let [height, width] = self.size;
+            let mut row = 0;
+            for channel in 0..self.channels {
+                for down in 0..self.kernel[0] {
+                    for right in 0..self.kernel[1] {
+                        let columns = self.inside(1, right);
+                        for place in self.inside(0, down) {
+                            let y = place * stride[0] + down - padding[0];
+                            if columns.is_empty() {
+                                continue;
+                            }
+                            let x = columns.start * stride[1] + right - padding[1];
+                            run(
+                                row * self.count() + place * self.places[1] + columns.start,
+                                (channel * height + y) * width + x,
+                                columns.len(),
+                            );
+                        }
+                        row += 1;
+                    }
+                }
+            }
+        }
+
+        /// The matrix; what lies beside the image stays as it is.
+        fn gather(&self, image: &[f32], matrix: &mut [f32]) {
+            let stride = self.geometry.stride[1];
+            self.runs(|to, from, n| {
+                let values = image[from..].iter().step_by(stride);
+                for (to, value) in matrix[to..to + n].iter_mut().zip(values) {
+                    *to = *value;
+                }
+            });
+        }
+
+        /// Adds every value of the matrix to the pixel that it was taken from.
+        fn scatter(&self, matrix: &[f32], image: &mut [f32]) {
+            let stride = self.geometry.stride[1];
+            self.runs(|from, to, n| {
+                let pixels = image[to..].iter_mut().step_by(stride);
+                for (pixel, value) in pixels.zip(&matrix[from..from + n]) {
+                    *pixel += value;
+                }
+            });
+        }
+    }
+
+    /// Sizes of a convolution, which makes a narrow image of a wide one; transposed, it goes the other way.
+    #[derive(Clone, Copy, Debug)]
+    pub(super) struct Shape {
+        pub(super) batch: usize,
+        /// Channels of the narrow image, of as many pixels as there are places.
+        pub(super) narrow: usize,
+        /// Of the wide image.
+        pub(super) patches: Patches,
+    }
+
+    impl Shape {
+        fn wide_shape(&self) -> [usize; 4] {
+            let Patches { channels, size, .. } = self.patches;
+            [self.batch, channels, size[0], size[1]]
+        }
+
+        fn narrow_shape(&self) -> [usize; 4] {
+            let [rows, columns] = self.patches.places;
+            [self.batch, self.narrow, rows, columns]
+        }
+
+        fn narrow_image(&self) -> usize {
+            self.narrow * self.patches.count()
+        }
+
+        fn narrow_view(&self) -> View {
+            View::whole(self.narrow, self.patches.count())
+        }
+
+        fn weight_view(&self) -> View {
+            View::whole(self.narrow, self.patches.values())
+        }
+
+        fn matrix(&self) -> Vec<f32> {
+            vec![0.0; self.patches.values() * self.patches.count()]
+        }
+
+        /// Narrow images of wide ones.
+        fn narrowed(&self, wide: &[f32], weight: &[f32], bias: Option<&[f32]>) -> FlexTensor {
+            let mut out = vec![0.0; self.batch * self.narrow_image()];
+            let images = out.par_chunks_mut(self.narrow_image());
+            let images = images.zip(wide.par_chunks(self.patches.image()));
+            images.for_each_init(
+                || self.matrix(),
+                |matrix, (out, image)| {
+                    self.patches.gather(image, matrix);
+                    fill(out, self.patches.count(), bias);
+                    multiply(
+                        (out, self.narrow_view()),
+                        (weight, self.weight_view()),
+                        (matrix, self.patches.view()),
+                        1.0,
+                        Onto::Values,
+                    );
+                },
+            );
+            tensor(out, self.narrow_shape())
+        }
+
+        /// Wide images of narrow ones.
+        fn widened(&self, narrow: &[f32], weight: &[f32], bias: Option<&[f32]>) -> FlexTensor {
+            let mut out = vec![0.0; self.batch * self.patches.image()];
+            let [height, width] = self.patches.size;
+            let images = out.par_chunks_mut(self.patches.image());
+            let images = images.zip(narrow.par_chunks(self.narrow_image()));
+            images.for_each_init(
+                || self.matrix(),
+                |matrix, (out, image)| {
+                    multiply(
+                        (matrix, self.patches.view()),
+                        (weight, self.weight_view().transposed()),
+                        (image, self.narrow_view()),
+                        1.0,
+                        Onto::Nothing,
+                    );
+                    fill(out, height * width, bias);
+                    self.patches.scatter(matrix, out);
+                },
+            );
+            tensor(out, self.wide_shape())
+        }
+
+        /// The gradient of the weights: of each image the product of narrow channels and patches, summed in the order of the
+        /// images.
+        fn to_weight(&self, narrow: &[f32], wide: &[f32]) -> Vec<f32> {
+            let groups = narrow.par_chunks(IMAGES * self.narrow_image());
+            let groups = groups.zip(wide.par_chunks(IMAGES * self.patches.image()));
+            let of_group = |(narrow, wide): (&[f32], &[f32])| {
+                let mut matrix = self.matrix();
+                let mut sum = vec![0.0; self.narrow * self.patches.values()];
+                let images = narrow.chunks(self.narrow_image());
+                for (narrow, wide) in images.zip(wide.chunks(self.patches.image())) {
+                    self.patches.gather(wide, &mut matrix);
+                    multiply(
+                        (&mut sum, self.weight_view()),
+                        (narrow, self.narrow_view()),
+                        (&matrix, self.patches.view().transposed()),
+                        1.0,
+                        Onto::Values,
+                    );
+                }
+                sum
+            };
+            let parts: Vec<_> = groups.map(of_group).collect();
+            let mut all = vec![0.0; self.narrow * self.patches.values()];
+            for part in parts {
+                all.iter_mut()
+                    .zip(part)
+                    .for_each(|(all, part)| *all += part);
+            }
+            all
+        }
+    }
+
+    /// Every channel its bias, or zero.
+    fn fill(image: &mut [f32], pixels: usize, bias: Option<&[f32]>) {
+        let Some(bias) = bias else {
+            return image.fill(0.0);
+        };
+        for (channel, bias) in image.chunks_mut(pixels).zip(bias) {
+            channel.fill(*bias);
+        }
+    }
+
+    /// The gradient of the bias: the sum over all images, channel by channel.
+    fn to_bias(grad: &[f32], [_, channels, height, width]: [usize; 4]) -> FlexTensor {
+        let mut out = vec![0.0; channels];
+        for (at, pixels) in grad.chunks(height * width).enumerate() {
+            out[at % channels] += sum(pixels);
+        }
+        tensor(out, [channels])
+    }
+
+    #[derive(Debug)]
+    pub(super) struct Convolution(pub(super) Shape);
+
+    impl Fused<3> for Convolution {
+        /// Images and weights.
+        type Saved = [FlexTensor; 2];
+
+        fn forward(&self, inputs: [FlexTensor; 3]) -> (FlexTensor, [FlexTensor; 2]) {
+            let [x, weight, bias] = inputs.map(contiguous);
+            let out = self
+                .0
+                .narrowed(slice(&x), slice(&weight), Some(slice(&bias)));
+            (out, [x, weight])
+        }
+
+        fn backward(
+            &self,
+            [x, weight]: [FlexTensor; 2],
+            grad: FlexTensor,
+            wanted: [bool; 3],
+        ) -> [Option<FlexTensor>; 3] {
+            let grad = slice(&grad);
+            let to_weight = || {
+                let values = self.0.to_weight(grad, slice(&x));
+                tensor(values, weight.shape())
+            };
+            [
+                wanted[0].then(|| self.0.widened(grad, slice(&weight), None)),
+                wanted[1].then(to_weight),
+                wanted[2].then(|| to_bias(grad, self.0.narrow_shape())),
+            ]
+        }
+    }
+
+    #[derive(Debug)]
+    pub(super) struct Transposed(pub(super) Shape);
+
+    impl Fused<3> for Transposed {
+        /// Images and weights.
+        type Saved = [FlexTensor; 2];
+
+        fn forward(&self, inputs: [FlexTensor; 3]) -> (FlexTensor, [FlexTensor; 2]) {
+            let [x, weight, bias] = inputs.map(contiguous);
+            let out = self
+                .0
+                .widened(slice(&x), slice(&weight), Some(slice(&bias)));
+            (out, [x, weight])
+        }
+
+        fn backward(
+            &self,
+            [x, weight]: [FlexTensor; 2],
+            grad: FlexTensor,
+            wanted: [bool; 3],
+        ) -> [Option<FlexTensor>; 3] {
+            let grad = slice(&grad);
+            let to_weight = || {
+                let values = self.0.to_weight(slice(&x), grad);
+                tensor(values, weight.shape())
+            };
+            [
+                wanted[0].then(|| self.0.narrowed(grad, slice(&weight), None)),
+                wanted[1].then(to_weight),
+                wanted[2].then(|| to_bias(grad, self.0.wide_shape())),
+            ]
+        }
+    }
+}

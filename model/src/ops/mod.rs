@@ -1,0 +1,43 @@
+//! Operations that models share: plain tensor operations on every backend, one pass of its own on Burn's Flex.
+//!
+//! Reading order: [`gelu`], [`mod@dropout`], [`mod@linear`], [`layer_norm`], [`attention`], [`convolution`],
+//! [`cross_entropy`], [`mod@adamw`], each a plain version and a fast one side by side; then `fused` (how the fast one is
+//! found), `matrix` and `simd` (what it is made of).
+
+pub mod adamw;
+pub mod attention;
+pub mod convolution;
+pub mod cross_entropy;
+pub mod dropout;
+#[cfg(feature = "flex")]
+mod fused;
+pub mod gelu;
+pub mod layer_norm;
+pub mod linear;
+#[cfg(feature = "flex")]
+mod matrix;
+#[cfg(feature = "flex")]
+mod simd;
+
+pub use adamw::{AdamW, adamw};
+pub use attention::attention;
+pub use convolution::{Geometry, conv_transpose2d, conv2d};
+pub use cross_entropy::cross_entropy;
+pub use dropout::dropout;
+pub use gelu::gelu;
+pub use layer_norm::{layer_norm, layer_norm_of_sum};
+pub use linear::{linear, linear_transposed};
+
+#[cfg(feature = "flex")]
+fn primitive<B: burn::prelude::Backend, const D: usize>(
+    tensor: burn::Tensor<B, D>,
+) -> burn::tensor::ops::FloatTensor<B> {
+    tensor.into_primitive().tensor()
+}
+
+#[cfg(feature = "flex")]
+fn wrap<B: burn::prelude::Backend, const D: usize>(
+    tensor: burn::tensor::ops::FloatTensor<B>,
+) -> burn::Tensor<B, D> {
+    burn::Tensor::from_primitive(burn::tensor::TensorPrimitive::Float(tensor))
+}

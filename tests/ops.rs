@@ -1,0 +1,484 @@
+//! Operations that have a version of their own on Flex: values and gradients against plain tensor operations in double
+//! precision, at sizes that no vector and no thread divides.
+
+#![allow(clippy::unwrap_used, reason = "a failing test may panic")]
+
+use burn::backend::autodiff::checkpoint::strategy::BalancedCheckpointing;
+use burn::backend::{Autodiff, Flex, NdArray};
+use burn::prelude::*;
+use burn::tensor::TensorData;
+use burn::tensor::backend::AutodiffBackend;
+use model::ops::{self, AdamW, Geometry};
+
+type Fast = Autodiff<Flex>;
+type Plain = Autodiff<NdArray<f64>>;
+
+/// An operation on matrices.
+trait Operation {
+    fn run<B: Backend>(&self, inputs: Vec<Tensor<B, 2>>) -> Tensor<B, 2>;
+}
+
+/// Numbers around 0, some of them large, the same ones every time.
+fn numbers(n: usize, salt: usize) -> Vec<f64> {
+    let number = |i: usize| {
+        let x = ((i * 7919 + salt * 104_729) % 10_007) as f64 / 10_007.0 - 0.5;
+        f64::from((x * if i.is_multiple_of(13) { 12.0 } else { 3.0 }) as f32)
+    };
+    (0..n).map(number).collect()
+}
+
+/// The result, and the gradients of its sum weighted unevenly.
+fn results<B: AutodiffBackend>(operation: &impl Operation, shapes: &[[usize; 2]]) -> Vec<Vec<f64>> {
+    let device = Default::default();
+    let input = |(salt, &[rows, columns]): (usize, &[usize; 2])| {
+        let data = TensorData::new(numbers(rows * columns, salt), [rows, columns]);
+        Tensor::<B, 2>::from_data(data.convert::<B::FloatElem>(), &device).require_grad()
+    };
+    let inputs: Vec<_> = shapes.iter().enumerate().map(input).collect();
+    let output = operation.run(inputs.clone());
+    let [rows, columns] = output.dims();
+    let data = TensorData::new(numbers(rows * columns, 9), [rows, columns]);
+    let weights = Tensor::from_data(data.convert::<B::FloatElem>(), &device);
+    let grads = (output.clone() * weights).sum().backward();
+    let floats = |data: TensorData| data.iter::<f64>().collect::<Vec<_>>();
+    let gradients = inputs
+        .iter()
+        .map(|input| floats(input.grad(&grads).unwrap().into_data()));
+    let mut all = vec![floats(output.into_data())];
+    all.extend(gradients);
+    all
+}
+
+fn assert_near(what: &str, fast: &[f64], plain: &[f64]) {
+    assert_eq!(fast.len(), plain.len());
+    let size = plain.iter().map(|x| x.abs()).fold(1e-3, f64::max);
+    for (at, (fast, plain)) in fast.iter().zip(plain).enumerate() {
+        let off = (fast - plain).abs();
+        assert!(off < 3e-6 * size, "{what}, {at}: {fast}, not {plain}");
+    }
+}
+
+fn check(what: &str, operation: impl Operation, shapes: &[[usize; 2]]) {
+    let plain = results::<Plain>(&operation, shapes);
+    let fast = results::<Fast>(&operation, shapes);
+    for (part, (fast, plain)) in fast.iter().zip(&plain).enumerate() {
+        assert_near(&format!("{what} {shapes:?}, part {part}"), fast, plain);
+    }
+    assert_eq!(
+        fast,
+        results::<Fast>(&operation, shapes),
+        "the same every time"
+    );
+    assert_eq!(
+        fast,
+        results::<Autodiff<Flex, BalancedCheckpointing>>(&operation, shapes),
+        "the same where some of it is computed twice"
+    );
+}
+
+struct Gelu;
+impl Operation for Gelu {
+    fn run<B: Backend>(&self, inputs: Vec<Tensor<B, 2>>) -> Tensor<B, 2> {
+        // Turned, so that rows are not one after another in memory.
+        ops::gelu(inputs[0].clone().transpose())
+    }
+}
+
+struct Linear {
+    transposed: bool,
+}
+impl Operation for Linear {
+    fn run<B: Backend>(&self, inputs: Vec<Tensor<B, 2>>) -> Tensor<B, 2> {
+        let [x, weight] = [0, 1].map(|at| inputs[at].clone());
+        let bias = inputs[2].clone().flatten(0, 1);
+        match self.transposed {
+            true => ops::linear_transposed(x, weight, bias),
+            false => ops::linear(x, weight, bias),
+        }
+    }
+}
+
+struct Norm {
+    of_sum: bool,
+}
+impl Operation for Norm {
+    fn run<B: Backend>(&self, inputs: Vec<Tensor<B, 2>>) -> Tensor<B, 2> {
+        let [gamma, beta] = [0, 1].map(|at| inputs[at].clone().flatten(0, 1));
+        let x = inputs[2].clone();
+        match self.of_sum {
+            true => ops::layer_norm_of_sum([x, inputs[3].clone()], gamma, beta, 1e-5, 0.0),
+            false => ops::layer_norm(x, gamma, beta, 1e-5),
+        }
+    }
+}
+
+struct Attention {
+    batch: usize,
+    seq: usize,
+    n_heads: usize,
+    padded: bool,
+}
+impl Operation for Attention {
+    fn run<B: Backend>(&self, inputs: Vec<Tensor<B, 2>>) -> Tensor<B, 2> {
+        let &Self {
+            batch,
+            seq,
+            n_heads,
+            padded,
+        } = self;
+        let bias = padded.then(|| {
+            // One token fewer in each text; of one text nothing is left.
+            let at = (0..batch * seq).map(|i| i % seq + i / seq >= seq || i / seq == 1);
+            let bias = at.map(|padding| if padding { -1e30 } else { 0.0 });
+            let data = TensorData::new(bias.collect::<Vec<f64>>(), [batch, 1, 1, seq]);
+            Tensor::from_data(data.convert::<B::FloatElem>(), &inputs[0].device())
+        });
+        let [q, k, v] = [0, 1, 2].map(|at| inputs[at].clone());
+        ops::attention([q, k, v], bias, [batch, seq], n_heads, 0.0)
+    }
+}
+
+/// Images as rows: a convolution there, or a transposed one.
+struct Convolution {
+    transposed: bool,
+    channels: [usize; 2],
+    size: [usize; 2],
+    kernel: [usize; 2],
+    geometry: Geometry,
+}
+impl Operation for Convolution {
+    fn run<B: Backend>(&self, inputs: Vec<Tensor<B, 2>>) -> Tensor<B, 2> {
+        let &Self {
+            channels: [d_in, d_out],
+            size: [height, width],
+            kernel: [down, right],
+            geometry,
+            ..
+        } = self;
+        let x = inputs[0]
+            .clone()
+            .reshape([0, d_in as i32, height as i32, width as i32]);
+        let weight = inputs[1].clone();
+        let bias = Some(inputs[2].clone().flatten(0, 1));
+        let out = match self.transposed {
+            false => ops::conv2d(
+                x,
+                weight.reshape([d_out, d_in, down, right]),
+                bias,
+                geometry,
+            ),
+            true => {
+                let weight = weight.reshape([d_in, d_out, down, right]);
+                let padding_out = [geometry.stride[0] - 1, 0];
+                ops::conv_transpose2d(x, weight, bias, geometry, padding_out)
+            }
+        };
+        out.flatten::<3>(2, 3).flatten(1, 2)
+    }
+}
+
+struct CrossEntropy;
+impl Operation for CrossEntropy {
+    fn run<B: Backend>(&self, inputs: Vec<Tensor<B, 2>>) -> Tensor<B, 2> {
+        let [n, n_classes] = inputs[0].dims();
+        let targets: Vec<u32> = (0..n).map(|i| (i * 31 % n_classes) as u32).collect();
+        ops::cross_entropy(inputs[0].clone(), &targets).unsqueeze()
+    }
+}
+
+#[test]
+fn gelu_is_that_of_double_precision() {
+    for shape in [[1, 1], [3, 17], [211, 130]] {
+        check("gelu", Gelu, &[shape]);
+    }
+}
+
+#[test]
+fn linear_is_that_of_double_precision() {
+    for [n, d_in, d_out] in [[1, 1, 1], [5, 3, 17], [70, 33, 65], [300, 130, 61]] {
+        let (x, bias) = ([n, d_in], [1, d_out]);
+        let transposed = false;
+        check("linear", Linear { transposed }, &[x, [d_in, d_out], bias]);
+        let transposed = true;
+        check(
+            "transposed",
+            Linear { transposed },
+            &[x, [d_out, d_in], bias],
+        );
+    }
+}
+
+#[test]
+fn layer_norm_is_that_of_double_precision() {
+    for [n, d] in [[1, 3], [5, 16], [37, 33], [700, 65]] {
+        let of_sum = false;
+        check("layer norm", Norm { of_sum }, &[[1, d], [1, d], [n, d]]);
+        let of_sum = true;
+        check(
+            "layer norm of a sum",
+            Norm { of_sum },
+            &[[1, d], [1, d], [n, d], [n, d]],
+        );
+    }
+}
+
+#[test]
+fn attention_is_that_of_double_precision() {
+    for [batch, seq, n_heads, d_head] in [[1, 1, 1, 1], [3, 7, 2, 5], [4, 33, 3, 16]] {
+        for padded in [false, batch > 1] {
+            let operation = Attention {
+                batch,
+                seq,
+                n_heads,
+                padded,
+            };
+            check(
+                "attention",
+                operation,
+                &[[batch * seq, n_heads * d_head]; 3],
+            );
+        }
+    }
+}
+
+#[test]
+fn convolutions_are_those_of_double_precision() {
+    let geometry = |stride, padding| Geometry { stride, padding };
+    for (batch, channels, size, kernel, geometry) in [
+        (1, [1, 1], [1, 1], [1, 1], geometry([1, 1], [0, 0])),
+        (3, [2, 3], [7, 4], [3, 3], geometry([2, 2], [1, 1])),
+        // Kernels larger than the stride, of another height than width, and places far beside the image.
+        (9, [3, 2], [5, 6], [4, 1], geometry([1, 3], [3, 0])),
+        (17, [4, 5], [6, 5], [2, 5], geometry([3, 2], [0, 2])),
+    ] {
+        for transposed in [false, true] {
+            let operation = Convolution {
+                transposed,
+                channels,
+                size,
+                kernel,
+                geometry,
+            };
+            let [d_in, d_out] = channels;
+            let shapes = [
+                [batch, d_in * size[0] * size[1]],
+                [d_in, d_out * kernel[0] * kernel[1]],
+                [1, d_out],
+            ];
+            check("convolution", operation, &shapes);
+        }
+    }
+}
+
+#[test]
+fn cross_entropy_is_that_of_double_precision() {
+    for shape in [[1, 2], [7, 19], [30, 1001]] {
+        check("cross-entropy", CrossEntropy, &[shape]);
+    }
+}
+
+#[test]
+fn logits_that_are_not_finite_do_not_pass_for_a_loss() {
+    for wrong in [f32::NAN, f32::INFINITY] {
+        let logits = Tensor::<Fast, 2>::from_data([[0.0, wrong, 1.0]], &Default::default());
+        let loss: f32 = ops::cross_entropy(logits, &[0]).into_scalar();
+        assert!(!loss.is_finite(), "{wrong}: {loss}");
+    }
+}
+
+/// Dropout, on its own or as a part of what is fused with it.
+struct Dropped {
+    of: Of,
+    fused: bool,
+}
+
+enum Of {
+    Values,
+    Norm,
+}
+
+impl Operation for Dropped {
+    fn run<B: Backend>(&self, inputs: Vec<Tensor<B, 2>>) -> Tensor<B, 2> {
+        // The same key, whoever draws it.
+        B::seed(&inputs[0].device(), 7);
+        let [gamma, beta] = [0, 1].map(|at| inputs[at].clone().flatten(0, 1));
+        let [a, b] = [2, 3].map(|at| inputs[at].clone());
+        match (&self.of, self.fused) {
+            (Of::Values, _) => ops::dropout(a, RATE) + b * gamma.unsqueeze() * beta.unsqueeze(),
+            (Of::Norm, true) => ops::layer_norm_of_sum([a, b], gamma, beta, 1e-5, RATE),
+            (Of::Norm, false) => ops::layer_norm(ops::dropout(a, RATE) + b, gamma, beta, 1e-5),
+        }
+    }
+}
+
+const RATE: f64 = 0.3;
+
+/// What each value of a tensor of ones becomes.
+fn dropped_ones(shape: [usize; 2], seed: u64) -> Vec<f32> {
+    let device = Default::default();
+    <Fast as Backend>::seed(&device, seed);
+    let kept = ops::dropout(Tensor::<Fast, 2>::ones(shape, &device), RATE);
+    kept.into_data().iter::<f32>().collect()
+}
+
+#[test]
+fn dropout_follows_from_the_seed_and_scales_what_it_keeps() {
+    let mask = dropped_ones([211, 130], 7);
+    let kept = 1.0 / (1.0 - RATE as f32);
+    assert!(mask.iter().all(|&x| x == 0.0 || x == kept));
+    let share = mask.iter().filter(|&&x| x == 0.0).count() as f64 / mask.len() as f64;
+    assert!((share - RATE).abs() < 0.02, "{share}");
+    assert_eq!(mask, dropped_ones([211, 130], 7));
+    assert_ne!(mask, dropped_ones([211, 130], 8));
+    // Two masks of one seed are not the same one.
+    let device = Default::default();
+    <Fast as Backend>::seed(&device, 7);
+    let ones = Tensor::<Fast, 2>::ones([211, 130], &device);
+    let [first, second] = [0, 1].map(|_| ops::dropout(ones.clone(), RATE));
+    assert_ne!(first.into_data(), second.into_data());
+    // Outside of training nothing is dropped.
+    let ones = Tensor::<Flex, 2>::ones([3, 5], &device);
+    let seen = ops::dropout(ones.clone(), RATE);
+    assert_eq!(seen.into_data(), ones.into_data());
+}
+
+#[test]
+fn dropout_has_the_gradient_of_its_mask() {
+    let shape = [211, 130];
+    let mask = dropped_ones(shape, 7);
+    let operation = Dropped {
+        of: Of::Values,
+        fused: true,
+    };
+    let [_, _, _, to_a, _] = <[_; 5]>::try_from(results::<Fast>(
+        &operation,
+        &[[1, 130], [1, 130], shape, shape],
+    ))
+    .unwrap();
+    let weights = numbers(mask.len(), 9);
+    let expected: Vec<f64> = weights
+        .iter()
+        .zip(mask)
+        .map(|(w, kept)| w * f64::from(kept))
+        .collect();
+    assert_near("dropout", &to_a, &expected);
+}
+
+#[test]
+fn dropout_inside_a_layer_norm_is_that_outside() {
+    for [n, d] in [[1, 3], [37, 33], [700, 65]] {
+        let shapes = [[1, d], [1, d], [n, d], [n, d]];
+        let [inside, outside] = [true, false].map(|fused| {
+            let operation = Dropped {
+                of: Of::Norm,
+                fused,
+            };
+            results::<Fast>(&operation, &shapes)
+        });
+        for (part, (inside, outside)) in inside.iter().zip(&outside).enumerate() {
+            assert_near(&format!("part {part} of {n} x {d}"), inside, outside);
+        }
+    }
+}
+
+/// Attention whose dropped probabilities are drawn, or given.
+struct DroppingAttention {
+    seq: usize,
+    n_heads: usize,
+    /// Of `[batch, head, query, key]`.
+    mask: Option<Vec<f32>>,
+}
+
+impl Operation for DroppingAttention {
+    fn run<B: Backend>(&self, inputs: Vec<Tensor<B, 2>>) -> Tensor<B, 2> {
+        let [rows, d_model] = inputs[0].dims();
+        let (seq, n_heads) = (self.seq, self.n_heads);
+        let batch = rows / seq;
+        let [q, k, v] = [0, 1, 2].map(|at| inputs[at].clone());
+        let Some(mask) = &self.mask else {
+            B::seed(&q.device(), 7);
+            return ops::attention([q, k, v], None, [batch, seq], n_heads, RATE);
+        };
+        let d_head = d_model / n_heads;
+        let heads = |x: Tensor<B, 2>| x.reshape([batch, seq, n_heads, d_head]).swap_dims(1, 2);
+        let mask = TensorData::new(mask.clone(), [batch, n_heads, seq, seq]);
+        let mask = Tensor::from_data(mask.convert::<B::FloatElem>(), &q.device());
+        let scores = heads(q).matmul(heads(k).transpose()) / (d_head as f64).sqrt();
+        let kept = burn::tensor::activation::softmax(scores, 3) * mask;
+        kept.matmul(heads(v))
+            .swap_dims(1, 2)
+            .reshape([rows, d_model])
+    }
+}
+
+#[test]
+fn attention_drops_the_same_probabilities_forward_and_backward() {
+    let (batch, seq, n_heads) = (3, 19, 2);
+    let drawn = DroppingAttention {
+        seq,
+        n_heads,
+        mask: None,
+    };
+    // Equal scores and the identity as values: out come the probabilities, 1 / seq where none is dropped.
+    let device = Default::default();
+    let nothing = Tensor::<Fast, 2>::zeros([batch * seq, n_heads * seq], &device);
+    let identity = Tensor::<Fast, 2>::eye(seq, &device).repeat(&[batch, n_heads]);
+    let kept = drawn.run(vec![nothing.clone(), nothing, identity]);
+    let kept = kept.reshape([batch, seq, n_heads, seq]).swap_dims(1, 2) * seq as f64;
+    let mask: Vec<f32> = kept.into_data().iter::<f32>().collect();
+    let share = mask.iter().filter(|&&x| x == 0.0).count() as f64 / mask.len() as f64;
+    assert!((share - RATE).abs() < 0.05, "{share}");
+
+    let shapes = [[batch * seq, n_heads * 8]; 3];
+    let fast = results::<Fast>(&drawn, &shapes);
+    let given = DroppingAttention {
+        mask: Some(mask),
+        ..drawn
+    };
+    let plain = results::<Plain>(&given, &shapes);
+    for (part, (fast, plain)) in fast.iter().zip(&plain).enumerate() {
+        assert_near(&format!("part {part}"), fast, plain);
+    }
+}
+
+#[test]
+fn adamw_is_that_of_double_precision_and_shares_no_memory() {
+    let steps = |n: usize| {
+        let step = |taken| AdamW {
+            lr: 1e-2,
+            weight_decay: 0.1,
+            beta1: 0.9,
+            beta2: 0.98,
+            eps: 1e-8,
+            taken,
+            scale: 0.5,
+        };
+        fn run<B: Backend>(n: usize, step: impl Fn(i32) -> AdamW) -> Vec<Vec<f64>> {
+            let tensor = |values: Vec<f64>| {
+                let data = TensorData::new(values, [n]).convert::<B::FloatElem>();
+                Tensor::<B, 1>::from_data(data, &Default::default())
+            };
+            let first = tensor(numbers(n, 0));
+            let mut state = [first.clone(), tensor(vec![0.0; n]), tensor(vec![0.0; n])];
+            for taken in 1..=5 {
+                state = ops::adamw(step(taken), state, tensor(numbers(n, taken as usize)));
+            }
+            let floats = |tensor: Tensor<B, 1>| tensor.into_data().iter::<f64>().collect();
+            let mut all: Vec<Vec<f64>> = state.map(floats).into();
+            all.push(floats(first));
+            all
+        }
+        (run::<Flex>(n, step), run::<NdArray<f64>>(n, step))
+    };
+    for n in [1, 31, 40_000] {
+        let (fast, plain) = steps(n);
+        for (fast, plain) in fast.iter().zip(&plain) {
+            assert_near(&format!("adamw of {n}"), fast, plain);
+        }
+        assert_eq!(
+            fast[3],
+            numbers(n, 0),
+            "the weights that went in are as they were"
+        );
+    }
+}
