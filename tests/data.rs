@@ -49,8 +49,7 @@ fn texts(n: usize) -> String {
 /// What `--ui plain` prints of a run.
 fn printed(bench: &Bench, out: &str, args: &[&str]) -> String {
     let args = [args, &["--ui", "plain", "--out", out]].concat();
-    let output = bench.command(&args).output().unwrap();
-    assert!(output.status.success(), "{}", message(&output));
+    let (_, output) = bench.finish(&mut bench.command(&args), out);
     String::from_utf8(output.stdout).unwrap()
 }
 

@@ -148,6 +148,7 @@ impl Bench {
             optimizer: self.optimizer,
             schedule: ScheduleRecipe::new(ScheduleKind::Constant),
             guard: self.guard,
+            data: String::new(),
             groups: Vec::new(),
             objective: Line::<B> {
                 weight: Param::from_tensor(Tensor::from_data([0.5, 0.5], &device)),
@@ -298,6 +299,8 @@ fn a_run_that_diverges_goes_back_and_on_at_a_lower_rate() {
         (&summary["status"], &summary["rollbacks"]),
         (&"completed".into(), &1.into())
     );
+    // Three that lost it, and none since.
+    assert_eq!(summary["skipped_steps"], 3);
     let losses = outcome.losses("train");
     let steps: Vec<_> = losses.iter().map(|(step, _)| *step).collect();
     assert!(

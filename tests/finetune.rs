@@ -193,6 +193,47 @@ fn two_micro_batches_are_one_batch_of_twice_the_size() {
 // Stopped runs.
 
 #[test]
+fn every_layer_logs_a_rate_of_its_own() {
+    let bench = bench();
+    let settings = [
+        "model.num_hidden_layers=2",
+        "optimizer.layer_decay=0.5",
+        "strategy.backbone_lr=0.5",
+    ];
+    let args: Vec<&str> = settings.iter().flat_map(|s| ["--set", s]).collect();
+    let run = bench.train("run", &args);
+    let event = run.events().into_iter().next().unwrap();
+    let lr = event["lr"].as_f64().unwrap();
+    let mut times: Vec<f64> = event["group_lr"]
+        .as_object()
+        .unwrap()
+        .values()
+        .map(|rate| rate.as_f64().unwrap() / lr)
+        .collect();
+    times.sort_by(f64::total_cmp);
+    // Embeddings, first layer, second layer, pooler, head.
+    let expected = [0.0625, 0.125, 0.25, 0.5, 1.0];
+    let near = |(a, b): (&f64, &f64)| (a - b).abs() < 1e-12;
+    assert!(
+        times.len() == 5 && times.iter().zip(&expected).all(near),
+        "{times:?}"
+    );
+}
+
+#[test]
+fn a_sweep_starts_from_what_it_is_told() {
+    let bench = bench();
+    let mut command = bench.bare(&["sweep", "--from", "nowhere", "--try", "optimizer.lr=0.01"]);
+    for setting in bench.settings() {
+        command.args(["--set", setting]);
+    }
+    let output = command.output().unwrap();
+    let message = support::message(&output);
+    assert_eq!(output.status.code(), Some(2), "{message}");
+    assert!(message.contains("nowhere"), "{message}");
+}
+
+#[test]
 fn a_killed_run_goes_on_with_its_best_model() {
     let bench = bench();
     // A rate that soon ruins the model: the best step is an early one, between two planned checkpoints.

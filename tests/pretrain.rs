@@ -187,6 +187,7 @@ fn json_prints_the_lines_of_the_log() {
         .unwrap();
     let log = fs::read(bench.path("run/metrics.jsonl")).unwrap();
     assert!(output.stdout == log && output.status.success());
+    bench.run("run").assert_choice();
 }
 
 #[test]
@@ -198,6 +199,7 @@ fn silence_prints_nothing() {
         .unwrap();
     assert!(output.status.success());
     assert!(output.stdout.is_empty() && output.stderr.is_empty());
+    bench.run("run").assert_choice();
 }
 
 #[test]
@@ -442,6 +444,7 @@ fn a_run_is_named_after_its_recipe() {
     assert_eq!(bench.run("runs/mine").checkpoints(), ["step-00000020"]);
     let mut resume = bench.bare(&["recipes/mine.toml", "--resume", "--ui", "none"]);
     assert!(resume.status().unwrap().success());
+    bench.run("runs/mine").assert_choice();
 }
 
 #[test]
@@ -473,6 +476,93 @@ fn a_torn_checkpoint_is_passed_over() {
             bench.run("run").assert_equals(&whole);
         }
     }
+}
+
+#[test]
+fn a_torn_best_step_does_not_take_the_run_with_it() {
+    // The first validation stays the best, later steps only get worse.
+    let bench = bench();
+    let worse = [
+        "--set",
+        "optimizer.lr=5.0",
+        "--set",
+        "schedule.kind=constant",
+    ];
+    let more = ["--set", "training.keep=2", "--set", "optimizer.kind=sgd"];
+    let whole = bench.train("whole", &[&worse[..], &more].concat());
+    let newest = whole.checkpoints().pop().unwrap();
+    bench.write(&format!("whole/checkpoints/{newest}/state.json"), b"torn");
+    let (weights, summary) = (whole.weights(), whole.summary());
+    let resumed = bench.resume("whole");
+    assert!(resumed.weights() == weights);
+    assert_eq!(resumed.summary()["best"], summary["best"]);
+}
+
+#[test]
+fn a_run_that_patience_ended_stays_as_it_is_when_resumed() {
+    let bench = bench();
+    let args = ["--set", "training.patience=1", "--set", "optimizer.lr=0"];
+    let run = bench.train("run", &args);
+    assert_eq!(run.summary()["status"], "stopped_early");
+    let (steps, events) = (run.summary()["steps"].clone(), run.events());
+    for _ in 0..2 {
+        let resumed = bench.resume("run");
+        assert_eq!(resumed.summary()["status"], "stopped_early");
+        assert_eq!(resumed.summary()["steps"], steps);
+        assert_eq!(resumed.events(), events);
+    }
+}
+
+#[test]
+fn a_loss_whose_perplexity_is_infinite_is_no_end_of_its_checkpoints() {
+    let bench = bench();
+    let settings = [
+        "optimizer.kind=sgd",
+        "optimizer.lr=1000",
+        "optimizer.clip=0",
+        "training.checkpoint_every=1",
+        "training.validate_every=1",
+        "guard.skips=1",
+        "guard.rollbacks=2",
+        "guard.rollback_lr=0.9",
+    ];
+    let set = settings.iter().flat_map(|setting| ["--set", setting]);
+    let args: Vec<&str> = set.chain(["--out", "run", "--ui", "plain"]).collect();
+    let output = bench.command(&args).output().unwrap();
+    let told = message(&output);
+    let events = bench.run("run").events();
+    let perplexity = |event: &serde_json::Value| event["metrics"]["perplexity"].is_null();
+    assert!(events.iter().any(perplexity), "no perplexity was infinite");
+    assert!(!told.contains("invalid type"), "{told}");
+    assert!(!told.contains("no checkpoint is whole"), "{told}");
+    let mut resume = bench.bare(&["--resume", "--out", "run", "--ui", "none"]);
+    let told = message(&resume.output().unwrap());
+    assert!(!told.contains("checkpoint is whole:"), "{told}");
+}
+
+#[test]
+fn a_resumed_run_needs_the_texts_that_it_began_with() {
+    let bench = bench();
+    bench.train("run", &[]);
+    let other: String = texts()
+        .lines()
+        .map(|text| format!("{text} indeed\n"))
+        .collect();
+    bench.write("texts.txt", other);
+    let mut resume = bench.bare(&["--resume", "--out", "run", "--ui", "none"]);
+    bench.refuses_command(&mut resume, &["run: the training data", "--force"]);
+    bench.write("texts.txt", texts());
+    bench.resume("run");
+}
+
+#[test]
+fn a_log_that_was_cut_is_not_made_up() {
+    let bench = bench();
+    bench.train("run", &[]);
+    bench.write("run/metrics.jsonl", b"");
+    let mut resume = bench.bare(&["--resume", "--out", "run", "--ui", "none"]);
+    let words = ["run/metrics.jsonl: has 0 bytes, where the checkpoint counts on"];
+    bench.refuses_command(&mut resume, &words);
 }
 
 #[test]
@@ -559,14 +649,7 @@ fn accumulation_changes_no_figure() {
     let run = |batch: &str, accumulation: &str| {
         let batch = format!("training.batch_size={batch}");
         let accumulation = format!("training.accumulation={accumulation}");
-        let args = [
-            "--set",
-            "training.pool=0",
-            "--set",
-            &batch,
-            "--set",
-            &accumulation,
-        ];
+        let args = ["--set", &batch, "--set", &accumulation];
         bench.train(&batch, &args)
     };
     let whole = run("64", "1");

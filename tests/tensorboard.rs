@@ -7,7 +7,7 @@ mod support;
 use std::path::PathBuf;
 use std::process::Command;
 
-use support::Bench;
+use support::{Bench, skipped};
 
 /// A Python that has `tensorboard`: the one that is there, or one in a fresh environment.
 fn python(bench: &Bench) -> Option<PathBuf> {
@@ -56,7 +56,7 @@ fn tensorboard_reads_the_figures_of_a_run_that_was_resumed() {
     let texts = (0..200).map(|n| format!("text number {n} of many\n"));
     bench.write("texts.txt", texts.collect::<String>());
     let Some(python) = python(&bench) else {
-        println!("skipped: python3 and its package tensorboard can't be had here");
+        skipped("python3 and its package tensorboard can't be had here");
         return;
     };
     let mut child = bench.start("run", 20, &[]);

@@ -1,12 +1,12 @@
 //! Reads IDX, MNIST's format: a big-endian header, then raw bytes. In: an image file, its label
 //! file beside it. Out: [`ImageSet`].
 //!
-//! A header is never trusted: memory grows with the bytes that really follow.
+//! A header is never trusted: what it promises has to fit into memory, and is touched only by bytes that follow.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use crate::{DataError, ImageSet, file};
+use crate::{DataError, ImageSet, file, image};
 
 const IMAGES_MAGIC: u32 = 0x803;
 const LABELS_MAGIC: u32 = 0x801;
@@ -36,8 +36,10 @@ pub(crate) fn find(folder: &Path) -> Result<Option<PathBuf>, DataError> {
 }
 
 /// Images of one file, with the labels of the file beside it where there is one.
-pub(crate) fn read(path: &Path) -> Result<ImageSet, DataError> {
-    let set = images(path, file::open(path)?)?;
+///
+/// - size: (height, width) to resize to
+pub(crate) fn read(path: &Path, size: Option<(usize, usize)>) -> Result<ImageSet, DataError> {
+    let set = resized_images(path, file::open(path)?, size)?;
     let Some(labels_path) = labels_beside(path) else {
         return Ok(set);
     };
@@ -56,7 +58,16 @@ pub(crate) fn read(path: &Path) -> Result<ImageSet, DataError> {
 /// Unlabelled images of an unpacked stream.
 ///
 /// - path: for error messages
-pub(crate) fn images(path: &Path, mut from: impl Read) -> Result<ImageSet, DataError> {
+pub(crate) fn images(path: &Path, from: impl Read) -> Result<ImageSet, DataError> {
+    resized_images(path, from, None)
+}
+
+/// The same, each resized as soon as it is read: as they are, they may not fit into memory.
+fn resized_images(
+    path: &Path,
+    mut from: impl Read,
+    size: Option<(usize, usize)>,
+) -> Result<ImageSet, DataError> {
     let not_images = |magic| DataError::NotIdxImages {
         path: path.into(),
         magic,
@@ -65,20 +76,33 @@ pub(crate) fn images(path: &Path, mut from: impl Read) -> Result<ImageSet, DataE
     if count == 0 {
         return Err(DataError::NoExample { path: path.into() });
     }
-    let area = u64::from(height) * u64::from(width);
-    let promised = area.checked_mul(count.into()).filter(|&bytes| bytes > 0);
-    let promised = promised.ok_or_else(|| DataError::IdxShape {
-        path: path.into(),
-        count,
-        height,
-        width,
+    if height == 0 || width == 0 {
+        return Err(DataError::IdxShape {
+            path: path.into(),
+            count,
+            height,
+            width,
+        });
+    }
+    image::check_pixels(path, height, width)?;
+    let whole = (height as usize, width as usize);
+    let (height, width) = size.unwrap_or(whole);
+    let mut pixels = image::room(path, count.into(), [1, height, width])?;
+    let body = Body {
+        path,
+        what: "pixels",
+        pieces: count.into(),
+        size: whole.0 as u64 * whole.1 as u64,
+    };
+    body.read(from, |piece| {
+        pixels.extend(image::resize(piece.to_vec(), whole, (height, width)));
     })?;
     Ok(ImageSet {
         origin: path.display().to_string(),
         channels: 1,
-        height: height as usize,
-        width: width as usize,
-        pixels: body(path, from, "pixels", promised)?,
+        height,
+        width,
+        pixels,
         labels: None,
         classes: vec![],
     })
@@ -91,7 +115,15 @@ pub(crate) fn labels(path: &Path, mut from: impl Read) -> Result<Vec<u8>, DataEr
         magic,
     };
     let [count] = header(path, &mut from, LABELS_MAGIC, not_labels)?;
-    body(path, from, "labels", count.into())
+    let mut labels = image::reserved(path, count.into(), format!("{count} labels"))?;
+    let body = Body {
+        path,
+        what: "labels",
+        pieces: 1,
+        size: count.into(),
+    };
+    body.read(from, |piece| labels.extend_from_slice(piece))?;
+    Ok(labels)
 }
 
 /// `set` with one label an image; the classes are "0" to the largest.
@@ -145,33 +177,52 @@ fn header<const N: usize>(
     })
 }
 
-/// Exactly the promised bytes.
-fn body(
-    path: &Path,
-    from: impl Read,
+/// What a header promises to follow it.
+struct Body<'a> {
+    path: &'a Path,
+    /// For messages.
     what: &'static str,
-    promised: u64,
-) -> Result<Vec<u8>, DataError> {
-    let mut bytes = Vec::new();
-    // One more than promised, to see whether the file goes on.
-    from.take(promised.saturating_add(1))
-        .read_to_end(&mut bytes)
-        .map_err(|source| file::io_error(path, source))?;
-    let found = bytes.len() as u64;
-    let path = path.into();
-    match found.cmp(&promised) {
-        std::cmp::Ordering::Equal => Ok(bytes),
-        std::cmp::Ordering::Less => Err(DataError::IdxTruncated {
-            path,
-            what,
-            promised,
+    pieces: u64,
+    /// Bytes of a piece.
+    size: u64,
+}
+
+impl Body<'_> {
+    /// Hands on each piece once it is read; exactly so many bytes have to follow.
+    fn read(&self, mut from: impl Read, mut take: impl FnMut(&[u8])) -> Result<(), DataError> {
+        let mut piece = Vec::new();
+        for number in 0..self.pieces {
+            let found = self.fill(&mut from, self.size, &mut piece)?;
+            if found < self.size {
+                return Err(self.truncated(number * self.size + found));
+            }
+            take(&piece);
+        }
+        match self.fill(&mut from, 1, &mut piece)? {
+            0 => Ok(()),
+            _ => Err(DataError::IdxTrailing {
+                path: self.path.into(),
+                what: self.what,
+                promised: self.pieces * self.size,
+            }),
+        }
+    }
+
+    /// Reads so many bytes, or those that are there; how many.
+    fn fill(&self, from: &mut impl Read, size: u64, piece: &mut Vec<u8>) -> Result<u64, DataError> {
+        piece.clear();
+        let read = from.take(size).read_to_end(piece);
+        let read = read.map_err(|source| file::io_error(self.path, source))?;
+        Ok(read as u64)
+    }
+
+    fn truncated(&self, found: u64) -> DataError {
+        DataError::IdxTruncated {
+            path: self.path.into(),
+            what: self.what,
+            promised: self.pieces * self.size,
             found,
-        }),
-        std::cmp::Ordering::Greater => Err(DataError::IdxTrailing {
-            path,
-            what,
-            promised,
-        }),
+        }
     }
 }
 
@@ -233,7 +284,7 @@ mod tests {
             ),
         ] {
             let folder = folder(&[(images_name, images), (labels_name, labels)]);
-            let set = read(&folder.path().join(images_name)).unwrap();
+            let set = read(&folder.path().join(images_name), None).unwrap();
             assert_eq!(
                 (set.len(), set.channels, set.height, set.width),
                 (2, 1, 1, 3)
@@ -247,7 +298,7 @@ mod tests {
     #[test]
     fn images_without_a_label_file_have_no_labels() {
         let folder = folder(&[("scans.bin", two_images())]);
-        let set = read(&folder.path().join("scans.bin")).unwrap();
+        let set = read(&folder.path().join("scans.bin"), None).unwrap();
         assert_eq!((set.labels, set.classes), (None, vec![]));
     }
 
@@ -255,7 +306,7 @@ mod tests {
     fn labels_must_count_as_many_as_images() {
         let labels = idx(&[0x801, 1], &[2]);
         let folder = folder(&[("images-idx3", two_images()), ("labels-idx1", labels)]);
-        let message = read(&folder.path().join("images-idx3"))
+        let message = read(&folder.path().join("images-idx3"), None)
             .unwrap_err()
             .to_string();
         assert!(
@@ -295,12 +346,48 @@ mod tests {
     }
 
     #[test]
-    fn an_absurd_header_allocates_nothing() {
+    fn an_absurd_header_is_refused_before_anything_is_read() {
         let most = u32::MAX;
-        assert!(message(&idx(&[0x803, most, most, most], &[0])).contains("no size to work with"));
+        let refused = |bytes: &[u8], size| {
+            let error = resized_images(Path::new("x"), bytes, size).unwrap_err();
+            assert_eq!(error.to_string(), "x: cannot be read");
+            std::error::Error::source(&error).unwrap().to_string()
+        };
         assert!(message(&idx(&[0x803, 1, 0, 28], &[])).contains("no size to work with"));
-        // 2^64 - 2^33 + 1 bytes fit the arithmetic, and then only one follows.
-        assert!(message(&idx(&[0x803, 1, most, most], &[0])).contains("1 follow"));
+        let one = idx(&[0x803, 1, most, most], &[0]);
+        assert_eq!(
+            refused(&one, Some((8, 8))),
+            "4294967295x4294967295 are 18446744065119617025 pixels; an image may have 178956970"
+        );
+        // So many images are too many at their size, and still once they are resized.
+        let many = idx(&[0x803, most, 10_000, 10_000], &[0]);
+        let reason = refused(&many, None);
+        let start = "4294967295 grey images of 10000x10000 take 429496729500000000 bytes; ";
+        assert!(reason.starts_with(start), "{reason}");
+        let reason = refused(&many, Some((1000, 1000)));
+        let start = "4294967295 grey images of 1000x1000 take 4294967295000000 bytes; ";
+        assert!(reason.starts_with(start), "{reason}");
+    }
+
+    #[test]
+    fn images_are_resized_as_they_are_read() {
+        let pixels: Vec<u8> = (0..3).flat_map(|image| [image * 50; 16]).collect();
+        let bytes = idx(&[0x803, 3, 4, 4], &pixels);
+        let resized = |bytes: &[u8]| resized_images(Path::new("x"), bytes, Some((1, 2)));
+        let set = resized(&bytes).unwrap();
+        assert_eq!((set.len(), set.height, set.width), (3, 1, 2));
+        assert_eq!(set.pixels, [0, 0, 50, 50, 100, 100]);
+        let whole = resized_images(Path::new("x"), bytes.as_slice(), None).unwrap();
+        assert_eq!(whole.resized(Some((1, 2))).unwrap().pixels, set.pixels);
+        assert_eq!(
+            resized(&bytes[..16 + 40]).unwrap_err().to_string(),
+            "x: truncated IDX: the header promises 48 bytes of pixels, 40 follow"
+        );
+        let more = [&bytes[..], &[0]].concat();
+        assert_eq!(
+            resized(&more).unwrap_err().to_string(),
+            "x: more bytes follow than the 48 bytes of pixels the IDX header promises"
+        );
     }
 
     #[test]

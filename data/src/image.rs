@@ -1,11 +1,12 @@
 //! Reads images. In: an IDX file or an image folder. Out: [`ImageSet`], 8 bit, channel-first.
 
-use std::io::Cursor;
+use std::fmt::Display;
+use std::io::{self, Cursor};
 use std::path::{Path, PathBuf};
 
 use burn_dataset::Dataset;
 use image::imageops::{self, FilterType};
-use image::{DynamicImage, GrayImage, ImageDecoder, ImageReader};
+use image::{DynamicImage, ImageBuffer, ImageDecoder, ImageReader, Luma};
 
 use crate::{DataError, file, idx};
 
@@ -13,6 +14,16 @@ const KNOWN: &str = ".png, .jpg, .jpeg";
 
 /// The longest side an image may have, in pixels; what JPEG can hold.
 const LONGEST_SIDE: usize = 65_535;
+
+/// Pixels that an image may have before it is resized: RGB of so many is 512 MiB, which is all that the decoder gives
+/// out. A file of some KiB can promise any number.
+const MOST_PIXELS: u64 = (512 << 20) / 3;
+
+/// One part in so many of the memory is for a set: its splits are a second copy, and a model has to train beside them.
+const SHARE: u64 = 4;
+
+/// Taken for the memory of a machine that does not say how much it has.
+const USUAL_MEMORY: u64 = 16 << 30;
 
 /// Grey or RGB images of one size, 8 bit, channel-first [n, channels, height, width].
 #[derive(Clone, Debug)]
@@ -120,14 +131,14 @@ impl Dataset<ImageExample> for ImageSet {
 /// - size: (height, width) to resize to; without it all images must be of one size
 ///
 /// # Errors
-/// Anything that is missing or malformed, images of different sizes, a folder without an image.
+/// Anything that is missing or malformed, images of different sizes, a folder without an image, more pixels than fit.
 pub fn read_images(path: &Path, size: Option<(usize, usize)>) -> Result<ImageSet, DataError> {
     let about = std::fs::metadata(path).map_err(|source| file::io_error(path, source))?;
     if !about.is_dir() {
-        return idx::read(path)?.resized(size);
+        return idx::read(path, size);
     }
     match idx::find(path)? {
-        Some(path) => idx::read(&path)?.resized(size),
+        Some(path) => idx::read(&path, size),
         None => read_folder(path, size),
     }
 }
@@ -142,12 +153,13 @@ pub fn read_image(
 ) -> Result<Vec<u8>, DataError> {
     check_shape(channels, height, width)?;
     let bytes = file::read(path)?;
+    header(path, &bytes)?;
     let image = reader(path, &bytes)?
         .decode()
         .map_err(|source| decode_error(path, source))?;
     let from = (image.height() as usize, image.width() as usize);
     Ok(resize(
-        channel_first(&image, channels),
+        channel_first(image, channels),
         from,
         (height, width),
     ))
@@ -176,7 +188,8 @@ fn read_folder(path: &Path, size: Option<(usize, usize)>) -> Result<ImageSet, Da
     let found = find_images(path)?;
     let (channels, first_height, first_width) = common_shape(&found.files, size.is_none())?;
     let (height, width) = size.unwrap_or((first_height, first_width));
-    let mut pixels = Vec::new();
+    let mut pixels = room(path, found.files.len() as u64, [channels, height, width])?;
+    // One at a time: before it is resized, each may be large.
     for file in &found.files {
         pixels.extend(read_image(file, channels, height, width)?);
     }
@@ -244,7 +257,7 @@ fn common_shape(files: &[PathBuf], one_size: bool) -> Result<(usize, usize, usiz
     let mut channels = 1;
     let mut first: Option<(usize, usize)> = None;
     for path in files {
-        let (is_grey, height, width) = probe(path)?;
+        let (is_grey, height, width) = header(path, &file::read(path)?)?;
         if !is_grey {
             channels = 3;
         }
@@ -264,13 +277,13 @@ fn common_shape(files: &[PathBuf], one_size: bool) -> Result<(usize, usize, usiz
     Ok((channels, height, width))
 }
 
-/// Whether an image is grey, its height and its width, from the header.
-fn probe(path: &Path) -> Result<(bool, usize, usize), DataError> {
-    let bytes = file::read(path)?;
-    let decoder = reader(path, &bytes)?
+/// Whether an image is grey, its height and its width, from the header; one with too many pixels is refused.
+fn header(path: &Path, bytes: &[u8]) -> Result<(bool, usize, usize), DataError> {
+    let decoder = reader(path, bytes)?
         .into_decoder()
         .map_err(|source| decode_error(path, source))?;
     let (width, height) = decoder.dimensions();
+    check_pixels(path, height, width)?;
     let is_grey = !decoder.color_type().has_color();
     Ok((is_grey, height as usize, width as usize))
 }
@@ -282,23 +295,26 @@ fn reader<'a>(path: &Path, bytes: &'a [u8]) -> Result<ImageReader<Cursor<&'a [u8
         .map_err(|source| file::io_error(path, source))
 }
 
-fn channel_first(image: &DynamicImage, channels: usize) -> Vec<u8> {
+fn channel_first(image: DynamicImage, channels: usize) -> Vec<u8> {
     if channels == 1 {
-        return image.to_luma8().into_raw();
+        return image.into_luma8().into_raw();
     }
-    let rgb = image.to_rgb8().into_raw();
+    let rgb = image.into_rgb8().into_raw();
     let channel = |offset| rgb.iter().skip(offset).step_by(3).copied();
     channel(0).chain(channel(1)).chain(channel(2)).collect()
 }
 
+/// Pixels of one channel, borrowed.
+type Plane<'a> = ImageBuffer<Luma<u8>, &'a [u8]>;
+
 /// Resizes planes of one size (height, width) that lie one after the other.
-fn resize(pixels: Vec<u8>, from: (usize, usize), to: (usize, usize)) -> Vec<u8> {
+pub(crate) fn resize(pixels: Vec<u8>, from: (usize, usize), to: (usize, usize)) -> Vec<u8> {
     if from == to {
         return pixels;
     }
     let planes = pixels.chunks_exact(from.0 * from.1);
     let resized = planes.flat_map(|plane| {
-        let plane = GrayImage::from_raw(from.1 as u32, from.0 as u32, plane.to_vec())
+        let plane = Plane::from_raw(from.1 as u32, from.0 as u32, plane)
             .expect("a plane holds height x width pixels");
         // Triangle is bilinear, and averages over the pixels it leaves out when it shrinks.
         imageops::resize(&plane, to.1 as u32, to.0 as u32, FilterType::Triangle).into_raw()
@@ -315,6 +331,73 @@ fn check_shape(channels: usize, height: usize, width: usize) -> Result<(), DataE
             height,
             width,
         }),
+    }
+}
+
+/// Refuses an image that is too large to hold while it is resized.
+pub(crate) fn check_pixels(path: &Path, height: u32, width: u32) -> Result<(), DataError> {
+    let pixels = u64::from(height) * u64::from(width);
+    match pixels <= MOST_PIXELS {
+        true => Ok(()),
+        false => Err(too_large(
+            path,
+            format!("{height}x{width} are {pixels} pixels; an image may have {MOST_PIXELS}"),
+        )),
+    }
+}
+
+/// An empty vector with room for so many images, if this machine can hold them.
+///
+/// - shape: channels, height, width
+pub(crate) fn room(path: &Path, images: u64, shape: [usize; 3]) -> Result<Vec<u8>, DataError> {
+    let [channels, height, width] = shape;
+    check_shape(channels, height, width)?;
+    let values = shape
+        .iter()
+        .fold(images, |values, &n| values.saturating_mul(n as u64));
+    let colours = if channels == 1 { "grey" } else { "RGB" };
+    let what = format!("{images} {colours} images of {height}x{width}");
+    reserved(path, values, what)
+}
+
+/// An empty vector with room for so many bytes, if this machine can hold them.
+///
+/// - what: for the message, `70000 labels`
+pub(crate) fn reserved(path: &Path, bytes: u64, what: impl Display) -> Result<Vec<u8>, DataError> {
+    let memory = memory_bytes();
+    let mut vector = Vec::new();
+    // Room that is promised and never filled is never touched, so it costs nothing.
+    let fits = bytes <= memory / SHARE && vector.try_reserve_exact(bytes as usize).is_ok();
+    match fits {
+        true => Ok(vector),
+        false => Err(too_large(
+            path,
+            format!(
+                "{what} take {bytes} bytes; data may take a quarter of the {memory} bytes of memory, where that is free"
+            ),
+        )),
+    }
+}
+
+/// Bytes of memory this machine has.
+fn memory_bytes() -> u64 {
+    // Only Linux has the file.
+    let told = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    total_memory(&told).unwrap_or(USUAL_MEMORY)
+}
+
+/// What `/proc/meminfo` says of the whole memory, in bytes.
+fn total_memory(told: &str) -> Option<u64> {
+    let total = told.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    let kib: u64 = total?.strip_suffix("kB")?.trim().parse().ok()?;
+    kib.checked_mul(1024)
+}
+
+/// The kind is what a failed allocation has.
+fn too_large(path: &Path, reason: String) -> DataError {
+    DataError::Io {
+        path: path.into(),
+        source: io::Error::new(io::ErrorKind::OutOfMemory, reason),
     }
 }
 
@@ -335,7 +418,9 @@ fn decode_error(path: &Path, source: image::ImageError) -> DataError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use image::{ImageBuffer, Luma, Rgb};
+    use flate2::Crc;
+    use image::Rgb;
+    use std::error::Error;
     use tempfile::TempDir;
 
     fn grey(path: &Path, width: u32, height: u32, value: u8) {
@@ -443,6 +528,72 @@ mod tests {
             (set.image(0), set.image(1)),
             ([50; 6].as_slice(), [90; 6].as_slice())
         );
+    }
+
+    /// A PNG of one pixel whose header promises more.
+    fn promising(path: &Path, width: u32, height: u32) {
+        grey(path, 1, 1, 0);
+        let mut bytes = std::fs::read(path).unwrap();
+        // The signature, the length of the first chunk, its name, width, height, five bytes more, its sum.
+        bytes[16..20].copy_from_slice(&width.to_be_bytes());
+        bytes[20..24].copy_from_slice(&height.to_be_bytes());
+        let mut sum = Crc::new();
+        sum.update(&bytes[12..29]);
+        bytes[29..33].copy_from_slice(&sum.sum().to_be_bytes());
+        std::fs::write(path, bytes).unwrap();
+    }
+
+    /// Why a file cannot be read.
+    fn reason<T>(read: Result<T, DataError>) -> String {
+        let error = read.err().unwrap();
+        error.source().unwrap().to_string()
+    }
+
+    #[test]
+    fn an_image_of_too_many_pixels_is_refused_by_its_header() {
+        let folder = TempDir::new().unwrap();
+        let path = folder.path().join("a.png");
+        promising(&path, 16_000, 12_000);
+        let expected = "12000x16000 are 192000000 pixels; an image may have 178956970";
+        assert_eq!(reason(read_images(folder.path(), None)), expected);
+        assert_eq!(reason(read_images(folder.path(), Some((8, 8)))), expected);
+        assert_eq!(reason(read_image(&path, 1, 8, 8)), expected);
+        assert_eq!(message(&folder, None), "a.png: cannot be read");
+        // 178,956,970 pixels are within it.
+        assert!(check_pixels(&path, 2, 89_478_485).is_ok());
+        assert!(check_pixels(&path, 2, 89_478_486).is_err());
+    }
+
+    #[test]
+    fn a_set_has_to_fit_into_a_quarter_of_the_memory() {
+        let path = Path::new("x");
+        let pixels = room(path, 3, [3, 2, 4]).unwrap();
+        assert!(pixels.is_empty() && pixels.capacity() >= 72);
+        // 2^48 bytes are more than any machine has.
+        let message = reason(room(path, 1 << 20, [1, 1 << 14, 1 << 14]));
+        let (start, rest) = message.split_once(" bytes; ").unwrap();
+        assert_eq!(
+            start,
+            "1048576 grey images of 16384x16384 take 281474976710656"
+        );
+        assert!(rest.contains("a quarter of the"), "{message}");
+        let message = reason(room(path, u64::MAX, [3, 2, 2]));
+        assert!(
+            message.contains("RGB images of 2x2 take 18446744073709551615 bytes"),
+            "{message}"
+        );
+        assert!(matches!(
+            room(path, 1, [1, 0, 2]),
+            Err(DataError::ImageShape { .. })
+        ));
+    }
+
+    #[test]
+    fn the_system_says_how_much_memory_there_is() {
+        let told = "MemTotal:        2048 kB\nMemFree:         1024 kB\n";
+        assert_eq!(total_memory(told), Some(2 << 20));
+        assert_eq!(total_memory("MemFree: 1024 kB\n"), None);
+        assert_eq!(total_memory(""), None);
     }
 
     #[test]

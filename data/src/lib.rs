@@ -8,7 +8,7 @@
 //! 3. tokenizer: [`tokenizer`] trains or loads the one that turns text into ids
 //! 4. tokens: [`corpus`] makes those of both splits and keeps them in the [`cache`]; [`tokens`] holds them
 //! 5. order: [`order`] shuffles, batches and hands out random generators, all as pure functions of the seed;
-//!    [`packing`] joins texts into full sequences
+//!    [`packing`] joins texts into full sequences; [`mod@digest`] tells whether a resumed run sees the same rows
 //!
 //! Every failure is a [`DataError`] that names the file, the line and the value.
 
@@ -17,6 +17,7 @@
 pub mod bundled;
 pub mod cache;
 pub mod corpus;
+pub mod digest;
 pub mod error;
 mod file;
 mod idx;
@@ -37,6 +38,7 @@ mod words;
 pub use bundled::{mnist, wordnet, wordnet_nouns};
 pub use cache::Cache;
 pub use corpus::{Corpus, CorpusPlan, Made, Reading, TokenizerSource};
+pub use digest::digest;
 pub use error::DataError;
 pub use image::{ImageExample, ImageSet, read_image, read_images};
 pub use labels::Labels;

@@ -3,8 +3,9 @@
 use std::any::Any;
 use std::collections::VecDeque;
 use std::fs::File;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{self, AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Once;
 
 use ::parquet::basic::Type;
 use ::parquet::column::reader::{ColumnReader, ColumnReaderImpl};
@@ -194,10 +195,32 @@ fn typed<T: DataType>(
     Ok(levels.into_iter().map(row).collect())
 }
 
+thread_local! {
+    /// Whether this thread runs the crate's code.
+    static GUARDED: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+}
+
+/// Keeps what becomes an error from being printed as a panic; other panics go to the hook that was there.
+fn silence() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let hook = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            if !GUARDED.get() {
+                hook(info);
+            }
+        }));
+    });
+}
+
 /// Runs the crate's code; its errors name the file, and a panic of its is an error too: nothing else stands between
 /// a hostile file and the process.
 fn guarded<T>(path: &Path, work: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, DataError> {
-    match catch_unwind(AssertUnwindSafe(work)) {
+    silence();
+    GUARDED.set(true);
+    let done = catch_unwind(AssertUnwindSafe(work));
+    GUARDED.set(false);
+    match done {
         Ok(done) => done.map_err(|error| wrong(path, error.to_string())),
         Err(panic) => Err(wrong(path, said(&*panic))),
     }

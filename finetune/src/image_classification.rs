@@ -401,6 +401,9 @@ impl WithBackend for Run {
             Arc::new(LabelledImages::new(split, epochs))
         };
         let lengths = vec![1; train.classes.len()];
+        let digest = data::digest(train.classes.len(), |at| {
+            [train.images.image(at), &train.classes[at].to_le_bytes()].concat()
+        });
         let (batching, accumulation) = (recipe.training.batching(), recipe.training.accumulation);
         let shuffled = Epochs::shuffled(lengths, batching, accumulation, recipe.seed);
         let (precision, preprocessor) = (recipe.bundle.precision, preprocessor_json(&config));
@@ -414,6 +417,7 @@ impl WithBackend for Run {
             optimizer: recipe.optimizer.clone(),
             schedule: recipe.schedule.clone(),
             guard: recipe.guard,
+            data: digest,
             groups: strategy::groups(&recipe.strategy, BACKBONE)?,
             objective: ImageClassification::new(model, loss),
             device,

@@ -424,6 +424,11 @@ fn train_from<B: AutodiffBackend>(
     let lengths = corpus.train.iter().map(|row| row.tokens.len() as u32);
     let lengths: Vec<u32> = lengths.collect();
     let shuffled = Epochs::shuffled(lengths, batching, accumulation, recipe.seed);
+    let digest = data::digest(corpus.train.len(), |at| {
+        let Row { tokens, class } = &corpus.train[at];
+        let ids = tokens.iter().chain([class]);
+        ids.flat_map(|id| id.to_le_bytes()).collect()
+    });
     let batches = |rows: &Arc<Vec<Row>>, epochs| {
         Arc::new(LabelledTexts::new(rows.clone(), epochs, tokenizer.pad()))
     };
@@ -440,6 +445,7 @@ fn train_from<B: AutodiffBackend>(
         optimizer: recipe.optimizer.clone(),
         schedule: recipe.schedule.clone(),
         guard: recipe.guard,
+        data: digest,
         groups: strategy::groups(&recipe.strategy, BACKBONE)?,
         objective: TextClassification::new(model, loss),
         device,

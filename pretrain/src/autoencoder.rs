@@ -461,6 +461,7 @@ impl WithBackend for Run {
         };
         let (batching, accumulation) = (recipe.training.batching(), recipe.training.accumulation);
         let lengths = vec![1; train.len()];
+        let digest = data::digest(train.len(), |at| train.image(at).to_vec());
         let shuffled = Epochs::shuffled(lengths, batching, accumulation, recipe.seed);
         let in_order = Epochs::in_order(valid.len(), batch_size);
         let valid = batches(valid, in_order, Augment::NONE, recipe.data.split_seed);
@@ -474,6 +475,7 @@ impl WithBackend for Run {
             optimizer: recipe.optimizer.clone(),
             schedule: recipe.schedule.clone(),
             guard: recipe.guard,
+            data: digest,
             groups: Vec::new(),
             objective: DenoisingAutoencoder::<B>::new(model, recipe.loss.kind),
             device,

@@ -541,6 +541,10 @@ pub fn pretrain<B: AutodiffBackend>(
     let valid = limited(corpus.valid, valid_limit, split_seed)
         .cut_to(recipe.tokenizer.max_length, tokenizer.sep());
     let in_order = Epochs::in_order(valid.len(), recipe.training.batch_size);
+    let digest = data::digest(corpus.train.len(), |at| {
+        let row = corpus.train.row(at as u32).into_iter();
+        row.flat_map(u32::to_le_bytes).collect()
+    });
     let train = Sequences::shuffled(corpus.train, &recipe, tokenizer)?;
     let valid = Sequences::Texts(valid, in_order);
     let masked =
@@ -553,6 +557,7 @@ pub fn pretrain<B: AutodiffBackend>(
         optimizer: recipe.optimizer.clone(),
         schedule: recipe.schedule.clone(),
         guard: recipe.guard,
+        data: digest,
         groups: Vec::new(),
         objective,
         device,

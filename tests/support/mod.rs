@@ -4,13 +4,23 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 use tempfile::TempDir;
+
+/// Keys of a summary that two runs of the same recipe do not share.
+const VARYING: [&str; 5] = [
+    "version",
+    "train_seconds",
+    "throughput",
+    "timing",
+    "peak_memory_bytes",
+];
 
 /// A trainer in a folder of its own, with settings that make every run of it small.
 pub struct Bench {
@@ -77,21 +87,25 @@ impl Bench {
 
     /// Trains to the end.
     pub fn train(&self, out: &str, args: &[&str]) -> Run {
-        let output = self.command(args).args(["--out", out]).output().unwrap();
-        assert!(output.status.success(), "{args:?}: {}", message(&output));
-        let run = self.run(out);
-        run.assert_choice();
+        let (run, _) = self.finish(self.command(args).args(["--out", out]), out);
         run
     }
 
     /// Goes on with a run, to the end.
     pub fn resume(&self, out: &str) -> Run {
         let args = ["--out", out, "--resume", "--ui", "none"];
-        let output = self.bare(&args).output().unwrap();
-        assert!(output.status.success(), "{}", message(&output));
+        let (run, _) = self.finish(&mut self.bare(&args), out);
+        run
+    }
+
+    /// Lets a command train to the end of the run in `out`; the run, and what was printed.
+    pub fn finish(&self, command: &mut Command, out: &str) -> (Run, Output) {
+        let output = command.output().unwrap();
+        let args: Vec<_> = command.get_args().collect();
+        assert!(output.status.success(), "{args:?}: {}", message(&output));
         let run = self.run(out);
         run.assert_choice();
-        run
+        (run, output)
     }
 
     /// Starts a run and leaves it to itself once `metrics.jsonl` has this many lines.
@@ -224,56 +238,89 @@ impl Run {
         key.split('.').fold(recipe, inner)
     }
 
-    /// The best step, and the end by patience, are what follows from `metrics.jsonl`.
+    /// The events of the validation split.
+    fn validations(&self) -> Vec<Value> {
+        let mut events = self.events();
+        events.retain(|event| event["split"] == "valid");
+        events
+    }
+
+    /// The best and the last step, and the end by patience, are what follows from `metrics.jsonl`.
     pub fn assert_choice(&self) {
+        let (best, stopped) = self.choice();
+        let summary = self.summary();
+        assert_eq!(stopped, summary["status"] == "stopped_early");
+        let last = self.validations().pop().unwrap();
+        assert_eq!(summary["final"]["metrics"], last["metrics"]);
+        assert_eq!(summary["best"]["step"], best["step"]);
+        assert_eq!(summary["best"]["metrics"], best["metrics"]);
+    }
+
+    /// The best validation, worked out anew, and whether patience ran out; null where none has a finite value.
+    fn choice(&self) -> (Value, bool) {
         let metric = self.setting("training.metric");
         let metric = metric.as_str().unwrap();
         let patience = self.setting("training.patience").as_integer().unwrap();
-        let mut best: Option<(Value, f64)> = None;
+        let higher = ["accuracy", "macro_f1", "psnr"].contains(&metric);
+        let mut best = (Value::Null, f64::NAN);
         let (mut stale, mut stopped) = (0, false);
-        for event in self
-            .events()
-            .iter()
-            .filter(|event| event["split"] == "valid")
-        {
+        for event in self.validations() {
             assert!(!stopped, "a validation after patience ran out");
             let value = event["metrics"][metric].as_f64().unwrap_or(f64::NAN);
-            let better = match &best {
-                None => value.is_finite(),
-                Some((_, old)) if ["accuracy", "macro_f1", "psnr"].contains(&metric) => {
-                    value > *old
-                }
-                Some((_, old)) => value < *old,
+            let better = match best.0.is_null() {
+                true => value.is_finite(),
+                false if higher => value > best.1,
+                false => value < best.1,
             };
             stale = if better { 0 } else { stale + 1 };
             if better {
-                best = Some((event.clone(), value));
+                best = (event, value);
             }
             stopped = patience > 0 && stale >= patience;
         }
-        let summary = self.summary();
-        assert_eq!(stopped, summary["status"] == "stopped_early");
-        let (event, _) = best.unwrap();
-        assert_eq!(summary["best"]["step"], event["step"]);
-        assert_eq!(summary["best"]["metrics"], event["metrics"]);
+        (best.0, stopped)
     }
 
-    /// Equal in everything but the time it took.
+    /// Equal in everything but the time it took; both have come to their end.
     pub fn assert_equals(&self, other: &Self) {
+        self.assert_choice();
+        other.assert_choice();
         assert_eq!(self.events(), other.events());
         assert!(self.weights() == other.weights(), "the weights differ");
-        for key in [
-            "status",
-            "steps",
-            "best",
-            "final",
-            "test",
-            "skipped_steps",
-            "rollbacks",
-        ] {
-            assert_eq!(self.summary().get(key), other.summary().get(key), "{key}");
-        }
+        assert_eq!(self.lasting_summary(), other.lasting_summary());
     }
+
+    /// The summary without what varies.
+    fn lasting_summary(&self) -> Map<String, Value> {
+        let mut summary = self.summary();
+        let summary = summary.as_object_mut().unwrap();
+        for key in VARYING {
+            assert!(summary.remove(key).is_some(), "the summary lacks {key}");
+        }
+        summary.clone()
+    }
+}
+
+/// Says that a test was skipped, past libtest, which shows what a passing test prints to nobody.
+pub fn skipped(why: &str) {
+    writeln!(std::io::stderr(), "skipped: {why}").unwrap();
+}
+
+/// What a command gives within so much time; nothing, and the process killed, where that is not enough.
+pub fn output_within(command: &mut Command, limit: Duration) -> Option<Output> {
+    command.stdin(Stdio::null());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let began = Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        if began.elapsed() > limit {
+            child.kill().unwrap();
+            child.wait().unwrap();
+            return None;
+        }
+        sleep(Duration::from_millis(1));
+    }
+    Some(child.wait_with_output().unwrap())
 }
 
 /// `n` images of `side` x `side` as an IDX file: bright in a corner that follows from the class, `i % 3`.

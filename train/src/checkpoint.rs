@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::guard::Watch;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, nullable};
 use crate::optim::ema::Ema;
 use crate::optim::optimizer::{HostTensor, Optimizer};
 use crate::report::timing::Timing;
@@ -48,6 +48,7 @@ pub struct Position {
     /// The best validation so far.
     pub best: Option<Best>,
     /// The last validation.
+    #[serde(deserialize_with = "nullable::some_metrics")]
     pub last: Option<Metrics>,
     /// Validations since the best one.
     pub stale: u64,
@@ -61,12 +62,16 @@ pub struct Position {
     pub taken: BTreeMap<String, i32>,
     /// What the guards have seen.
     pub watch: Watch,
+    /// A digest of the data, tokenizer included; empty where there is none.
+    #[serde(default)]
+    pub data: String,
 }
 
 /// Sums since the last line of the log.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Unreported {
     /// Of the loss, then those that [`crate::Objective::SUMS`] names.
+    #[serde(deserialize_with = "nullable::numbers")]
     pub sums: Vec<f64>,
     /// Over how many targets.
     pub targets: usize,
@@ -74,6 +79,9 @@ pub struct Unreported {
     pub weight: f64,
     /// Real tokens or samples.
     pub units: usize,
+    /// The same with padding.
+    #[serde(default)]
+    pub slots: usize,
     /// What the time went into.
     pub timing: Timing,
 }
@@ -84,6 +92,7 @@ pub struct Best {
     /// After this many steps.
     pub step: u64,
     /// All its figures.
+    #[serde(deserialize_with = "nullable::metrics")]
     pub metrics: Metrics,
 }
 
@@ -99,7 +108,8 @@ pub struct Snapshot<'a, B: AutodiffBackend, M> {
     pub position: &'a Position,
 }
 
-/// Writes a checkpoint and deletes the oldest beyond `keep`, never that of the best step.
+/// Writes a checkpoint, and deletes those that nothing needs any more: the oldest beyond `keep`, except the best step of
+/// any that stays, and those of later steps, which a run that went back left behind.
 pub fn save<B: AutodiffBackend, M: AutodiffModule<B>>(
     folder: &Path,
     snapshot: &Snapshot<B, M>,
@@ -108,27 +118,31 @@ pub fn save<B: AutodiffBackend, M: AutodiffModule<B>>(
     let position = snapshot.position;
     let name = name(position.step);
     remove_unfinished(folder)?;
-    let target = folder.join(&name);
-    // One of this step that is not whole gives way.
-    if target.exists() && verify(&target).is_err() {
+    let (fresh, target) = (folder.join(format!(".{name}")), folder.join(&name));
+    fs::create_dir_all(&fresh).with_context(|| fresh.display().to_string())?;
+    snapshot.write(&fresh)?;
+    // One of this step is not whole, or from before the run went back.
+    if target.exists() {
         fs::remove_dir_all(&target).with_context(|| target.display().to_string())?;
     }
-    if !target.exists() {
-        let fresh = folder.join(format!(".{name}"));
-        fs::create_dir_all(&fresh).with_context(|| fresh.display().to_string())?;
-        snapshot.write(&fresh)?;
-        fs::rename(&fresh, &target).with_context(|| target.display().to_string())?;
-        File::open(folder)
-            .and_then(|folder| folder.sync_all())
-            .with_context(|| folder.display().to_string())?;
-    }
-    let best = position.best.as_ref().map(|best| best.step);
-    let all = list(folder)?;
-    let old = all.len().saturating_sub(keep);
-    for (step, path) in &all[..old] {
-        if Some(*step) != best {
-            fs::remove_dir_all(path).with_context(|| path.display().to_string())?;
-        }
+    fs::rename(&fresh, &target).with_context(|| target.display().to_string())?;
+    File::open(folder)
+        .and_then(|folder| folder.sync_all())
+        .with_context(|| folder.display().to_string())?;
+    prune(folder, position.step, keep)
+}
+
+fn prune(folder: &Path, newest: u64, keep: usize) -> Result<()> {
+    let (all, later): (Vec<_>, Vec<_>) = list(folder)?
+        .into_iter()
+        .partition(|(step, _)| *step <= newest);
+    let (old, kept) = all.split_at(all.len().saturating_sub(keep));
+    // Were the newest torn, the one before it would go on with its own best step.
+    let best = |(_, path): &(u64, PathBuf)| Some(self::position(path).ok()?.best?.step);
+    let best: Vec<u64> = kept.iter().filter_map(best).collect();
+    let needless = old.iter().filter(|(step, _)| !best.contains(step));
+    for (_, path) in needless.chain(&later) {
+        fs::remove_dir_all(path).with_context(|| path.display().to_string())?;
     }
     Ok(())
 }
@@ -241,15 +255,21 @@ pub struct Whole {
     pub passed_over: Vec<String>,
 }
 
-/// The newest checkpoint that is whole; nothing if there is none at all.
+/// The newest checkpoint that is whole, as its best step's must be; nothing if there is none at all.
 ///
 /// # Errors
 ///
 /// There are checkpoints, and none is whole.
 pub fn newest(folder: &Path) -> Result<Option<Whole>> {
+    newest_before(folder, u64::MAX)
+}
+
+/// [`newest`] of those before a step.
+pub fn newest_before(folder: &Path, limit: u64) -> Result<Option<Whole>> {
     let mut passed_over = Vec::new();
-    for (_, path) in list(folder)?.into_iter().rev() {
-        match verify(&path).and_then(|()| position(&path)) {
+    let all = list(folder)?.into_iter();
+    for (_, path) in all.filter(|(step, _)| *step < limit).rev() {
+        match whole(folder, &path) {
             Ok(position) => {
                 return Ok(Some(Whole {
                     path,
@@ -264,6 +284,16 @@ pub fn newest(folder: &Path) -> Result<Option<Whole>> {
         None => Ok(None),
         Some(first) => bail!("no checkpoint is whole: {first}"),
     }
+}
+
+fn whole(folder: &Path, checkpoint: &Path) -> Result<Position> {
+    verify(checkpoint)?;
+    let position = position(checkpoint)?;
+    match &position.best {
+        Some(best) if best.step != position.step => verify(&folder.join(name(best.step)))?,
+        _ => {}
+    }
+    Ok(position)
 }
 
 fn position(checkpoint: &Path) -> Result<Position> {
@@ -358,5 +388,34 @@ mod tests {
             let json = serde_json::to_vec(&position).unwrap();
             assert_eq!(serde_json::from_slice::<Position>(&json).unwrap(), position);
         }
+    }
+
+    #[test]
+    fn figures_that_are_not_finite_read_back_as_not_a_number() {
+        let metrics = Metrics::from([("loss".into(), 800.0), ("perplexity".into(), f64::INFINITY)]);
+        let position = Position {
+            best: Some(Best {
+                step: 1,
+                metrics: metrics.clone(),
+            }),
+            last: Some(metrics),
+            unreported: Some(Unreported {
+                sums: vec![f64::NAN, 1.0],
+                targets: 1,
+                weight: 1.0,
+                units: 1,
+                slots: 1,
+                timing: Timing::default(),
+            }),
+            ..Position::default()
+        };
+        let json = serde_json::to_vec(&position).unwrap();
+        let back: Position = serde_json::from_slice(&json).unwrap();
+        for metrics in [back.best.unwrap().metrics, back.last.unwrap()] {
+            assert_eq!(metrics["loss"], 800.0);
+            assert!(metrics["perplexity"].is_nan());
+        }
+        let sums = back.unreported.unwrap().sums;
+        assert!(sums[0].is_nan() && sums[1] == 1.0);
     }
 }

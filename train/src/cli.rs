@@ -60,7 +60,7 @@ pub struct TrainArgs {
     /// Try learning rates from 1e-6 to 10, plot the losses, suggest one
     #[arg(long, conflicts_with_all = ["resume", "dry_run", "overfit_batch"])]
     pub find_lr: bool,
-    /// Double the batch until it does not fit or gets no faster, and show a table
+    /// Double the batch until it does not fit or holds all data, and tell the largest and the fastest
     #[arg(long, conflicts_with_all = ["resume", "dry_run", "find_lr", "overfit_batch", "steps", "out", "ui"])]
     pub find_batch: bool,
     /// Train on one batch until it is learnt, or say what does not learn; write nothing
@@ -133,7 +133,7 @@ fn try_batches() -> Result<Status, Failure> {
     std::fs::create_dir_all(&scratch)?;
     let found = find_batch(&args.collect::<Vec<_>>(), &scratch);
     std::fs::remove_dir_all(&scratch)?;
-    found.map(|()| Status::Done)
+    found
 }
 
 /// Prints an error once and gives the exit code.

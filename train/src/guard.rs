@@ -4,6 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::metrics::nullable;
 use crate::recipe::Impossible;
 
 /// The `[guard]` of a recipe.
@@ -66,7 +67,9 @@ pub struct Watch {
     pub rollbacks: u64,
     /// Steps behind the running mean.
     seen: u64,
+    #[serde(deserialize_with = "nullable::number")]
     mean: f64,
+    #[serde(deserialize_with = "nullable::number")]
     variance: f64,
 }
 
@@ -87,6 +90,21 @@ pub enum Verdict {
 }
 
 impl Watch {
+    /// Whether the last step counted: what follows from weights that lose the next step is no place to go back to.
+    pub fn is_good(&self) -> bool {
+        self.in_a_row == 0
+    }
+
+    /// What a run that went back goes on with: what it went through counts, the steps it lost do not.
+    pub fn back(&self, lost: &Self) -> Self {
+        Self {
+            skipped: lost.skipped,
+            in_a_row: 0,
+            rollbacks: lost.rollbacks + 1,
+            ..*self
+        }
+    }
+
     /// Judges a step by its mean loss and the global norm of its gradient.
     pub fn judge(&mut self, recipe: &GuardRecipe, loss: f64, norm: f64) -> Verdict {
         if !(loss.is_finite() && norm.is_finite()) {

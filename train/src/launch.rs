@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use crate::backend::BackendName;
 use crate::checkpoint::{self, Position, Whole};
-use crate::failure::Failure;
+use crate::failure::{self, Failure};
 use crate::loader::Loader;
 use crate::memory;
 use crate::metrics::{Figure, Metrics, short};
@@ -28,7 +28,7 @@ use crate::recipe::{
     ComputePrecision, GuardRecipe, OptimizerRecipe, ScheduleRecipe, TrainingRecipe,
 };
 use crate::report::model_summary;
-use crate::report::plot::{self, Plot};
+use crate::report::plot;
 use crate::report::trace::Trace;
 use crate::run::{self, Event, EventLog, Existing, RunDir, RunError};
 use crate::source::BatchSource;
@@ -96,6 +96,8 @@ pub struct Session<B: AutodiffBackend, O: Trainable<B>, S> {
     pub schedule: ScheduleRecipe,
     /// What keeps it from being lost.
     pub guard: GuardRecipe,
+    /// A digest of the training rows, as [`data::digest`](fn@data::digest) makes it: a resumed run needs the same.
+    pub data: String,
     /// Rates by name of a fine-tuning strategy.
     pub groups: Vec<Group>,
     /// The model, with the weights it starts from.
@@ -167,7 +169,8 @@ where
                 source: &*self.train,
                 seed: self.seed,
             };
-            return try_out(probe, subject, self.optimizer.lr, &self.options.out);
+            let Options { out, ui, .. } = &self.options;
+            return probe::run(probe, subject, self.optimizer.lr, out, *ui);
         }
         let mut lock = match (&run, self.options.existing) {
             (Some(run), Existing::Resume | Existing::Replace) if run.path().exists() => {
@@ -181,6 +184,7 @@ where
             model,
             &optimizer,
             self.training.ema,
+            &self.data,
             &self.device,
         )?;
         if let (Some(run), Existing::Refuse | Existing::Replace) = (&run, self.options.existing) {
@@ -204,7 +208,8 @@ where
             console.note(table.trim_end());
         }
         let trace = match &run {
-            Some(run) if self.options.profile => {
+            // A run that is done has its profile.
+            Some(run) if self.options.profile && taken < total_steps => {
                 let path = run.path().join("profile.json");
                 Some(
                     Trace::new(&path)
@@ -247,6 +252,7 @@ where
                 log,
                 console,
                 trace,
+                went_back_to: None,
                 ending: None,
             }),
         });
@@ -281,7 +287,7 @@ where
             }
             None => training.with_application_logger(None),
         };
-        memory::guard();
+        memory::guard(run.is_some());
         // Dropping the renderer gives the terminal back.
         drop(training.launch(Learner::new(start.model, optimizer, resumed)));
 
@@ -297,62 +303,6 @@ where
         drop(lock);
         status
     }
-}
-
-/// Runs an experiment and prints what was found.
-fn try_out<B, O, S>(
-    probe: Probe,
-    subject: Subject<B, O, S>,
-    lr: f64,
-    out: &Path,
-) -> Result<Status, Failure>
-where
-    B: AutodiffBackend,
-    O: Trainable<B>,
-    S: BatchSource<Batch = <O as Objective<B>>::Batch>,
-{
-    match probe {
-        Probe::FindLr => {
-            if let Some(folder) = out.parent() {
-                std::fs::create_dir_all(folder).map_err(Failure::running)?;
-            }
-            let curve = probe::find_lr(subject);
-            for (lr, loss) in &curve.points {
-                println!("lr {lr:.2e}  loss {}", short(*loss));
-            }
-            let path = out.with_extension("find-lr.svg");
-            let plot = Plot {
-                title: "range test".into(),
-                x_label: "learning rate".into(),
-                log_x: true,
-                curves: vec![("loss, smoothed".into(), curve.points)],
-            };
-            if plot.write(&path).map_err(Failure::Running)? {
-                println!("plot: {}", path.display());
-            }
-            let Some(suggestion) = curve.suggestion else {
-                let reason = "no learning rate from 1e-6 to 10 makes the loss fall";
-                return Err(Failure::running(anyhow::anyhow!(reason)));
-            };
-            println!("the loss falls fastest at: --set optimizer.lr={suggestion:.1e}");
-        }
-        Probe::OverfitBatch => {
-            let outcome = probe::overfit_batch(subject, lr);
-            let of = |figures: &Metrics| ui::figures(figures);
-            let (first, last) = (of(&outcome.first), of(&outcome.last));
-            let steps = outcome.steps;
-            if !outcome.silent.is_empty() {
-                println!("without a gradient: {}", outcome.silent.join(", "));
-            }
-            if !outcome.learnt {
-                return Err(Failure::running(anyhow::anyhow!(
-                    "one batch is not learnt in {steps} steps at lr {lr}: from {first} to {last}"
-                )));
-            }
-            println!("one batch is learnt in {steps} steps at lr {lr}: from {first} to {last}");
-        }
-    }
-    Ok(Status::Done)
 }
 
 /// A full disk is no wrong input, not even at the first file.
@@ -385,12 +335,16 @@ impl<B: AutodiffBackend, O: Trainable<B>> Start<B, O> {
         model: Trainee<B, O>,
         optimizer: &Optimizer<B>,
         decay: f64,
+        data: &str,
         device: &B::Device,
     ) -> Result<Self, Failure> {
         let ema = (decay > 0.0).then(|| Ema::new(decay));
         let fresh = Self {
             model,
-            position: Position::default(),
+            position: Position {
+                data: data.into(),
+                ..Position::default()
+            },
             best: None,
             ema,
             passed_over: Vec::new(),
@@ -401,6 +355,14 @@ impl<B: AutodiffBackend, O: Trainable<B>> Start<B, O> {
         match checkpoint::newest(&run.checkpoints()).map_err(Failure::Input)? {
             // Stopped before the first checkpoint: from the beginning, with the same recipe.
             None => Ok(fresh),
+            // A run from before there were digests has none.
+            Some(whole) if !whole.position.data.is_empty() && whole.position.data != data => {
+                Err(Failure::input(format!(
+                    "{}: the training data or its tokenizer are not those that the run began with; bring them back, \
+                     or start anew with --force",
+                    run.path().display()
+                )))
+            }
             Some(whole) => {
                 let found = fresh.go_on(whole, &run.checkpoints(), optimizer, device);
                 found.map_err(Failure::Input)
@@ -516,7 +478,10 @@ impl Finish<'_> {
         };
         let done = matches!(ending, Ok(Ending::Completed | Ending::StoppedEarly));
         let tested = match (test, journey.best.take()) {
-            (Some(test), Some(best)) if done => Some(judge_test::<B, O, S>(&test, best)),
+            (Some(test), Some(best)) if done => {
+                let judged = failure::caught(|| judge_test::<B, O, S>(&test, best));
+                Some(judged.map_err(Failure::Running)?)
+            }
             _ => None,
         };
         if let Some((metrics, details)) = &tested {
@@ -604,7 +569,7 @@ impl Finish<'_> {
         });
         let watch = &position.watch;
         let skipped = match (watch.skipped, watch.rollbacks) {
-            (0, _) => String::new(),
+            (0, 0) => String::new(),
             (skipped, 0) => format!(", {skipped} of them skipped"),
             (skipped, back) => format!(", {skipped} of them skipped, back {back} times"),
         };

@@ -10,9 +10,14 @@ pub struct Allocator;
 
 /// Set while a run trains: before, a failed allocation may be someone's way to try a size.
 static TRAINING: AtomicBool = AtomicBool::new(false);
+/// Whether what trains has checkpoints.
+static RESUMABLE: AtomicBool = AtomicBool::new(false);
 
 /// From here on, running out of memory ends the process with a sentence.
-pub fn guard() {
+///
+/// - resumable: whether what trains has checkpoints to go on from
+pub fn guard(resumable: bool) {
+    RESUMABLE.store(resumable, Ordering::Relaxed);
     TRAINING.store(true, Ordering::Relaxed);
 }
 
@@ -59,17 +64,28 @@ fn checked(pointer: *mut u8) -> *mut u8 {
 /// Ends the process; from the heap nothing is to be had.
 #[cold]
 fn give_up() {
-    const SENTENCE: &[u8] = b"error: out of memory; a smaller training.batch_size needs less; the last checkpoint is whole, --resume goes on from there\n";
+    const ADVICE: &[u8] = b"error: out of memory; a smaller training.batch_size needs less";
+    const RESUME: &[u8] = b"; the last checkpoint is whole, --resume goes on from there";
     TRAINING.store(false, Ordering::Relaxed);
     crate::terminal::hand_back();
+    let resume = match RESUMABLE.load(Ordering::Relaxed) {
+        true => RESUME,
+        false => b"",
+    };
     #[cfg(unix)]
-    // SAFETY: write takes a valid buffer and its length; _exit does not return.
+    for part in [ADVICE, resume, b"\n"] {
+        // SAFETY: write takes a valid buffer and its length.
+        unsafe {
+            libc::write(2, part.as_ptr().cast(), part.len());
+        }
+    }
+    #[cfg(unix)]
+    // SAFETY: _exit does not return.
     unsafe {
-        libc::write(2, SENTENCE.as_ptr().cast(), SENTENCE.len());
         libc::_exit(1);
     }
     #[cfg(not(unix))]
     {
-        let _ = SENTENCE;
+        let _ = (ADVICE, resume);
     }
 }

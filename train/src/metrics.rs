@@ -11,6 +11,42 @@ use burn::train::metric::{
 /// Figures by name, lower_snake: `loss`, `accuracy`, `macro_f1`.
 pub type Metrics = BTreeMap<String, f64>;
 
+/// Reads figures that JSON has no numbers for: what is not finite is written as `null`, and comes back as NaN.
+pub mod nullable {
+    use serde::{Deserialize, Deserializer};
+
+    use super::Metrics;
+
+    type Nullable = std::collections::BTreeMap<String, Option<f64>>;
+
+    /// A number.
+    pub fn number<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+        Ok(Option::deserialize(from)?.unwrap_or(f64::NAN))
+    }
+
+    /// Numbers in a row.
+    pub fn numbers<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<f64>, D::Error> {
+        let numbers = Vec::<Option<f64>>::deserialize(from)?.into_iter();
+        Ok(numbers.map(|number| number.unwrap_or(f64::NAN)).collect())
+    }
+
+    /// Figures by name.
+    pub fn metrics<'de, D: Deserializer<'de>>(from: D) -> Result<Metrics, D::Error> {
+        Ok(filled(Nullable::deserialize(from)?))
+    }
+
+    /// Figures by name, if there are any.
+    pub fn some_metrics<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Metrics>, D::Error> {
+        Ok(Option::<Nullable>::deserialize(from)?.map(filled))
+    }
+
+    fn filled(metrics: Nullable) -> Metrics {
+        let number = |number: Option<f64>| number.unwrap_or(f64::NAN);
+        let filled = metrics.into_iter();
+        filled.map(|(name, value)| (name, number(value))).collect()
+    }
+}
+
 /// Whether a larger value of this metric is better.
 pub fn higher_is_better(name: &str) -> bool {
     !["loss", "perplexity", "error", "mse", "mae"].contains(&name)

@@ -158,6 +158,11 @@ impl TrainingRecipe {
         }
     }
 
+    /// Whether so many validations without a better one end the run.
+    pub fn is_stale(&self, validations: u64) -> bool {
+        self.patience > 0 && validations >= self.patience
+    }
+
     /// Refuses batches and portions of nothing, and absurd numbers of them.
     fn check_counts(&self) -> Result<(), Impossible> {
         const MOST: u64 = 4096;

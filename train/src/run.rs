@@ -290,9 +290,10 @@ impl EventLog {
         let Some(Files { run, lines, events }) = &self.files else {
             return Ok(());
         };
-        let length = lines.metadata().map(|meta| meta.len());
+        // A checkpoint that outlives a power cut must not count on lines that don't.
+        let length = lines.sync_data().and_then(|()| Ok(lines.metadata()?.len()));
         position.log_length = inside(run, METRICS, length)?;
-        position.events_length = inside(run, TENSORBOARD, events.length())?;
+        position.events_length = inside(run, TENSORBOARD, events.synced())?;
         Ok(())
     }
 
@@ -301,12 +302,24 @@ impl EventLog {
         let Some(Files { run, lines, events }) = &self.files else {
             return Ok(());
         };
-        inside(run, METRICS, lines.set_len(position.log_length))?;
+        inside(run, METRICS, cut(lines, position.log_length))?;
         // A run from its beginning keeps the line that names the format.
         match position.events_length {
             0 => Ok(()),
             length => inside(run, TENSORBOARD, events.cut(length)),
         }
+    }
+}
+
+/// Cuts a file that has at least so many bytes.
+pub(crate) fn cut(file: &File, length: u64) -> io::Result<()> {
+    let has = file.metadata()?.len();
+    match has < length {
+        true => Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            format!("has {has} bytes, where the checkpoint counts on {length}"),
+        )),
+        false => file.set_len(length),
     }
 }
 

@@ -35,6 +35,8 @@ enum Order {
 }
 
 struct Shuffle {
+    /// Batches that are cut of one of the order's.
+    parts: u64,
     make: Box<dyn Fn(u64) -> EpochOrder + Send + Sync>,
     epochs: PerEpoch<EpochOrder>,
 }
@@ -55,7 +57,8 @@ impl Epochs {
     /// A new order every epoch, [`EpochOrder`]'s.
     ///
     /// An epoch is whole steps of `accumulation` batches where it has one: batches beyond them are left out, other
-    /// rows each time. So batches of 64, two of 32 or eight of 8 a step are the same rows in the same steps.
+    /// rows each time. Where a batch is a number of rows, the order is one of steps, which are then cut in batches: so
+    /// batches of 64, two of 32 or eight of 8 a step are the same rows in the same steps, sorted by length or not.
     pub fn shuffled(
         lengths: impl Lengths + Send + Sync + 'static,
         batching: Batching,
@@ -63,14 +66,24 @@ impl Epochs {
         seed: u64,
     ) -> Self {
         let rows = lengths.rows();
+        let (batching, parts) = match batching {
+            Batching::Rows { size, pool } if accumulation > 1 => {
+                match size.saturating_mul(accumulation as usize) {
+                    step if step <= rows => (Batching::Rows { size: step, pool }, accumulation),
+                    _ => (batching, 1),
+                }
+            }
+            _ => (batching, 1),
+        };
         let make = move |epoch| EpochOrder::new(&lengths, batching, seed, epoch);
         let epochs = PerEpoch::default();
         // Each epoch has as many batches as the first.
-        let batches = epochs.get(0, false, || make(0)).batches() as u64;
+        let batches = epochs.get(0, false, || make(0)).batches() as u64 * parts;
         Self {
             rows,
             batches_per_epoch: whole_steps(batches, accumulation),
             order: Order::Shuffled(Shuffle {
+                parts,
                 make: Box::new(make),
                 epochs,
             }),
@@ -94,7 +107,10 @@ impl Epochs {
             Order::Shuffled(shuffle) => {
                 let make = || (shuffle.make)(epoch);
                 let order = shuffle.epochs.get(epoch, at > SETTLED, make);
-                order.batch(at as usize).to_vec()
+                let (whole, part) = (at / shuffle.parts, (at % shuffle.parts) as usize);
+                let rows = order.batch(whole as usize);
+                let size = rows.len() / shuffle.parts as usize;
+                rows[part * size..(part + 1) * size].to_vec()
             }
         };
         let sample = |&row: &u32| epoch * self.rows as u64 + u64::from(row);
@@ -126,12 +142,18 @@ mod tests {
     use super::*;
 
     /// Rows and samples of the first steps, whatever their micro-batches.
-    fn steps(batch_size: usize, accumulation: u64, steps: u64) -> Vec<(Vec<u32>, Vec<u64>)> {
+    fn steps(
+        batch_size: usize,
+        accumulation: u64,
+        pool: usize,
+        steps: u64,
+    ) -> Vec<(Vec<u32>, Vec<u64>)> {
         let batching = Batching::Rows {
             size: batch_size,
-            pool: 0,
+            pool,
         };
-        let epochs = Epochs::shuffled(vec![1; 300], batching, accumulation, 5);
+        let lengths: Vec<u32> = (0..300).map(|row| row * 7 % 31).collect();
+        let epochs = Epochs::shuffled(lengths, batching, accumulation, 5);
         let step = |step| {
             let numbers = step * accumulation..(step + 1) * accumulation;
             let batches: Vec<_> = numbers.map(|number| epochs.batch(number)).collect();
@@ -145,9 +167,11 @@ mod tests {
     #[test]
     fn steps_are_the_same_rows_however_they_are_cut() {
         // 300 rows: 4 steps of 64 an epoch, so 10 steps pass two ends of an epoch.
-        let whole = steps(64, 1, 10);
-        assert_eq!(whole, steps(32, 2, 10));
-        assert_eq!(whole, steps(8, 8, 10));
+        for pool in [0, 2, 50] {
+            let whole = steps(64, 1, pool, 10);
+            assert_eq!(whole, steps(32, 2, pool, 10));
+            assert_eq!(whole, steps(8, 8, pool, 10));
+        }
     }
 
     #[test]

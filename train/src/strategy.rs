@@ -3,7 +3,6 @@
 //! Burn's own strategies validate, checkpoint and stop per epoch, and decide on a metric store that another
 //! thread still fills. Here a step is the unit, and every decision reads figures that are complete.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
@@ -20,7 +19,7 @@ use burn::train::{
     TrainLoader, TrainingComponents, TrainingItem, ValidLoader,
 };
 
-use crate::checkpoint::{self, Best, Position, Snapshot, Unreported};
+use crate::checkpoint::{self, Best, Position, Snapshot, Unreported, Whole};
 use crate::failure;
 use crate::guard::{GuardRecipe, Verdict};
 use crate::metrics::{self, Metrics};
@@ -102,6 +101,8 @@ pub struct Journey<B: AutodiffBackend, O: Trainable<B>> {
     pub console: Console,
     /// Of every part of every step, if asked for.
     pub trace: Option<Trace>,
+    /// The step that this sitting last went back to, if nothing was kept since.
+    pub went_back_to: Option<u64>,
     /// How it ended.
     pub ending: Option<Result<Ending>>,
 }
@@ -127,10 +128,15 @@ impl<B: AutodiffBackend, O: Trainable<B>> SupervisedLearningStrategy<Components<
             before: 0.0,
         };
         sitting.before = sitting.journey.position.seconds;
-        let train = AssertUnwindSafe(|| sitting.train(&mut learner, &train, &valid));
-        let ending = failure::quietly(|| catch_unwind(train))
-            .unwrap_or_else(|panic| Err(anyhow!(failure::breakdown(&*panic))));
-        sitting.journey.ending = Some(ending);
+        let ending = failure::caught(|| sitting.train(&mut learner, &train, &valid));
+        // Without a run there is nothing to go on from.
+        let ending = ending.map_err(|error| match self.run {
+            Some(_) => {
+                anyhow!("{error}; the last checkpoint is whole, --resume goes on from there")
+            }
+            None => error,
+        });
+        sitting.journey.ending = Some(ending.and_then(|ending| ending));
         drop(sitting);
         (learner.model(), processor)
     }
@@ -158,6 +164,7 @@ struct Sitting<'a, B: AutodiffBackend, O: Trainable<B>> {
 struct Window<B: Backend> {
     sums: Option<LossSums<B>>,
     units: usize,
+    slots: usize,
     timing: Timing,
 }
 
@@ -166,6 +173,7 @@ impl<B: Backend> Default for Window<B> {
         Self {
             sums: None,
             units: 0,
+            slots: 0,
             timing: Timing::default(),
         }
     }
@@ -209,6 +217,10 @@ impl<B: AutodiffBackend, O: Trainable<B>> Sitting<'_, B, O> {
             0 => self.strategy.plan.steps_per_epoch,
             steps => steps,
         };
+        // Stopped before it could say so.
+        if training.is_stale(self.journey.position.stale) {
+            return Ok(Leg::Ended(Ending::StoppedEarly));
+        }
         let taken = self.journey.position.step * training.accumulation;
         let rest = train.slice(taken as usize, train.num_items());
         let mut batches = rest.iter();
@@ -228,13 +240,14 @@ impl<B: AutodiffBackend, O: Trainable<B>> Sitting<'_, B, O> {
             let validates = step.is_multiple_of(validate_every) || last;
             // The best step keeps a checkpoint: a resumed run has its model from there.
             let best = validates && self.validate(learner, valid, &mut window)?;
-            let early = training.patience > 0 && self.journey.position.stale >= training.patience;
+            let early = training.is_stale(self.journey.position.stale);
             let interrupted = self.interrupter.should_stop() && !last;
             let due = match training.checkpoint_every {
                 0 => validates,
                 steps => step.is_multiple_of(steps),
             };
-            if due || best || last || early || interrupted {
+            let worth_keeping = (due || best) && self.journey.position.watch.is_good();
+            if worth_keeping || last || early || interrupted {
                 self.journey.position.unreported = window.unreported();
                 self.checkpoint(learner)?;
             }
@@ -269,9 +282,10 @@ impl<B: AutodiffBackend, O: Trainable<B>> Sitting<'_, B, O> {
                 .context("the data ended before the training")?;
             let (units, slots) = (batch.units(), batch.slots());
             window.units += units;
+            window.slots += slots;
             self.journey.position.units += units as u64;
             self.journey.position.slots += slots as u64;
-            timing.data += self.lap("data", &mut stopwatch)?;
+            timing.data += self.lap("data", step + 1, &mut stopwatch)?;
             let output = learner.train_step(batch);
             if let StepOutput::Sums(part) = output.item {
                 sums = Some(LossSums::merged(sums, part));
@@ -280,7 +294,8 @@ impl<B: AutodiffBackend, O: Trainable<B>> Sitting<'_, B, O> {
                 1 => single = Some(output.grads),
                 _ => accumulator.accumulate(&learner.model(), output.grads),
             }
-            timing.forward_backward += self.lap("forward and backward", &mut stopwatch)?;
+            timing.forward_backward +=
+                self.lap("forward and backward", step + 1, &mut stopwatch)?;
         }
         let sums = sums.context("a step without a batch")?;
         let loss = sums.mean_loss();
@@ -299,17 +314,16 @@ impl<B: AutodiffBackend, O: Trainable<B>> Sitting<'_, B, O> {
                 ema.update(&learner.model().valid());
             }
         }
-        timing.optimizer += self.lap("optimizer", &mut stopwatch)?;
+        timing.optimizer += self.lap("optimizer", step + 1, &mut stopwatch)?;
         window.timing.add(&timing);
         self.journey.position.timing.add(&timing);
         self.journey.position.seconds = self.before + self.began.elapsed().as_secs_f64();
         Ok(verdict)
     }
 
-    /// Seconds since the last lap, kept in the trace.
-    fn lap(&mut self, name: &str, stopwatch: &mut Stopwatch) -> Result<f64> {
+    /// Seconds since the last lap, kept in the trace as a part of a step.
+    fn lap(&mut self, name: &str, step: u64, stopwatch: &mut Stopwatch) -> Result<f64> {
         let seconds = stopwatch.lap();
-        let step = self.journey.position.step;
         if let Some(trace) = &mut self.journey.trace {
             trace
                 .span(name, seconds, step)
@@ -345,8 +359,8 @@ impl<B: AutodiffBackend, O: Trainable<B>> Sitting<'_, B, O> {
             plan, optimizer, ..
         } = self.strategy;
         let lost = self.journey.position.step;
-        let in_a_row = self.journey.position.watch.in_a_row;
-        let rollbacks = self.journey.position.watch.rollbacks + 1;
+        let watch = self.journey.position.watch;
+        let (in_a_row, rollbacks) = (watch.in_a_row, watch.rollbacks + 1);
         let stop = |why: &str| {
             anyhow!(
                 "the loss or its gradient was not finite for {in_a_row} steps up to step {lost}, {why}; a lower \
@@ -356,11 +370,7 @@ impl<B: AutodiffBackend, O: Trainable<B>> Sitting<'_, B, O> {
         if rollbacks > plan.guard.rollbacks {
             return Err(stop(&format!("after {} rollbacks", rollbacks - 1)));
         }
-        let newest = match &self.strategy.run {
-            Some(run) => checkpoint::newest(&run.checkpoints())?,
-            None => None,
-        };
-        let Some(whole) = newest else {
+        let Some(whole) = self.place_to_go_back_to()? else {
             return Err(stop("and no checkpoint was written before"));
         };
         let device = device(learner);
@@ -376,12 +386,16 @@ impl<B: AutodiffBackend, O: Trainable<B>> Sitting<'_, B, O> {
         let Position {
             seconds, timing, ..
         } = journey.position;
+        for reason in &whole.passed_over {
+            journey.console.warn(&format!("passed over: {reason}"));
+        }
         journey.position = whole.position;
         journey.position.seconds = seconds;
         journey.position.timing = timing;
-        journey.position.watch.rollbacks = rollbacks;
+        journey.position.watch = journey.position.watch.back(&watch);
         journey.log.cut(&journey.position)?;
         let step = journey.position.step;
+        journey.went_back_to = Some(step);
         let scale = plan.guard.scale(rollbacks);
         let schedule = self.strategy.schedule.clone().resumed(step, scale);
         *learner = Learner::new(model, optimizer.clone(), schedule);
@@ -389,6 +403,20 @@ impl<B: AutodiffBackend, O: Trainable<B>> Sitting<'_, B, O> {
             "step {lost}: back to step {step}, with {scale} times the learning rate"
         ));
         Ok(())
+    }
+
+    /// The newest checkpoint; if nothing was kept since the run last went back, the one before that.
+    fn place_to_go_back_to(&self) -> Result<Option<Whole>> {
+        let Some(run) = &self.strategy.run else {
+            return Ok(None);
+        };
+        let folder = run.checkpoints();
+        let newest = checkpoint::newest(&folder)?;
+        let older = match self.journey.went_back_to {
+            Some(step) => checkpoint::newest_before(&folder, step)?,
+            None => None,
+        };
+        Ok(older.or(newest))
     }
 
     /// Writes and shows the figures of the steps since the last report.
@@ -400,6 +428,14 @@ impl<B: AutodiffBackend, O: Trainable<B>> Sitting<'_, B, O> {
         let mut metrics = means::<B::InnerBackend, O::InnerModule>(sums);
         O::derive(&mut metrics);
         metrics.insert("grad_norm".into(), self.strategy.optimizer.norm());
+        if self.strategy.plan.unit == "tokens" {
+            let padding = 1.0 - window.units as f64 / window.slots.max(1) as f64;
+            metrics.insert("padding_fraction".into(), padding);
+        }
+        let skipped = self.journey.position.watch.skipped;
+        if skipped > 0 {
+            metrics.insert("skipped_steps".into(), skipped as f64);
+        }
         let rate = window.units as f64 / window.timing.steps().max(1e-9);
         let rate_name = format!("{}_per_second", self.strategy.plan.unit);
         let mut timing = window.timing.figures();
@@ -459,14 +495,14 @@ impl<B: AutodiffBackend, O: Trainable<B>> Sitting<'_, B, O> {
         self.processor
             .process_valid(LearnerEvent::ProcessedItem(item));
         self.journey.position.last = Some(metrics.clone());
-        let seconds = self.lap("validation", &mut stopwatch)?;
+        let step = self.journey.position.step;
+        let seconds = self.lap("validation", step, &mut stopwatch)?;
         window.timing.validation += seconds;
         self.journey.position.timing.validation += seconds;
         if !better {
             self.journey.position.stale += 1;
             return Ok(false);
         }
-        let step = self.journey.position.step;
         self.journey.position.stale = 0;
         self.journey.position.best = Some(Best { step, metrics });
         if let Some(run) = &self.strategy.run {
@@ -480,7 +516,9 @@ impl<B: AutodiffBackend, O: Trainable<B>> Sitting<'_, B, O> {
         let Some(run) = &self.strategy.run else {
             return Ok(());
         };
+        let mut stopwatch = Stopwatch::start();
         let journey = &mut *self.journey;
+        journey.went_back_to = None;
         journey.log.mark(&mut journey.position)?;
         let snapshot = Snapshot {
             module: &learner.model(),
@@ -493,7 +531,10 @@ impl<B: AutodiffBackend, O: Trainable<B>> Sitting<'_, B, O> {
             &snapshot,
             self.strategy.plan.training.keep,
         )
-        .context("cannot write the checkpoint; earlier ones are whole")
+        .context("cannot write the checkpoint; earlier ones are whole")?;
+        let step = self.journey.position.step;
+        self.lap("checkpoint", step, &mut stopwatch)?;
+        Ok(())
     }
 
     fn event(&self, split: &'static str, metrics: Metrics) -> Event {
@@ -533,6 +574,7 @@ impl<B: Backend> Window<B> {
             targets: sums.targets,
             weight: sums.weight,
             units: self.units,
+            slots: self.slots,
             timing: self.timing,
         })
     }
@@ -548,6 +590,7 @@ impl<B: Backend> Window<B> {
         Self {
             sums,
             units: unreported.units,
+            slots: unreported.slots,
             timing: unreported.timing,
         }
     }

@@ -179,7 +179,7 @@ impl Groups {
             all.push((label, multiplier));
         }
         all.sort_by(|a, b| a.0.cmp(&b.0).then(b.1.total_cmp(&a.1)));
-        all.dedup_by(|a, b| a.0 == b.0);
+        all.dedup();
         match all.iter().all(|(_, times)| *times == 1.0) {
             true => Vec::new(),
             false => all,
@@ -202,7 +202,10 @@ impl GroupRules<'_> {
         let gradual = self.unfreeze_every.saturating_mul(below_head as u64);
         let decay = own.as_ref().and_then(|group| group.weight_decay);
         let by_layer = self.layer_decay != 1.0 || self.unfreeze_every > 0;
-        let pattern = own.or(strategy).map(|group| group.pattern.to_string());
+        // Whatever makes rates differ stands in the label: no two rates share one.
+        let patterns = [own, strategy].into_iter().flatten();
+        let mut label: Vec<String> = patterns.map(|group| group.pattern.to_string()).collect();
+        label.extend(by_layer.then(|| layers.label(name)));
         Setting {
             lr_multiplier: layer * lr_multiplier,
             weight_decay: decay.unwrap_or(match decays(name, dimensions) {
@@ -210,7 +213,7 @@ impl GroupRules<'_> {
                 false => 0.0,
             }),
             unfreeze_at: unfreeze_at.max(gradual),
-            label: pattern.or_else(|| by_layer.then(|| layers.label(name))),
+            label: (!label.is_empty()).then(|| label.join(" ")),
         }
     }
 }

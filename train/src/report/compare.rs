@@ -133,6 +133,10 @@ pub fn compare(args: &CompareArgs) -> Result<(), Failure> {
     };
     let curves: Vec<_> = runs.into_iter().map(|run| (run.name, run.events)).collect();
     let drawn = plot::overlay(&metric, &curves, &args.plot).map_err(Failure::Running)?;
+    if !drawn && args.metric.is_some() {
+        let reason = format!("--metric {metric}: no run has a curve of it");
+        return Err(Failure::input(reason));
+    }
     if drawn && !args.json {
         println!("\nplot: {}", args.plot.display());
     }

@@ -34,7 +34,9 @@ pub fn table<B: Backend, M: Module<B>>(module: &M, groups: &Groups) -> String {
             line.n
         )
     });
-    text.collect()
+    let total: usize = lines.iter().map(|line| line.times * line.n).sum();
+    let text: String = text.collect();
+    format!("{text}{:width$}  {:shapes$}  {total}\n", "all", "")
 }
 
 struct Row {

@@ -142,7 +142,9 @@ pub fn events(run: &Path) -> Result<Vec<Value>> {
         let place = || format!("{}:{}", path.display(), at + 1);
         serde_json::from_str(line).with_context(place)
     };
-    text.lines().enumerate().map(event).collect()
+    // A run that is still going may be in the middle of a line.
+    let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+    whole.lines().enumerate().map(event).collect()
 }
 
 /// A figure over the steps of a split: `metrics` and `loss`, `group_lr` and `embeddings`.

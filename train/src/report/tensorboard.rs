@@ -9,6 +9,8 @@ use std::path::Path;
 
 use crc::{CRC_32_ISCSI, Crc};
 
+use crate::run::cut;
+
 /// One name, so that a resumed run goes on in the same file.
 const NAME: &str = "events.out.tfevents.0.hearth";
 
@@ -24,7 +26,7 @@ impl EventFile {
         fs::create_dir_all(folder)?;
         let path = folder.join(NAME);
         let file = OpenOptions::new().create(true).append(true).open(path)?;
-        file.set_len(length)?;
+        cut(&file, length)?;
         let mut events = Self { file };
         if length == 0 {
             let version = event(0.0, 0, &bytes(3, b"brain.Event:2"));
@@ -52,14 +54,15 @@ impl EventFile {
         self.file.write_all(&record(&event))
     }
 
-    /// Bytes so far.
-    pub fn length(&self) -> io::Result<u64> {
+    /// Bytes so far, all of them on the disk.
+    pub fn synced(&self) -> io::Result<u64> {
+        self.file.sync_data()?;
         Ok(self.file.metadata()?.len())
     }
 
     /// Forgets what follows after so many bytes.
     pub fn cut(&self, length: u64) -> io::Result<()> {
-        self.file.set_len(length)
+        cut(&self.file, length)
     }
 }
 
@@ -154,11 +157,11 @@ mod tests {
         let figures = || [("train/loss".to_string(), 1.5)].into_iter();
         let mut file = EventFile::open(folder.path(), 0).unwrap();
         file.append(1.0, 1, figures()).unwrap();
-        let length = file.length().unwrap();
+        let length = file.synced().unwrap();
         file.append(2.0, 2, figures()).unwrap();
         drop(file);
         let mut file = EventFile::open(folder.path(), length).unwrap();
-        assert_eq!(file.length().unwrap(), length);
+        assert_eq!(file.synced().unwrap(), length);
         file.append(2.0, 2, figures()).unwrap();
         file.cut(length).unwrap();
         assert_eq!(

@@ -1,6 +1,8 @@
 //! Runs of this very program: what searches for a setting tries, each in a process of its own.
 
 use std::io::Read;
+#[cfg(unix)]
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,8 +16,36 @@ use serde_json::Value;
 pub struct Ended {
     /// Its exit code; nothing if it was killed.
     pub code: Option<i32>,
-    /// What it wrote to standard error, on one line.
-    pub message: String,
+    /// What it wrote to standard error.
+    pub errors: String,
+}
+
+/// What an allocation that fails outside of training ends a process with, before a backtrace.
+const NO_ALLOCATION: &str = "memory allocation of";
+
+impl Ended {
+    /// Why it failed, in one line.
+    pub fn reason(&self) -> String {
+        if self.errors.contains(NO_ALLOCATION) {
+            return "out of memory".into();
+        }
+        let mut lines = self.errors.lines().map(str::trim);
+        let told = lines.clone().rev().find_map(|l| l.strip_prefix("error: "));
+        match (told, self.code) {
+            (Some(told), _) => told.into(),
+            (None, None) => "it was killed".into(),
+            // A panic tells itself first, and how to see more of it last.
+            (None, Some(code)) => lines
+                .find(|line| !line.is_empty())
+                .map_or(format!("it ended with exit code {code}"), String::from),
+        }
+    }
+
+    /// Whether memory was what it lacked; a system that runs out of it kills without a word.
+    pub fn lacked_memory(&self) -> bool {
+        let says = |words: &str| self.errors.contains(words);
+        self.code.is_none() || says("out of memory") || says(NO_ALLOCATION)
+    }
 }
 
 /// Set by Ctrl-C.
@@ -26,7 +56,7 @@ pub fn interrupted() -> bool {
     INTERRUPTED.load(Ordering::Relaxed)
 }
 
-/// Lets Ctrl-C ask for a stop; the trial that runs gets the signal from the terminal too.
+/// Lets Ctrl-C ask for a stop, which [`run`] hands on to the trial that runs.
 pub fn listen() -> Result<()> {
     Ok(ctrlc::set_handler(|| {
         INTERRUPTED.store(true, Ordering::Relaxed)
@@ -35,19 +65,14 @@ pub fn listen() -> Result<()> {
 
 /// Runs this program with these arguments. While it runs, `look` may ask it to stop, which saves its state.
 pub fn run(args: &[String], mut look: impl FnMut() -> bool) -> Result<Ended> {
-    let program = std::env::current_exe().context("this program's own path")?;
-    let mut child = Command::new(program)
-        .args(args)
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .context("this program cannot be started")?;
-    let told = last_line(&mut child);
+    let mut child = start(args)?;
+    let errors = errors(&mut child);
     let mut asked = false;
     let status = loop {
         if let Some(status) = child.try_wait()? {
             break status;
         }
+        // Once: a second signal ends a run before it has saved its state.
         if !asked && (interrupted() || look()) {
             asked = true;
             interrupt(&mut child)?;
@@ -56,8 +81,19 @@ pub fn run(args: &[String], mut look: impl FnMut() -> bool) -> Result<Ended> {
     };
     Ok(Ended {
         code: status.code(),
-        message: told(),
+        errors: errors(),
     })
+}
+
+fn start(args: &[String]) -> Result<Child> {
+    let program = std::env::current_exe().context("this program's own path")?;
+    let mut command = Command::new(program);
+    command.args(args).stdin(Stdio::null());
+    command.stdout(Stdio::null()).stderr(Stdio::piped());
+    // A group of its own: Ctrl-C on a terminal reaches the whole group, and would be a signal beside ours.
+    #[cfg(unix)]
+    command.process_group(0);
+    command.spawn().context("this program cannot be started")
 }
 
 /// Asks a run to save its state and stop.
@@ -72,8 +108,8 @@ fn interrupt(child: &mut Child) -> Result<()> {
     Ok(())
 }
 
-/// The last line of a child's standard error, read on a thread: a full pipe would stop it.
-fn last_line(child: &mut Child) -> impl FnOnce() -> String + use<> {
+/// A child's standard error, read on a thread: a full pipe would stop it.
+fn errors(child: &mut Child) -> impl FnOnce() -> String + use<> {
     let reader = child.stderr.take().map(|mut stderr| {
         std::thread::spawn(move || {
             let mut bytes = Vec::new();
@@ -83,11 +119,8 @@ fn last_line(child: &mut Child) -> impl FnOnce() -> String + use<> {
         })
     });
     || {
-        let text = reader
-            .and_then(|reader| reader.join().ok())
-            .unwrap_or_default();
-        let last = text.lines().rfind(|line| !line.trim().is_empty());
-        last.unwrap_or_default().trim().into()
+        let text = reader.and_then(|reader| reader.join().ok());
+        text.unwrap_or_default()
     }
 }
 
@@ -95,4 +128,54 @@ fn last_line(child: &mut Child) -> impl FnOnce() -> String + use<> {
 pub fn summary(run: &Path) -> Option<Value> {
     let text = std::fs::read_to_string(run.join("summary.json")).ok()?;
     serde_json::from_str(&text).ok()
+}
+
+/// The recipe of a run; nothing if it has none.
+pub fn recipe(run: &Path) -> Option<toml::Table> {
+    let text = std::fs::read_to_string(run.join("recipe.toml")).ok()?;
+    text.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_is_one_line_and_memory_is_told_from_the_rest() {
+        for (code, errors, reason, memory) in [
+            (
+                Some(2),
+                "warning: odd\nerror: lr is -1\n\nUsage: x\n",
+                "lr is -1",
+                false,
+            ),
+            (
+                Some(1),
+                "error: out of memory; a smaller batch\n",
+                "out of memory; a smaller batch",
+                true,
+            ),
+            (
+                None,
+                "memory allocation of 9 bytes failed\nstack backtrace:\n",
+                "out of memory",
+                true,
+            ),
+            (None, "", "it was killed", true),
+            (
+                Some(101),
+                "\nthread 'main' panicked\nnote: run with\n",
+                "thread 'main' panicked",
+                false,
+            ),
+            (Some(3), "", "it ended with exit code 3", false),
+        ] {
+            let ended = Ended {
+                code,
+                errors: errors.into(),
+            };
+            assert_eq!(ended.reason(), reason);
+            assert_eq!(ended.lacked_memory(), memory, "{errors}");
+        }
+    }
 }

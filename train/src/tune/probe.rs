@@ -2,17 +2,26 @@
 //!
 //! In: a model, an optimizer and batches. Out: what was found, printed; nothing is trained for good.
 
+use std::path::{Path, PathBuf};
+
+use anyhow::anyhow;
 use burn::module::{AutodiffModule, ModuleVisitor, Param};
 use burn::optim::{GradientsParams, Optimizer as _};
 use burn::prelude::*;
 use burn::tensor::backend::AutodiffBackend;
-use burn::train::TrainStep;
+use burn::train::{InferenceStep, TrainStep};
+use serde_json::{Value, json};
 
-use crate::metrics::Metrics;
-use crate::objective::{Objective, StepOutput, SumTally, Tally, Trainable, Trainee};
-use crate::optim::groups::ModulePath;
+use crate::failure::{self, Failure};
+use crate::launch::Status;
+use crate::memory;
+use crate::metrics::{Metrics, short};
+use crate::objective::{LossSums, Objective, SplitOutput, StepOutput, Tally, Trainable, Trainee};
+use crate::optim::groups::{self, ModulePath, Setting};
 use crate::optim::optimizer::Optimizer;
+use crate::report::plot::Plot;
 use crate::source::BatchSource;
+use crate::ui::{self, Ui};
 
 /// An experiment instead of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,12 +44,47 @@ pub struct Subject<'a, B: AutodiffBackend, O: Trainable<B>, S> {
     pub seed: u64,
 }
 
-/// What a step gave.
-struct Step {
-    metrics: Metrics,
-    loss: f64,
-    /// Parameters without a gradient; looked for at the first step.
-    silent: Vec<String>,
+/// Runs an experiment and prints what was found.
+///
+/// - lr: at which one batch is learnt
+/// - out: the run that it is for; the plot of a range test goes beside it
+///
+/// # Errors
+///
+/// A batch that is not learnt, no rate at which the loss falls, a backend that breaks down.
+pub fn run<B, O, S>(
+    probe: Probe,
+    subject: Subject<B, O, S>,
+    lr: f64,
+    out: &Path,
+    ui: Ui,
+) -> Result<Status, Failure>
+where
+    B: AutodiffBackend,
+    O: Trainable<B>,
+    S: BatchSource<Batch = <O as Objective<B>>::Batch>,
+{
+    memory::guard(false);
+    match probe {
+        Probe::FindLr => {
+            if let Some(folder) = out.parent() {
+                // Before the steps: nobody waits for a plot that has no place.
+                std::fs::create_dir_all(folder).map_err(Failure::running)?;
+            }
+            let curve = failure::caught(|| find_lr(subject)).map_err(Failure::Running)?;
+            tell_curve(curve, out, ui)
+        }
+        Probe::OverfitBatch => {
+            let outcome = failure::caught(|| overfit_batch(subject, lr));
+            tell_overfit(&outcome.map_err(Failure::Running)?, lr, ui)
+        }
+    }
+}
+
+/// A forward and a backward pass.
+struct Pass<B: AutodiffBackend> {
+    sums: LossSums<B::InnerBackend>,
+    grads: GradientsParams,
 }
 
 impl<B, O, S> Subject<'_, B, O, S>
@@ -49,27 +93,42 @@ where
     O: Trainable<B>,
     S: BatchSource<Batch = <O as Objective<B>>::Batch>,
 {
-    /// One step on a batch at a rate.
-    fn step(&mut self, number: u64, batch: u64, lr: f64) -> Step {
+    /// Loss and gradients of a batch, at the step of this number.
+    fn pass(&self, number: u64, batch: u64) -> Pass<B> {
         let device = self.model.devices().into_iter().next().unwrap_or_default();
         B::seed(&device, self.seed.wrapping_add(number));
         let output = TrainStep::step(&self.model, self.source.batch(batch));
-        let silent = match number {
-            0 => silent::<B, _>(&self.model, &output.grads),
-            _ => Vec::new(),
-        };
         let StepOutput::Sums(sums) = output.item else {
             unreachable!("a step gives sums");
         };
-        let (loss, weight) = (sums.mean_loss(), sums.weight);
-        let metrics = SumTally::read(sums, <O as Objective<B>>::SUMS).metrics();
-        self.optimizer.prepare(number, weight);
-        self.model = self.optimizer.step(lr, self.model.clone(), output.grads);
-        Step {
-            metrics,
-            loss,
-            silent,
+        Pass {
+            sums,
+            grads: output.grads,
         }
+    }
+
+    /// Changes the model by a pass, at a rate.
+    fn update(&mut self, number: u64, lr: f64, pass: Pass<B>) {
+        self.optimizer.prepare(number, pass.sums.weight);
+        self.model = self.optimizer.step(lr, self.model.clone(), pass.grads);
+    }
+
+    /// Figures of a batch as validation gives them: without dropout, by plain losses.
+    fn figures(&self, batch: u64) -> Metrics {
+        let model: Trainee<B::InnerBackend, O::InnerModule> = self.model.valid();
+        let output = InferenceStep::step(&model, self.source.batch(batch));
+        let SplitOutput::Tally(tally) = output else {
+            unreachable!("a batch gives a tally");
+        };
+        tally.metrics()
+    }
+
+    /// Names of the parameters with such a setting.
+    fn named(&self, fits: impl Fn(&Setting) -> bool) -> Vec<String> {
+        let settings = self.optimizer.groups();
+        let mut names = groups::parameter_names::<B, _>(&self.model);
+        names.retain(|name| settings.setting(name).is_some_and(&fits));
+        names
     }
 }
 
@@ -97,7 +156,9 @@ where
     let mut points = Vec::new();
     for number in 0..steps {
         let lr = lowest * (highest / lowest).powf(number as f64 / (steps - 1) as f64);
-        let loss = subject.step(number, number, lr).loss;
+        let pass = subject.pass(number, number);
+        let loss = pass.sums.mean_loss();
+        subject.update(number, lr, pass);
         average = SMOOTHING * average + (1.0 - SMOOTHING) * loss;
         let smooth = average / (1.0 - SMOOTHING.powi(number as i32 + 1));
         if !smooth.is_finite() || smooth > 4.0 * best {
@@ -119,22 +180,79 @@ fn steepest(points: &[(f64, f64)]) -> Option<f64> {
     (fall(&at) > 0.0).then(|| points[at - SPAN / 2].0)
 }
 
+fn tell_curve(curve: LrCurve, out: &Path, ui: Ui) -> Result<Status, Failure> {
+    let plot = draw(&curve, out).map_err(Failure::Running)?;
+    let plot = plot.map(|path| path.display().to_string());
+    match ui {
+        Ui::Json => println!("{}", curve.json(plot.as_deref())),
+        Ui::Tui | Ui::Plain | Ui::None => {
+            for (lr, loss) in &curve.points {
+                println!("lr {lr:.2e}  loss {}", short(*loss));
+            }
+            if let Some(path) = plot {
+                println!("plot: {path}");
+            }
+            if let Some(lr) = curve.suggestion {
+                println!("the loss falls fastest at: --set optimizer.lr={lr:.1e}");
+            }
+        }
+    }
+    match curve.suggestion {
+        Some(_) => Ok(Status::Done),
+        None => Err(Failure::running(anyhow!(
+            "no learning rate from 1e-6 to 10 makes the loss fall"
+        ))),
+    }
+}
+
+/// Draws a range test beside a run; nothing if there is no point to draw.
+fn draw(curve: &LrCurve, out: &Path) -> anyhow::Result<Option<PathBuf>> {
+    // Appended, as a name may hold a dot: runs/v1.2.
+    let mut name = out.file_name().unwrap_or_default().to_os_string();
+    name.push(".find-lr.svg");
+    let path = out.with_file_name(name);
+    let plot = Plot {
+        title: "range test".into(),
+        x_label: "learning rate".into(),
+        log_x: true,
+        curves: vec![("loss, smoothed".into(), curve.points.clone())],
+    };
+    Ok(plot.write(&path)?.then_some(path))
+}
+
+impl LrCurve {
+    fn json(&self, plot: Option<&str>) -> Value {
+        let point = |(lr, loss): &(f64, f64)| json!({"lr": lr, "loss": loss});
+        json!({
+            "probe": "find_lr",
+            "points": self.points.iter().map(point).collect::<Vec<_>>(),
+            "plot": plot,
+            "suggestion": self.suggestion,
+        })
+    }
+}
+
 /// What came of one batch.
 pub struct Overfit {
     /// Steps taken.
     pub steps: u64,
-    /// Figures before the first step.
+    /// Figures before the first step, as validation gives them.
     pub first: Metrics,
-    /// Figures before the last step.
+    /// Figures after the last step.
     pub last: Metrics,
     /// Whether the batch was learnt.
     pub learnt: bool,
-    /// Parameters that train and whose first gradient was 0.
+    /// Parameters that stay as they are.
+    pub frozen: Vec<String>,
+    /// Parameters that were to train only after the last step.
+    pub late: Vec<String>,
+    /// Parameters that train and whose gradient was missing or 0 at the first step, and still at the last.
     pub silent: Vec<String>,
 }
 
 /// Steps on one batch before it counts as not learnt.
 const PATIENCE: u64 = 500;
+const LAST: u64 = PATIENCE - 1;
 
 /// Trains on the first batch alone, at a constant rate.
 pub fn overfit_batch<B, O, S>(mut subject: Subject<B, O, S>, lr: f64) -> Overfit
@@ -143,41 +261,147 @@ where
     O: Trainable<B>,
     S: BatchSource<Batch = <O as Objective<B>>::Batch>,
 {
-    let Step {
-        metrics: first,
-        silent,
-        ..
-    } = subject.step(0, 0, lr);
-    let mut outcome = Overfit {
-        steps: 1,
-        last: first.clone(),
-        learnt: false,
-        first,
-        silent,
-    };
-    while outcome.steps < PATIENCE && !outcome.learnt {
-        let Step { metrics, loss, .. } = subject.step(outcome.steps, 0, lr);
-        outcome.steps += 1;
-        outcome.learnt = is_learnt(&outcome.first, &metrics);
-        outcome.last = metrics;
-        if !loss.is_finite() {
+    let first = subject.figures(0);
+    let mut progress = Progress::new(first.clone());
+    let (mut steps, mut learnt, mut last) = (0, false, first.clone());
+    let mut silent = Vec::new();
+    while steps < PATIENCE && !learnt {
+        let pass = subject.pass(steps, 0);
+        let is_finite = pass.sums.mean_loss().is_finite();
+        match steps {
+            0 => silent = without_gradient::<B, _>(&subject.model, &pass.grads),
+            LAST => {
+                let still = without_gradient::<B, _>(&subject.model, &pass.grads);
+                silent.retain(|name| still.contains(name));
+            }
+            _ => {}
+        }
+        subject.update(steps, lr, pass);
+        steps += 1;
+        last = subject.figures(0);
+        learnt = progress.is_learnt(&last);
+        if !is_finite {
             break;
         }
     }
-    outcome
+    let frozen = subject.named(|setting| setting.lr_multiplier == 0.0);
+    let is_late = |s: &Setting| s.lr_multiplier != 0.0 && s.unfreeze_at >= steps;
+    let late = subject.named(is_late);
+    silent.retain(|name| !late.contains(name));
+    Overfit {
+        steps,
+        first,
+        last,
+        learnt,
+        frozen,
+        late,
+        silent,
+    }
 }
 
-/// Losses of classes go to 0; cross-entropy of grey pixels has a floor, their squared error has none.
-fn is_learnt(first: &Metrics, now: &Metrics) -> bool {
-    let fell = |name: &str| match (first.get(name), now.get(name)) {
-        (Some(first), Some(now)) => *now < 0.05 * first,
-        _ => false,
-    };
-    fell("loss") || fell("mse")
+/// Share of the first loss below which a batch is learnt.
+const GONE: f64 = 0.01;
+/// Share of the targets that must be right.
+const RIGHT: f64 = 0.99;
+/// Steps without a fall of 1 % after which a loss has come to its floor.
+const AT_FLOOR: u64 = 50;
+
+/// What a batch is judged by.
+///
+/// Where images are given back, the squared error must fall to 1 % of the first: it is 0 for a perfect image, however
+/// grey, where cross-entropy keeps the entropy of the pixels. Of classes and tokens, 99 % must be right, and the loss
+/// must fall to 1 % of the first; smoothed targets keep it above that, so a loss that has come to its floor will do.
+struct Progress {
+    first: Metrics,
+    lowest: f64,
+    /// Steps since the loss last fell by 1 %.
+    since: u64,
+}
+
+impl Progress {
+    fn new(first: Metrics) -> Self {
+        Self {
+            first,
+            lowest: f64::INFINITY,
+            since: 0,
+        }
+    }
+
+    /// Judges the figures after one more step.
+    fn is_learnt(&mut self, now: &Metrics) -> bool {
+        let loss_is_gone = self.is_gone("loss", now);
+        let at_floor = self.is_at_floor(now);
+        match (now.get("mse"), now.get("accuracy")) {
+            (Some(_), _) => self.is_gone("mse", now),
+            (None, Some(right)) => *right >= RIGHT && (loss_is_gone || at_floor),
+            (None, None) => loss_is_gone,
+        }
+    }
+
+    fn is_gone(&self, name: &str, now: &Metrics) -> bool {
+        match (self.first.get(name), now.get(name)) {
+            (Some(first), Some(now)) => *now <= GONE * first,
+            _ => false,
+        }
+    }
+
+    fn is_at_floor(&mut self, now: &Metrics) -> bool {
+        let loss = now.get("loss").copied().unwrap_or(f64::NAN);
+        if loss < 0.99 * self.lowest {
+            (self.lowest, self.since) = (loss, 0);
+        } else {
+            self.since += 1;
+        }
+        self.since >= AT_FLOOR
+    }
+}
+
+fn tell_overfit(outcome: &Overfit, lr: f64, ui: Ui) -> Result<Status, Failure> {
+    let Overfit { steps, learnt, .. } = *outcome;
+    let [first, last] = [&outcome.first, &outcome.last].map(ui::figures);
+    let told = format!("in {steps} steps at lr {lr}: from {first} to {last}");
+    match (ui, learnt) {
+        (Ui::Json, _) => println!("{}", outcome.json(lr)),
+        (_, true) => println!("one batch is learnt {told}"),
+        (_, false) => outcome.reasons().iter().for_each(|line| println!("{line}")),
+    }
+    match learnt {
+        true => Ok(Status::Done),
+        false => Err(Failure::running(anyhow!("one batch is not learnt {told}"))),
+    }
+}
+
+impl Overfit {
+    /// A sentence for each kind of parameter that had no part in it.
+    fn reasons(&self) -> Vec<String> {
+        let steps = self.steps;
+        let kinds = [
+            ("are frozen".to_string(), &self.frozen),
+            (format!("train only after step {steps}"), &self.late),
+            ("have no gradient".to_string(), &self.silent),
+        ];
+        let told = kinds.into_iter().filter(|(_, names)| !names.is_empty());
+        told.map(|(what, names)| format!("these parameters {what}: {}", names.join(", ")))
+            .collect()
+    }
+
+    fn json(&self, lr: f64) -> Value {
+        json!({
+            "probe": "overfit_batch",
+            "learnt": self.learnt,
+            "steps": self.steps,
+            "lr": lr,
+            "first": self.first,
+            "last": self.last,
+            "frozen": self.frozen,
+            "late": self.late,
+            "silent": self.silent,
+        })
+    }
 }
 
 /// Names of the parameters that train and whose gradient is missing or 0.
-fn silent<B: AutodiffBackend, M: AutodiffModule<B>>(
+fn without_gradient<B: AutodiffBackend, M: AutodiffModule<B>>(
     module: &M,
     grads: &GradientsParams,
 ) -> Vec<String> {
@@ -241,12 +465,67 @@ mod tests {
         assert_eq!(steepest(&points[..3]), None);
     }
 
+    fn figures(all: &[(&str, f64)]) -> Metrics {
+        let figure = |(name, value): &(&str, f64)| (name.to_string(), *value);
+        all.iter().map(figure).collect()
+    }
+
     #[test]
-    fn a_batch_is_learnt_when_its_loss_or_its_error_is_nearly_gone() {
-        let of = |loss, mse| Metrics::from([("loss".into(), loss), ("mse".into(), mse)]);
-        assert!(is_learnt(&of(8.0, 1.0), &of(0.3, 1.0)));
-        assert!(is_learnt(&of(0.7, 0.2), &of(0.3, 0.009)));
-        assert!(!is_learnt(&of(8.0, 1.0), &of(0.5, 0.1)));
-        assert!(!is_learnt(&of(8.0, 1.0), &of(f64::NAN, f64::NAN)));
+    fn classes_are_learnt_when_nearly_all_are_right_and_the_loss_is_gone() {
+        let of = |loss, accuracy| figures(&[("loss", loss), ("accuracy", accuracy)]);
+        let judge = |loss, accuracy| Progress::new(of(8.0, 0.0)).is_learnt(&of(loss, accuracy));
+        assert!(judge(0.08, 1.0));
+        assert!(judge(0.08, 0.99));
+        assert!(!judge(0.09, 1.0), "5 % was enough once");
+        assert!(!judge(0.08, 0.875), "one of eight is wrong");
+        assert!(!judge(f64::NAN, f64::NAN));
+    }
+
+    #[test]
+    fn smoothed_targets_have_a_floor() {
+        let of = |loss, accuracy| figures(&[("loss", loss), ("accuracy", accuracy)]);
+        let mut progress = Progress::new(of(4.0, 0.0));
+        let mut judge = |loss, accuracy| progress.is_learnt(&of(loss, accuracy));
+        assert!(!judge(0.5, 1.0));
+        for _ in 0..AT_FLOOR {
+            assert!(!judge(0.499, 0.5), "half of them are wrong");
+        }
+        assert!(judge(0.499, 1.0));
+        assert!(!judge(0.4, 1.0), "it falls again");
+    }
+
+    #[test]
+    fn images_are_learnt_by_their_squared_error() {
+        let of = |loss, mse| figures(&[("loss", loss), ("mse", mse)]);
+        let judge = |loss, mse| Progress::new(of(0.7, 0.2)).is_learnt(&of(loss, mse));
+        assert!(judge(0.3, 0.0019));
+        assert!(!judge(0.3, 0.009));
+        assert!(!judge(0.001, 0.009));
+    }
+
+    #[test]
+    fn each_kind_of_parameter_that_had_no_part_is_a_sentence() {
+        let names = |all: &[&str]| all.iter().map(|name| name.to_string()).collect();
+        let mut outcome = Overfit {
+            steps: 500,
+            first: Metrics::new(),
+            last: Metrics::new(),
+            learnt: false,
+            frozen: names(&["a", "b"]),
+            late: names(&[]),
+            silent: names(&["c"]),
+        };
+        assert_eq!(
+            outcome.reasons(),
+            [
+                "these parameters are frozen: a, b",
+                "these parameters have no gradient: c"
+            ]
+        );
+        outcome.late = names(&["d"]);
+        assert_eq!(
+            outcome.reasons()[1],
+            "these parameters train only after step 500: d"
+        );
     }
 }

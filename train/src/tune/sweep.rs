@@ -1,17 +1,20 @@
 //! `sweep`: tries settings of a recipe, each with every seed. In: values by key. Out: a table, a plot, the best setting.
 //!
 //! Trials are runs of this program, one after the other. The same command again goes on where it was stopped: trials
-//! that ended are kept, one that was interrupted is resumed. A trial that does worse than the median of the ended ones
-//! is stopped early, as in Golovin et al. 2017, <https://dl.acm.org/doi/10.1145/3097983.3098043>.
+//! that ended are kept, one that was interrupted is resumed; more values or seeds add trials. What all of them share is
+//! kept beside them, and a sweep that shares something else is refused. A trial that fails is one row of the table. A
+//! trial that does worse than the median of the ended ones is stopped early, as in Golovin et al. 2017,
+//! <https://dl.acm.org/doi/10.1145/3097983.3098043>.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use clap::Args;
 use rand::seq::SliceRandom;
-use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 use crate::failure::Failure;
 use crate::launch::Status;
@@ -19,7 +22,7 @@ use crate::metrics::{higher_is_better, short};
 use crate::report::compare::table;
 use crate::report::plot;
 use crate::run::write_atomically;
-use crate::tune::child;
+use crate::tune::child::{self, Ended};
 
 /// Flags of `sweep`.
 #[derive(Args, Clone, Debug)]
@@ -39,6 +42,12 @@ pub struct SweepArgs {
     /// Data to read instead of the recipe's; may be repeated
     #[arg(long, value_name = "PATH")]
     pub data: Vec<String>,
+    /// What fine-tuning starts from: a bundle, a run, a bundled model, or scratch
+    #[arg(long, value_name = "BUNDLE_OR_RUN")]
+    pub from: Option<String>,
+    /// Optimizer steps of each trial, instead of the recipe's
+    #[arg(long, value_name = "N")]
+    pub steps: Option<u64>,
     /// The directory of the trials
     #[arg(long, value_name = "DIR", default_value = "runs/sweep")]
     pub out: PathBuf,
@@ -73,6 +82,8 @@ struct Outcome {
     status: String,
     /// The best value of the deciding metric.
     best: Option<f64>,
+    /// Why its input was wrong, if it was.
+    refused: Option<String>,
 }
 
 /// A file in a trial that the median stopped.
@@ -82,36 +93,150 @@ const STOPPED: &str = "stopped_by_median";
 ///
 /// # Errors
 ///
-/// A value that is no list of a key, a recipe that is refused, or no trial that ends well.
+/// A value that is no list of a key, a folder with trials of other arguments, or no trial that ends well; that is wrong
+/// input if every single trial is refused.
 pub fn sweep(args: &SweepArgs) -> Result<Status, Failure> {
-    let settings = settings(&args.tries, args.random)?;
-    fs::create_dir_all(&args.out).map_err(Failure::running)?;
+    let trials = trials(args)?;
+    claim(args)?;
     child::listen().map_err(Failure::Running)?;
     let mut outcomes = Vec::new();
     let mut curves: Vec<Vec<(f64, f64)>> = Vec::new();
-    let n = settings.len() * args.seeds.len();
-    for setting in &settings {
-        for &seed in &args.seeds {
-            let trial = Trial::new(args, setting, seed);
-            let outcome = trial.end(args, &curves)?;
-            if child::interrupted() {
-                println!("interrupted; the same command goes on");
-                return Ok(Status::Interrupted);
-            }
-            let best = outcome.best.map_or("-".into(), short);
-            println!(
-                "{:>3}/{n} {} {} {best}",
-                outcomes.len() + 1,
-                trial.name(),
-                outcome.status
-            );
-            if outcome.status == "completed" || outcome.status == "stopped_early" {
-                curves.push(trial.curve().unwrap_or_default());
-            }
-            outcomes.push(outcome);
+    let n = trials.len();
+    for trial in &trials {
+        let outcome = trial.end(args, &curves)?;
+        if child::interrupted() {
+            println!("interrupted; the same command goes on");
+            return Ok(Status::Interrupted);
         }
+        let best = outcome.best.map_or("-".into(), short);
+        let (at, name) = (outcomes.len() + 1, trial.name());
+        println!("{at:>3}/{n} {name} {} {best}", outcome.status);
+        if outcome.ran_to_its_end() {
+            curves.push(trial.curve().unwrap_or_default());
+        }
+        outcomes.push(outcome);
+        write_results(args, &outcomes).map_err(Failure::Running)?;
     }
     tell(args, &outcomes)
+}
+
+/// Every setting with every seed, each once.
+fn trials(args: &SweepArgs) -> Result<Vec<Trial>, Failure> {
+    let mut trials: Vec<Trial> = Vec::new();
+    for setting in settings(&args.tries, args.random)? {
+        for &seed in &args.seeds {
+            let trial = Trial::new(args, &setting, seed);
+            if trials.iter().all(|other| other.run != trial.run) {
+                trials.push(trial);
+            }
+        }
+    }
+    Ok(trials)
+}
+
+/// What all trials of a sweep share: values by flag.
+type Shared = BTreeMap<String, Vec<String>>;
+
+/// The file beside the trials that holds what they share.
+const SHARED: &str = "sweep.toml";
+
+/// Keeps what the trials share, or refuses to mix them with trials of other arguments.
+fn claim(args: &SweepArgs) -> Result<(), Failure> {
+    let now = shared(args)?;
+    let path = args.out.join(SHARED);
+    let place = path.display();
+    if !holds_runs(&args.out)? {
+        // A command that was refused is no reason to refuse the corrected one.
+        fs::create_dir_all(&args.out).map_err(Failure::running)?;
+        let text = toml::to_string(&now).map_err(Failure::running)?;
+        let written = write_atomically(&path, text.as_bytes());
+        return written
+            .with_context(|| place.to_string())
+            .map_err(Failure::Running);
+    }
+    let text = fs::read_to_string(&path).map_err(|error| {
+        Failure::input(format!(
+            "{place}: {error}, so it is not known what the runs beside it share; choose another --out"
+        ))
+    })?;
+    let then: Shared = toml::from_str(&text)
+        .map_err(|error| Failure::input(format!("{place}: not valid TOML: {}", error.message())))?;
+    match differences(&then, &now) {
+        none if none.is_empty() => Ok(()),
+        some => Err(Failure::input(format!(
+            "{}: its trials have other arguments: {}; choose another --out",
+            args.out.display(),
+            some.join(", ")
+        ))),
+    }
+}
+
+/// What all trials share.
+fn shared(args: &SweepArgs) -> Result<Shared, Failure> {
+    let program = std::env::current_exe().map_err(Failure::running)?;
+    let program = program
+        .file_stem()
+        .unwrap_or_default()
+        .display()
+        .to_string();
+    let mut recipe: Vec<String> = args.recipe.iter().cloned().collect();
+    if let Some(path) = args
+        .recipe
+        .as_deref()
+        .filter(|path| Path::new(path).is_file())
+    {
+        // A recipe that is edited between two sweeps is another recipe.
+        let text = fs::read(path).with_context(|| path.to_string());
+        let text = text.map_err(Failure::Input)?;
+        recipe.push(format!("of SHA-256 {:x}", Sha256::digest(text)));
+    }
+    Ok([
+        ("program", vec![program]),
+        ("recipe", recipe),
+        ("--set", args.set.clone()),
+        ("--data", args.data.clone()),
+        ("--from", args.from.iter().cloned().collect()),
+        ("--steps", args.steps.iter().map(u64::to_string).collect()),
+        ("--backend", args.backend.iter().cloned().collect()),
+    ]
+    .map(|(flag, values)| (flag.to_string(), values))
+    .into())
+}
+
+/// Whether there are runs in a folder.
+fn holds_runs(folder: &Path) -> Result<bool, Failure> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
+        entries => entries.with_context(|| folder.display().to_string()),
+    };
+    for entry in entries.map_err(Failure::Input)? {
+        if entry?.path().join("recipe.toml").is_file() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// A clause for each flag whose values are not those of before.
+fn differences(then: &Shared, now: &Shared) -> Vec<String> {
+    let flags: BTreeSet<&String> = then.keys().chain(now.keys()).collect();
+    let values = |all: &Shared, flag: &String| all.get(flag).cloned().unwrap_or_default();
+    let clause = |flag: &String| {
+        let (was, is) = (values(then, flag), values(now, flag));
+        let only = |these: &[String], those: &[String]| {
+            let own = these.iter().filter(|value| !those.contains(value));
+            match own.cloned().collect::<Vec<_>>() {
+                none if none.is_empty() => "nothing".to_string(),
+                own => own.join(" "),
+            }
+        };
+        match (only(&was, &is), only(&is, &was)) {
+            _ if was == is => None,
+            (gone, new) if gone == new => Some(format!("{flag} was in another order")),
+            (gone, new) => Some(format!("{flag} was {gone} and is {new}")),
+        }
+    };
+    flags.into_iter().filter_map(clause).collect()
 }
 
 /// All combinations, or so many of them in random order.
@@ -172,29 +297,33 @@ impl Trial {
         trial
     }
 
-    /// A directory name that tells the setting.
+    /// A directory name that tells the setting, and that no other setting has.
     fn name(&self) -> String {
-        let plain = |c: char| {
-            if c.is_alphanumeric() || "=.-_+".contains(c) {
-                c
-            } else {
-                '_'
-            }
+        const LONGEST: usize = 120;
+        let plain = |c: char| match c.is_ascii_alphanumeric() || "=.-_+".contains(c) {
+            true => c,
+            false => '_',
         };
-        let setting: String = self.setting.join("_").chars().map(plain).collect();
-        format!("{setting}_seed={}", self.seed)
+        let whole = self.setting.join("_");
+        let told: String = whole.chars().map(plain).take(LONGEST).collect();
+        let digest = match told == whole && self.setting.iter().all(|a| is_plain(a)) {
+            true => String::new(),
+            // What the name leaves out of the setting.
+            false => format!("_{:x}", Sha256::digest(self.setting.join("\n"))),
+        };
+        let digest: String = digest.chars().take(9).collect();
+        format!("{told}{digest}_seed={}", self.seed)
     }
 
     /// Runs it, unless it has ended before.
     fn end(&self, args: &SweepArgs, others: &[Vec<(f64, f64)>]) -> Result<Outcome, Failure> {
-        let status = child::summary(&self.run).map(|summary| summary["status"].clone());
-        let stopped = self.run.join(STOPPED).exists();
-        let ended = matches!(
-            status.as_ref().and_then(Value::as_str),
-            Some("completed" | "stopped_early")
-        );
-        if ended || stopped {
+        let stopped = self.run.join(STOPPED);
+        if self.is_done() || (stopped.exists() && !args.no_stopping) {
             return Ok(self.outcome(None));
+        }
+        if stopped.exists() {
+            // Now that no trial is stopped it runs to its end too.
+            fs::remove_file(&stopped).map_err(Failure::running)?;
         }
         let resumed = self.run.join("recipe.toml").is_file();
         let look = || !args.no_stopping && self.is_behind(others, args.grace);
@@ -204,16 +333,16 @@ impl Trial {
             behind
         });
         let ended = ended.map_err(Failure::Running)?;
-        if ended.code == Some(2) {
-            let message = ended.message.trim_start_matches("error: ").to_string();
-            return Err(Failure::input(message));
-        }
         if behind && ended.code == Some(130) {
-            let mark = self.run.join(STOPPED);
-            fs::write(&mark, "").map_err(Failure::running)?;
+            fs::write(&stopped, "").map_err(Failure::running)?;
         }
-        let failed = !matches!(ended.code, Some(0 | 130));
-        Ok(self.outcome(failed.then_some(ended.message)))
+        Ok(self.outcome(Some(ended)))
+    }
+
+    /// Whether it ran to its end before.
+    fn is_done(&self) -> bool {
+        let summary = child::summary(&self.run).unwrap_or_default();
+        summary["status"].as_str().is_some_and(is_end)
     }
 
     fn arguments(&self, args: &SweepArgs, resumed: bool) -> Vec<String> {
@@ -230,8 +359,15 @@ impl Trial {
             for data in &args.data {
                 flag("--data", data.clone());
             }
-            for assignment in args.set.iter().chain(&self.setting) {
-                flag("--set", assignment.clone());
+            // As a setting: pretraining starts from nothing, and refuses the key in words of its own.
+            let from = args.from.iter().cloned().map(toml::Value::String);
+            let from = from.map(|from| format!("from={from}"));
+            // As one too: `--steps` would win over steps that are tried.
+            let steps = args.steps.iter();
+            let steps = steps.map(|steps| format!("training.steps={steps}"));
+            let shared = args.set.iter().cloned().chain(from).chain(steps);
+            for assignment in shared.chain(self.setting.iter().cloned()) {
+                flag("--set", assignment);
             }
             flag("--seed", self.seed.to_string());
         }
@@ -280,21 +416,44 @@ impl Trial {
         curve.len() > grace && median(values).is_some_and(|median| best > median)
     }
 
-    fn outcome(&self, failure: Option<String>) -> Outcome {
+    /// What came of it, if it ran with how that ended.
+    fn outcome(&self, ended: Option<Ended>) -> Outcome {
         let summary = child::summary(&self.run).unwrap_or_default();
-        let status = match (failure, self.run.join(STOPPED).exists()) {
-            (Some(message), _) => format!("failed ({message})"),
-            (None, true) => STOPPED.into(),
-            (None, false) => summary["status"].as_str().unwrap_or("failed").into(),
+        let failed = ended.filter(|ended| !matches!(ended.code, Some(0 | 130)));
+        let status = match &failed {
+            Some(ended) => format!("failed ({})", ended.reason()),
+            None if self.run.join(STOPPED).exists() => STOPPED.into(),
+            None => summary["status"].as_str().unwrap_or("failed").into(),
         };
+        let refused = failed.filter(|ended| ended.code == Some(2));
         let metric = self.metric().unwrap_or_default();
         Outcome {
             setting: self.setting.clone(),
             seed: self.seed,
             status,
             best: summary["best"]["metrics"][metric].as_f64(),
+            refused: refused.map(|ended| ended.reason()),
         }
     }
+}
+
+impl Outcome {
+    /// Whether its best is to be compared.
+    fn ran_to_its_end(&self) -> bool {
+        is_end(&self.status) && self.best.is_some()
+    }
+}
+
+/// Whether a run with this status needs no more steps.
+fn is_end(status: &str) -> bool {
+    matches!(status, "completed" | "stopped_early")
+}
+
+/// Whether nothing in a value could be taken for the end of it in a directory name.
+fn is_plain(assignment: &str) -> bool {
+    let value = assignment.split_once('=').map_or("", |(_, value)| value);
+    let plain = |c: char| c.is_ascii_alphanumeric() || ".-+".contains(c);
+    value.chars().all(plain)
 }
 
 fn median(mut values: Vec<f64>) -> Option<f64> {
@@ -310,7 +469,8 @@ fn median(mut values: Vec<f64>) -> Option<f64> {
 struct Row<'a> {
     setting: &'a Setting,
     values: Vec<f64>,
-    stopped: usize,
+    /// Trials that did not.
+    others: usize,
 }
 
 impl Row<'_> {
@@ -324,63 +484,73 @@ impl Row<'_> {
         let squares: f64 = self.values.iter().map(|value| (value - mean).powi(2)).sum();
         (squares / (n.max(2) - 1) as f64).sqrt()
     }
+
+    fn cells(&self) -> Vec<String> {
+        let [mean, deviation] = [self.mean(), self.deviation()].map(short);
+        let [seeds, others] = [self.values.len(), self.others].map(|n| n.to_string());
+        vec![self.setting.join(" "), mean, deviation, seeds, others]
+    }
 }
 
 fn tell(args: &SweepArgs, outcomes: &[Outcome]) -> Result<Status, Failure> {
-    write_results(args, outcomes).map_err(Failure::Running)?;
-    let Some(first) = outcomes.iter().find(|outcome| outcome.best.is_some()) else {
-        let why = outcomes
-            .first()
-            .map_or("nothing to try", |outcome| &outcome.status);
-        return Err(Failure::running(anyhow::anyhow!(
-            "no trial ended well: {why}"
-        )));
+    let Some(first) = outcomes.iter().find(|outcome| outcome.ran_to_its_end()) else {
+        return Err(nothing_to_tell(outcomes));
     };
     let metric = Trial::new(args, &first.setting, first.seed).metric();
     let metric = metric.map_err(Failure::Running)?;
+    let rows = rows(outcomes, &metric);
+    let header = ["setting", &metric, "deviation", "seeds", "not to the end"];
+    let mut cells = vec![header.map(String::from).to_vec()];
+    cells.extend(rows.iter().map(Row::cells));
+    print!("\n{}", table(&cells));
+    if let Some(best) = rows.first() {
+        let flags = best.setting.iter().map(|value| format!("--set '{value}'"));
+        println!("\nbest: {}", flags.collect::<Vec<_>>().join(" "));
+    }
+    overlay(args, outcomes, &metric).map_err(Failure::Running)?;
+    Ok(Status::Done)
+}
+
+/// Why there is no best setting: wrong input, if that alone kept every trial from running.
+fn nothing_to_tell(outcomes: &[Outcome]) -> Failure {
+    let refusals: Option<Vec<_>> = outcomes
+        .iter()
+        .map(|outcome| outcome.refused.as_ref())
+        .collect();
+    match (refusals.as_deref(), outcomes.first()) {
+        (Some([only]), _) => Failure::input(only),
+        (Some([first, ..]), _) => {
+            Failure::input(format!("every trial is refused, the first by: {first}"))
+        }
+        (None, Some(first)) => Failure::running(anyhow!("no trial ended well: {}", first.status)),
+        _ => Failure::input("there is nothing to try"),
+    }
+}
+
+/// A row a setting, the best first.
+fn rows<'a>(outcomes: &'a [Outcome], metric: &str) -> Vec<Row<'a>> {
     let mut by_setting: BTreeMap<&Setting, Row> = BTreeMap::new();
     for outcome in outcomes {
         let fresh = Row {
             setting: &outcome.setting,
             values: Vec::new(),
-            stopped: 0,
+            others: 0,
         };
         let row = by_setting.entry(&outcome.setting).or_insert(fresh);
-        match (outcome.status.as_str(), outcome.best) {
-            ("completed" | "stopped_early", Some(best)) => row.values.push(best),
-            _ => row.stopped += 1,
+        match outcome.best.filter(|_| outcome.ran_to_its_end()) {
+            Some(best) => row.values.push(best),
+            None => row.others += 1,
         }
     }
     let mut rows: Vec<Row> = by_setting.into_values().collect();
-    let sign = if higher_is_better(&metric) { -1.0 } else { 1.0 };
+    let sign = if higher_is_better(metric) { -1.0 } else { 1.0 };
     // A mean of nothing comes last.
     let rank = |row: &Row| match row.mean() {
         mean if mean.is_nan() => f64::INFINITY,
         mean => sign * mean,
     };
     rows.sort_by(|a, b| rank(a).total_cmp(&rank(b)));
-    let header = ["setting", &metric, "deviation", "seeds", "not to the end"];
-    let mut cells = vec![header.map(String::from).to_vec()];
-    cells.extend(rows.iter().map(|row| {
-        let [mean, deviation] = [row.mean(), row.deviation()].map(short);
-        let counts = [row.values.len(), row.stopped].map(|n| n.to_string());
-        [
-            vec![row.setting.join(" "), mean, deviation],
-            counts.to_vec(),
-        ]
-        .concat()
-    }));
-    print!("\n{}", table(&cells));
-    if let Some(best) = rows.first().filter(|row| !row.values.is_empty()) {
-        let flags: Vec<_> = best
-            .setting
-            .iter()
-            .map(|value| format!("--set '{value}'"))
-            .collect();
-        println!("\nbest: {}", flags.join(" "));
-    }
-    overlay(args, outcomes, &metric).map_err(Failure::Running)?;
-    Ok(Status::Done)
+    rows
 }
 
 /// `results.csv`: a row a trial.
@@ -392,6 +562,7 @@ fn write_results(args: &SweepArgs, outcomes: &[Outcome]) -> Result<()> {
         seed,
         status,
         best,
+        ..
     } in outcomes
     {
         let best = best.map_or(String::new(), |best| best.to_string());
@@ -444,6 +615,81 @@ mod tests {
         }
     }
 
+    fn arguments(flags: &[&str]) -> SweepArgs {
+        #[derive(clap::Parser)]
+        struct Program {
+            #[command(flatten)]
+            sweep: SweepArgs,
+        }
+        let flags = ["sweep", "--try", "a=1"].iter().chain(flags);
+        <Program as clap::Parser>::parse_from(flags).sweep
+    }
+
+    #[test]
+    fn each_setting_has_a_directory_of_its_own() {
+        let args = arguments(&[]);
+        let name = |setting: &[&str]| Trial::new(&args, &tries(setting), 7).name();
+        assert_eq!(name(&["a.b=1e-3", "c_d=x"]), "a.b=1e-3_c_d=x_seed=7");
+        let alike = [
+            name(&["a=\"x y\""]),
+            name(&["a=\"x_y\""]),
+            name(&["a=_x_y_"]),
+            name(&["a=1_b=3", "b=2"]),
+            name(&["a=1", "b=3_b=2"]),
+            name(&[format!("a={}", "x".repeat(200)).as_str()]),
+            name(&[format!("a={}", "x".repeat(201)).as_str()]),
+        ];
+        let different: BTreeSet<_> = alike.iter().collect();
+        assert_eq!(different.len(), alike.len(), "{alike:?}");
+        assert!(alike.iter().all(|name| name.len() < 150), "{alike:?}");
+    }
+
+    #[test]
+    fn the_same_trial_is_run_once() {
+        let args = arguments(&["--try", "b=2,2,3", "--seeds", "1,1"]);
+        let names: Vec<_> = trials(&args).unwrap().iter().map(Trial::name).collect();
+        assert_eq!(names, ["a=1_b=2_seed=1", "a=1_b=3_seed=1"]);
+    }
+
+    #[test]
+    fn what_trials_share_is_told_where_it_differs() {
+        let of = |flags: &[&str]| shared(&arguments(flags)).unwrap();
+        let then = of(&["--set", "a=1", "--set", "b=2"]);
+        let told = |flags: &[&str]| differences(&then, &of(flags));
+        assert!(told(&["--set", "a=1", "--set", "b=2", "--seeds", "1,2"]).is_empty());
+        assert_eq!(
+            told(&["--set", "a=1", "--set", "c=3", "--from", "x"]),
+            ["--from was nothing and is x", "--set was b=2 and is c=3"]
+        );
+        let turned = told(&["--set", "b=2", "--set", "a=1"]);
+        assert_eq!(turned, ["--set was in another order"]);
+    }
+
+    #[test]
+    fn every_trial_gets_what_they_share_until_it_goes_on() {
+        let args = arguments(&["mlm", "--from", "runs/a", "--steps", "9", "--set", "b=2"]);
+        let trial = Trial::new(&args, &tries(&["a=1"]), 7);
+        let command = |resumed| trial.arguments(&args, resumed).join(" ");
+        let fresh = "--set b=2 --set from=\"runs/a\" --set training.steps=9 --set a=1 --seed 7 mlm";
+        assert!(command(false).ends_with(fresh), "{}", command(false));
+        assert!(command(true).ends_with("--ui none --resume mlm"));
+    }
+
+    #[test]
+    fn wrong_input_is_what_all_trials_have_in_common_or_none() {
+        let outcome = |code| {
+            let trial = Trial::new(&arguments(&["--out", "nowhere"]), &tries(&["a=1"]), 7);
+            let errors = "error: a is 1".to_string();
+            trial.outcome(Some(Ended { code, errors }))
+        };
+        let code = |all: &[Outcome]| nothing_to_tell(all).exit_code();
+        assert_eq!(code(&[outcome(Some(2)), outcome(Some(2))]), 2);
+        assert_eq!(code(&[outcome(Some(2)), outcome(Some(1))]), 1);
+        assert_eq!(code(&[]), 2);
+        let alone = nothing_to_tell(&[outcome(Some(2))]);
+        assert_eq!(alone.to_string(), "a is 1");
+    }
+
     #[test]
     fn medians_and_deviations() {
         assert_eq!(median(vec![]), None);
@@ -453,7 +699,7 @@ mod tests {
         let row = |values: &[f64]| Row {
             setting: &setting,
             values: values.to_vec(),
-            stopped: 0,
+            others: 0,
         };
         // Mean 3, squares 4 + 1 + 9 = 14 over 2.
         assert_eq!(row(&[1.0, 2.0, 6.0]).deviation(), 7f64.sqrt());

@@ -1,0 +1,188 @@
+"""Measures Hearth and its counterparts in turn, and prints a table: medians, and the median of the ratios pair by pair.
+
+    pip install -r benches/requirements.txt
+    python benches/compare.py [NAME ...] [--runs 5]      # without names, all of them; --list names them
+
+Run it from the root of the repository on a machine that does nothing else. Both sides train the same model on the same
+data in batches of the same size, in f32; see benches/README.md for what each pair is.
+"""
+
+import argparse
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+CANDLE = "benches/candle/target/release/candle-mlm"
+PRETRAIN = "target/release/pretrain"
+WIDTHS = {
+    "nano": [],
+    "mini": ["hidden_size=256", "num_hidden_layers=4", "num_attention_heads=4", "intermediate_size=1024"],
+}
+
+
+def last_json(command):
+    """What a program says in its last line."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        sys.exit(f"{' '.join(command)}\n{done.stderr}")
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def pretrain(*arguments):
+    """Trains with the real binary, and reads the summary of the run."""
+    with tempfile.TemporaryDirectory() as folder:
+        run = f"{folder}/run"
+        command = [PRETRAIN, *arguments, "--out", run, "--ui", "none"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            sys.exit(f"{' '.join(command)}\n{done.stderr}")
+        summary = json.loads(pathlib.Path(run, "summary.json").read_text())
+    return {
+        "speed": next(iter(summary["throughput"].values())),
+        "memory": summary["peak_memory_bytes"],
+        "loss": summary["final"]["metrics"]["loss"],
+    }
+
+
+def settings(*pairs):
+    return [word for pair in pairs for word in ("--set", pair)]
+
+
+def hearth_mlm(size, dropout, steps):
+    width = [f"model.{pair}" for pair in WIDTHS[size]]
+    return lambda: pretrain("mlm", "--steps", str(steps), *settings(*width, f"model.dropout={dropout}"))
+
+
+def speed_of(command, key):
+    def run():
+        figures = last_json(command)
+        return {"speed": figures[key], "memory": figures["peak_memory_bytes"], "loss": figures["loss"]}
+
+    return run
+
+
+def transformers_mlm(size, steps, *flags):
+    command = [sys.executable, "benches/transformers/mlm.py", "--size", size, "--steps", str(steps), *flags]
+    return speed_of(command, "real_tokens_per_second")
+
+
+def candle_mlm(size, steps, *flags):
+    return speed_of([CANDLE, "--size", size, "--steps", str(steps), *flags], "real_tokens_per_second")
+
+
+def fixed_shapes(size):
+    ours = ["cargo", "bench", "-q", "-p", "pretrain", "--bench", "fixed_shapes", "--", "--size", size]
+    theirs = [sys.executable, "benches/torch/fixed_shapes.py", "--size", size, "--steps", "13", "--warmup", "3"]
+    return speed_of(ours, "tokens_per_second"), speed_of(theirs, "tokens_per_second")
+
+
+def hearth_first_step():
+    """Seconds from the start of the process to the line of its first step."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [PRETRAIN, "mlm", "--steps", "1", "--ui", "json", "--out", f"{folder}/run"]
+        began = time.monotonic()
+        with subprocess.Popen(command + settings("training.log_every=1"), stdout=subprocess.PIPE, text=True) as process:
+            for line in process.stdout:
+                if line.startswith("{") and json.loads(line).get("split") == "train":
+                    seconds = time.monotonic() - began
+                    break
+            process.stdout.read()
+    return {"speed": 1 / seconds, "memory": None, "loss": None}
+
+
+def hearth_cold_first_step():
+    """The same without tokenizer and tokens of an earlier start."""
+    with tempfile.TemporaryDirectory() as folder:
+        before = os.environ.get("HEARTH_CACHE")
+        os.environ["HEARTH_CACHE"] = folder
+        try:
+            return hearth_first_step()
+        finally:
+            os.environ.pop("HEARTH_CACHE")
+            if before is not None:
+                os.environ["HEARTH_CACHE"] = before
+
+
+def transformers_first_step():
+    figures = last_json([sys.executable, "benches/transformers/mlm.py", "--steps", "2", "--warmup", "1"])
+    return {"speed": 1 / figures["first_step_seconds"], "memory": figures["peak_memory_bytes"], "loss": None}
+
+
+def pairs():
+    """By name: ours, theirs."""
+    autoencoder = [sys.executable, "benches/torch/autoencoder.py", "--steps", "320", "--warmup", "20"]
+    ours = hearth_mlm
+    return {
+        "nano-transformers": (ours("nano", 0.1, 200), transformers_mlm("nano", 60)),
+        "nano-transformers-grouped": (ours("nano", 0.1, 200), transformers_mlm("nano", 100, "--grouped")),
+        "nano-candle": (ours("nano", 0.0, 200), candle_mlm("nano", 40)),
+        "nano-candle-grouped": (ours("nano", 0.0, 200), candle_mlm("nano", 60, "--grouped")),
+        "mini-transformers": (ours("mini", 0.1, 60), transformers_mlm("mini", 30)),
+        "mini-transformers-grouped": (ours("mini", 0.1, 60), transformers_mlm("mini", 40, "--grouped")),
+        "mini-candle": (ours("mini", 0.0, 60), candle_mlm("mini", 20)),
+        "mini-candle-grouped": (ours("mini", 0.0, 60), candle_mlm("mini", 30, "--grouped")),
+        "fixed-mini": fixed_shapes("mini"),
+        "fixed-minilm": fixed_shapes("minilm"),
+        "autoencoder": (
+            lambda: pretrain("autoencoder", "--steps", "600"),
+            speed_of(autoencoder, "samples_per_second"),
+        ),
+        "first-step": (hearth_first_step, transformers_first_step),
+        "first-step-cold": (hearth_cold_first_step, transformers_first_step),
+    }
+
+
+def measure(name, ours, theirs, runs):
+    """One row of the table."""
+    taken = [(ours(), theirs()) for _ in range(runs)]
+    median = lambda values: statistics.median(values)
+    speeds = [median([pair[side]["speed"] for pair in taken]) for side in (0, 1)]
+    ratio = median([a["speed"] / b["speed"] for a, b in taken])
+    if name.startswith("first-step"):
+        told = [f"{1 / speed:.2f} s" for speed in speeds]
+    else:
+        told = [f"{speed:,.0f}/s" for speed in speeds]
+    memory = [[pair[side]["memory"] for pair in taken] for side in (0, 1)]
+    if None in memory[0] + memory[1]:
+        return f"| {name} | {told[0]} | {told[1]} | {ratio:.2f} | | | |"
+    mib = [median(side) / 2**20 for side in memory]
+    share = median([a["memory"] / b["memory"] for a, b in taken])
+    return f"| {name} | {told[0]} | {told[1]} | {ratio:.2f} | {mib[0]:,.0f} MiB | {mib[1]:,.0f} MiB | {share:.2f} |"
+
+
+def build(names):
+    subprocess.run(["cargo", "build", "-q", "--release", "-p", "pretrain"], check=True)
+    if any(name.startswith("fixed") for name in names):
+        subprocess.run(["cargo", "bench", "-q", "-p", "pretrain", "--bench", "fixed_shapes", "--no-run"], check=True)
+    if any("candle" in name for name in names):
+        command = ["cargo", "build", "-q", "--release", "--manifest-path", "benches/candle/Cargo.toml"]
+        subprocess.run([*command, "--target-dir", "benches/candle/target"], check=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", metavar="NAME")
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--list", action="store_true")
+    args = parser.parse_args()
+    known = pairs()
+    if args.list:
+        print("\n".join(known))
+        return
+    names = args.names or list(known)
+    if unknown := [name for name in names if name not in known]:
+        parser.error(f"{unknown[0]} is none of: {', '.join(known)}")
+    build(names)
+    print("| pair | Hearth | counterpart | speed ratio | peak memory | counterpart | memory ratio |")
+    print("|---|---|---|---|---|---|---|", flush=True)
+    for name in names:
+        print(measure(name, *known[name], args.runs), flush=True)
+
+
+if __name__ == "__main__":
+    main()
