@@ -19,6 +19,7 @@ import time
 
 CANDLE = "benches/candle/target/release/candle-mlm"
 PRETRAIN = "target/release/pretrain"
+STEPS = ["--steps", "10", "--warmup", "3"]
 WIDTHS = {
     "nano": [],
     "mini": ["hidden_size=256", "num_hidden_layers=4", "num_attention_heads=4", "intermediate_size=1024"],
@@ -76,8 +77,8 @@ def candle_mlm(size, steps, *flags):
 
 
 def fixed_shapes(size):
-    ours = ["cargo", "bench", "-q", "-p", "pretrain", "--bench", "fixed_shapes", "--", "--size", size]
-    theirs = [sys.executable, "benches/torch/fixed_shapes.py", "--size", size, "--steps", "13", "--warmup", "3"]
+    ours = ["cargo", "bench", "-q", "-p", "pretrain", "--bench", "fixed_shapes", "--", "--size", size, *STEPS]
+    theirs = [sys.executable, "benches/torch/fixed_shapes.py", "--size", size, *STEPS]
     return speed_of(ours, "tokens_per_second"), speed_of(theirs, "tokens_per_second")
 
 
@@ -118,14 +119,14 @@ def pairs():
     autoencoder = [sys.executable, "benches/torch/autoencoder.py", "--steps", "320", "--warmup", "20"]
     ours = hearth_mlm
     return {
-        "nano-transformers": (ours("nano", 0.1, 200), transformers_mlm("nano", 60)),
-        "nano-transformers-grouped": (ours("nano", 0.1, 200), transformers_mlm("nano", 100, "--grouped")),
-        "nano-candle": (ours("nano", 0.0, 200), candle_mlm("nano", 40)),
-        "nano-candle-grouped": (ours("nano", 0.0, 200), candle_mlm("nano", 60, "--grouped")),
-        "mini-transformers": (ours("mini", 0.1, 60), transformers_mlm("mini", 30)),
-        "mini-transformers-grouped": (ours("mini", 0.1, 60), transformers_mlm("mini", 40, "--grouped")),
-        "mini-candle": (ours("mini", 0.0, 60), candle_mlm("mini", 20)),
-        "mini-candle-grouped": (ours("mini", 0.0, 60), candle_mlm("mini", 30, "--grouped")),
+        "nano-transformers": (ours("nano", 0.1, 120), transformers_mlm("nano", 30)),
+        "nano-transformers-grouped": (ours("nano", 0.1, 120), transformers_mlm("nano", 60, "--grouped")),
+        "nano-candle": (ours("nano", 0.0, 120), candle_mlm("nano", 20)),
+        "nano-candle-grouped": (ours("nano", 0.0, 120), candle_mlm("nano", 40, "--grouped")),
+        "mini-transformers": (ours("mini", 0.1, 40), transformers_mlm("mini", 18)),
+        "mini-transformers-grouped": (ours("mini", 0.1, 40), transformers_mlm("mini", 30, "--grouped")),
+        "mini-candle": (ours("mini", 0.0, 40), candle_mlm("mini", 14)),
+        "mini-candle-grouped": (ours("mini", 0.0, 40), candle_mlm("mini", 20, "--grouped")),
         "fixed-mini": fixed_shapes("mini"),
         "fixed-minilm": fixed_shapes("minilm"),
         "autoencoder": (

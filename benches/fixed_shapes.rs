@@ -24,10 +24,10 @@ struct Arguments {
     /// Which model and shape
     #[arg(long, default_value = "mini")]
     size: Size,
-    /// Steps that are timed
+    /// Steps, the warm-up among them
     #[arg(long, default_value_t = 10)]
     steps: usize,
-    /// Steps before them
+    /// First steps that are not timed
     #[arg(long, default_value_t = 3)]
     warmup: usize,
     /// Share of hidden values and of attention that is dropped
@@ -137,7 +137,7 @@ fn main() -> anyhow::Result<()> {
     let weight = f64::from(batch.predicted.iter().sum::<f32>());
     let mut loss = f64::NAN;
     let mut began = Instant::now();
-    for step in 0..arguments.warmup + arguments.steps {
+    for step in 0..arguments.steps {
         if step == arguments.warmup {
             began = Instant::now();
         }
@@ -148,7 +148,8 @@ fn main() -> anyhow::Result<()> {
         optimizer.prepare(step as u64, weight);
         model = optimizer.step(1e-3, model, gradients);
     }
-    let seconds = began.elapsed().as_secs_f64() / arguments.steps as f64;
+    let timed = arguments.steps.saturating_sub(arguments.warmup).max(1);
+    let seconds = began.elapsed().as_secs_f64() / timed as f64;
     let figures = json!({
         "tokens_per_second": (size.batch() * SEQ) as f64 / seconds,
         "step_seconds": seconds,

@@ -250,7 +250,7 @@ mod tests {
 
     #[test]
     fn a_line_that_is_no_event_is_named() {
-        let run = run("{\"step\": 1}\n{\"step\":");
+        let run = run("{\"step\": 1}\n{\"step\":\n");
         let error = format!("{:#}", run_plots(run.path()).unwrap_err());
         assert!(error.contains("metrics.jsonl:2"), "{error}");
     }
