@@ -82,7 +82,8 @@ fn end_if_late(case: &Mutex<Option<(String, Instant)>>) {
     let late = case.as_ref().filter(|(_, began)| began.elapsed() > TIME);
     if let Some((place, _)) = late {
         // Past libtest, which would keep it to itself.
-        writeln!(std::io::stderr(), "{place}: not done after {TIME:?}").unwrap();
+        let line = format!("{place}: not done after {TIME:?}\n");
+        std::io::stderr().write_all(line.as_bytes()).unwrap();
         std::process::abort();
     }
 }

@@ -303,7 +303,8 @@ impl Run {
 
 /// Says that a test was skipped, past libtest, which shows what a passing test prints to nobody.
 pub fn skipped(why: &str) {
-    writeln!(std::io::stderr(), "skipped: {why}").unwrap();
+    let line = format!("skipped: {why}\n");
+    std::io::stderr().write_all(line.as_bytes()).unwrap();
 }
 
 /// What a command gives within so much time; nothing, and the process killed, where that is not enough.

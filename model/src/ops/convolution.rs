@@ -299,7 +299,7 @@ mod fast {
 
         /// The gradient of the weights: of each image the product of narrow channels and patches, summed in the order of the
         /// images.
-        fn to_weight(&self, narrow: &[f32], wide: &[f32]) -> Vec<f32> {
+        fn weight_gradient(&self, narrow: &[f32], wide: &[f32]) -> Vec<f32> {
             let groups = narrow.par_chunks(IMAGES * self.narrow_image());
             let groups = groups.zip(wide.par_chunks(IMAGES * self.patches.image()));
             let of_group = |(narrow, wide): (&[f32], &[f32])| {
@@ -371,7 +371,7 @@ mod fast {
         ) -> [Option<FlexTensor>; 3] {
             let grad = slice(&grad);
             let to_weight = || {
-                let values = self.0.to_weight(grad, slice(&x));
+                let values = self.0.weight_gradient(grad, slice(&x));
                 tensor(values, weight.shape())
             };
             [
@@ -405,7 +405,7 @@ mod fast {
         ) -> [Option<FlexTensor>; 3] {
             let grad = slice(&grad);
             let to_weight = || {
-                let values = self.0.to_weight(slice(&x), grad);
+                let values = self.0.weight_gradient(slice(&x), grad);
                 tensor(values, weight.shape())
             };
             [

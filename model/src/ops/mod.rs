@@ -1,7 +1,7 @@
 //! Operations that models share: plain tensor operations on every backend, one pass of its own on Burn's Flex.
 //!
-//! Reading order: [`gelu`], [`mod@dropout`], [`mod@linear`], [`layer_norm`], [`attention`], [`convolution`],
-//! [`cross_entropy`], [`mod@adamw`], each a plain version and a fast one side by side; then `fused` (how the fast one is
+//! Reading order: [`mod@gelu`], [`mod@dropout`], [`mod@linear`], [`mod@layer_norm`], [`mod@attention`], [`convolution`],
+//! [`mod@cross_entropy`], [`mod@adamw`], each a plain version and a fast one side by side; then `fused` (how the fast one is
 //! found), `matrix` and `simd` (what it is made of).
 
 pub mod adamw;
