@@ -66,7 +66,7 @@ pub(crate) fn plain<B: Backend>(
     epsilon: f64,
 ) -> Tensor<B, 2> {
     let (variance, mean) = x.clone().var_mean_bias(1);
-    let normal = (x - mean) * (variance + epsilon).powf_scalar(-0.5);
+    let normal = (x - mean) / (variance + epsilon).sqrt();
     normal * gamma.unsqueeze() + beta.unsqueeze()
 }
 
