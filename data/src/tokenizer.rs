@@ -142,7 +142,8 @@ impl TextTokenizer {
         texts: &[impl AsRef<str> + Sync],
         max_len: usize,
     ) -> Result<Vec<Vec<u32>>, DataError> {
-        if self.known.is_some() {
+        if let Some(known) = &self.known {
+            known.learn(&self.inner, texts, max_len)?;
             let texts = texts.par_iter().with_min_len(64);
             return texts
                 .map(|text| self.encode_one(text.as_ref(), max_len))

@@ -8,8 +8,9 @@
 //! lower ids. On all the definitions both choose the same tokens.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, BinaryHeap, HashMap, HashSet};
+use std::collections::{BTreeSet, BinaryHeap};
 
+use foldhash::{HashMap, HashSet};
 use rayon::prelude::*;
 use serde_json::json;
 use tokenizers::models::wordpiece::WordPiece;
@@ -51,7 +52,7 @@ impl WordPieceTrainer {
     pub(crate) fn new(vocab_size: usize) -> Self {
         Self {
             vocab_size,
-            words: HashMap::new(),
+            words: HashMap::default(),
         }
     }
 }
@@ -91,32 +92,38 @@ impl Trainer for WordPieceTrainer {
         let mut texts = texts;
         let mut rarest = 1;
         // As they stand in the texts, between blanks: normalized once each, not once an occurrence.
-        let mut raw = WordCounts::new();
+        let mut raw = WordCounts::default();
+        // Chunks end at the same texts on every run, so the same words are pruned.
+        let mut groups = chunk(&mut texts);
         loop {
-            // Chunks end at the same texts on every run, so the same words are pruned.
-            let groups = chunk(&mut texts);
-            let last = groups.is_empty();
-            let groups = groups.into_par_iter().map(|group| {
-                let mut counts = HashMap::new();
-                let all = group.iter().flat_map(|text| words(text.as_ref()));
-                all.for_each(|word| count(&mut counts, word, 1));
-                counts
-            });
-            raw = sum(raw, groups.reduce(HashMap::new, sum));
-            if last || raw.len() > MOST_RAW {
-                let split = raw.into_par_iter().map(|(raw, times)| {
-                    let mut counts = HashMap::new();
-                    let all = process(&raw)?;
-                    all.iter().for_each(|word| count(&mut counts, word, times));
-                    Ok(counts)
-                });
+            let count = || {
+                let counts = groups
+                    .into_par_iter()
+                    .fold(WordCounts::default, |counts, group| {
+                        let all = group.iter().flat_map(|text| words(text.as_ref()));
+                        all.fold(counts, |counts, word| counted(counts, word, 1))
+                    });
+                counts.reduce(WordCounts::default, sum)
+            };
+            // One core reads ahead.
+            let (counts, next) = rayon::join(count, || chunk(&mut texts));
+            raw = sum(raw, counts);
+            groups = next;
+            if groups.is_empty() || raw.len() > MOST_RAW {
+                let raw: Vec<(String, u64)> = std::mem::take(&mut raw).into_iter().collect();
+                let split = raw
+                    .par_iter()
+                    .try_fold(WordCounts::default, |counts, (raw, times)| {
+                        let all = process(raw)?;
+                        let all = all.iter();
+                        Ok(all.fold(counts, |counts, word| counted(counts, word, *times)))
+                    });
                 let split: tokenizers::Result<WordCounts> =
-                    split.reduce(|| Ok(HashMap::new()), |all, more| Ok(sum(all?, more?)));
+                    split.try_reduce(WordCounts::default, |all, more| Ok(sum(all, more)));
                 self.words = sum(std::mem::take(&mut self.words), split?);
                 prune(&mut self.words, MOST_WORDS, &mut rarest);
-                raw = WordCounts::new();
             }
-            if last {
+            if groups.is_empty() {
                 return Ok(());
             }
         }
@@ -150,11 +157,12 @@ fn prune(words: &mut WordCounts, most: usize, rarest: &mut u64) {
     }
 }
 
-fn count(counts: &mut WordCounts, word: &str, times: u64) {
+fn counted(mut counts: WordCounts, word: &str, times: u64) -> WordCounts {
     match counts.get_mut(word) {
         Some(count) => *count += times,
         None => drop(counts.insert(word.to_string(), times)),
     }
+    counts
 }
 
 fn sum(mut all: WordCounts, mut more: WordCounts) -> WordCounts {
@@ -196,7 +204,7 @@ fn vocabulary(words: &WordCounts, vocab_size: usize) -> Result<Vec<String>, Data
 }
 
 fn alphabet(words: &[(&str, u64)]) -> BTreeSet<char> {
-    let mut counts: HashMap<char, u64> = HashMap::new();
+    let mut counts: HashMap<char, u64> = HashMap::default();
     for (word, count) in words {
         for letter in word.chars() {
             *counts.entry(letter).or_default() += count;
@@ -237,8 +245,8 @@ impl Merger {
             tokens,
             words,
             ids,
-            counts: HashMap::new(),
-            places: HashMap::new(),
+            counts: HashMap::default(),
+            places: HashMap::default(),
             queue: BinaryHeap::new(),
         };
         for (place, (word, count)) in merger.words.iter().enumerate() {
@@ -271,7 +279,7 @@ impl Merger {
 
     fn merge(&mut self, pair: Pair) {
         let merged = self.token_of(pair);
-        let mut grown = HashSet::new();
+        let mut grown = HashSet::default();
         for place in self.places.remove(&pair).unwrap_or_default() {
             let (word, count) = &mut self.words[place];
             if !pairs(word).any(|other| other == pair) {

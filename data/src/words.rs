@@ -1,8 +1,9 @@
 //! Ids of words that were met before, for texts are mostly words met before. In: what stands between blanks. Out: ids.
 
-use std::collections::HashMap;
-use std::sync::{PoisonError, RwLock};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
+use foldhash::{HashMap, HashSet};
+use rayon::prelude::*;
 use serde_json::{Value, json};
 use tokenizers::{ModelWrapper, NormalizerWrapper, PreTokenizerWrapper, Tokenizer};
 
@@ -12,6 +13,8 @@ use crate::DataError;
 const MOST: usize = 1 << 17;
 /// Longer ones, in bytes, are not kept.
 const LONGEST: usize = 48;
+/// Texts whose words one thread gathers at a time.
+const GROUP: usize = 512;
 
 /// The parts of a text between blanks, as every tokenizer that has [`KnownWords`] splits it first.
 ///
@@ -51,6 +54,42 @@ impl KnownWords {
         })
     }
 
+    /// Learns the words of these texts, each once, on all cores; [`encode`](Self::encode) needs no such call, but is
+    /// faster after it.
+    ///
+    /// - max_len: no text is looked at beyond so many words
+    pub(crate) fn learn<S: AsRef<str> + Sync>(
+        &self,
+        tokenizer: &Tokenizer,
+        texts: &[S],
+        max_len: usize,
+    ) -> Result<(), DataError> {
+        let known = self.known();
+        let room = MOST.saturating_sub(known.len());
+        if room == 0 {
+            return Ok(());
+        }
+        let groups = texts.par_chunks(GROUP).map(|texts| {
+            let words = texts
+                .iter()
+                .flat_map(|text| words(text.as_ref()).take(max_len));
+            let new = words.filter(|word| word.len() <= LONGEST && !known.contains_key(*word));
+            new.collect::<HashSet<&str>>()
+        });
+        let groups: Vec<_> = groups.collect();
+        let new: HashSet<&str> = groups.into_iter().flatten().take(room).collect();
+        drop(known);
+        let new = new.into_par_iter().map(|word| {
+            let encoding = tokenizer.encode_fast(word, false);
+            let encoding = encoding.map_err(DataError::Tokenizer)?;
+            Ok((word.into(), encoding.get_ids().into()))
+        });
+        let new = new.collect::<Result<Vec<_>, DataError>>()?;
+        let mut known = self.ids.write().unwrap_or_else(PoisonError::into_inner);
+        known.extend(new);
+        Ok(())
+    }
+
     /// `[CLS] ... [SEP]`, the words beyond `max_len` tokens not looked at.
     pub(crate) fn encode(
         &self,
@@ -59,9 +98,7 @@ impl KnownWords {
         max_len: usize,
     ) -> Result<Vec<u32>, DataError> {
         let mut ids = vec![self.cls];
-        let mut unknown = Vec::new();
-        // A panic elsewhere leaves no word half known.
-        let known = self.ids.read().unwrap_or_else(PoisonError::into_inner);
+        let known = self.known();
         for word in words(text) {
             if ids.len() >= max_len {
                 break;
@@ -73,18 +110,14 @@ impl KnownWords {
             let encoding = tokenizer.encode_fast(word, false);
             let encoding = encoding.map_err(DataError::Tokenizer)?;
             ids.extend_from_slice(encoding.get_ids());
-            if word.len() <= LONGEST && known.len() < MOST {
-                unknown.push((word, encoding));
-            }
-        }
-        drop(known);
-        if !unknown.is_empty() {
-            let mut known = self.ids.write().unwrap_or_else(PoisonError::into_inner);
-            let new = unknown.iter();
-            known.extend(new.map(|(word, encoding)| ((*word).into(), encoding.get_ids().into())));
         }
         ids.push(self.sep);
         Ok(ids)
+    }
+
+    fn known(&self) -> RwLockReadGuard<'_, HashMap<Box<str>, Box<[u32]>>> {
+        // A panic elsewhere leaves no word half known.
+        self.ids.read().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -188,10 +221,13 @@ mod tests {
                 .map(|_| pieces[rng.random_range(0..pieces.len())])
                 .collect();
             let whole = inner.encode_fast(text.as_str(), true).unwrap();
-            let by_words = known.encode(&inner, &text, usize::MAX).unwrap();
-            assert_eq!(by_words, whole.get_ids(), "{text:?}");
+            let before = known.encode(&inner, &text, usize::MAX).unwrap();
+            assert_eq!(before, whole.get_ids(), "{text:?}");
+            known.learn(&inner, &[&text], usize::MAX).unwrap();
+            let after = known.encode(&inner, &text, usize::MAX).unwrap();
+            assert_eq!(after, whole.get_ids(), "{text:?}");
         }
-        assert!(known.ids.read().unwrap().len() > 100);
+        assert!(known.known().len() > 100);
     }
 
     #[test]
