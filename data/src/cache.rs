@@ -305,12 +305,18 @@ impl Builder {
             }
             self.progress.texts = texts;
             let mut line = json(&self.progress);
-            // A line that begins anew closes one that a full disk cut.
+            // A line that begins anew closes one that a kill cut.
             line.insert(0, b'\n');
             self.journal.write_all(&line)
         };
         let mut write = write;
-        write().map_err(|source| cache_error(&self.folder, source))
+        write().map_err(|source| self.given_up(source))
+    }
+
+    /// What a full disk cut short must not keep it full.
+    fn given_up(&self, source: io::Error) -> DataError {
+        drop(fs::remove_dir_all(&self.folder));
+        cache_error(&self.folder, source)
     }
 
     /// Gives the folder its place.
@@ -327,7 +333,7 @@ impl Builder {
             }
             fs::rename(&self.folder, &self.place)
         };
-        finish().map_err(|source| cache_error(&self.folder, source))
+        finish().map_err(|source| self.given_up(source))
     }
 }
 
@@ -407,5 +413,32 @@ fn cache_error(path: &Path, source: io::Error) -> DataError {
     DataError::Cache {
         path: path.into(),
         source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_full_disk_is_given_back_what_was_begun() {
+        let home = tempfile::TempDir::new().unwrap();
+        let folder = Cache::at(home.path().to_path_buf()).tokens("key");
+        let mut builder = folder.build().unwrap();
+        let begun = builder.folder.clone();
+        assert!(begun.exists());
+        builder.files[0] = File::options().write(true).open("/dev/full").unwrap();
+        let widths = Widths {
+            ids: crate::tokens::Width::of(9),
+            lengths: crate::tokens::Width::of(9),
+        };
+        let mut rows = TokenBuffer::new(widths);
+        rows.push(&[1, 2, 3]);
+        let error = builder
+            .add(1, [rows, TokenBuffer::new(widths)])
+            .unwrap_err();
+        assert!(matches!(error, DataError::Cache { .. }), "{error}");
+        assert!(!begun.exists());
     }
 }

@@ -77,7 +77,10 @@ pub enum Made {
         resumed: u64,
     },
     /// Made now, and kept nowhere.
-    InMemory,
+    InMemory {
+        /// Why not in the cache that was wanted.
+        instead: Option<String>,
+    },
 }
 
 impl fmt::Display for Made {
@@ -90,7 +93,10 @@ impl fmt::Display for Made {
                 "tokens kept in {}, {resumed} texts of an earlier start",
                 folder.display()
             ),
-            Self::InMemory => write!(f, "tokens in memory"),
+            Self::InMemory { instead: None } => write!(f, "tokens in memory"),
+            Self::InMemory {
+                instead: Some(reason),
+            } => write!(f, "tokens in memory alone: {reason}"),
         }
     }
 }
@@ -252,15 +258,15 @@ impl CorpusPlan {
             }
         })?;
         let tokens = (train.finish(), valid.finish(), read);
-        self.corpus(tokenizer, tokens, Made::InMemory)
+        let instead = instead.as_ref().map(reason);
+        self.corpus(tokenizer, tokens, Made::InMemory { instead })
     }
 
     fn cache_needed(&self, error: &DataError) -> DataError {
-        let cause = std::error::Error::source(error).map(ToString::to_string);
         DataError::CacheNeeded {
             origin: self.source.origin(),
             limit: LIMIT,
-            reason: format!("{error}: {}", cause.unwrap_or_default()),
+            reason: reason(error),
         }
     }
 
@@ -377,6 +383,12 @@ impl CorpusPlan {
         let [train, valid] = chunk.splits;
         take(texts, [encode(&train)?, encode(&valid)?])
     }
+}
+
+/// An error and its cause.
+fn reason(error: &DataError) -> String {
+    let cause = std::error::Error::source(error).map(ToString::to_string);
+    format!("{error}: {}", cause.unwrap_or_default())
 }
 
 /// Texts to tokenize together: of the training and of the validation split.
@@ -657,7 +669,9 @@ mod tests {
         // A file where the folder should be: for any user no folder.
         let cache = Cache::at(path.join("cache"));
         let corpus = plan.open(Some(&cache)).unwrap();
-        assert_eq!(corpus.made, Made::InMemory);
+        let made = corpus.made.to_string();
+        assert!(made.starts_with("tokens in memory alone: "), "{made}");
+        assert!(made.contains("the cache cannot be used"), "{made}");
         assert_equal(&corpus, &plan.open(None).unwrap());
         drop(folder);
     }

@@ -485,8 +485,10 @@ fn run(draft: Draft, options: Options) -> Result<Status, Failure> {
     let source = TextSource::named(&recipe.data.source)?;
     let console = Console::new(options.ui);
     let corpus = corpus(source, &recipe, &console)?;
-    if let Made::Kept { .. } = &corpus.made {
-        console.note(&corpus.made.to_string());
+    match &corpus.made {
+        Made::Kept { .. } => console.note(&corpus.made.to_string()),
+        Made::InMemory { instead: Some(_) } => console.warn(&corpus.made.to_string()),
+        Made::InMemory { instead: None } | Made::Opened(_) => {}
     }
     let checkpointing = recipe.training.gradient_checkpointing;
     let run = Run {
