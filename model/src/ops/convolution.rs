@@ -38,11 +38,12 @@ pub fn conv2d<B: Backend>(
         let bias = bias.unwrap_or_else(|| Tensor::zeros([d_out], &x.device()));
         let kernel = [kernel_height, kernel_width];
         let patches = fast::Patches::new(channels, [height, width], kernel, geometry);
-        let operation = fast::Convolution(fast::Shape {
+        let operation = fast::Convolution {
             batch,
             narrow: d_out,
             patches,
-        });
+            transposed: false,
+        };
         let inputs = [primitive(x), primitive(weight), primitive(bias)];
         return wrap(fused::apply::<B, _, 3>(operation, inputs));
     }
@@ -76,11 +77,12 @@ pub fn conv_transpose2d<B: Backend>(
             (places - 1) * stride[axis] + kernel[axis] + padding_out[axis] - 2 * padding[axis]
         });
         let patches = fast::Patches::new(d_out, size, kernel, geometry);
-        let operation = fast::Transposed(fast::Shape {
+        let operation = fast::Convolution {
             batch,
             narrow: d_in,
             patches,
-        });
+            transposed: true,
+        };
         let inputs = [primitive(x), primitive(weight), primitive(bias)];
         return wrap(fused::apply::<B, _, 3>(operation, inputs));
     }
@@ -215,17 +217,18 @@ mod fast {
         }
     }
 
-    /// Sizes of a convolution, which makes a narrow image of a wide one; transposed, it goes the other way.
-    #[derive(Clone, Copy, Debug)]
-    pub(super) struct Shape {
+    /// A convolution, which makes narrow images of wide ones; transposed, it goes the other way.
+    #[derive(Debug)]
+    pub(super) struct Convolution {
         pub(super) batch: usize,
-        /// Channels of the narrow image, of as many pixels as there are places.
+        /// Channels of a narrow image, of as many pixels as there are places.
         pub(super) narrow: usize,
-        /// Of the wide image.
+        /// Of a wide image.
         pub(super) patches: Patches,
+        pub(super) transposed: bool,
     }
 
-    impl Shape {
+    impl Convolution {
         fn wide_shape(&self) -> [usize; 4] {
             let Patches { channels, size, .. } = self.patches;
             [self.batch, channels, size[0], size[1]]
@@ -348,18 +351,17 @@ mod fast {
         tensor(out, [channels])
     }
 
-    #[derive(Debug)]
-    pub(super) struct Convolution(pub(super) Shape);
-
     impl Fused<3> for Convolution {
         /// Images and weights.
         type Saved = [FlexTensor; 2];
 
         fn forward(&self, inputs: [FlexTensor; 3]) -> (FlexTensor, [FlexTensor; 2]) {
             let [x, weight, bias] = inputs.map(contiguous);
-            let out = self
-                .0
-                .narrowed(slice(&x), slice(&weight), Some(slice(&bias)));
+            let (images, weights, biases) = (slice(&x), slice(&weight), Some(slice(&bias)));
+            let out = match self.transposed {
+                true => self.widened(images, weights, biases),
+                false => self.narrowed(images, weights, biases),
+            };
             (out, [x, weight])
         }
 
@@ -369,49 +371,22 @@ mod fast {
             grad: FlexTensor,
             wanted: [bool; 3],
         ) -> [Option<FlexTensor>; 3] {
-            let grad = slice(&grad);
+            let (images, weights, grads) = (slice(&x), slice(&weight), slice(&grad));
+            let to_x = || match self.transposed {
+                true => self.narrowed(grads, weights, None),
+                false => self.widened(grads, weights, None),
+            };
             let to_weight = || {
-                let values = self.0.weight_gradient(grad, slice(&x));
-                tensor(values, weight.shape())
+                let (narrow, wide) = match self.transposed {
+                    true => (images, grads),
+                    false => (grads, images),
+                };
+                tensor(self.weight_gradient(narrow, wide), weight.shape())
             };
             [
-                wanted[0].then(|| self.0.widened(grad, slice(&weight), None)),
+                wanted[0].then(to_x),
                 wanted[1].then(to_weight),
-                wanted[2].then(|| to_bias(grad, self.0.narrow_shape())),
-            ]
-        }
-    }
-
-    #[derive(Debug)]
-    pub(super) struct Transposed(pub(super) Shape);
-
-    impl Fused<3> for Transposed {
-        /// Images and weights.
-        type Saved = [FlexTensor; 2];
-
-        fn forward(&self, inputs: [FlexTensor; 3]) -> (FlexTensor, [FlexTensor; 2]) {
-            let [x, weight, bias] = inputs.map(contiguous);
-            let out = self
-                .0
-                .widened(slice(&x), slice(&weight), Some(slice(&bias)));
-            (out, [x, weight])
-        }
-
-        fn backward(
-            &self,
-            [x, weight]: [FlexTensor; 2],
-            grad: FlexTensor,
-            wanted: [bool; 3],
-        ) -> [Option<FlexTensor>; 3] {
-            let grad = slice(&grad);
-            let to_weight = || {
-                let values = self.0.weight_gradient(slice(&x), grad);
-                tensor(values, weight.shape())
-            };
-            [
-                wanted[0].then(|| self.0.narrowed(grad, slice(&weight), None)),
-                wanted[1].then(to_weight),
-                wanted[2].then(|| to_bias(grad, self.0.wide_shape())),
+                wanted[2].then(|| to_bias(grads, grad.shape().dims())),
             ]
         }
     }

@@ -47,7 +47,7 @@ mod fast {
     use burn::tensor::TensorMetadata;
 
     use crate::ops::fused::{Fused, contiguous, key, slice, tensor};
-    use crate::ops::simd::{for_rows, vectorized};
+    use crate::ops::simd::mapped;
 
     /// Which values are dropped.
     #[derive(Clone, Copy, Debug)]
@@ -80,18 +80,11 @@ mod fast {
 
         /// A contiguous tensor without what is dropped of it.
         pub(crate) fn applied(&self, x: &FlexTensor) -> FlexTensor {
-            let xs = slice(x);
-            let mut out = vec![0.0; xs.len()];
-            for_rows(&mut out, 1, |first, out| {
-                vectorized(
-                    #[inline(always)]
-                    || {
-                        for (at, (out, x)) in out.iter_mut().zip(&xs[first..]).enumerate() {
-                            *out = x * self.factor(first + at);
-                        }
-                    },
-                );
-            });
+            let out = mapped(
+                [slice(x)],
+                #[inline(always)]
+                |place, [x]| x * self.factor(place),
+            );
             tensor(out, x.shape())
         }
     }

@@ -32,7 +32,7 @@ mod fast {
     use burn::tensor::TensorMetadata;
 
     use crate::ops::fused::{Fused, contiguous, slice, tensor};
-    use crate::ops::simd::{for_rows, normal, vectorized};
+    use crate::ops::simd::{mapped, normal};
 
     #[derive(Debug)]
     pub(super) struct Gelu;
@@ -42,7 +42,11 @@ mod fast {
 
         fn forward(&self, [x]: [FlexTensor; 1]) -> (FlexTensor, FlexTensor) {
             let x = contiguous(x);
-            let y = map(slice(&x), |x| x * normal(x).0);
+            let y = mapped(
+                [slice(&x)],
+                #[inline(always)]
+                |_, [x]| x * normal(x).0,
+            );
             (tensor(y, x.shape()), x)
         }
 
@@ -53,39 +57,16 @@ mod fast {
             _: [bool; 1],
         ) -> [Option<FlexTensor>; 1] {
             const DENSITY_AT_0: f32 = 0.398_942_3;
-            let grads = slice(&grad);
-            let xs = slice(&x);
-            let mut out = vec![0.0; xs.len()];
-            for_rows(&mut out, 1, |first, out| {
-                let (xs, grads) = (&xs[first..], &grads[first..]);
-                vectorized(
-                    #[inline(always)]
-                    || {
-                        for ((out, &x), grad) in out.iter_mut().zip(xs).zip(grads) {
-                            let (below, density) = normal(x);
-                            *out = grad * (below + x * density * DENSITY_AT_0);
-                        }
-                    },
-                );
-            });
-            [Some(tensor(out, x.shape()))]
-        }
-    }
-
-    fn map(xs: &[f32], f: impl Fn(f32) -> f32 + Sync) -> Vec<f32> {
-        let mut out = vec![0.0; xs.len()];
-        for_rows(&mut out, 1, |first, out| {
-            let xs = &xs[first..];
-            vectorized(
+            let out = mapped(
+                [slice(&x), slice(&grad)],
                 #[inline(always)]
-                || {
-                    for (out, &x) in out.iter_mut().zip(xs) {
-                        *out = f(x);
-                    }
+                |_, [x, grad]| {
+                    let (below, density) = normal(x);
+                    grad * (below + x * density * DENSITY_AT_0)
                 },
             );
-        });
-        out
+            [Some(tensor(out, x.shape()))]
+        }
     }
 }
 

@@ -78,7 +78,7 @@ mod fast {
 
     use crate::ops::dropout::Mask;
     use crate::ops::fused::{Fused, contiguous, slice, tensor};
-    use crate::ops::simd::{dot, for_rows, rows_at_a_time, sum, vectorized};
+    use crate::ops::simd::{dot, for_rows, mapped, rows_at_a_time, sum, vectorized};
 
     /// With its epsilon.
     #[derive(Debug)]
@@ -209,26 +209,19 @@ mod fast {
 
         fn forward(&self, inputs: [FlexTensor; 4]) -> (FlexTensor, Saved) {
             let [a, b, gamma, beta] = inputs.map(contiguous);
-            let (left, right) = (slice(&a), slice(&b));
-            let mut sum = vec![0.0; left.len()];
-            for_rows(&mut sum, 1, |first, sum| {
-                let parts = left[first..].iter().zip(&right[first..]);
-                vectorized(
+            let parts = [slice(&a), slice(&b)];
+            let sum = match self.mask {
+                Some(mask) => mapped(
+                    parts,
                     #[inline(always)]
-                    || match self.mask {
-                        Some(mask) => {
-                            for (at, (sum, (a, b))) in sum.iter_mut().zip(parts).enumerate() {
-                                *sum = a * mask.factor(first + at) + b;
-                            }
-                        }
-                        None => {
-                            for (sum, (a, b)) in sum.iter_mut().zip(parts) {
-                                *sum = a + b;
-                            }
-                        }
-                    },
-                );
-            });
+                    |place, [a, b]| a * mask.factor(place) + b,
+                ),
+                None => mapped(
+                    parts,
+                    #[inline(always)]
+                    |_, [a, b]| a + b,
+                ),
+            };
             let x = tensor(sum, a.shape());
             let y = self.norm.normalise(&x, slice(&gamma), slice(&beta));
             (y, Saved { x, gamma })

@@ -16,15 +16,7 @@ pub fn linear<B: Backend>(
     weight: Tensor<B, 2>,
     bias: Tensor<B, 1>,
 ) -> Tensor<B, 2> {
-    #[cfg(feature = "flex")]
-    if fused::takes::<B>(&[x.dtype(), weight.dtype(), bias.dtype()]) {
-        let inputs = [primitive(x), primitive(weight), primitive(bias)];
-        return wrap(fused::apply::<B, _, 3>(
-            fast::Linear { turned: false },
-            inputs,
-        ));
-    }
-    x.matmul(weight) + bias.unsqueeze()
+    affine(x, weight, bias, false)
 }
 
 /// [`linear`] with a weight that lies the other way: a table of vectors, and how much of each is in every row.
@@ -35,15 +27,26 @@ pub fn linear_transposed<B: Backend>(
     weight: Tensor<B, 2>,
     bias: Tensor<B, 1>,
 ) -> Tensor<B, 2> {
+    affine(x, weight, bias, true)
+}
+
+/// - turned: whether the weight is `[d_out, d_in]`
+fn affine<B: Backend>(
+    x: Tensor<B, 2>,
+    weight: Tensor<B, 2>,
+    bias: Tensor<B, 1>,
+    turned: bool,
+) -> Tensor<B, 2> {
     #[cfg(feature = "flex")]
     if fused::takes::<B>(&[x.dtype(), weight.dtype(), bias.dtype()]) {
         let inputs = [primitive(x), primitive(weight), primitive(bias)];
-        return wrap(fused::apply::<B, _, 3>(
-            fast::Linear { turned: true },
-            inputs,
-        ));
+        return wrap(fused::apply::<B, _, 3>(fast::Linear { turned }, inputs));
     }
-    x.matmul(weight.transpose()) + bias.unsqueeze()
+    let weight = match turned {
+        true => weight.transpose(),
+        false => weight,
+    };
+    x.matmul(weight) + bias.unsqueeze()
 }
 
 #[cfg(feature = "flex")]
@@ -52,8 +55,8 @@ mod fast {
     use burn::tensor::TensorMetadata;
 
     use crate::ops::fused::{Fused, contiguous, slice, tensor};
-    use crate::ops::matrix::{Onto, View, multiply_on_all_cores};
-    use crate::ops::simd::{column_sums, for_rows};
+    use crate::ops::matrix::{View, product, product_onto};
+    use crate::ops::simd::{column_sums, repeated};
 
     #[derive(Debug)]
     pub(super) struct Linear {
@@ -80,20 +83,12 @@ mod fast {
             let [x, weight, bias] = inputs.map(contiguous);
             let [n, d_in] = dims(&x);
             let (view, bias) = (self.weight(&weight), slice(&bias));
-            let d_out = bias.len();
-            let mut out = vec![0.0; n * d_out];
-            for_rows(&mut out, d_out, |_, rows| {
-                for row in rows.chunks_exact_mut(d_out) {
-                    row.copy_from_slice(bias);
-                }
-            });
-            multiply_on_all_cores(
-                (&mut out, View::whole(n, d_out)),
+            let out = product_onto(
+                repeated(bias, n),
                 (slice(&x), View::whole(n, d_in)),
                 (slice(&weight), view),
-                Onto::Values,
             );
-            (tensor(out, [n, d_out]), [x, weight])
+            (tensor(out, [n, bias.len()]), [x, weight])
         }
 
         fn backward(
@@ -106,16 +101,12 @@ mod fast {
             let (grad, grads) = (slice(&grad), View::whole(n, d_out));
             let rows = View::whole(n, d_in);
             let to_x = || {
-                let mut out = vec![0.0; n * d_in];
                 let weight = (slice(&weight), self.weight(&weight).transposed());
-                multiply_on_all_cores((&mut out, rows), (grad, grads), weight, Onto::Nothing);
-                tensor(out, [n, d_in])
+                tensor(product(rows, (grad, grads), weight), [n, d_in])
             };
             let to_weight = || {
-                let mut out = vec![0.0; d_in * d_out];
-                let view = self.weight(&weight);
                 let x = (slice(&x), rows.transposed());
-                multiply_on_all_cores((&mut out, view), x, (grad, grads), Onto::Nothing);
+                let out = product(self.weight(&weight), x, (grad, grads));
                 tensor(out, weight.shape())
             };
             [

@@ -58,37 +58,89 @@ pub(crate) enum Onto {
 ///
 /// If shapes do not fit each other or their slices.
 pub(crate) fn multiply(
-    out: (&mut [f32], View),
+    (out, view): (&mut [f32], View),
     a: (&[f32], View),
     b: (&[f32], View),
     scale: f32,
     onto: Onto,
 ) {
-    gemm(out, a, b, scale, onto, Parallelism::None);
+    assert!(view.end() <= out.len());
+    // SAFETY: the view lies inside the slice, which is borrowed alone.
+    unsafe {
+        gemm(
+            (out.as_mut_ptr(), view),
+            a,
+            b,
+            scale,
+            onto,
+            Parallelism::None,
+        )
+    };
 }
 
-/// `out = a b`, or the same added to `out`, on as many threads as pay.
+/// `a b + c`, in the place of `c`, which lies row after row; on as many threads as pay.
 ///
 /// # Panics
 ///
 /// As [`multiply`].
-pub(crate) fn multiply_on_all_cores(
-    out: (&mut [f32], View),
-    a: (&[f32], View),
-    b: (&[f32], View),
-    onto: Onto,
-) {
-    /// Multiplications under which one thread is faster.
-    const ALONE: usize = 1 << 20;
-    let parallelism = match out.1.rows * out.1.columns * a.1.columns < ALONE {
-        true => Parallelism::None,
-        false => Parallelism::Rayon(0),
+pub(crate) fn product_onto(mut c: Vec<f32>, a: (&[f32], View), b: (&[f32], View)) -> Vec<f32> {
+    let view = View::whole(a.1.rows, b.1.columns);
+    assert_eq!(view.end(), c.len());
+    // SAFETY: the view is the whole vector.
+    unsafe {
+        gemm(
+            (c.as_mut_ptr(), view),
+            a,
+            b,
+            1.0,
+            Onto::Values,
+            threads(a.1, b.1),
+        )
     };
-    gemm(out, a, b, 1.0, onto, parallelism);
+    c
 }
 
-fn gemm(
-    (out, out_view): (&mut [f32], View),
+/// `a b`, on as many threads as pay.
+///
+/// - view: how it is to lie, without gaps
+///
+/// # Panics
+///
+/// As [`multiply`].
+pub(crate) fn product(view: View, a: (&[f32], View), b: (&[f32], View)) -> Vec<f32> {
+    let n = view.rows * view.columns;
+    assert_eq!(view.end(), n);
+    let mut out = Vec::with_capacity(n);
+    // SAFETY: the view is all of the memory, which is written and not read.
+    unsafe {
+        gemm(
+            (out.as_mut_ptr(), view),
+            a,
+            b,
+            1.0,
+            Onto::Nothing,
+            threads(a.1, b.1),
+        );
+        out.set_len(n);
+    }
+    out
+}
+
+/// Threads that pay.
+fn threads(a: View, b: View) -> Parallelism {
+    /// Multiplications under which one thread is faster.
+    const ALONE: usize = 1 << 20;
+    match a.rows * a.columns * b.columns < ALONE {
+        true => Parallelism::None,
+        false => Parallelism::Rayon(0),
+    }
+}
+
+/// # Safety
+///
+/// `out` may be written wherever its view goes, and with `Onto::Values` read.
+unsafe fn gemm(
+    (out, out_view): (*mut f32, View),
     (a, a_view): (&[f32], View),
     (b, b_view): (&[f32], View),
     scale: f32,
@@ -97,14 +149,14 @@ fn gemm(
 ) {
     let (m, n, k) = (a_view.rows, b_view.columns, a_view.columns);
     assert!((out_view.rows, out_view.columns, b_view.rows) == (m, n, k));
-    assert!(out_view.end() <= out.len() && a_view.end() <= a.len() && b_view.end() <= b.len());
-    // SAFETY: all three views lie inside their slices, and `out` is borrowed alone.
+    assert!(a_view.end() <= a.len() && b_view.end() <= b.len());
+    // SAFETY: both views lie inside their slices, and the caller vouches for `out`.
     unsafe {
         gemm::gemm(
             m,
             n,
             k,
-            out.as_mut_ptr().add(out_view.start),
+            out.add(out_view.start),
             out_view.column as isize,
             out_view.row as isize,
             onto == Onto::Values,
@@ -160,6 +212,10 @@ mod tests {
         let (a, b) = ((&a[..], a_view.transposed()), (&b[..], turned));
         multiply((&mut out, turned), a, b, 1.0, Onto::Nothing);
         assert_eq!(out, [23.0, 34.0, 31.0, 46.0]);
+        assert_eq!(product(turned, a, b), [23.0, 34.0, 31.0, 46.0]);
+        assert_eq!(product(whole, a, b), [23.0, 31.0, 34.0, 46.0]);
+        let onto = product_onto(vec![1.0; 4], a, b);
+        assert_eq!(onto, [24.0, 32.0, 35.0, 47.0]);
     }
 
     #[test]

@@ -4,6 +4,8 @@
 //! All of it is plain Rust that compilers turn into vector code, without fused multiplication: so every machine gets
 //! the same bits, however wide its vectors and however many its cores.
 
+use std::mem::MaybeUninit;
+
 use rayon::prelude::*;
 
 /// Values under which one thread is faster.
@@ -22,13 +24,59 @@ pub(crate) fn vectorized<T>(code: impl FnOnce() -> T) -> T {
 /// Rows of `width` values, some at a time, on all cores where that pays.
 ///
 /// - work: gets the number of its first row and the values
-pub(crate) fn for_rows(values: &mut [f32], width: usize, work: impl Fn(usize, &mut [f32]) + Sync) {
+pub(crate) fn for_rows<T: Send>(
+    values: &mut [T],
+    width: usize,
+    work: impl Fn(usize, &mut [T]) + Sync,
+) {
     if values.len() <= ALONE {
         return work(0, values);
     }
     let rows = rows_at_a_time(width);
     let chunks = values.par_chunks_mut(rows * width).enumerate();
     chunks.for_each(|(chunk, values)| work(chunk * rows, values));
+}
+
+/// A function of each place and of the values there, whose code must be inlined.
+///
+/// # Panics
+///
+/// If the inputs are not of one length.
+pub(crate) fn mapped<const N: usize>(
+    inputs: [&[f32]; N],
+    function: impl Fn(usize, [f32; N]) -> f32 + Sync,
+) -> Vec<f32> {
+    let n = inputs.first().map_or(0, |input| input.len());
+    assert!(inputs.iter().all(|input| input.len() == n));
+    fresh(n, 1, |first, out| {
+        let inputs = inputs.map(|input| &input[first..first + out.len()]);
+        vectorized(
+            #[inline(always)]
+            || {
+                for (at, out) in out.iter_mut().enumerate() {
+                    out.write(function(first + at, inputs.map(|input| input[at])));
+                }
+            },
+        );
+    })
+}
+
+/// So many copies of a row, one after another.
+pub(crate) fn repeated(row: &[f32], copies: usize) -> Vec<f32> {
+    fresh(copies * row.len(), row.len(), |_, out| {
+        for copy in out.chunks_exact_mut(row.len().max(1)) {
+            copy.write_copy_of_slice(row);
+        }
+    })
+}
+
+/// Memory that `work` writes all of.
+fn fresh(n: usize, width: usize, work: impl Fn(usize, &mut [MaybeUninit<f32>]) + Sync) -> Vec<f32> {
+    let mut out = Vec::with_capacity(n);
+    for_rows(&mut out.spare_capacity_mut()[..n], width, work);
+    // SAFETY: both callers write every value they are given, and all rows are given.
+    unsafe { out.set_len(n) };
+    out
 }
 
 /// Rows of `width` values that one thread takes at a time.
@@ -235,6 +283,24 @@ mod tests {
                 assert_eq!(*sum, column.sum::<f32>());
             }
         }
+    }
+
+    #[test]
+    fn functions_of_places_and_copies_of_rows() {
+        for n in [0, 1, 5, 40_000] {
+            let xs: Vec<f32> = (0..n).map(|i| (i % 7) as f32).collect();
+            let out = mapped([&xs, &xs], |at, [a, b]| a + 10.0 * b + (at % 3) as f32);
+            let expected = xs.iter().enumerate();
+            let expected: Vec<f32> = expected.map(|(at, x)| 11.0 * x + (at % 3) as f32).collect();
+            assert_eq!(out, expected);
+        }
+        for copies in [0, 1, 9_000] {
+            assert_eq!(
+                repeated(&[1.0, 2.0, 3.0], copies),
+                [1.0, 2.0, 3.0].repeat(copies)
+            );
+        }
+        assert_eq!(repeated(&[], 4), [0.0; 0]);
     }
 
     #[test]
