@@ -1,4 +1,4 @@
-//! Optimizers against PyTorch: AdamW with clipping on a tiny BERT, and twenty steps of every rule.
+//! Optimizers against PyTorch: AdamW with clipping on a tiny BERT, and twenty steps of every rule, with groups too.
 //!
 //! `tests/golden/README.md` says where the numbers come from and why each tolerance is what it is.
 
@@ -15,7 +15,7 @@ use regex::Regex;
 use serde_json::Value;
 use train::optim::ema::Ema;
 use train::optim::groups::{Group, freeze};
-use train::optim::optimizer::{Optimizer, OptimizerKind, OptimizerRecipe};
+use train::optim::optimizer::{GroupRecipe, Optimizer, OptimizerKind, OptimizerRecipe};
 use train::optim::update::{Rule, Slots};
 
 mod tiny_bert;
@@ -191,9 +191,8 @@ fn rule(kind: OptimizerKind, weight_decay: f64) -> Rule {
     }
 }
 
-fn trajectories<B: Backend>(tolerance: f64) {
-    let golden = include_str!("golden/optimizers.json");
-    let golden: Value = serde_json::from_str(golden).unwrap();
+/// The rules of `golden/optimizers.json` by name.
+fn rules() -> [(&'static str, Rule); 9] {
     use OptimizerKind::*;
     let sgd = Rule {
         momentum: 0.0,
@@ -212,7 +211,7 @@ fn trajectories<B: Backend>(tolerance: f64) {
         nesterov: true,
         ..rule(Muon, 0.1)
     };
-    for (name, rule) in [
+    [
         ("sgd", sgd),
         ("sgd_momentum", rule(Sgd, 0.0)),
         ("sgd_nesterov", nesterov),
@@ -222,7 +221,13 @@ fn trajectories<B: Backend>(tolerance: f64) {
         ("lamb", rule(Lamb, 0.01)),
         ("lion", lion),
         ("muon", muon),
-    ] {
+    ]
+}
+
+fn trajectories<B: Backend>(tolerance: f64) {
+    let golden = include_str!("golden/optimizers.json");
+    let golden: Value = serde_json::from_str(golden).unwrap();
+    for (name, rule) in rules() {
         for (parameter, shape) in [("w", &[4, 6][..]), ("b", &[6])] {
             if name == "muon" && parameter == "b" {
                 continue;
@@ -258,6 +263,94 @@ fn every_rule_goes_the_way_of_its_reference() {
 #[test]
 fn in_double_precision_nothing_is_left_to_rounding() {
     trajectories::<NdArray<f64>>(1e-9);
+}
+
+// The same with two groups, through the optimizer of a run.
+
+#[derive(Module, Debug)]
+struct Pair<B: Backend> {
+    w: Param<Tensor<B, 2>>,
+    b: Param<Tensor<B, 1>>,
+}
+
+impl<B: Backend> Pair<B> {
+    fn of(golden: &Value) -> Self {
+        Self {
+            w: Param::from_tensor(values::<B>(golden, "w").reshape([4, 6])),
+            b: Param::from_tensor(values(golden, "b")),
+        }
+    }
+}
+
+#[derive(Module, Debug)]
+struct Groups<B: Backend> {
+    fast: Pair<B>,
+    slow: Pair<B>,
+}
+
+fn grouped_recipe(golden: &Value, name: &str, rule: Rule) -> OptimizerRecipe {
+    let group = |name: &str, weight_decay| GroupRecipe {
+        pattern: format!("^{name}\\."),
+        lr: golden["rates"][name].as_f64().unwrap(),
+        weight_decay: Some(weight_decay),
+        frozen: false,
+        unfreeze_at: 0,
+    };
+    let weight_decay = golden["runs"][name]["weight_decay"].as_f64().unwrap();
+    OptimizerRecipe {
+        kind: rule.kind,
+        momentum: rule.momentum,
+        nesterov: rule.nesterov,
+        beta1: rule.beta1,
+        beta2: rule.beta2,
+        eps: rule.eps,
+        groups: vec![group("fast", weight_decay), group("slow", 0.0)],
+        ..OptimizerRecipe::adamw(rule.lr)
+    }
+}
+
+fn grouped_trajectories<B: AutodiffBackend>(tolerance: f64) {
+    let golden = include_str!("golden/optimizers.json");
+    let golden: Value = serde_json::from_str(golden).unwrap();
+    for (name, rule) in rules() {
+        let recipe = grouped_recipe(&golden["grouped"], name, rule);
+        let mut module = Groups::<B> {
+            fast: Pair::of(&golden["start"]),
+            slow: Pair::of(&golden["start"]),
+        };
+        let groups = recipe.groups(&[], &module).unwrap();
+        let mut optimizer = Optimizer::<B>::new(recipe, groups);
+        for step in 0..20 {
+            let mut grads = GradientsParams::new();
+            for (pair, at) in [(&module.fast, step), (&module.slow, 19 - step)] {
+                let of = |name| values::<B::InnerBackend>(&golden["grads"][at], name);
+                grads.register::<B::InnerBackend, 2>(pair.w.id, of("w").reshape([4, 6]));
+                grads.register::<B::InnerBackend, 1>(pair.b.id, of("b"));
+            }
+            optimizer.prepare(step as u64, 1.0);
+            module = optimizer.step(rule.lr, module, grads);
+            let theirs = &golden["grouped"]["runs"][name]["steps"][step];
+            for (group, pair) in [("fast", &module.fast), ("slow", &module.slow)] {
+                let ours = [
+                    ("w", pair.w.val().inner().reshape([24])),
+                    ("b", pair.b.val().inner()),
+                ];
+                for (parameter, ours) in ours {
+                    let error = relative_error(ours, values(&theirs[group], parameter));
+                    assert!(
+                        error < tolerance,
+                        "{name}, {group}.{parameter}, step {step}: off by {error:.1e}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn rates_and_decays_of_groups_are_those_of_torch() {
+    grouped_trajectories::<Trained>(1e-6);
+    grouped_trajectories::<Autodiff<NdArray<f64>>>(1e-9);
 }
 
 #[test]

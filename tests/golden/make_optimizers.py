@@ -20,6 +20,8 @@ from transformers import optimization
 HERE = pathlib.Path(__file__).parent
 STEPS = 20
 LR = 0.05
+RATES = {"fast": 1.5, "slow": 0.3}
+WARMUPS = [0, 10, 40]
 
 
 def timm_lamb():
@@ -53,15 +55,11 @@ def muon_in_full_precision():
     return torch.optim.Muon
 
 
-def trajectories():
+def rules():
+    """Class and options of every rule."""
     from lion_pytorch import Lion
 
-    generator = torch.Generator().manual_seed(5)
-    draw = lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64)
-    start = {"w": draw(4, 6), "b": draw(6)}
-    # The size of gradients changes over a run, so that moments and norms matter.
-    grads = [{name: draw(*value.shape) * math.exp(math.sin(step)) for name, value in start.items()} for step in range(STEPS)]
-    kinds = {
+    return {
         "sgd": (torch.optim.SGD, dict()),
         "sgd_momentum": (torch.optim.SGD, dict(momentum=0.9)),
         "sgd_nesterov": (torch.optim.SGD, dict(momentum=0.9, nesterov=True, weight_decay=0.01)),
@@ -72,9 +70,43 @@ def trajectories():
         "lion": (Lion, dict(betas=(0.9, 0.99), weight_decay=0.1)),
         "muon": (muon_in_full_precision(), dict(weight_decay=0.1, momentum=0.95, nesterov=True, adjust_lr_fn="match_rms_adamw")),
     }
+
+
+def grouped(kind, optimizer, options, start, grads):
+    """A run with two groups: `fast` decays, `slow` does not and has the gradients in reverse."""
+    decay = options.get("weight_decay", 0.01)
+    module = {group: {name: torch.nn.Parameter(value.clone()) for name, value in start.items()} for group in RATES}
+
+    def make(optimizer, options, names):
+        def of(group, decay):
+            return dict(params=[module[group][name] for name in names], lr=LR * RATES[group], weight_decay=decay)
+
+        return optimizer([of("fast", decay), of("slow", 0.0)], lr=LR, **options)
+
+    # What is no matrix goes by AdamW there.
+    parts = [make(optimizer, options, ["w"]), make(torch.optim.AdamW, {}, ["b"])] if kind == "muon" else [make(optimizer, options, ["w", "b"])]
+    steps = []
+    for step in range(STEPS):
+        for group, grad in (("fast", grads[step]), ("slow", grads[STEPS - 1 - step])):
+            for name, parameter in module[group].items():
+                parameter.grad = grad[name].clone()
+        for part in parts:
+            part.step()
+        steps.append({group: {name: parameter.tolist() for name, parameter in of.items()} for group, of in module.items()})
+    return {"weight_decay": decay, "steps": steps}
+
+
+def trajectories():
+    generator = torch.Generator().manual_seed(5)
+    draw = lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64)
+    start = {"w": draw(4, 6), "b": draw(6)}
+    # The size of gradients changes over a run, so that moments and norms matter.
+    grads = [{name: draw(*value.shape) * math.exp(math.sin(step)) for name, value in start.items()} for step in range(STEPS)]
     result = {"lr": LR, "start": {k: v.tolist() for k, v in start.items()}, "grads": [{k: v.tolist() for k, v in g.items()} for g in grads]}
     result["runs"] = {}
-    for kind, (optimizer, options) in kinds.items():
+    result["grouped"] = {"rates": RATES, "runs": {}}
+    for kind, (optimizer, options) in rules().items():
+        result["grouped"]["runs"][kind] = grouped(kind, optimizer, options, start, grads)
         names = ["w"] if kind == "muon" else ["w", "b"]
         module = torch.nn.ParameterDict({name: torch.nn.Parameter(start[name].clone()) for name in names})
         optimizer = optimizer(list(module.values()), lr=LR, **options)
@@ -93,7 +125,9 @@ def trajectories():
     return result
 
 
-def schedules():
+def schedules(warmup):
+    """Curves over 100 steps, the first `warmup` of them on the way up."""
+
     def curve(make, **options):
         parameter = torch.nn.Parameter(torch.zeros(1))
         optimizer = torch.optim.SGD([parameter], lr=1.0)
@@ -105,11 +139,10 @@ def schedules():
             scheduler.step()
         return values
 
-    warm = dict(num_warmup_steps=10)
-    whole = dict(num_warmup_steps=10, num_training_steps=100)
-    wsd = dict(num_warmup_steps=10, num_stable_steps=60, num_decay_steps=30, num_cycles=0.5, decay_type="linear")
-    cycle = dict(max_lr=1.0, total_steps=100, pct_start=0.1)
-    return {
+    warm = dict(num_warmup_steps=warmup)
+    whole = dict(num_warmup_steps=warmup, num_training_steps=100)
+    wsd = dict(num_warmup_steps=warmup, num_stable_steps=70 - warmup, num_decay_steps=30, num_cycles=0.5, decay_type="linear")
+    curves = {
         "constant_with_warmup": curve(optimization.get_constant_schedule_with_warmup, **warm),
         "linear_with_warmup": curve(optimization.get_linear_schedule_with_warmup, **whole),
         "cosine_with_warmup": curve(optimization.get_cosine_schedule_with_warmup, **whole),
@@ -120,8 +153,15 @@ def schedules():
         "inverse_sqrt": curve(optimization.get_inverse_sqrt_schedule, **warm),
         "wsd": curve(optimization.get_wsd_schedule, **wsd),
         "wsd_with_floor": curve(optimization.get_wsd_schedule, min_lr_ratio=0.1, **wsd),
-        "one_cycle": curve(torch.optim.lr_scheduler.OneCycleLR, **cycle),
     }
+    # Without a way up, torch's counts the way down from step -1.
+    if warmup > 0:
+        curves["one_cycle"] = curve(torch.optim.lr_scheduler.OneCycleLR, max_lr=1.0, total_steps=100, pct_start=warmup / 100)
+    return curves
+
+
+def all_schedules():
+    return {str(warmup): schedules(warmup) for warmup in WARMUPS}
 
 
 def losses():
@@ -151,5 +191,5 @@ def losses():
     return result
 
 
-for name, make in (("optimizers", trajectories), ("schedules", schedules), ("losses", losses)):
+for name, make in (("optimizers", trajectories), ("schedules", all_schedules), ("losses", losses)):
     (HERE / f"{name}.json").write_text(json.dumps(make()) + "\n")

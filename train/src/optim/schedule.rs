@@ -219,9 +219,36 @@ mod tests {
     #[test]
     fn rates_are_those_of_transformers_and_torch() {
         let golden = include_str!("../../../tests/golden/schedules.json");
-        let golden: HashMap<String, Vec<f64>> = serde_json::from_str(golden).unwrap();
+        let golden: HashMap<String, HashMap<String, Vec<f64>>> =
+            serde_json::from_str(golden).unwrap();
+        for warmup in [0usize, 10, 40] {
+            let curves = &golden[&warmup.to_string()];
+            let recipes = recipes(warmup as f64 / 100.0);
+            assert_eq!(curves.len(), recipes.len(), "warm-up {warmup}");
+            for (name, recipe) in recipes {
+                let schedule = Schedule::new(&recipe, 1.0, 100);
+                for step in 0..100 {
+                    // torch's one-cycle schedule has no such step 0.
+                    let behind = name != "one_cycle" && step < warmup;
+                    // Nor has the floor of transformers a place in its warm-up, which starts from it.
+                    if name == "wsd_with_floor" && behind {
+                        continue;
+                    }
+                    let theirs = curves[name][if behind { step + 1 } else { step }];
+                    let ours = schedule.rate(step as u64);
+                    assert!(
+                        (ours - theirs).abs() < 1e-12,
+                        "{name}, warm-up {warmup}, step {step}: {ours}, not {theirs}"
+                    );
+                }
+            }
+        }
+    }
+
+    /// What `tests/golden/schedules.json` holds of this warm-up.
+    fn recipes(warmup: f64) -> Vec<(&'static str, ScheduleRecipe)> {
         let of = |kind| ScheduleRecipe {
-            warmup: 0.1,
+            warmup,
             cycles: 3,
             power: 2.0,
             decay: 0.3,
@@ -231,7 +258,7 @@ mod tests {
             floor: 0.1,
             ..of(kind)
         };
-        for (name, recipe) in [
+        let mut recipes = vec![
             ("constant_with_warmup", of(ScheduleKind::Constant)),
             ("linear_with_warmup", of(ScheduleKind::Linear)),
             ("cosine_with_warmup", of(ScheduleKind::Cosine)),
@@ -245,23 +272,19 @@ mod tests {
             ("inverse_sqrt", of(ScheduleKind::InverseSqrt)),
             ("wsd", of(ScheduleKind::Wsd)),
             ("wsd_with_floor", with_floor(ScheduleKind::Wsd)),
-            ("one_cycle", of(ScheduleKind::OneCycle)),
-        ] {
-            let schedule = Schedule::new(&recipe, 1.0, 100);
-            for step in 0..100 {
-                // torch's one-cycle schedule has no such step 0.
-                let behind = name != "one_cycle" && step < 10;
-                // Nor has the floor of transformers a place in its warm-up, which starts from it.
-                if name == "wsd_with_floor" && behind {
-                    continue;
-                }
-                let theirs = golden[name][if behind { step + 1 } else { step }];
-                let ours = schedule.rate(step as u64);
-                assert!(
-                    (ours - theirs).abs() < 1e-12,
-                    "{name}, step {step}: {ours}, not {theirs}"
-                );
-            }
+        ];
+        if warmup > 0.0 {
+            recipes.push(("one_cycle", of(ScheduleKind::OneCycle)));
+        }
+        recipes
+    }
+
+    /// torch counts such a way down from step -1, and never is at the top.
+    #[test]
+    fn one_cycle_without_a_way_up_goes_down_from_the_top() {
+        let schedule = schedule(ScheduleKind::OneCycle, 0.0, 101);
+        for (step, rate) in [(0, 1.0), (50, 0.500002), (100, 4e-6)] {
+            assert!((schedule.rate(step) - rate).abs() < 1e-12, "step {step}");
         }
     }
 
