@@ -487,8 +487,14 @@ fn settings_that_are_impossible() {
     let bench = bench();
     for (setting, words) in [
         ("strategy.kid=full", "\"strategy.kind\""),
-        ("strategy.kind=lora", "`strategy.kind`"),
-        ("strategy.kind=freeze", "strategy.freeze names nothing"),
+        (
+            "strategy.kind=lora",
+            "--set strategy.kind=lora: unknown variant `lora`",
+        ),
+        (
+            "strategy.kind=freeze",
+            "--set strategy.kind=freeze: strategy.freeze names nothing",
+        ),
         (
             "strategy.freeze=[\"embeddings\"]",
             "takes strategy.kind = \"freeze\"",

@@ -287,6 +287,8 @@ pub struct BundleRecipe {
 pub struct Draft {
     /// What messages call it.
     pub place: String,
+    /// The key that names its objective or task.
+    key: String,
     table: Table,
     known: Table,
     /// Where each key that is not the built-in recipe's was set, in this order.
@@ -313,6 +315,7 @@ impl Draft {
             let table = parse(name, text)?;
             return Ok(Self {
                 place: (*name).into(),
+                key: key.into(),
                 known: table.clone(),
                 table,
                 places: Vec::new(),
@@ -345,6 +348,7 @@ impl Draft {
         let known = parse(kind, built_in)?;
         let mut draft = Self {
             place: name.into(),
+            key: key.into(),
             table: known.clone(),
             known,
             places: Vec::new(),
@@ -379,6 +383,16 @@ impl Draft {
 
     /// Sets one key to a value.
     pub fn put(&mut self, key: &str, value: Value, place: &str) -> Result<(), RecipeError> {
+        let kind = self.kind(&self.key);
+        if key == self.key && value.as_str().is_some_and(|other| other != kind) {
+            // The keys of another one are others.
+            return Err(RecipeError::Value {
+                place: place.into(),
+                reason: format!(
+                    "{key} is {value}, and the recipe's is \"{kind}\"; name the other as RECIPE"
+                ),
+            });
+        }
         let nested = key.rsplit('.').fold(value, |value, part| {
             Value::Table(Table::from_iter([(part.to_string(), value)]))
         });
@@ -398,7 +412,8 @@ impl Draft {
         merge(&mut self.table, over, "", &known, place)
     }
 
-    /// Where an impossible value comes from; in a group, the key that the reason names, or the last one set.
+    /// Where an impossible value comes from; in a group, the key that the reason names, or the last one set. What is
+    /// impossible beside another value may come from that one, which the reason names in full.
     pub fn place_of(&self, Impossible { key, reason }: &Impossible) -> &str {
         let inside = format!("{key}.");
         let names = |name: &str| reason.contains(name) || reason.contains(&name.replace('_', " "));
@@ -408,7 +423,8 @@ impl Draft {
         };
         let found = last(&|set| set == key)
             .or_else(|| last(&|set| set.strip_prefix(&inside).is_some_and(names)))
-            .or_else(|| last(&|set| set.starts_with(&inside)));
+            .or_else(|| last(&|set| set.starts_with(&inside)))
+            .or_else(|| last(&|set| set.contains('.') && reason.contains(set)));
         found.map_or(&self.place, |(_, place)| place)
     }
 
@@ -416,12 +432,23 @@ impl Draft {
     pub fn finish<T: DeserializeOwned>(&self) -> Result<T, RecipeError> {
         Value::Table(self.table.clone())
             .try_into()
-            .map_err(|e: toml::de::Error| RecipeError::Value {
-                place: self.place.clone(),
+            .map_err(|e: toml::de::Error| {
                 // In full: the short message leaves out the key.
-                reason: e.to_string().trim().replace('\n', " "),
+                let told = e.to_string();
+                let value = Impossible::new(last_key(&told), e.message());
+                RecipeError::Value {
+                    place: self.place_of(&value).into(),
+                    reason: told.trim().replace('\n', " "),
+                }
             })
     }
+}
+
+/// The dotted key that an error of `toml` ends in; it tells it nowhere else.
+fn last_key(told: &str) -> &str {
+    let key = told.trim_end().rsplit_once("\nin `");
+    key.and_then(|(_, key)| key.strip_suffix('`'))
+        .unwrap_or_default()
 }
 
 /// Says what is impossible about the shares that validate and test, if anything is.
@@ -567,4 +594,155 @@ fn hint<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> String {
     };
     let nearest = known.max_by(|a, b| likeness(a).total_cmp(&likeness(b)));
     nearest.map_or(String::new(), |near| format!("; the nearest is \"{near}\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::optim::optimizer::{GroupRecipe, OptimizerKind};
+    use crate::optim::schedule::ScheduleKind;
+
+    const BUILT_IN: [BuiltIn; 2] = [
+        (
+            "one",
+            "objective = \"one\"\nseed = 1\n[training]\nmetric = \"loss\"\nsteps = 4\nepochs = 0\n\
+             [schedule]\nkind = \"linear\"\nwarmup = 0.1\nfloor = 0.0\ncycles = 1\npower = 1.0\ndecay = 0.2\n\
+             [optimizer]\nkind = \"adamw\"\ngroups = []\n",
+        ),
+        ("two", "objective = \"two\"\n"),
+    ];
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    #[allow(dead_code)] // Read by nobody: what counts is what is refused.
+    struct Recipe {
+        objective: String,
+        seed: u64,
+        training: toml::Table,
+        schedule: ScheduleRecipe,
+        optimizer: Optimizer,
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    #[allow(dead_code)] // As above.
+    struct Optimizer {
+        kind: OptimizerKind,
+        groups: Vec<GroupRecipe>,
+    }
+
+    fn open(name: &str) -> Draft {
+        Draft::open(name, "objective", &BUILT_IN).unwrap()
+    }
+
+    /// What is said about some assignments to a recipe, one after the other.
+    fn told(name: &str, assignments: &[&str]) -> String {
+        let mut draft = open(name);
+        let set = assignments.iter().try_for_each(|one| draft.set(one));
+        let finished = set.and_then(|()| draft.finish::<Recipe>().map(|_| ()));
+        finished.unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_recipe_is_what_was_set_last() {
+        let mut draft = open("one");
+        for assignment in ["schedule.kind=wsd", "schedule.kind = cosine", "seed=7"] {
+            draft.set(assignment).unwrap();
+        }
+        let recipe: Recipe = draft.finish().unwrap();
+        let found = (recipe.schedule.kind, recipe.seed);
+        assert_eq!(found, (ScheduleKind::Cosine, 7));
+    }
+
+    #[test]
+    fn a_wrong_value_is_told_with_its_flag() {
+        for (flag, words) in [
+            (
+                "schedule.kind=foo",
+                "unknown variant `foo`, expected one of `constant`, `linear`",
+            ),
+            ("optimizer.kind=foo", "in `optimizer.kind`"),
+            ("schedule={kind=\"foo\"}", "in `schedule.kind`"),
+            (
+                "schedule.kind=3",
+                "schedule.kind is 3; it must be of type string",
+            ),
+            (
+                "schedule.cycles=x",
+                "schedule.cycles is \"x\"; it must be of type",
+            ),
+            ("schedule.cycles=5_000_000_000", "in `schedule.cycles`"),
+            ("optimizer.groups=[3]", "in `optimizer.groups`"),
+            (
+                "optimizer.groups=[{patern=\"a\"}]",
+                "unknown field `patern`",
+            ),
+            ("optimizer.groups=[{lr=1.0}]", "missing field `pattern`"),
+        ] {
+            // Neither the first flag nor the last is to blame.
+            let told = told("one", &["seed=2", flag, "schedule.floor=0.5"]);
+            assert!(told.starts_with(&format!("--set {flag}: ")), "{told}");
+            assert!(told.contains(words), "{told}");
+        }
+        // The one that counts.
+        let twice = told("one", &["schedule.kind=foo", "schedule.kind=bar"]);
+        assert!(twice.starts_with("--set schedule.kind=bar: "), "{twice}");
+    }
+
+    #[test]
+    fn a_wrong_value_of_a_file_is_told_with_its_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("mine.toml");
+        let name = path.display().to_string();
+        for (text, line) in [
+            ("[schedule]\ncycles = 2\nkind = \"foo\"\n", 4),
+            ("schedule.cycles = 2\nschedule.kind = \"foo\"\n", 3),
+            ("schedule = {cycles = 2, kind = \"foo\"}\n", 2),
+            ("seed = 3\n[[optimizer.groups]]\npatern = \"a\"\n", 3),
+            ("[schedule]\nfloor = 0.1\ncycles = 5_000_000_000\n", 4),
+        ] {
+            std::fs::write(&path, format!("objective = \"one\"\n{text}")).unwrap();
+            let told = told(&name, &["seed=2"]);
+            assert!(told.starts_with(&format!("{name}:{line}: ")), "{told}");
+        }
+        // A flag wins over the file, and is to blame where it is wrong.
+        let flag = told(&name, &["schedule.cycles=6_000_000_000"]);
+        assert!(flag.starts_with("--set schedule.cycles=6_000"), "{flag}");
+    }
+
+    #[test]
+    fn another_objective_is_another_recipe() {
+        for kind in ["two", "three"] {
+            let flag = format!("objective={kind}");
+            let told = told("one", &[&flag]);
+            assert!(told.starts_with(&format!("--set {flag}: ")), "{told}");
+            assert!(told.contains("the recipe's is \"one\""), "{told}");
+        }
+        open("one").set("objective=one").unwrap();
+    }
+
+    #[test]
+    fn an_impossible_value_comes_from_the_last_that_set_it_or_what_it_is_at_odds_with() {
+        let mut draft = open("one");
+        let place = |draft: &Draft, key: &str, reason: &str| {
+            draft.place_of(&Impossible::new(key, reason)).to_string()
+        };
+        let steps = ("training.steps", "and training.epochs are both 0");
+        assert_eq!(place(&draft, steps.0, steps.1), "one");
+        draft
+            .put("training.epochs", Value::Integer(0), "--epochs")
+            .unwrap();
+        assert_eq!(place(&draft, steps.0, steps.1), "--epochs");
+        draft
+            .put("training.steps", Value::Integer(0), "--steps")
+            .unwrap();
+        assert_eq!(place(&draft, steps.0, steps.1), "--steps");
+        // Of a group, the key that is named.
+        draft.set("schedule.cycles=0").unwrap();
+        draft.set("schedule.floor=0.5").unwrap();
+        let cycles = place(&draft, "schedule", "is impossible: cycles are 0");
+        assert_eq!(cycles, "--set schedule.cycles=0");
+        let some = place(&draft, "schedule", "is impossible");
+        assert_eq!(some, "--set schedule.floor=0.5");
+    }
 }

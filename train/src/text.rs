@@ -68,7 +68,7 @@ pub fn check_lengths(max_length: usize, positions: usize) -> Result<(), Impossib
     }
     if max_length > positions {
         return wrong(format!(
-            "is {max_length}, longer than the model's {positions} positions"
+            "is {max_length}, longer than the model's {positions} positions (model.max_position_embeddings)"
         ));
     }
     Ok(())
