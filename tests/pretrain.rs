@@ -724,6 +724,14 @@ fn a_profile_has_a_span_for_every_part_of_every_step() {
     ] {
         assert_eq!(count(name), spans, "{name}");
     }
+    assert!(count("bundle") >= 1 && count("checkpoint") >= 1, "{text}");
+    let times = events.iter().filter(|event| event["ph"] == "X");
+    let times = times.map(|event| ["ts", "dur"].map(|key| event[key].as_u64().unwrap()));
+    let times: Vec<_> = times.collect();
+    // Perfetto drops what overlaps.
+    for pair in times.windows(2) {
+        assert!(pair[0][0] + pair[0][1] <= pair[1][0], "{pair:?}");
+    }
 }
 
 #[test]
@@ -992,7 +1000,14 @@ fn settings_that_are_impossible() {
         ("optimizer.lr=-1", "optimizer.lr is -1"),
         ("optimizer.beta1=1", "optimizer.beta1 is 1"),
         ("optimizer.eps=0", "optimizer.eps is 0"),
-        ("schedule.kind=step", "`schedule.kind`"),
+        (
+            "schedule.kind=step",
+            "--set schedule.kind=step: unknown variant `step`",
+        ),
+        (
+            "objective=autoencoder",
+            "--set objective=autoencoder: objective is \"autoencoder\"",
+        ),
         ("schedule.warmup=2", "schedule.warmup is 2"),
         ("training.batch_size=0", "training.batch_size is 0"),
         ("training.batch_size=-1", "training.batch_size is -1"),
@@ -1018,7 +1033,10 @@ fn settings_that_are_impossible() {
             "data.valid=0.96",
             "data.valid 0.96 and data.test 0.05 leave nothing",
         ),
-        ("bundle.precision=f8", "`bundle.precision`"),
+        (
+            "bundle.precision=f8",
+            "--set bundle.precision=f8: unknown variant `f8`",
+        ),
     ] {
         bench.refuses(&["--set", setting], &[words]);
     }

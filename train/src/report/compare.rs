@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::failure::Failure;
 use crate::metrics::short;
 use crate::report::plot;
-use crate::ui::duration;
+use crate::ui::{duration, say};
 
 /// Flags of `compare`.
 #[derive(Args, Clone, Debug)]
@@ -49,10 +49,9 @@ impl Run {
             Ok(recipe) => recipe,
             Err(_) => bail!("{}: not valid TOML", place("recipe.toml")),
         };
-        // A run that is still going has none.
         let summary = match read("summary.json") {
             Ok(text) => serde_json::from_str(&text).with_context(|| place("summary.json"))?,
-            Err(_) => Value::Object(Map::from_iter([("status".into(), "running".into())])),
+            Err(_) => unfinished(&recipe),
         };
         Ok(Self {
             name: path.display().to_string(),
@@ -109,36 +108,45 @@ impl Run {
     }
 }
 
+/// The summary of a run that is still going, or was killed: what its recipe says.
+fn unfinished(recipe: &toml::Table) -> Value {
+    let kind = recipe.get("objective").or(recipe.get("task"));
+    json!({
+        "status": "unfinished",
+        "recipe": kind.and_then(toml::Value::as_str),
+        "seed": recipe.get("seed").and_then(toml::Value::as_integer),
+    })
+}
+
 /// Prints the comparison and draws the plot.
 ///
 /// # Errors
 ///
-/// A directory that is no run.
+/// A directory that is no run, or a metric that none of them has.
 pub fn compare(args: &CompareArgs) -> Result<(), Failure> {
     let runs: Result<Vec<Run>> = args.runs.iter().map(|path| Run::open(path)).collect();
     let runs = runs.map_err(Failure::Input)?;
-    let differing = differing(&runs);
-    match args.json {
-        true => println!("{:#}", as_json(&runs)),
-        false => {
-            print!("{}", table(&rows(&runs)));
-            if !differing.is_empty() {
-                print!("\n{}", table(&differing));
-            }
-        }
-    }
-    let metric = match &args.metric {
-        Some(metric) => metric.clone(),
-        None => runs[0].metric(),
-    };
-    let curves: Vec<_> = runs.into_iter().map(|run| (run.name, run.events)).collect();
-    let drawn = plot::overlay(&metric, &curves, &args.plot).map_err(Failure::Running)?;
-    if !drawn && args.metric.is_some() {
+    let metric = args.metric.clone().unwrap_or_else(|| runs[0].metric());
+    let curves: Vec<_> = runs
+        .iter()
+        .map(|run| (run.name.clone(), plot::valid(&run.events, &metric)))
+        .collect();
+    if args.metric.is_some() && curves.iter().all(|(_, curve)| curve.is_empty()) {
         let reason = format!("--metric {metric}: no run has a curve of it");
         return Err(Failure::input(reason));
     }
+    match args.json {
+        true => say(&format!("{:#}", as_json(&runs))),
+        false => {
+            let tables = [rows(&runs), differing(&runs)];
+            let tables = tables.iter().filter(|rows| !rows.is_empty());
+            let tables: Vec<_> = tables.map(|rows| table(rows)).collect();
+            say(tables.join("\n").trim_end());
+        }
+    }
+    let drawn = plot::overlay(&metric, curves, &args.plot).map_err(Failure::Running)?;
     if drawn && !args.json {
-        println!("\nplot: {}", args.plot.display());
+        say(&format!("\nplot: {}", args.plot.display()));
     }
     Ok(())
 }
@@ -161,6 +169,15 @@ fn rows(runs: &[Run]) -> Vec<Vec<String>> {
             columns.push(column.clone());
         }
     }
+    // What only some runs have stands beside its like.
+    columns.sort_by_key(|column| match column.as_str() {
+        "best step" => 0,
+        column if column.starts_with("best ") => 1,
+        column if column.starts_with("test ") => 2,
+        column if column.ends_with("/s") => 3,
+        "peak MiB" | "time" => 4,
+        _ => 0,
+    });
     let row = |cells: &Vec<(String, String)>| -> Vec<String> {
         let cell = |column: &String| {
             let found = cells.iter().find(|(name, _)| name == column);
@@ -252,6 +269,32 @@ mod tests {
         let expected = [["differs", "a", "b"], ["optimizer.lr", "0.1", "0.2"]];
         assert_eq!(differing(&runs), expected);
         assert!(differing(&runs[..1]).is_empty());
+    }
+
+    #[test]
+    fn columns_that_not_all_runs_have_stand_beside_their_like() {
+        let run = |name: &str, summary: Value| Run {
+            name: name.into(),
+            summary,
+            recipe: toml::Table::new(),
+            events: Vec::new(),
+        };
+        let recipe = "task = \"x\"\nseed = 7".parse().unwrap();
+        let rows = rows(&[
+            run(
+                "a",
+                json!({"best": {"metrics": {"loss": 2.0}}, "throughput": {"samples_per_second": 9.4}}),
+            ),
+            run("b", json!({"best": {"step": 3, "metrics": {"mse": 0.5}}})),
+            run("c", unfinished(&recipe)),
+        ]);
+        let head =
+            "run recipe seed status steps best_step best_loss best_mse samples/s peak_MiB time";
+        let head: Vec<_> = head.split(' ').map(|name| name.replace('_', " ")).collect();
+        assert_eq!(rows[0], head);
+        assert_eq!(rows[1][5..9], ["-", "2.000", "-", "9"]);
+        assert_eq!(rows[2][5..9], ["3", "-", "0.5000", "-"]);
+        assert_eq!(rows[3][..5], ["c", "x", "7", "unfinished", "-"]);
     }
 
     #[test]

@@ -55,25 +55,29 @@ struct Line {
     layers: Option<(usize, usize)>,
 }
 
-/// Rows that differ in the number of their layer alone become one.
+/// Rows of layers that follow one another and differ in their number alone become one.
 fn folded(rows: Vec<(bool, Row)>) -> Vec<Line> {
     let layer = Regex::new(r"\.(\d+)\.").ok();
     let mut lines: Vec<Line> = Vec::new();
     for (frozen, Row { name, shape }) in rows {
         let found = layer.as_ref().and_then(|layer| layer.captures(&name));
-        let number = found.as_ref().and_then(|found| found[1].parse().ok());
+        let number: Option<usize> = found.as_ref().and_then(|found| found[1].parse().ok());
         let stem = match found.as_ref().and_then(|found| found.get(1)) {
             Some(at) => format!("{}#{}", &name[..at.start()], &name[at.end()..]),
             None => name.clone(),
         };
         let n = shape.iter().product();
         let shape = format!("{shape:?}");
+        let before = number.and_then(|number| number.checked_sub(1));
         let alike = |line: &&mut Line| {
-            line.stem == stem && line.shape == shape && line.frozen == frozen && number.is_some()
+            line.stem == stem
+                && line.shape == shape
+                && line.frozen == frozen
+                && before.is_some()
+                && line.layers.map(|(_, last)| last) == before
         };
-        if let Some(line) = lines.iter_mut().find(alike) {
-            let (first, last) = line.layers.unwrap_or_default();
-            let last = number.unwrap_or(last);
+        if let (Some(line), Some(last)) = (lines.iter_mut().find(alike), number) {
+            let first = line.layers.map_or(last, |(first, _)| first);
             line.times += 1;
             line.layers = Some((first, last));
             line.name = stem.replace('#', &format!("{first}-{last}"));
@@ -117,6 +121,25 @@ impl<B: Backend> ModuleVisitor<B> for Lister {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn layers_that_do_not_follow_one_another_stay_apart() {
+        let row = |number: usize, frozen| {
+            let name = format!("layer.{number}.weight");
+            (
+                frozen,
+                Row {
+                    name,
+                    shape: vec![2],
+                },
+            )
+        };
+        let rows = [(0, false), (1, true), (2, false), (3, false), (4, true)];
+        let lines = folded(rows.map(|(number, frozen)| row(number, frozen)).into());
+        let told: Vec<_> = lines.iter().map(|line| line.name.as_str()).collect();
+        let expected = ["0", "1", "2-3", "4"].map(|layers| format!("layer.{layers}.weight"));
+        assert_eq!(told, expected);
+    }
 
     #[test]
     fn layers_that_repeat_are_one_line() {

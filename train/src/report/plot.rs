@@ -6,13 +6,15 @@ use std::ops::Range;
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow};
+use plotters::coord::Shift;
 use plotters::coord::ranged1d::ValueFormatter;
 use plotters::coord::types::RangedCoordf64;
+use plotters::element::DashedPathElement;
 use plotters::prelude::*;
 use serde_json::Value;
 
 /// Points of one curve, x ascending.
-type Curve = Vec<(f64, f64)>;
+pub type Curve = Vec<(f64, f64)>;
 
 type Drawn<T> = std::result::Result<T, DrawingAreaErrorKind<std::io::Error>>;
 
@@ -63,54 +65,156 @@ impl Plot {
     fn draw(&self, x: Range<f64>, y: Range<f64>) -> Drawn<String> {
         let mut svg = String::new();
         {
-            let root = SVGBackend::with_string(&mut svg, (800, 480)).into_drawing_area();
+            let legend = Legend::of(&self.curves);
+            let size = (WIDTH, HEIGHT + legend.rows as u32 * ROW);
+            let root = SVGBackend::with_string(&mut svg, size).into_drawing_area();
             root.fill(&WHITE)?;
-            let mut builder = ChartBuilder::on(&root);
+            let (above, below) = root.split_vertically(HEIGHT);
+            let mut builder = ChartBuilder::on(&above);
             builder
                 .caption(&self.title, ("sans-serif", 22))
                 .margin(14)
                 .margin_right(28);
             builder.x_label_area_size(44).y_label_area_size(64);
+            let axes = (x.clone(), y.clone());
             match self.log_x {
-                true => self.lines(builder.build_cartesian_2d(x.log_scale(), y)?)?,
-                false => self.lines(builder.build_cartesian_2d(x, y)?)?,
+                true => self.lines(builder.build_cartesian_2d(x.log_scale(), y)?, axes)?,
+                false => self.lines(builder.build_cartesian_2d(x, y)?, axes)?,
             }
+            legend.draw(&self.curves, &below)?;
             root.present()?;
         }
         Ok(svg)
     }
 
-    fn lines<'a, X>(&self, mut chart: Chart<'a, X>) -> Drawn<()>
+    fn lines<'a, X>(
+        &self,
+        mut chart: Chart<'a, X>,
+        (x_axis, y_axis): (Range<f64>, Range<f64>),
+    ) -> Drawn<()>
     where
         X: Ranged<ValueType = f64> + ValueFormatter<f64>,
     {
-        let mut mesh = chart.configure_mesh();
-        mesh.x_desc(&self.x_label).light_line_style(WHITE);
-        mesh.label_style(("sans-serif", 14));
         let log_x = self.log_x;
         let x_label = move |x: &f64| match log_x {
             true => format!("{x:.0e}"),
-            false => format!("{x:.0}"),
+            false => tick(*x, &x_axis),
         };
+        let y_label = move |y: &f64| tick(*y, &y_axis);
+        let mut mesh = chart.configure_mesh();
+        mesh.x_desc(&self.x_label).light_line_style(WHITE);
+        mesh.label_style(("sans-serif", 14));
         mesh.x_label_formatter(&x_label);
-        mesh.y_label_formatter(&|y| crate::metrics::short(*y))
-            .draw()?;
-        for (at, (name, curve)) in self.curves.iter().enumerate() {
-            let colour = COLOURS[at % COLOURS.len()];
+        mesh.y_label_formatter(&y_label).draw()?;
+        for (at, (_, curve)) in self.curves.iter().enumerate() {
             let finite = curve.iter().filter(|(x, y)| x.is_finite() && y.is_finite());
-            let style = colour.stroke_width(2);
-            let line = chart.draw_series(LineSeries::new(finite.copied(), style))?;
-            line.label(name)
-                .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], style));
-        }
-        if self.curves.len() > 1 {
-            let mut legend = chart.configure_series_labels();
-            legend
-                .label_font(("sans-serif", 14))
-                .border_style(BLACK.mix(0.3));
-            legend.background_style(WHITE.mix(0.85)).draw()?;
+            let finite: Curve = finite.copied().collect();
+            // A line of one point is nothing to see.
+            let dot = if finite.len() == 1 { 4 } else { 0 };
+            match dashes(at).filter(|_| dot == 0) {
+                None => chart.draw_series(LineSeries::new(finite, style(at)).point_size(dot))?,
+                Some((dash, gap)) => {
+                    chart.draw_series(DashedLineSeries::new(finite, dash, gap, style(at)))?
+                }
+            };
         }
         Ok(())
+    }
+}
+
+/// Pixels of a chart.
+const WIDTH: u32 = 800;
+const HEIGHT: u32 = 480;
+/// Pixels of a row of names below it.
+const ROW: u32 = 20;
+
+/// The colour of the curve in this place.
+fn style(at: usize) -> ShapeStyle {
+    COLOURS[at % COLOURS.len()].filled().stroke_width(2)
+}
+
+/// Pixels of a dash and of a gap, once every colour is taken: by dashes, then by dots.
+fn dashes(at: usize) -> Option<(i32, i32)> {
+    match at / COLOURS.len() {
+        0 => None,
+        1 => Some((8, 5)),
+        _ => Some((2, 4)),
+    }
+}
+
+/// Names of curves below a chart, where they hide none; of a single curve the title says it all.
+struct Legend {
+    columns: usize,
+    /// Pixels of a column.
+    width: usize,
+    rows: usize,
+}
+
+impl Legend {
+    /// Pixels left of it.
+    const LEFT: usize = 78;
+    /// Pixels of a piece of the curve.
+    const SAMPLE: i32 = 22;
+
+    /// Columns as wide as the longest name.
+    fn of(curves: &[(String, Curve)]) -> Self {
+        let longest = curves.iter().map(|(name, _)| name.chars().count()).max();
+        // A letter is seven pixels wide, if not all are capitals.
+        let width = 7 * longest.unwrap_or(0) + 50;
+        let columns = ((WIDTH as usize - Self::LEFT) / width).max(1);
+        let rows = match curves.len() {
+            0 | 1 => 0,
+            n => n.div_ceil(columns),
+        };
+        Self {
+            columns,
+            width,
+            rows,
+        }
+    }
+
+    fn draw<B: DrawingBackend>(
+        &self,
+        curves: &[(String, Curve)],
+        area: &DrawingArea<B, Shift>,
+    ) -> std::result::Result<(), DrawingAreaErrorKind<B::ErrorType>> {
+        for (at, (name, _)) in curves.iter().enumerate().filter(|_| self.rows > 0) {
+            let x = (Self::LEFT + at % self.columns * self.width) as i32;
+            let y = (at / self.columns) as i32 * ROW as i32;
+            let sample = [(x, y + 6), (x + Self::SAMPLE, y + 6)];
+            match dashes(at) {
+                None => area.draw(&PathElement::new(sample, style(at)))?,
+                Some((dash, gap)) => {
+                    area.draw(&DashedPathElement::new(sample, dash, gap, style(at)))?;
+                }
+            }
+            let font = ("sans-serif", 14);
+            area.draw(&Text::new(name.as_str(), (x + Self::SAMPLE + 6, y), font))?;
+        }
+        Ok(())
+    }
+}
+
+/// A number beside an axis: as many digits as tell it from its neighbours, none for nothing.
+fn tick(value: f64, axis: &Range<f64>) -> String {
+    let (wide, largest) = (axis.end - axis.start, axis.start.abs().max(axis.end.abs()));
+    if value.abs() < 1e-6 * wide {
+        // What is left of a sum that was meant to be 0.
+        return "0".into();
+    }
+    // Neighbours are more than a hundredth of the axis apart.
+    let digits = |unit: f64| (2.0 - (wide / unit).log10()).ceil().clamp(0.0, 15.0) as usize;
+    let trimmed = |text: &str| match text.contains('.') {
+        true => text.trim_end_matches('0').trim_end_matches('.').to_string(),
+        false => text.to_string(),
+    };
+    if (1e-3..1e6).contains(&largest) {
+        return trimmed(&format!("{value:.*}", digits(1.0)));
+    }
+    let text = format!("{value:.*e}", digits(largest));
+    match text.split_once('e') {
+        Some((mantissa, exponent)) => format!("{}e{exponent}", trimmed(mantissa)),
+        None => text,
     }
 }
 
@@ -120,7 +224,8 @@ fn range(points: &[(f64, f64)], of: fn(&(f64, f64)) -> f64, margin: f64) -> Rang
     let low = values.clone().fold(f64::INFINITY, f64::min);
     let high = values.fold(f64::NEG_INFINITY, f64::max);
     let wide = match high - low {
-        0.0 => low.abs().max(1.0) * 0.1,
+        0.0 if low == 0.0 => 0.1,
+        0.0 => low.abs() * 0.1,
         wide => wide * margin,
     };
     low - wide..high + wide
@@ -199,16 +304,18 @@ pub fn run_plots(run: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A metric of the validation splits of several runs, by name.
-pub fn overlay(metric: &str, runs: &[(String, Vec<Value>)], path: &Path) -> Result<bool> {
+/// A metric over the steps of the validation split.
+pub fn valid(events: &[Value], metric: &str) -> Curve {
+    curve(events, "valid", "metrics", metric)
+}
+
+/// Writes a plot of a metric of several runs, by name, and says whether there was anything to draw.
+pub fn overlay(metric: &str, curves: Vec<(String, Curve)>, path: &Path) -> Result<bool> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
     }
-    let of = |(name, events): &(String, Vec<Value>)| {
-        (name.clone(), curve(events, "valid", "metrics", metric))
-    };
     let title = format!("{metric} of the validation split");
-    plot(&title, runs.iter().map(of).collect()).write(path)
+    plot(&title, curves).write(path)
 }
 
 fn plot(title: &str, curves: Vec<(String, Curve)>) -> Plot {
@@ -269,5 +376,54 @@ mod tests {
         };
         log.write(&path).unwrap();
         assert!(path.exists());
+    }
+
+    #[test]
+    fn numbers_beside_an_axis_are_as_short_as_they_may_be() {
+        for (value, axis, told) in [
+            (2.0, 0.7..2.2, "2"),
+            (1.8, 0.7..2.2, "1.8"),
+            (0.0018, 0.0..0.002, "0.0018"),
+            (0.05, 0.0..0.07, "0.05"),
+            (11.0, 5.5..11.7, "11"),
+            (100.0, 0.0..200.0, "100"),
+            (8000.0, 1000.0..8300.0, "8000"),
+            (7.5, 6.3..7.7, "7.5"),
+            // As `0.1 + 0.2 - 0.3` is.
+            (-1.36e-20, -5e-5..0.001, "0"),
+            (2e-4, 0.0..9e-4, "2e-4"),
+            (1.5e-5, 1.4e-5..1.6e-5, "1.5e-5"),
+            (2.5e6, 0.0..3e6, "2.5e6"),
+            (1e6, 0.0..3e6, "1e6"),
+        ] {
+            assert_eq!(tick(value, &axis), told, "{value} of {axis:?}");
+        }
+    }
+
+    #[test]
+    fn a_curve_of_one_point_is_a_dot_and_one_that_never_changes_has_a_close_axis() {
+        let one = plot("one", vec![("a".into(), vec![(7.0, 2.0)])]);
+        let (x, y) = (6.0..8.0, 1.0..3.0);
+        assert_eq!(one.draw(x, y).unwrap().matches("<circle").count(), 1);
+        let flat = [(1.0, 2e-3), (2.0, 2e-3)];
+        let axis = range(&flat, |p| p.1, 0.05);
+        assert!(axis.start > 1e-3 && axis.end < 3e-3, "{axis:?}");
+    }
+
+    #[test]
+    fn names_of_curves_stand_below_the_chart_and_no_two_curves_look_alike() {
+        let named = |n: usize| {
+            let curve = |at: usize| (format!("run {at}"), vec![(1.0, 1.0), (2.0, at as f64)]);
+            plot("many", (0..n).map(curve).collect())
+        };
+        let draw = |n: usize| named(n).draw(1.0..2.0, 0.0..20.0).unwrap();
+        assert!(draw(1).contains("height=\"480\"") && !draw(1).contains("run 0"));
+        assert!(draw(2).contains("height=\"500\"") && draw(2).contains("run 1"));
+        // Six letters are 42 pixels, with a sample 92: seven columns in 722.
+        let legend = Legend::of(&named(20).curves);
+        assert_eq!((legend.columns, legend.rows), (7, 3));
+        let looks = (0..3 * COLOURS.len()).map(|at| (style(at), dashes(at)));
+        let looks: Vec<_> = looks.collect();
+        assert!((0..looks.len()).all(|at| !looks[..at].contains(&looks[at])));
     }
 }

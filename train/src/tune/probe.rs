@@ -21,7 +21,7 @@ use crate::optim::groups::{self, ModulePath, Setting};
 use crate::optim::optimizer::Optimizer;
 use crate::report::plot::Plot;
 use crate::source::BatchSource;
-use crate::ui::{self, Ui};
+use crate::ui::{self, Ui, say};
 
 /// An experiment instead of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -184,16 +184,18 @@ fn tell_curve(curve: LrCurve, out: &Path, ui: Ui) -> Result<Status, Failure> {
     let plot = draw(&curve, out).map_err(Failure::Running)?;
     let plot = plot.map(|path| path.display().to_string());
     match ui {
-        Ui::Json => println!("{}", curve.json(plot.as_deref())),
+        Ui::Json => say(&curve.json(plot.as_deref()).to_string()),
         Ui::Tui | Ui::Plain | Ui::None => {
             for (lr, loss) in &curve.points {
-                println!("lr {lr:.2e}  loss {}", short(*loss));
+                say(&format!("lr {lr:.2e}  loss {}", short(*loss)));
             }
             if let Some(path) = plot {
-                println!("plot: {path}");
+                say(&format!("plot: {path}"));
             }
             if let Some(lr) = curve.suggestion {
-                println!("the loss falls fastest at: --set optimizer.lr={lr:.1e}");
+                say(&format!(
+                    "the loss falls fastest at: --set optimizer.lr={lr:.1e}"
+                ));
             }
         }
     }
@@ -211,11 +213,16 @@ fn draw(curve: &LrCurve, out: &Path) -> anyhow::Result<Option<PathBuf>> {
     let mut name = out.file_name().unwrap_or_default().to_os_string();
     name.push(".find-lr.svg");
     let path = out.with_file_name(name);
+    let mut curves = vec![("loss, smoothed".to_string(), curve.points.clone())];
+    let mut points = curve.points.iter();
+    let fastest = points.find(|(lr, _)| Some(*lr) == curve.suggestion);
+    // A curve of one point is a dot.
+    curves.extend(fastest.map(|point| ("where it falls fastest".to_string(), vec![*point])));
     let plot = Plot {
         title: "range test".into(),
         x_label: "learning rate".into(),
         log_x: true,
-        curves: vec![("loss, smoothed".into(), curve.points.clone())],
+        curves,
     };
     Ok(plot.write(&path)?.then_some(path))
 }
@@ -361,9 +368,9 @@ fn tell_overfit(outcome: &Overfit, lr: f64, ui: Ui) -> Result<Status, Failure> {
     let [first, last] = [&outcome.first, &outcome.last].map(ui::figures);
     let told = format!("in {steps} steps at lr {lr}: from {first} to {last}");
     match (ui, learnt) {
-        (Ui::Json, _) => println!("{}", outcome.json(lr)),
-        (_, true) => println!("one batch is learnt {told}"),
-        (_, false) => outcome.reasons().iter().for_each(|line| println!("{line}")),
+        (Ui::Json, _) => say(&outcome.json(lr).to_string()),
+        (_, true) => say(&format!("one batch is learnt {told}")),
+        (_, false) => outcome.reasons().iter().for_each(|line| say(line)),
     }
     match learnt {
         true => Ok(Status::Done),
