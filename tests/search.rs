@@ -8,6 +8,8 @@ mod limit;
 mod support;
 
 use std::fs;
+#[cfg(unix)]
+use std::process::Child;
 use std::process::{Command, Output};
 
 use serde_json::Value;
@@ -180,8 +182,13 @@ fn a_sweep_tries_every_setting_with_every_seed() {
 #[cfg(unix)]
 fn wait_for(bench: &Bench, run: &str, lines: usize) {
     let log = bench.path(run).join("metrics.jsonl");
+    wait_until(|| fs::read_to_string(&log).map_or(0, |text| text.lines().count()) >= lines);
+}
+
+#[cfg(unix)]
+fn wait_until(come: impl Fn() -> bool) {
     let began = std::time::Instant::now();
-    while fs::read_to_string(&log).map_or(0, |text| text.lines().count()) < lines {
+    while !come() {
         assert!(began.elapsed() < std::time::Duration::from_secs(60));
         std::thread::sleep(std::time::Duration::from_millis(5));
     }
@@ -226,6 +233,50 @@ fn an_interrupt_from_the_terminal_loses_no_state_however_slow_the_steps() {
         "{results}"
     );
     assert!(!bench.path("sweep/results.tmp").exists());
+}
+
+#[cfg(unix)]
+#[test]
+fn a_second_interrupt_ends_the_sweep_and_its_trial_at_once() {
+    use std::io::{BufRead, BufReader};
+    use train::run::{Existing, RunDir};
+    let bench = bench();
+    // A step takes minutes.
+    let slow = [
+        "training.accumulation=4096",
+        "training.batch_size=128",
+        "model.hidden_size=128",
+        "model.intermediate_size=512",
+    ];
+    let slow = slow.iter().flat_map(|setting| ["--set", setting]);
+    let args: Vec<&str> = ["--try", "optimizer.lr=0.01"]
+        .into_iter()
+        .chain(slow)
+        .collect();
+    let mut child = sweep_command(&bench, &args).spawn().unwrap();
+    let interrupt = |child: &Child| {
+        // SAFETY: a signal to a child that has not been waited for.
+        unsafe { libc::kill(child.id() as libc::pid_t, libc::SIGINT) };
+    };
+    // Whoever runs has the run locked.
+    let path = bench.path("sweep/optimizer.lr=0.01_seed=1");
+    let lock = || RunDir::check(&path, Existing::Resume).unwrap().lock();
+    // A trial that logs listens to interrupts.
+    wait_until(|| path.join("experiment.log").is_file());
+    interrupt(&child);
+    let mut told = String::new();
+    let mut errors = BufReader::new(child.stderr.take().unwrap());
+    errors.read_line(&mut told).unwrap();
+    assert!(told.contains("Ctrl-C again"), "{told}");
+    assert!(lock().is_err(), "the first interrupt ended the trial");
+    interrupt(&child);
+    let (code, printed) = outcome(&child.wait_with_output().unwrap());
+    assert!(
+        code == Some(130) && printed.contains("goes on"),
+        "{printed}"
+    );
+    lock().unwrap();
+    assert!(!path.join("summary.json").exists());
 }
 
 #[cfg(unix)]

@@ -16,7 +16,7 @@ use crate::run::{Existing, RunDir};
 use crate::tune::find_batch::find_batch;
 use crate::tune::probe::Probe;
 use crate::tune::sweep::{SweepArgs, sweep};
-use crate::ui::Ui;
+use crate::ui::{Ui, say};
 
 /// Flags of both trainers.
 #[derive(Args, Clone, Debug)]
@@ -116,7 +116,7 @@ pub fn main(
     }
     if args.list {
         for entry in trainer.entries {
-            println!("{:<22}{}", entry.name, entry.about);
+            say(&format!("{:<22}{}", entry.name, entry.about));
         }
         return ExitCode::SUCCESS;
     }

@@ -1,11 +1,11 @@
 //! Runs of this very program: what searches for a setting tries, each in a process of its own.
 
-use std::io::Read;
+use std::io::{self, Read, Write};
 #[cfg(unix)]
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -48,26 +48,35 @@ impl Ended {
     }
 }
 
-/// Set by Ctrl-C.
-static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+/// What the first Ctrl-C is answered with.
+const STOPPING: &str = "stopping after this step; Ctrl-C again stops at once";
+
+/// Counted by Ctrl-C.
+static INTERRUPTS: AtomicUsize = AtomicUsize::new(0);
 
 /// Whether a person asked for a stop.
 pub fn interrupted() -> bool {
-    INTERRUPTED.load(Ordering::Relaxed)
+    INTERRUPTS.load(Ordering::Relaxed) > 0
+}
+
+/// Whether a person asked again.
+fn interrupted_twice() -> bool {
+    INTERRUPTS.load(Ordering::Relaxed) > 1
 }
 
 /// Lets Ctrl-C ask for a stop, which [`run`] hands on to the trial that runs.
 pub fn listen() -> Result<()> {
     Ok(ctrlc::set_handler(|| {
-        INTERRUPTED.store(true, Ordering::Relaxed)
+        INTERRUPTS.fetch_add(1, Ordering::Relaxed);
     })?)
 }
 
-/// Runs this program with these arguments. While it runs, `look` may ask it to stop, which saves its state.
+/// Runs this program with these arguments. While it runs, `look` may ask it to stop, which saves its state; so does the
+/// first Ctrl-C, and the second ends it at once.
 pub fn run(args: &[String], mut look: impl FnMut() -> bool) -> Result<Ended> {
     let mut child = start(args)?;
     let errors = errors(&mut child);
-    let mut asked = false;
+    let (mut asked, mut told) = (false, false);
     let status = loop {
         if let Some(status) = child.try_wait()? {
             break status;
@@ -76,6 +85,15 @@ pub fn run(args: &[String], mut look: impl FnMut() -> bool) -> Result<Ended> {
         if !asked && (interrupted() || look()) {
             asked = true;
             interrupt(&mut child)?;
+        }
+        if interrupted() && !told {
+            told = true;
+            // Nobody may be there to read it.
+            let _ = writeln!(io::stderr(), "{STOPPING}");
+        }
+        if interrupted_twice() {
+            // Whatever it is at: what is written is written whole.
+            child.kill()?;
         }
         sleep(Duration::from_millis(20));
     };

@@ -15,6 +15,7 @@ use crate::report::compare::table;
 use crate::report::plot;
 use crate::run::memory_bytes;
 use crate::tune::child::{self, Ended};
+use crate::ui::say;
 
 /// Steps before those that are timed: kernels are chosen in them, and buffers made.
 const WARM_UP: usize = 3;
@@ -191,13 +192,13 @@ impl Sizes {
         let header: [String; 3] = [self.key.into(), format!("{unit}/s"), "peak MiB".into()];
         let mut rows = vec![header.to_vec()];
         rows.extend(trials.iter().map(Trial::cells));
-        print!("{}", table(&rows));
-        println!("stopped: {why}");
+        say(table(&rows).trim_end());
+        say(&format!("stopped: {why}"));
         let fastest = trials.iter().max_by(|a, b| a.rate.total_cmp(&b.rate));
         if let (Some(largest), Some(fastest)) = (trials.last(), fastest) {
             let [largest, fastest] = [largest, fastest].map(|trial| self.setting(trial.size));
-            println!("largest tried that fits: --set {largest}");
-            println!("fastest: --set {fastest}");
+            say(&format!("largest tried that fits: --set {largest}"));
+            say(&format!("fastest: --set {fastest}"));
         }
     }
 }

@@ -23,6 +23,7 @@ use crate::report::compare::table;
 use crate::report::plot;
 use crate::run::write_atomically;
 use crate::tune::child::{self, Ended};
+use crate::ui::say;
 
 /// Flags of `sweep`.
 #[derive(Args, Clone, Debug)]
@@ -105,12 +106,12 @@ pub fn sweep(args: &SweepArgs) -> Result<Status, Failure> {
     for trial in &trials {
         let outcome = trial.end(args, &curves)?;
         if child::interrupted() {
-            println!("interrupted; the same command goes on");
+            say("interrupted; the same command goes on");
             return Ok(Status::Interrupted);
         }
         let best = outcome.best.map_or("-".into(), short);
         let (at, name) = (outcomes.len() + 1, trial.name());
-        println!("{at:>3}/{n} {name} {} {best}", outcome.status);
+        say(&format!("{at:>3}/{n} {name} {} {best}", outcome.status));
         if outcome.ran_to_its_end() {
             curves.push(trial.curve().unwrap_or_default());
         }
@@ -393,7 +394,7 @@ impl Trial {
         let metric = self.metric()?;
         let sign = if higher_is_better(&metric) { -1.0 } else { 1.0 };
         let mut best = f64::INFINITY;
-        let mut curve = plot::curve(&plot::events(&self.run)?, "valid", "metrics", &metric);
+        let mut curve = plot::valid(&plot::events(&self.run)?, &metric);
         for (_, value) in &mut curve {
             best = best.min(sign * *value);
             *value = best;
@@ -502,10 +503,10 @@ fn tell(args: &SweepArgs, outcomes: &[Outcome]) -> Result<Status, Failure> {
     let header = ["setting", &metric, "deviation", "seeds", "not to the end"];
     let mut cells = vec![header.map(String::from).to_vec()];
     cells.extend(rows.iter().map(Row::cells));
-    print!("\n{}", table(&cells));
+    say(&format!("\n{}", table(&cells).trim_end()));
     if let Some(best) = rows.first() {
         let flags = best.setting.iter().map(|value| format!("--set '{value}'"));
-        println!("\nbest: {}", flags.collect::<Vec<_>>().join(" "));
+        say(&format!("\nbest: {}", flags.collect::<Vec<_>>().join(" ")));
     }
     overlay(args, outcomes, &metric).map_err(Failure::Running)?;
     Ok(Status::Done)
@@ -580,11 +581,12 @@ fn overlay(args: &SweepArgs, outcomes: &[Outcome], metric: &str) -> Result<()> {
     let mut runs = Vec::new();
     for outcome in outcomes.iter().filter(|outcome| outcome.best.is_some()) {
         let trial = Trial::new(args, &outcome.setting, outcome.seed);
-        runs.push((trial.name(), plot::events(&trial.run)?));
+        let curve = plot::valid(&plot::events(&trial.run)?, metric);
+        runs.push((trial.name(), curve));
     }
     let path: &Path = &args.out.join("results.svg");
-    if plot::overlay(metric, &runs, path)? {
-        println!("plot: {}", path.display());
+    if plot::overlay(metric, runs, path)? {
+        say(&format!("plot: {}", path.display()));
     }
     Ok(())
 }
