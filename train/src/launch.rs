@@ -32,7 +32,7 @@ use crate::report::plot;
 use crate::report::trace::Trace;
 use crate::run::{self, Event, EventLog, Existing, RunDir, RunError};
 use crate::source::BatchSource;
-use crate::strategy::{Ending, Journey, ModelHook, Plan, StepStrategy, judge};
+use crate::strategy::{Ending, Journey, ModelHook, Plan, StepStrategy, judge, reported};
 use crate::terminal;
 use crate::tune::probe::{self, Probe, Subject};
 use crate::ui::{self, Console, Ui};
@@ -264,18 +264,16 @@ where
         let mut training = SupervisedTraining::new(directory, Arc::new(train), Arc::new(valid))
             .with_metric_logger(Elsewhere)
             .with_training_strategy(TrainingStrategy::Custom(strategy.clone()));
-        for name in ["loss"].iter().chain(O::SUMS).chain(&["grad_norm", "lr"]) {
-            training = training.metric_train_numeric(Figure::new(name));
+        for name in reported::<B, O>(self.unit) {
+            training = training.metric_train_numeric(Figure::new(&name));
         }
-        let rate = format!("{}_per_second", self.unit);
-        training = training.metric_train_numeric(Figure::new(&rate));
         for name in O::VALID_METRICS {
             training = training.metric_valid_numeric(Figure::new(name));
         }
         let interrupter = training.interrupter();
         listen(&interrupter)?;
         training = match self.options.ui {
-            Ui::Tui => training.renderer(ui::dashboard(interrupter)),
+            Ui::Tui => training.renderer(ui::dashboard(interrupter, taken)),
             Ui::Plain | Ui::Json | Ui::None => training.renderer(ui::Silent),
         };
         training = match &run {

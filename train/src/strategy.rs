@@ -53,6 +53,36 @@ pub enum Ending {
     Interrupted,
 }
 
+/// The unit in which texts are counted; padding is counted with it.
+const TOKENS: &str = "tokens";
+const PADDING: &str = "padding_fraction";
+const SKIPPED: &str = "skipped_steps";
+
+/// Names of the figures that the dashboard shows of training steps.
+pub fn reported<B: Backend, O: Objective<B>>(unit: &str) -> Vec<String> {
+    let mut names: Vec<String> = ["loss"]
+        .iter()
+        .chain(O::SUMS)
+        .map(|name| name.to_string())
+        .collect();
+    let mut metrics: Metrics = names.iter().map(|name| (name.clone(), 0.0)).collect();
+    O::derive(&mut metrics);
+    let derived = metrics.into_keys().filter(|name| !names.contains(name));
+    let derived: Vec<_> = derived.collect();
+    names.extend(derived);
+    names.push("grad_norm".into());
+    if unit == TOKENS {
+        names.push(PADDING.into());
+    }
+    names.extend([SKIPPED.into(), "lr".into(), rate_name(unit)]);
+    names
+}
+
+/// What throughput is called.
+fn rate_name(unit: &str) -> String {
+    format!("{unit}_per_second")
+}
+
 /// What the loop goes by.
 pub struct Plan {
     /// The recipe's `[training]`.
@@ -428,16 +458,16 @@ impl<B: AutodiffBackend, O: Trainable<B>> Sitting<'_, B, O> {
         let mut metrics = means::<B::InnerBackend, O::InnerModule>(sums);
         O::derive(&mut metrics);
         metrics.insert("grad_norm".into(), self.strategy.optimizer.norm());
-        if self.strategy.plan.unit == "tokens" {
+        if self.strategy.plan.unit == TOKENS {
             let padding = 1.0 - window.units as f64 / window.slots.max(1) as f64;
-            metrics.insert("padding_fraction".into(), padding);
+            metrics.insert(PADDING.into(), padding);
         }
         let skipped = self.journey.position.watch.skipped;
         if skipped > 0 {
-            metrics.insert("skipped_steps".into(), skipped as f64);
+            metrics.insert(SKIPPED.into(), skipped as f64);
         }
         let rate = window.units as f64 / window.timing.steps().max(1e-9);
-        let rate_name = format!("{}_per_second", self.strategy.plan.unit);
+        let rate_name = rate_name(self.strategy.plan.unit);
         let mut timing = window.timing.figures();
         timing.insert(rate_name.clone(), rate);
         timing.insert("peak_memory_bytes".into(), run::peak_memory_bytes() as f64);
@@ -454,6 +484,8 @@ impl<B: AutodiffBackend, O: Trainable<B>> Sitting<'_, B, O> {
         self.journey.log.append(&event)?;
         let total = self.strategy.plan.total_steps;
         self.journey.console.trained(&event, &metrics, total);
+        // The dashboard has a place for every figure, always.
+        metrics.entry(SKIPPED.into()).or_default();
         let item = self.item(StepOutput::Report(metrics), Some(lr));
         self.processor
             .process_train(LearnerEvent::ProcessedItem(item));
@@ -507,6 +539,7 @@ impl<B: AutodiffBackend, O: Trainable<B>> Sitting<'_, B, O> {
         self.journey.position.best = Some(Best { step, metrics });
         if let Some(run) = &self.strategy.run {
             (self.strategy.export)(&model.objective, &run.bundle())?;
+            self.lap("bundle", step, &mut stopwatch)?;
         }
         self.journey.best = Some(model.objective);
         Ok(true)

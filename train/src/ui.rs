@@ -126,8 +126,8 @@ impl Console {
     }
 }
 
-/// A closed pipe ends the printing, not the training.
-fn say(text: &str) {
+/// Prints a line, or several. A closed pipe ends the printing, not the work.
+pub fn say(text: &str) {
     use std::io::Write;
     let _ = writeln!(std::io::stdout(), "{text}");
 }
@@ -176,14 +176,16 @@ pub fn duration(seconds: f64) -> String {
 }
 
 /// The dashboard's thread polls without sleeping; at the lowest priority it takes only time that is left over.
-pub fn dashboard(interrupter: Interrupter) -> TuiMetricsRendererWrapper {
+///
+/// - from: steps taken before this start, which tell nothing of its speed
+pub fn dashboard(interrupter: Interrupter, from: u64) -> TuiMetricsRendererWrapper {
     let start = move || {
         #[cfg(target_os = "linux")]
         // SAFETY: setpriority takes no pointers; on Linux, 0 names the calling thread, which its children follow.
         unsafe {
             libc::setpriority(libc::PRIO_PROCESS, 0, 19);
         }
-        TuiMetricsRendererWrapper::new(interrupter, None)
+        TuiMetricsRendererWrapper::new(interrupter, Some(from as usize))
     };
     let started = terminal::keep_interrupts(|| std::thread::spawn(start).join());
     match started {
