@@ -1,0 +1,120 @@
+"""Shows that cost grows as it must: speed and memory over epochs, over sizes of the text, and over steps.
+
+    python benches/growth.py [epochs] [sizes] [steps]      # without names, all of them
+
+Run it from the root of the repository on a machine that does nothing else. Texts are the bundled definitions, as often
+as a size asks for, in a folder that is deleted at the end; the largest takes 2 GB of text and about as much cache.
+"""
+
+import argparse
+import gzip
+import json
+import os
+import pathlib
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+
+PRETRAIN = "target/release/pretrain"
+DEFINITIONS = "assets/data/wordnet/definitions.tsv.gz"
+
+
+def train(folder, *arguments):
+    """A run with the real binary, and its training events."""
+    run = pathlib.Path(folder, "run")
+    shutil.rmtree(run, ignore_errors=True)
+    command = [PRETRAIN, "mlm", *arguments, "--out", str(run), "--ui", "none"]
+    environment = os.environ | {"HEARTH_CACHE": f"{folder}/cache"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    if done.returncode != 0:
+        sys.exit(f"{' '.join(command)}\n{done.stderr}")
+    events = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [event for event in events if event["split"] == "train"]
+
+
+def settings(*pairs):
+    return [word for pair in pairs for word in ("--set", pair)]
+
+
+def definitions():
+    """The bundled texts, a line each."""
+    with gzip.open(DEFINITIONS, "rt", encoding="utf-8") as lines:
+        next(lines)
+        return [line.rstrip("\n").split("\t")[-1] for line in lines]
+
+
+def write(path, texts, size):
+    """Texts again and again, until there are so many bytes of them."""
+    block = ("\n".join(texts) + "\n").encode()
+    with open(path, "wb") as file:
+        for _ in range(size // len(block)):
+            file.write(block)
+        file.write(block[: block.rfind(b"\n", 0, size % len(block)) + 1])
+
+
+def speed(events):
+    return statistics.median(event["timing"]["tokens_per_second"] for event in events)
+
+
+def memory(event):
+    return event["timing"]["peak_memory_bytes"] / 2**20
+
+
+def epochs(folder):
+    """50 epochs of 5,000 definitions."""
+    path = f"{folder}/few.txt"
+    pathlib.Path(path).write_text("\n".join(definitions()[:5000]), encoding="utf-8")
+    events = train(folder, *settings(f'data.source=["{path}"]', "training.steps=0", "training.epochs=50", "training.log_every=10"))
+    first = speed([event for event in events if event["epoch"] <= 1])
+    for epoch in (2, 10, 25, 50):
+        of_epoch = [event for event in events if epoch - 1 < event["epoch"] <= epoch]
+        share = speed(of_epoch) / first
+        print(f"| epoch {epoch} of {len(events) * 10:,} steps | {speed(of_epoch):,.0f} tokens/s | {share:.2f} of epoch 1 | {memory(of_epoch[-1]):,.0f} MiB |")
+
+
+def sizes(folder):
+    """10 MB, 100 MB and 2 GB of text, in turn, three times."""
+    texts = definitions()
+    taken = {}
+    for round_ in range(3):
+        for size in (10**7, 10**8, 2 * 10**9):
+            path = f"{folder}/{size}.txt"
+            if not os.path.exists(path):
+                write(path, texts, size)
+            source = f'data.source=["{path}"]'
+            events = train(folder, "--steps", "500", *settings(source, "training.validate_every=500"))
+            taken.setdefault(size, []).append((speed(events), memory(events[-1]), round_))
+    base = statistics.median(run[0] for run in taken[10**7])
+    for size, runs in taken.items():
+        median = statistics.median(run[0] for run in runs)
+        first = max(run[1] for run in runs if run[2] == 0)
+        later = max(run[1] for run in runs if run[2] > 0)
+        print(f"| {size / 1e6:,.0f} MB of text | {median:,.0f} tokens/s | {median / base:.2f} of 10 MB | {first:,.0f} MiB, {later:,.0f} MiB with a cache |")
+
+
+def steps(folder):
+    """5,000 steps of the recipe."""
+    events = train(folder, "--steps", "5000")
+    first = speed([event for event in events if event["step"] <= 500])
+    for step in (500, 1000, 2500, 5000):
+        part = [event for event in events if step - 500 < event["step"] <= step]
+        share = speed(part) / first
+        print(f"| step {step:,} | {speed(part):,.0f} tokens/s | {share:.2f} of the first 500 | {memory(part[-1]):,.0f} MiB |")
+
+
+def main():
+    parts = {part.__name__: part for part in (epochs, sizes, steps)}
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", choices=[*parts, []])
+    args = parser.parse_args()
+    subprocess.run(["cargo", "build", "-q", "--release", "-p", "pretrain"], check=True)
+    print("| run | speed | share | peak memory |\n|---|---|---|---|", flush=True)
+    for name in args.names or parts:
+        with tempfile.TemporaryDirectory() as folder:
+            parts[name](folder)
+
+
+if __name__ == "__main__":
+    main()
