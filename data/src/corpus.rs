@@ -7,6 +7,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use rayon::prelude::*;
 use serde_json::{Value, json};
 
 use crate::cache::{Cache, CachedTokens, digest};
@@ -363,25 +364,37 @@ impl CorpusPlan {
             Ok(buffer)
         };
         let (mut texts, mut chunk) = (0, Chunk::default());
+        let mut take = |texts: u64, chunk: Chunk| {
+            let [train, valid] = self.splits(chunk.texts);
+            take(texts, [encode(&train)?, encode(&valid)?])
+        };
         for example in self.source.stream(&self.columns)? {
             let text = example?.text;
             texts += 1;
             if texts <= done {
                 continue;
             }
-            chunk.examples += 1;
-            match self.split(&text) {
-                Split::Train => chunk.push(0, text),
-                Split::Valid => chunk.push(1, text),
-                Split::Test => {}
-            }
+            chunk.push(text);
             if chunk.is_full() {
-                let [train, valid] = std::mem::take(&mut chunk).splits;
-                take(texts, [encode(&train)?, encode(&valid)?])?;
+                take(texts, std::mem::take(&mut chunk))?;
             }
         }
-        let [train, valid] = chunk.splits;
-        take(texts, [encode(&train)?, encode(&valid)?])
+        take(texts, chunk)
+    }
+
+    /// Texts of the training and of the validation split.
+    fn splits(&self, texts: Vec<String>) -> [Vec<String>; 2] {
+        let texts = texts.into_par_iter().map(|text| (self.split(&text), text));
+        let texts: Vec<_> = texts.collect();
+        let mut splits: [Vec<String>; 2] = Default::default();
+        for (split, text) in texts {
+            match split {
+                Split::Train => splits[0].push(text),
+                Split::Valid => splits[1].push(text),
+                Split::Test => {}
+            }
+        }
+        splits
     }
 }
 
@@ -391,22 +404,21 @@ fn reason(error: &DataError) -> String {
     format!("{error}: {}", cause.unwrap_or_default())
 }
 
-/// Texts to tokenize together: of the training and of the validation split.
+/// Texts to tokenize together.
 #[derive(Default)]
 struct Chunk {
-    splits: [Vec<String>; 2],
-    examples: usize,
+    texts: Vec<String>,
     bytes: usize,
 }
 
 impl Chunk {
-    fn push(&mut self, split: usize, text: String) {
+    fn push(&mut self, text: String) {
         self.bytes += text.len();
-        self.splits[split].push(text);
+        self.texts.push(text);
     }
 
     fn is_full(&self) -> bool {
-        self.examples >= CHUNK || self.bytes >= CHUNK_BYTES
+        self.texts.len() >= CHUNK || self.bytes >= CHUNK_BYTES
     }
 }
 

@@ -5,7 +5,6 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use rayon::prelude::*;
 use serde::de::IgnoredAny;
 use tokenizers::Tokenizer;
 use tokenizers::decoders::wordpiece::WordPiece as WordPieceDecoder;
@@ -143,11 +142,9 @@ impl TextTokenizer {
         max_len: usize,
     ) -> Result<Vec<Vec<u32>>, DataError> {
         if let Some(known) = &self.known {
-            known.learn(&self.inner, texts, max_len)?;
-            let texts = texts.par_iter().with_min_len(64);
-            return texts
-                .map(|text| self.encode_one(text.as_ref(), max_len))
-                .collect();
+            let mut rows = known.encode(&self.inner, texts, max_len)?;
+            rows.iter_mut().for_each(|row| self.cut(row, max_len));
+            return Ok(rows);
         }
         let mut all = Vec::with_capacity(texts.len());
         let mut rest = texts;
@@ -157,30 +154,29 @@ impl TextTokenizer {
             let chunk: Vec<&str> = chunk.iter().map(|text| text.as_ref()).collect();
             let encoded = self.inner.encode_batch_fast(chunk, true);
             let encoded = encoded.map_err(DataError::Tokenizer)?;
-            let encoded = encoded.iter();
-            all.extend(encoded.map(|encoding| self.cut(encoding.get_ids(), max_len)));
+            all.extend(encoded.iter().map(|encoding| {
+                let mut ids = encoding.get_ids().to_vec();
+                self.cut(&mut ids, max_len);
+                ids
+            }));
         }
         Ok(all)
     }
 
     /// [`encode`](Self::encode) for a single text.
     pub fn encode_one(&self, text: &str, max_len: usize) -> Result<Vec<u32>, DataError> {
-        if let Some(known) = &self.known {
-            return Ok(self.cut(&known.encode(&self.inner, text, max_len)?, max_len));
-        }
-        let encoding = self.inner.encode_fast(text, true);
-        let encoding = encoding.map_err(DataError::Tokenizer)?;
-        Ok(self.cut(encoding.get_ids(), max_len))
+        let mut rows = self.encode(&[text], max_len)?;
+        Ok(rows.remove(0))
     }
 
-    fn cut(&self, ids: &[u32], max_len: usize) -> Vec<u32> {
-        let mut cut = ids[..ids.len().min(max_len)].to_vec();
-        if let (Some(last), Some(&end)) = (cut.last_mut(), ids.last())
-            && end == self.sep()
+    fn cut(&self, ids: &mut Vec<u32>, max_len: usize) {
+        let end = ids.last().copied();
+        ids.truncate(max_len);
+        if let Some(last) = ids.last_mut()
+            && end == Some(self.sep())
         {
-            *last = end;
+            *last = self.sep();
         }
-        cut
     }
 
     /// The text of ids, without special tokens.

@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -47,10 +47,29 @@ impl Width {
     }
 
     fn get(self, from: &[u8], at: usize) -> u32 {
-        let mut bytes = [0; 4];
+        self.fold(from, at..at + 1, 0, |_, number| number)
+    }
+
+    /// Goes through the numbers at these places.
+    fn fold<T>(
+        self,
+        from: &[u8],
+        places: Range<usize>,
+        start: T,
+        mut step: impl FnMut(T, u32) -> T,
+    ) -> T {
         let width = self.bytes();
-        bytes[..width].copy_from_slice(&from[at * width..(at + 1) * width]);
-        u32::from_le_bytes(bytes)
+        let bytes = &from[places.start * width..places.end * width];
+        match self {
+            Self::Two => bytes.as_chunks().0.iter().fold(start, |all, number| {
+                step(all, u16::from_le_bytes(*number).into())
+            }),
+            Self::Four => bytes
+                .as_chunks()
+                .0
+                .iter()
+                .fold(start, |all, number| step(all, u32::from_le_bytes(*number))),
+        }
     }
 }
 
@@ -245,8 +264,13 @@ impl TokenRows {
         let store = &*self.store;
         let start = self.start(row);
         let whole = self.whole(row);
-        let id = |at| store.widths.ids.get(&store.ids, start + at);
-        let mut ids: Vec<u32> = (0..self.length(row) as usize).map(id).collect();
+        let length = self.length(row) as usize;
+        let mut ids = Vec::with_capacity(length);
+        let places = start..start + length;
+        store
+            .widths
+            .ids
+            .fold(&store.ids, places, (), |(), id| ids.push(id));
         if let (Some(cut), Some(last)) = (self.cut, ids.last_mut())
             && cut.most < whole
         {
@@ -276,9 +300,14 @@ impl TokenRows {
 
     fn start(&self, row: u32) -> usize {
         let block = row as usize / BLOCK;
-        let before = (block * BLOCK) as u32..row;
-        let inside: u64 = before.map(|row| u64::from(self.whole(row))).sum();
-        (self.store.blocks[block] + inside) as usize
+        let store = &*self.store;
+        let before = block * BLOCK..row as usize;
+        let start = store.blocks[block];
+        let add = |start, length| start + u64::from(length);
+        store
+            .widths
+            .lengths
+            .fold(&store.lengths, before, start, add) as usize
     }
 }
 

@@ -18,7 +18,7 @@ use tokenizers::{AddedToken, ModelWrapper, Trainer};
 
 use crate::DataError;
 use crate::tokenizer::SPECIALS;
-use crate::words::words;
+use crate::words::{plain_parts, words};
 
 /// Begins a token that continues a word.
 const PREFIX: &str = "##";
@@ -41,7 +41,8 @@ const MOST_RAW: usize = 500_000;
 /// How often each word occurs.
 type WordCounts = HashMap<String, u64>;
 
-/// The tokenizers crate's `Trainer`, with a result that depends on the words alone. For tokenizers that split at blanks.
+/// The tokenizers crate's `Trainer`, with a result that depends on the words alone. For BERT's
+/// lower-casing normalizer and its pre-tokenizer.
 pub(crate) struct WordPieceTrainer {
     vocab_size: usize,
     words: WordCounts,
@@ -114,9 +115,13 @@ impl Trainer for WordPieceTrainer {
                 let split = raw
                     .par_iter()
                     .try_fold(WordCounts::default, |counts, (raw, times)| {
-                        let all = process(raw)?;
-                        let all = all.iter();
-                        Ok(all.fold(counts, |counts, word| counted(counts, word, *times)))
+                        let count = |counts, word: &str| counted(counts, word, *times);
+                        let mut folded = String::new();
+                        if let Some(parts) = plain_parts(raw, true, &mut folded) {
+                            return Ok(parts.fold(counts, count));
+                        }
+                        let parts = process(raw)?;
+                        Ok(parts.iter().map(String::as_str).fold(counts, count))
                     });
                 let split: tokenizers::Result<WordCounts> =
                     split.try_reduce(WordCounts::default, |all, more| Ok(sum(all, more)));
@@ -236,10 +241,11 @@ struct Merger {
 
 impl Merger {
     fn new(tokens: Vec<String>, words: &[(&str, u64)]) -> Self {
-        let ids = tokens.iter().cloned().zip(0..).collect();
+        let ids: HashMap<String, u32> = tokens.iter().cloned().zip(0..).collect();
+        let letters = letters(&tokens);
         let words = words
             .iter()
-            .map(|&(word, count)| (cut(word, &ids), count))
+            .map(|&(word, count)| (cut(word, &letters), count))
             .collect();
         let mut merger = Self {
             tokens,
@@ -282,14 +288,14 @@ impl Merger {
         let mut grown = HashSet::default();
         for place in self.places.remove(&pair).unwrap_or_default() {
             let (word, count) = &mut self.words[place];
-            if !pairs(word).any(|other| other == pair) {
+            let Some((start, rest)) = around(word, pair) else {
                 continue;
-            }
-            for before in pairs(word) {
+            };
+            for before in pairs(&word[start..word.len() - rest]) {
                 *self.counts.entry(before).or_default() -= *count;
             }
             replace(word, pair, merged);
-            for after in pairs(word) {
+            for after in pairs(&word[start..word.len() - rest]) {
                 *self.counts.entry(after).or_default() += *count;
                 if after.0 == merged || after.1 == merged {
                     self.places.entry(after).or_default().push(place);
@@ -316,17 +322,44 @@ impl Merger {
     }
 }
 
-fn cut(word: &str, ids: &HashMap<String, u32>) -> Vec<u32> {
-    let letters = word.chars().enumerate();
-    let tokens = letters.map(|(at, letter)| match at {
-        0 => letter.to_string(),
-        _ => format!("{PREFIX}{letter}"),
-    });
-    tokens.map(|token| ids[&token]).collect()
+/// Ids of single characters, and whether they continue a word.
+type Letters = HashMap<(char, bool), u32>;
+
+fn letters(tokens: &[String]) -> Letters {
+    let letter = |token: &str| {
+        let continued = token.strip_prefix(PREFIX).filter(|rest| !rest.is_empty());
+        let mut letters = continued.unwrap_or(token).chars();
+        let letter = letters.next()?;
+        letters
+            .next()
+            .is_none()
+            .then_some((letter, continued.is_some()))
+    };
+    let tokens = tokens.iter().zip(0..);
+    tokens
+        .filter_map(|(token, id)| Some((letter(token)?, id)))
+        .collect()
+}
+
+fn cut(word: &str, letters: &Letters) -> Vec<u32> {
+    let word = word.chars().enumerate();
+    word.map(|(at, letter)| letters[&(letter, at > 0)])
+        .collect()
 }
 
 fn pairs(word: &[u32]) -> impl Iterator<Item = Pair> {
     word.windows(2).map(|pair| (pair[0], pair[1]))
+}
+
+/// How many tokens of a word lie before those that change their neighbours where a pair is merged, and how many after
+/// them; `None` if the pair does not occur.
+fn around(word: &[u32], pair: Pair) -> Option<(usize, usize)> {
+    let first = pairs(word).position(|other| other == pair)?;
+    let rest = word.windows(2).rev();
+    let rest = rest
+        .take_while(|other| (other[0], other[1]) != pair)
+        .count();
+    Some((first.saturating_sub(1), rest.saturating_sub(1)))
 }
 
 /// Replaces each `pair` in a word by `merged`, from the left.
@@ -376,6 +409,16 @@ mod tests {
         // Both pairs occur once; ids: a 5, b 6, c 7, d 8, ##b 9, ##d 10. (5, 9) comes before (7, 10).
         let words = counts(&[("cd", 1), ("ab", 1)]);
         assert_eq!(vocabulary(&words, 100).unwrap()[11..], ["ab", "cd"]);
+    }
+
+    #[test]
+    fn only_what_lies_around_a_pair_changes() {
+        assert_eq!(around(&[1, 2, 3, 4, 5], (2, 3)), Some((0, 1)));
+        assert_eq!(around(&[1, 2, 3, 4, 5], (1, 2)), Some((0, 2)));
+        assert_eq!(around(&[1, 2, 3, 4, 5], (3, 4)), Some((1, 0)));
+        assert_eq!(around(&[1, 2, 3, 4, 5], (4, 5)), Some((2, 0)));
+        assert_eq!(around(&[7, 8, 1, 1, 1, 8, 7, 9], (1, 1)), Some((1, 2)));
+        assert_eq!(around(&[1, 2, 3], (3, 1)), None);
     }
 
     #[test]

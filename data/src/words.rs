@@ -5,7 +5,7 @@ use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 use foldhash::{HashMap, HashSet};
 use rayon::prelude::*;
 use serde_json::{Value, json};
-use tokenizers::{ModelWrapper, NormalizerWrapper, PreTokenizerWrapper, Tokenizer};
+use tokenizers::{Model, ModelWrapper, NormalizerWrapper, PreTokenizerWrapper, Tokenizer};
 
 use crate::DataError;
 
@@ -13,7 +13,7 @@ use crate::DataError;
 const MOST: usize = 1 << 17;
 /// Longer ones, in bytes, are not kept.
 const LONGEST: usize = 48;
-/// Texts whose words one thread gathers at a time.
+/// Texts that one thread takes at a time.
 const GROUP: usize = 512;
 
 /// The parts of a text between blanks, as every tokenizer that has [`KnownWords`] splits it first.
@@ -24,41 +24,118 @@ pub(crate) fn words(text: &str) -> impl Iterator<Item = &str> {
     words.filter(|word| !word.is_empty())
 }
 
+/// The parts of a word between and beside its punctuation, as BERT splits it: those of a word of visible ASCII
+/// characters, lower-cased if need be. `None` for other words, of which only the tokenizers crate knows enough.
+pub(crate) fn plain_parts<'a>(
+    word: &'a str,
+    lowercase: bool,
+    folded: &'a mut String,
+) -> Option<impl Iterator<Item = &'a str>> {
+    if !word.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return None;
+    }
+    let word = match lowercase {
+        true => {
+            folded.clear();
+            folded.push_str(word);
+            folded.make_ascii_lowercase();
+            folded.as_str()
+        }
+        false => word,
+    };
+    let parts = word.split_inclusive(|letter: char| letter.is_ascii_punctuation());
+    let parts = parts.flat_map(|part| {
+        let end = part.trim_end_matches(|letter: char| letter.is_ascii_punctuation());
+        let (letters, mark) = part.split_at(end.len());
+        [letters, mark]
+    });
+    Some(parts.filter(|part| !part.is_empty()))
+}
+
+/// Ids by word.
+type Ids = HashMap<Box<str>, Box<[u32]>>;
+
 /// What a tokenizer makes of each word, where a text's ids are those of its words one after another.
 #[derive(Debug)]
 pub(crate) struct KnownWords {
-    ids: RwLock<HashMap<Box<str>, Box<[u32]>>>,
+    ids: RwLock<Ids>,
     cls: u32,
     sep: u32,
+    lowercase: bool,
+    /// Lower-cased; `None` if one is more than ASCII.
+    added: Option<Vec<String>>,
 }
 
 impl KnownWords {
     /// Nothing known yet; `None` if words depend on their neighbours, or for all we know might.
     pub(crate) fn of(tokenizer: &Tokenizer, cls: u32, sep: u32) -> Option<Self> {
-        let by_words = matches!(
-            tokenizer.get_normalizer(),
-            None | Some(NormalizerWrapper::BertNormalizer(_) | NormalizerWrapper::Lowercase(_))
-        ) && matches!(
+        let lowercase = match tokenizer.get_normalizer() {
+            None => false,
+            Some(NormalizerWrapper::Lowercase(_)) => true,
+            Some(NormalizerWrapper::BertNormalizer(bert)) => bert.lowercase,
+            Some(_) => return None,
+        };
+        let splits = matches!(
             tokenizer.get_pre_tokenizer(),
             Some(PreTokenizerWrapper::BertPreTokenizer(_))
-        ) && matches!(tokenizer.get_model(), ModelWrapper::WordPiece(_))
-            && {
-                let added = tokenizer.get_added_tokens_decoder();
-                let mut added = added.values();
-                !added.any(|token| token.content.contains(char::is_whitespace))
-            };
-        (by_words && frames(tokenizer, cls, sep)).then(|| Self {
+        );
+        let by_words = splits && matches!(tokenizer.get_model(), ModelWrapper::WordPiece(_));
+        let added = tokenizer.get_added_tokens_decoder().into_values();
+        let added: Vec<String> = added.map(|token| token.content).collect();
+        let apart = !added
+            .iter()
+            .any(|token| token.contains(char::is_whitespace));
+        let ascii = added.iter().all(|token| token.is_ascii());
+        let added = added.iter().map(|token| token.to_ascii_lowercase());
+        let added = ascii.then(|| added.collect());
+        (by_words && apart && frames(tokenizer, cls, sep)).then(|| Self {
             ids: RwLock::default(),
             cls,
             sep,
+            lowercase,
+            added,
         })
     }
 
-    /// Learns the words of these texts, each once, on all cores; [`encode`](Self::encode) needs no such call, but is
-    /// faster after it.
-    ///
-    /// - max_len: no text is looked at beyond so many words
-    pub(crate) fn learn<S: AsRef<str> + Sync>(
+    /// `[CLS] ... [SEP]` of each text, the words beyond `max_len` tokens not looked at; on all cores.
+    pub(crate) fn encode<S: AsRef<str> + Sync>(
+        &self,
+        tokenizer: &Tokenizer,
+        texts: &[S],
+        max_len: usize,
+    ) -> Result<Vec<Vec<u32>>, DataError> {
+        self.learn(tokenizer, texts, max_len)?;
+        let groups = texts.par_chunks(GROUP).flat_map_iter(|texts| {
+            let known = self.known();
+            let texts = texts.iter();
+            texts.map(move |text| self.row(&known, tokenizer, text.as_ref(), max_len))
+        });
+        groups.collect()
+    }
+
+    fn row(
+        &self,
+        known: &Ids,
+        tokenizer: &Tokenizer,
+        text: &str,
+        max_len: usize,
+    ) -> Result<Vec<u32>, DataError> {
+        let mut ids = vec![self.cls];
+        for word in words(text) {
+            if ids.len() >= max_len {
+                break;
+            }
+            match known.get(word) {
+                Some(word) => ids.extend_from_slice(word),
+                None => ids.extend(self.ids(tokenizer, word)?),
+            }
+        }
+        ids.push(self.sep);
+        Ok(ids)
+    }
+
+    /// Keeps the ids of words that are new.
+    fn learn<S: AsRef<str> + Sync>(
         &self,
         tokenizer: &Tokenizer,
         texts: &[S],
@@ -79,43 +156,35 @@ impl KnownWords {
         let groups: Vec<_> = groups.collect();
         let new: HashSet<&str> = groups.into_iter().flatten().take(room).collect();
         drop(known);
-        let new = new.into_par_iter().map(|word| {
-            let encoding = tokenizer.encode_fast(word, false);
-            let encoding = encoding.map_err(DataError::Tokenizer)?;
-            Ok((word.into(), encoding.get_ids().into()))
-        });
+        let new = new.into_par_iter();
+        let new = new.map(|word| Ok((word.into(), self.ids(tokenizer, word)?.into())));
         let new = new.collect::<Result<Vec<_>, DataError>>()?;
         let mut known = self.ids.write().unwrap_or_else(PoisonError::into_inner);
         known.extend(new);
         Ok(())
     }
 
-    /// `[CLS] ... [SEP]`, the words beyond `max_len` tokens not looked at.
-    pub(crate) fn encode(
-        &self,
-        tokenizer: &Tokenizer,
-        text: &str,
-        max_len: usize,
-    ) -> Result<Vec<u32>, DataError> {
-        let mut ids = vec![self.cls];
-        let known = self.known();
-        for word in words(text) {
-            if ids.len() >= max_len {
-                break;
+    /// The ids of one word.
+    fn ids(&self, tokenizer: &Tokenizer, word: &str) -> Result<Vec<u32>, DataError> {
+        let mut folded = String::new();
+        if let Some(added) = &self.added
+            && let lower = word.to_ascii_lowercase()
+            && !added.iter().any(|token| lower.contains(token.as_str()))
+            && let Some(parts) = plain_parts(word, self.lowercase, &mut folded)
+        {
+            let mut ids = Vec::new();
+            for part in parts {
+                let tokens = tokenizer.get_model().tokenize(part);
+                let tokens = tokens.map_err(DataError::Tokenizer)?;
+                ids.extend(tokens.iter().map(|token| token.id));
             }
-            if let Some(word) = known.get(word) {
-                ids.extend_from_slice(word);
-                continue;
-            }
-            let encoding = tokenizer.encode_fast(word, false);
-            let encoding = encoding.map_err(DataError::Tokenizer)?;
-            ids.extend_from_slice(encoding.get_ids());
+            return Ok(ids);
         }
-        ids.push(self.sep);
-        Ok(ids)
+        let encoding = tokenizer.encode_fast(word, false);
+        Ok(encoding.map_err(DataError::Tokenizer)?.get_ids().to_vec())
     }
 
-    fn known(&self) -> RwLockReadGuard<'_, HashMap<Box<str>, Box<[u32]>>> {
+    fn known(&self) -> RwLockReadGuard<'_, Ids> {
         // A panic elsewhere leaves no word half known.
         self.ids.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -182,6 +251,10 @@ mod tests {
             "[",
             "]",
             "MASK",
+            "Don't",
+            "x-ray;",
+            "(\"No.",
+            "catsat",
             "\u{301}",
             "e",
             "é",
@@ -221,13 +294,27 @@ mod tests {
                 .map(|_| pieces[rng.random_range(0..pieces.len())])
                 .collect();
             let whole = inner.encode_fast(text.as_str(), true).unwrap();
-            let before = known.encode(&inner, &text, usize::MAX).unwrap();
-            assert_eq!(before, whole.get_ids(), "{text:?}");
-            known.learn(&inner, &[&text], usize::MAX).unwrap();
-            let after = known.encode(&inner, &text, usize::MAX).unwrap();
-            assert_eq!(after, whole.get_ids(), "{text:?}");
+            let unlearnt = known.row(&Ids::default(), &inner, &text, usize::MAX);
+            assert_eq!(unlearnt.unwrap(), whole.get_ids(), "{text:?}");
+            let rows = known.encode(&inner, &[&text], usize::MAX).unwrap();
+            assert_eq!(rows[0], whole.get_ids(), "{text:?}");
         }
         assert!(known.known().len() > 100);
+    }
+
+    #[test]
+    fn plain_words_are_split_as_bert_splits_them() {
+        let split = |word, lowercase| {
+            let mut folded = String::new();
+            let parts = plain_parts(word, lowercase, &mut folded)?;
+            Some(parts.map(str::to_string).collect::<Vec<_>>())
+        };
+        assert_eq!(split("Cat", true).unwrap(), ["cat"]);
+        assert_eq!(split("Cat", false).unwrap(), ["Cat"]);
+        assert_eq!(split("don't--", true).unwrap(), ["don", "'", "t", "-", "-"]);
+        assert_eq!(split("(a)", true).unwrap(), ["(", "a", ")"]);
+        assert_eq!(split("naïve", true), None);
+        assert_eq!(split("a\u{1}", true), None);
     }
 
     #[test]
