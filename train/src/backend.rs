@@ -50,6 +50,11 @@ impl BackendName {
         }
     }
 
+    /// Whether it computes while the program goes on, so that reading a figure is waiting for it.
+    pub fn runs_ahead(self) -> bool {
+        !matches!(self, Self::Flex | Self::Ndarray)
+    }
+
     /// Whether this program was built with it.
     pub fn is_compiled_in(self) -> bool {
         match self {

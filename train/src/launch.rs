@@ -239,6 +239,7 @@ where
                 steps_per_epoch,
                 seed: self.seed,
                 unit: self.unit,
+                unread: self.options.backend.runs_ahead(),
             },
             optimizer: optimizer.clone(),
             schedule,

@@ -105,6 +105,11 @@ impl<B: Backend> LossSums<B> {
     pub fn mean_loss(&self) -> f64 {
         scalar(self.loss.clone()) / self.weight
     }
+
+    /// The mean of the loss, `[1]`, where it is.
+    pub fn unread_mean_loss(&self) -> Tensor<B, 1> {
+        self.loss.clone() / self.weight
+    }
 }
 
 /// Collects what a whole split is judged by.

@@ -57,6 +57,8 @@ pub enum Ending {
 const TOKENS: &str = "tokens";
 const PADDING: &str = "padding_fraction";
 const SKIPPED: &str = "skipped_steps";
+/// Steps that a device may be ahead of what is known of it.
+const MOST_UNREAD: usize = 100;
 
 /// Names of the figures that the dashboard shows of training steps.
 pub fn reported<B: Backend, O: Objective<B>>(unit: &str) -> Vec<String> {
@@ -97,6 +99,9 @@ pub struct Plan {
     pub seed: u64,
     /// `tokens` or `samples`.
     pub unit: &'static str,
+    /// Whether the device judges steps, and their figures are read when a line of the log, a validation or a checkpoint
+    /// is due: else every step would wait for the one before.
+    pub unread: bool,
 }
 
 /// The loop. One value trains once.
@@ -193,15 +198,26 @@ struct Sitting<'a, B: AutodiffBackend, O: Trainable<B>> {
 /// Sums since the last line of the log.
 struct Window<B: Backend> {
     sums: Option<LossSums<B>>,
+    /// Steps whose figures are still on the device.
+    unread: Vec<Unread<B>>,
     units: usize,
     slots: usize,
     timing: Timing,
+}
+
+/// A step that was taken and not judged yet.
+struct Unread<B: Backend> {
+    step: u64,
+    /// Mean loss and norm of the gradient, `[2]`.
+    outcome: Tensor<B, 1>,
+    sums: LossSums<B>,
 }
 
 impl<B: Backend> Default for Window<B> {
     fn default() -> Self {
         Self {
             sums: None,
+            unread: Vec::new(),
             units: 0,
             slots: 0,
             timing: Timing::default(),
@@ -264,18 +280,25 @@ impl<B: AutodiffBackend, O: Trainable<B>> Sitting<'_, B, O> {
             }
             let step = self.journey.position.step;
             let last = step == *total_steps;
-            if step.is_multiple_of(training.log_every) || last {
-                self.report(learner.lr_current(), std::mem::take(&mut window))?;
-            }
+            let reports = step.is_multiple_of(training.log_every) || last;
             let validates = step.is_multiple_of(validate_every) || last;
-            // The best step keeps a checkpoint: a resumed run has its model from there.
-            let best = validates && self.validate(learner, valid, &mut window)?;
-            let early = training.is_stale(self.journey.position.stale);
             let interrupted = self.interrupter.should_stop() && !last;
             let due = match training.checkpoint_every {
                 0 => validates,
                 steps => step.is_multiple_of(steps),
             };
+            let full = window.unread.len() == MOST_UNREAD;
+            if (reports || validates || interrupted || due || full)
+                && self.settle(&mut window)? == Verdict::Lost
+            {
+                return Ok(Leg::Lost);
+            }
+            if reports {
+                self.report(learner.lr_current(), std::mem::take(&mut window))?;
+            }
+            // The best step keeps a checkpoint: a resumed run has its model from there.
+            let best = validates && self.validate(learner, valid, &mut window)?;
+            let early = training.is_stale(self.journey.position.stale);
             let worth_keeping = (due || best) && self.journey.position.watch.is_good();
             if worth_keeping || last || early || interrupted {
                 self.journey.position.unreported = window.unreported();
@@ -328,27 +351,78 @@ impl<B: AutodiffBackend, O: Trainable<B>> Sitting<'_, B, O> {
                 self.lap("forward and backward", step + 1, &mut stopwatch)?;
         }
         let sums = sums.context("a step without a batch")?;
-        let loss = sums.mean_loss();
         learner.lr_step();
-        let mut norm = f64::NAN;
-        if loss.is_finite() {
-            self.strategy.optimizer.prepare(step, sums.weight);
-            learner.optimizer_step(single.unwrap_or_else(|| accumulator.grads()));
-            norm = self.strategy.optimizer.norm();
-        }
-        self.journey.position.step += 1;
-        let verdict = self.judge(loss, norm);
-        if norm.is_finite() {
-            window.add(sums);
-            if let Some(ema) = &mut self.journey.ema {
-                ema.update(&learner.model().valid());
+        let mut grads = || single.take().unwrap_or_else(|| accumulator.grads());
+        let optimizer = &self.strategy.optimizer;
+        let mut verdict = Verdict::Good;
+        let mut counts = true;
+        if self.strategy.plan.unread {
+            optimizer.prepare_unread(step, sums.weight, sums.unread_mean_loss());
+            learner.optimizer_step(grads());
+            let outcome = optimizer.outcome().context("a step without an outcome")?;
+            self.journey.position.step += 1;
+            window.unread.push(Unread {
+                step: step + 1,
+                outcome,
+                sums,
+            });
+        } else {
+            let loss = sums.mean_loss();
+            let mut norm = f64::NAN;
+            if loss.is_finite() {
+                optimizer.prepare(step, sums.weight);
+                learner.optimizer_step(grads());
+                norm = optimizer.norm();
             }
+            self.journey.position.step += 1;
+            verdict = self.judge(step + 1, loss, norm);
+            counts = norm.is_finite();
+            if counts {
+                window.add(sums);
+            }
+        }
+        if counts && let Some(ema) = &mut self.journey.ema {
+            ema.update(&learner.model().valid());
         }
         timing.optimizer += self.lap("optimizer", step + 1, &mut stopwatch)?;
         window.timing.add(&timing);
         self.journey.position.timing.add(&timing);
         self.journey.position.seconds = self.before + self.began.elapsed().as_secs_f64();
         Ok(verdict)
+    }
+
+    /// Reads what the steps since the last time came to, and judges them in their order.
+    fn settle(&mut self, window: &mut Window<B::InnerBackend>) -> Result<Verdict> {
+        let unread = std::mem::take(&mut window.unread);
+        if unread.is_empty() {
+            return Ok(Verdict::Good);
+        }
+        let mut stopwatch = Stopwatch::start();
+        let outcomes = unread.iter().map(|step| step.outcome.clone()).collect();
+        let outcomes = Tensor::cat(outcomes, 0).into_data().convert::<f32>();
+        let outcomes: Vec<f64> = outcomes.iter::<f32>().map(f64::from).collect();
+        let (mut skipped, mut last) = (0, Verdict::Good);
+        for (Unread { step, sums, .. }, outcome) in unread.into_iter().zip(outcomes.chunks(2)) {
+            let (loss, norm) = (outcome[0], outcome[1]);
+            last = self.judge(step, loss, norm);
+            match loss.is_finite() && norm.is_finite() {
+                true => window.add(sums),
+                false => skipped += 1,
+            }
+            if last == Verdict::Lost {
+                self.journey.position.step = step;
+                break;
+            }
+        }
+        let norm = outcomes.last().copied().unwrap_or(f64::NAN);
+        self.strategy.optimizer.settle(norm, skipped);
+        // What the device had still to do was most of all this.
+        let step = self.journey.position.step;
+        let waited = self.lap("wait for the device", step, &mut stopwatch)?;
+        window.timing.forward_backward += waited;
+        self.journey.position.timing.forward_backward += waited;
+        self.journey.position.seconds = self.before + self.began.elapsed().as_secs_f64();
+        Ok(last)
     }
 
     /// Seconds since the last lap, kept in the trace as a part of a step.
@@ -363,9 +437,8 @@ impl<B: AutodiffBackend, O: Trainable<B>> Sitting<'_, B, O> {
     }
 
     /// Judges a step, and tells what is wrong with it.
-    fn judge(&mut self, loss: f64, norm: f64) -> Verdict {
+    fn judge(&mut self, step: u64, loss: f64, norm: f64) -> Verdict {
         let guard = &self.strategy.plan.guard;
-        let step = self.journey.position.step;
         let verdict = self.journey.position.watch.judge(guard, loss, norm);
         let told = match verdict {
             Verdict::Good => return verdict,
@@ -622,6 +695,7 @@ impl<B: Backend> Window<B> {
         });
         Self {
             sums,
+            unread: Vec::new(),
             units: unreported.units,
             slots: unreported.slots,
             timing: unreported.timing,

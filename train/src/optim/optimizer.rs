@@ -1,6 +1,9 @@
 //! The optimizer: clips by global norm, skips what is not finite, and changes each parameter by its rule.
 //!
 //! In: gradients of a loss sum and the weight of the targets it runs over. Out: a module one step on.
+//!
+//! Whether a step is finite is read at once, or, on a device that works behind the program's back, decided there: then
+//! nothing waits for it, and what the step came to can be read when it suits.
 
 use std::collections::HashMap;
 use std::marker::PhantomData;
@@ -146,7 +149,18 @@ struct State<B: Backend> {
     step: u64,
     weight: f64,
     norm: f64,
+    /// The mean loss of a step that the device is to judge, `[1]`.
+    loss: Option<Tensor<B, 1>>,
+    /// What it came to: loss and norm, `[2]`.
+    outcome: Option<Tensor<B, 1>>,
     parameters: HashMap<String, ParameterState<B>>,
+}
+
+/// What gradients are multiplied by: the mean over targets, clipped.
+enum Scale<B: Backend> {
+    Known(f64),
+    /// On the device, `[1]`; and whether the step is finite, for where it is not, nothing changes.
+    Unread(Tensor<B, 1>, Tensor<B, 1, Bool>),
 }
 
 struct ParameterState<B: Backend> {
@@ -171,6 +185,8 @@ impl<B: AutodiffBackend> Optimizer<B> {
             step: 0,
             weight: 1.0,
             norm: 0.0,
+            loss: None,
+            outcome: None,
             parameters: HashMap::new(),
         };
         Self {
@@ -188,7 +204,28 @@ impl<B: AutodiffBackend> Optimizer<B> {
         state.weight = weight;
     }
 
-    /// Global norm of the last step's gradient, before clipping; not finite if the step was skipped.
+    /// [`prepare`](Self::prepare) for a step that the device judges, by its mean loss, `[1]`, and its gradient; after it
+    /// [`outcome`](Self::outcome) has both.
+    pub fn prepare_unread(&self, step: u64, weight: f64, loss: Tensor<B::InnerBackend, 1>) {
+        self.prepare(step, weight);
+        self.lock().loss = Some(loss);
+    }
+
+    /// Mean loss and global norm of the last step, `[2]`, if it was one that the device judged.
+    pub fn outcome(&self) -> Option<Tensor<B::InnerBackend, 1>> {
+        self.lock().outcome.take()
+    }
+
+    /// Learns of steps that the device judged: their last norm, and how many of them changed nothing.
+    pub fn settle(&self, norm: f64, skipped: i32) {
+        let mut state = self.lock();
+        state.norm = norm;
+        for parameter in state.parameters.values_mut() {
+            parameter.taken = (parameter.taken - skipped).max(0);
+        }
+    }
+
+    /// Global norm of the last step's gradient that was read, before clipping; not finite if the step was skipped.
     pub fn norm(&self) -> f64 {
         self.lock().norm
     }
@@ -265,13 +302,28 @@ impl<B: AutodiffBackend> Optimizer<B> {
         self.state.lock().unwrap_or_else(|e| e.into_inner())
     }
 
-    /// What gradients are multiplied by: the mean over targets, clipped; nothing if they are not finite.
-    fn scale(&self, state: &State<B::InnerBackend>) -> Option<f64> {
+    /// What gradients of this norm are multiplied by; nothing if it is not finite.
+    fn known(&self, norm: f64, weight: f64) -> Option<Scale<B::InnerBackend>> {
         let clipped = match self.recipe.clip {
             0.0 => 1.0,
-            limit => (limit / (state.norm + 1e-6)).min(1.0),
+            limit => (limit / (norm + 1e-6)).min(1.0),
         };
-        state.norm.is_finite().then(|| clipped / state.weight)
+        norm.is_finite().then(|| Scale::Known(clipped / weight))
+    }
+
+    /// The same on the device.
+    fn unread(
+        &self,
+        norm: Tensor<B::InnerBackend, 1>,
+        loss: Tensor<B::InnerBackend, 1>,
+        weight: f64,
+    ) -> Scale<B::InnerBackend> {
+        let finite = (norm.clone() + loss).is_finite();
+        let clipped = match self.recipe.clip {
+            0.0 => norm.ones_like(),
+            limit => ((norm + 1e-6).recip() * limit).clamp_max(1.0),
+        };
+        Scale::Unread(clipped / weight, finite)
     }
 }
 
@@ -281,8 +333,25 @@ impl<B: AutodiffBackend, M: AutodiffModule<B>> BurnOptimizer<M, B> for Optimizer
 
     fn step(&mut self, lr: f64, module: M, mut grads: GradientsParams) -> M {
         let mut state = self.lock();
-        state.norm = global_norm(&module, &grads, &self.groups, state.step) / state.weight;
-        let Some(scale) = self.scale(&state) else {
+        let norm = global_norm(&module, &grads, &self.groups, state.step);
+        let scale = match (state.loss.take(), norm) {
+            (Some(loss), Some(norm)) => {
+                let norm = norm / state.weight;
+                state.outcome = Some(Tensor::cat(vec![loss.clone(), norm.clone()], 0));
+                Some(self.unread(norm, loss, state.weight))
+            }
+            (Some(loss), None) => {
+                let norm = loss.zeros_like();
+                state.outcome = Some(Tensor::cat(vec![loss, norm], 0));
+                None
+            }
+            (None, norm) => {
+                let norm = norm.map_or(0.0, |norm| norm.into_scalar().elem::<f64>());
+                state.norm = norm / state.weight;
+                self.known(state.norm, state.weight)
+            }
+        };
+        let Some(scale) = scale else {
             return module;
         };
         module.map(&mut Stepper::<B> {
@@ -307,13 +376,13 @@ impl<B: AutodiffBackend, M: AutodiffModule<B>> BurnOptimizer<M, B> for Optimizer
     }
 }
 
-/// Norm of all gradients that are used at this step together; 0 if there are none.
+/// Norm of all gradients that are used at this step together, `[1]`, if there are any.
 fn global_norm<B: AutodiffBackend, M: AutodiffModule<B>>(
     module: &M,
     grads: &GradientsParams,
     groups: &Groups,
     step: u64,
-) -> f64 {
+) -> Option<Tensor<B::InnerBackend, 1>> {
     struct Squares<'a, B: AutodiffBackend> {
         path: ModulePath,
         grads: &'a GradientsParams,
@@ -353,9 +422,7 @@ fn global_norm<B: AutodiffBackend, M: AutodiffModule<B>>(
         sum: None,
     };
     module.visit(&mut squares);
-    squares
-        .sum
-        .map_or(0.0, |sum| sum.sqrt().into_scalar().elem())
+    squares.sum.map(Tensor::sqrt)
 }
 
 struct Stepper<'a, B: AutodiffBackend> {
@@ -364,7 +431,7 @@ struct Stepper<'a, B: AutodiffBackend> {
     groups: &'a Groups,
     state: &'a mut State<B::InnerBackend>,
     grads: &'a mut GradientsParams,
-    scale: f64,
+    scale: Scale<B::InnerBackend>,
     lr: f64,
 }
 
@@ -418,17 +485,43 @@ impl<B: AutodiffBackend> Stepper<'_, B> {
             beta2: self.recipe.beta2,
             eps: self.recipe.eps,
             taken: 0,
-            scale: self.scale,
+            scale: 1.0,
         };
         let orthogonal = rule.kind == OptimizerKind::Muon && is_hidden_matrix(&name, shape);
         let state = self.state.parameters.entry(name).or_insert_with(fresh);
         state.taken += 1;
         rule.taken = state.taken;
-        match (orthogonal, shape) {
+        let step = |rule: Rule, weights, gradient, slots: &mut Slots<_>| match (orthogonal, shape) {
             (true, &[rows, columns]) => {
-                rule.orthogonal_step(weights, gradient, [rows, columns], &mut state.slots)
+                rule.orthogonal_step(weights, gradient, [rows, columns], slots)
             }
-            _ => rule.step(weights, gradient, shape, &mut state.slots),
+            _ => rule.step(weights, gradient, shape, slots),
+        };
+        match &self.scale {
+            Scale::Known(scale) => {
+                rule.scale = *scale;
+                step(rule, weights, gradient, &mut state.slots)
+            }
+            Scale::Unread(scale, finite) => {
+                let (old, gradient) = (state.slots.clone(), gradient * scale.clone());
+                let stepped = step(rule, weights.clone(), gradient, &mut state.slots);
+                for (name, new) in &mut state.slots {
+                    let old = old.iter().find(|(have, _)| have == name);
+                    let old = old.map_or_else(|| new.zeros_like(), |(_, old)| old.clone());
+                    *new = if_finite(finite, old, new.clone());
+                }
+                if_finite(finite, weights, stepped)
+            }
         }
     }
+}
+
+/// The new values, `[n]`, if the step is finite; else the old ones.
+fn if_finite<B: Backend>(
+    finite: &Tensor<B, 1, Bool>,
+    old: Tensor<B, 1>,
+    new: Tensor<B, 1>,
+) -> Tensor<B, 1> {
+    let all = finite.clone().expand([new.shape().num_elements()]);
+    old.mask_where(all, new)
 }
