@@ -19,6 +19,8 @@ import time
 
 CANDLE = "benches/candle/target/release/candle-mlm"
 PRETRAIN = "target/release/pretrain"
+# For sides whose steps take seconds.
+SHORT = ["--warmup", "4"]
 STEPS = ["--steps", "10", "--warmup", "3"]
 WIDTHS = {
     "nano": [],
@@ -121,11 +123,11 @@ def pairs():
     return {
         "nano-transformers": (ours("nano", 0.1, 120), transformers_mlm("nano", 30)),
         "nano-transformers-grouped": (ours("nano", 0.1, 120), transformers_mlm("nano", 60, "--grouped")),
-        "nano-candle": (ours("nano", 0.0, 120), candle_mlm("nano", 20)),
+        "nano-candle": (ours("nano", 0.0, 120), candle_mlm("nano", 14, *SHORT)),
         "nano-candle-grouped": (ours("nano", 0.0, 120), candle_mlm("nano", 40, "--grouped")),
-        "mini-transformers": (ours("mini", 0.1, 40), transformers_mlm("mini", 18)),
+        "mini-transformers": (ours("mini", 0.1, 40), transformers_mlm("mini", 14, *SHORT)),
         "mini-transformers-grouped": (ours("mini", 0.1, 40), transformers_mlm("mini", 30, "--grouped")),
-        "mini-candle": (ours("mini", 0.0, 40), candle_mlm("mini", 14)),
+        "mini-candle": (ours("mini", 0.0, 40), candle_mlm("mini", 10, *SHORT)),
         "mini-candle-grouped": (ours("mini", 0.0, 40), candle_mlm("mini", 20, "--grouped")),
         "fixed-mini": fixed_shapes("mini"),
         "fixed-minilm": fixed_shapes("minilm"),

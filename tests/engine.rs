@@ -296,6 +296,7 @@ fn figures_that_are_read_late_are_the_same() {
     let train = |backend, kind, clip, ema, spoilt| {
         let mut bench = Bench::on(backend);
         bench.training.log_every = 6;
+        bench.training.accumulation = 2;
         bench.training.validate_every = 10;
         bench.training.ema = ema;
         bench.optimizer = OptimizerRecipe {

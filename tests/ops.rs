@@ -271,6 +271,34 @@ fn convolutions_are_those_of_double_precision() {
 }
 
 #[test]
+fn cross_entropy_of_a_part_of_the_logits_leaves_the_rest_alone() {
+    let values: Vec<f32> = (0..15).map(|i| ((i * 7) % 5) as f32 - 2.0).collect();
+    let logits = Tensor::<Fast, 1>::from_data(values.as_slice(), &Default::default());
+    let logits = logits.reshape([5, 3]).require_grad();
+    let gradient = |part: Tensor<Fast, 2>, targets: &[u32]| {
+        let loss = ops::cross_entropy(part, targets).sum();
+        let gradient = logits.grad(&loss.backward()).unwrap();
+        gradient.into_data().to_vec::<f32>().unwrap()
+    };
+    let targets = [0, 1, 2, 0, 1];
+    let whole = gradient(logits.clone(), &targets);
+    for rows in [0..2, 1..5, 2..4] {
+        let part = gradient(logits.clone().slice([rows.clone()]), &targets[rows.clone()]);
+        for (at, (part, whole)) in part.iter().zip(&whole).enumerate() {
+            let expected = if rows.contains(&(at / 3)) {
+                *whole
+            } else {
+                0.0
+            };
+            assert!(
+                (part - expected).abs() < 1e-6,
+                "{rows:?}, {at}: {part}, {expected}"
+            );
+        }
+    }
+}
+
+#[test]
 fn cross_entropy_is_that_of_double_precision() {
     for shape in [[1, 2], [7, 19], [30, 1001]] {
         check("cross-entropy", CrossEntropy, &[shape]);

@@ -66,7 +66,14 @@ pub fn split_of(key: &[u8], valid: f64, test: f64, seed: u64) -> Split {
 /// A text's key: lower-cased, white space folded.
 pub fn text_key(text: &str) -> String {
     let lower = text.to_lowercase();
-    lower.split_whitespace().collect::<Vec<_>>().join(" ")
+    let mut key = String::with_capacity(lower.len());
+    for word in lower.split_whitespace() {
+        if !key.is_empty() {
+            key.push(' ');
+        }
+        key.push_str(word);
+    }
+    key
 }
 
 /// A random subset of `n` rows for few-label experiments, in random order. Nested: the subset of

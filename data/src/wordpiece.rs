@@ -9,6 +9,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
+use std::ops::Range;
 
 use foldhash::{HashMap, HashSet};
 use rayon::prelude::*;
@@ -226,12 +227,26 @@ fn alphabet(words: &[(&str, u64)]) -> BTreeSet<char> {
 
 type Pair = (u32, u32);
 
+/// Where a word's tokens are, how many, and how often it occurs.
+struct Word {
+    start: usize,
+    pieces: usize,
+    count: u64,
+}
+
+impl Word {
+    fn place(&self) -> Range<usize> {
+        self.start..self.start + self.pieces
+    }
+}
+
 /// Words cut into tokens, and the pairs of neighbours in them.
 struct Merger {
     tokens: Vec<String>,
     ids: HashMap<String, u32>,
-    /// A word's tokens and how often it occurs.
-    words: Vec<(Vec<u32>, u64)>,
+    /// Tokens of all words, one word after another; what a word no longer needs lies behind it.
+    pieces: Vec<u32>,
+    words: Vec<Word>,
     counts: HashMap<Pair, u64>,
     /// The words a pair occurs in, or did: words it has left since stay listed.
     places: HashMap<Pair, Vec<usize>>,
@@ -243,21 +258,29 @@ impl Merger {
     fn new(tokens: Vec<String>, words: &[(&str, u64)]) -> Self {
         let ids: HashMap<String, u32> = tokens.iter().cloned().zip(0..).collect();
         let letters = letters(&tokens);
-        let words = words
-            .iter()
-            .map(|&(word, count)| (cut(word, &letters), count))
-            .collect();
+        let mut pieces = Vec::new();
+        let cut = words.iter().map(|&(word, count)| {
+            let start = pieces.len();
+            pieces.extend(cut(word, &letters));
+            Word {
+                start,
+                pieces: pieces.len() - start,
+                count,
+            }
+        });
+        let words: Vec<Word> = cut.collect();
         let mut merger = Self {
             tokens,
+            pieces,
             words,
             ids,
             counts: HashMap::default(),
             places: HashMap::default(),
             queue: BinaryHeap::new(),
         };
-        for (place, (word, count)) in merger.words.iter().enumerate() {
-            for pair in pairs(word) {
-                *merger.counts.entry(pair).or_default() += count;
+        for (place, word) in merger.words.iter().enumerate() {
+            for pair in pairs(&merger.pieces[word.place()]) {
+                *merger.counts.entry(pair).or_default() += word.count;
                 merger.places.entry(pair).or_default().push(place);
             }
         }
@@ -287,16 +310,17 @@ impl Merger {
         let merged = self.token_of(pair);
         let mut grown = HashSet::default();
         for place in self.places.remove(&pair).unwrap_or_default() {
-            let (word, count) = &mut self.words[place];
-            let Some((start, rest)) = around(word, pair) else {
+            let word = &mut self.words[place];
+            let pieces = &mut self.pieces[word.place()];
+            let Some((start, rest)) = around(pieces, pair) else {
                 continue;
             };
-            for before in pairs(&word[start..word.len() - rest]) {
-                *self.counts.entry(before).or_default() -= *count;
+            for before in pairs(&pieces[start..pieces.len() - rest]) {
+                *self.counts.entry(before).or_default() -= word.count;
             }
-            replace(word, pair, merged);
-            for after in pairs(&word[start..word.len() - rest]) {
-                *self.counts.entry(after).or_default() += *count;
+            word.pieces = replace(pieces, pair, merged);
+            for after in pairs(&pieces[start..word.pieces - rest]) {
+                *self.counts.entry(after).or_default() += word.count;
                 if after.0 == merged || after.1 == merged {
                     self.places.entry(after).or_default().push(place);
                     grown.insert(after);
@@ -341,10 +365,9 @@ fn letters(tokens: &[String]) -> Letters {
         .collect()
 }
 
-fn cut(word: &str, letters: &Letters) -> Vec<u32> {
+fn cut(word: &str, letters: &Letters) -> impl Iterator<Item = u32> {
     let word = word.chars().enumerate();
     word.map(|(at, letter)| letters[&(letter, at > 0)])
-        .collect()
 }
 
 fn pairs(word: &[u32]) -> impl Iterator<Item = Pair> {
@@ -362,23 +385,16 @@ fn around(word: &[u32], pair: Pair) -> Option<(usize, usize)> {
     Some((first.saturating_sub(1), rest.saturating_sub(1)))
 }
 
-/// Replaces each `pair` in a word by `merged`, from the left.
-fn replace(word: &mut Vec<u32>, pair: Pair, merged: u32) {
-    let mut kept: Vec<u32> = Vec::with_capacity(word.len());
-    let mut rest = word.as_slice();
-    while let [first, after @ ..] = rest {
-        match after {
-            [second, after @ ..] if (*first, *second) == pair => {
-                kept.push(merged);
-                rest = after;
-            }
-            _ => {
-                kept.push(*first);
-                rest = after;
-            }
-        }
+/// Replaces each `pair` in a word by `merged`, from the left, and says how many tokens are left.
+fn replace(word: &mut [u32], pair: Pair, merged: u32) -> usize {
+    let (mut from, mut to) = (0, 0);
+    while from < word.len() {
+        let here = from + 1 < word.len() && (word[from], word[from + 1]) == pair;
+        word[to] = if here { merged } else { word[from] };
+        from += 1 + usize::from(here);
+        to += 1;
     }
-    *word = kept;
+    to
 }
 
 #[cfg(test)]
@@ -423,9 +439,9 @@ mod tests {
 
     #[test]
     fn a_run_of_one_letter_merges_from_the_left() {
-        let mut word = vec![1, 1, 1, 2, 1, 1];
-        replace(&mut word, (1, 1), 9);
-        assert_eq!(word, [9, 1, 2, 9]);
+        let mut word = [1, 1, 1, 2, 1, 1];
+        let left = replace(&mut word, (1, 1), 9);
+        assert_eq!(word[..left], [9, 1, 2, 9]);
         // Counts must stay right through it, or the subtraction overflows.
         let words = counts(&[("aaaaaaa", 3), ("aaa", 2), ("baaab", 1)]);
         assert!(

@@ -20,8 +20,17 @@ const GROUP: usize = 512;
 ///
 /// Not all that Unicode calls white space: BERT's normalizer removes form feeds, for example, without splitting there.
 pub(crate) fn words(text: &str) -> impl Iterator<Item = &str> {
-    let words = text.split([' ', '\t', '\n', '\r']);
-    words.filter(|word| !word.is_empty())
+    // By bytes: in UTF-8 an ASCII byte is never a part of another character.
+    let is_blank = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\n' | b'\r');
+    let mut at = 0;
+    std::iter::from_fn(move || {
+        let bytes = text.as_bytes();
+        at += bytes[at..].iter().position(|byte| !is_blank(byte))?;
+        let rest = &bytes[at..];
+        let word = at..at + rest.iter().position(is_blank).unwrap_or(rest.len());
+        at = word.end;
+        Some(&text[word])
+    })
 }
 
 /// The parts of a word between and beside its punctuation, as BERT splits it: those of a word of visible ASCII
@@ -62,7 +71,7 @@ pub(crate) struct KnownWords {
     cls: u32,
     sep: u32,
     lowercase: bool,
-    /// Lower-cased; `None` if one is more than ASCII.
+    /// Lower-cased; `None` if one is more than visible ASCII.
     added: Option<Vec<String>>,
 }
 
@@ -85,9 +94,10 @@ impl KnownWords {
         let apart = !added
             .iter()
             .any(|token| token.contains(char::is_whitespace));
-        let ascii = added.iter().all(|token| token.is_ascii());
+        let visible = |token: &String| token.bytes().all(|byte| byte.is_ascii_graphic());
+        let plain = added.iter().all(visible);
         let added = added.iter().map(|token| token.to_ascii_lowercase());
-        let added = ascii.then(|| added.collect());
+        let added = plain.then(|| added.collect());
         (by_words && apart && frames(tokenizer, cls, sep)).then(|| Self {
             ids: RwLock::default(),
             cls,
@@ -141,8 +151,8 @@ impl KnownWords {
         texts: &[S],
         max_len: usize,
     ) -> Result<(), DataError> {
-        let known = self.known();
-        let room = MOST.saturating_sub(known.len());
+        // No guard is held while the pool works: a thread of the pool may be waiting to write.
+        let room = MOST.saturating_sub(self.known().len());
         if room == 0 {
             return Ok(());
         }
@@ -150,12 +160,12 @@ impl KnownWords {
             let words = texts
                 .iter()
                 .flat_map(|text| words(text.as_ref()).take(max_len));
+            let known = self.known();
             let new = words.filter(|word| word.len() <= LONGEST && !known.contains_key(*word));
             new.collect::<HashSet<&str>>()
         });
         let groups: Vec<_> = groups.collect();
         let new: HashSet<&str> = groups.into_iter().flatten().take(room).collect();
-        drop(known);
         let new = new.into_par_iter();
         let new = new.map(|word| Ok((word.into(), self.ids(tokenizer, word)?.into())));
         let new = new.collect::<Result<Vec<_>, DataError>>()?;

@@ -50,9 +50,10 @@ impl BackendName {
         }
     }
 
-    /// Whether it computes while the program goes on, so that reading a figure is waiting for it.
+    /// Whether it computes while the program goes on, so that reading a figure is waiting for it, and can tell by itself
+    /// what is not finite: Metal's compiler may take it that everything is.
     pub fn runs_ahead(self) -> bool {
-        !matches!(self, Self::Flex | Self::Ndarray)
+        !matches!(self, Self::Flex | Self::Ndarray | Self::Metal)
     }
 
     /// Whether this program was built with it.

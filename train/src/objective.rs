@@ -108,7 +108,7 @@ impl<B: Backend> LossSums<B> {
 
     /// The mean of the loss, `[1]`, where it is.
     pub fn unread_mean_loss(&self) -> Tensor<B, 1> {
-        self.loss.clone() / self.weight
+        self.loss.clone().cast(FloatDType::F32) / self.weight
     }
 }
 

@@ -100,7 +100,8 @@ pub struct Plan {
     /// `tokens` or `samples`.
     pub unit: &'static str,
     /// Whether the device judges steps, and their figures are read when a line of the log, a validation or a checkpoint
-    /// is due: else every step would wait for the one before.
+    /// is due: else every step would wait for the one before. Of a step that is skipped so, the average of the weights
+    /// takes the unchanged ones in, and rules that count steps count it until it is read.
     pub unread: bool,
 }
 
@@ -299,6 +300,8 @@ impl<B: AutodiffBackend, O: Trainable<B>> Sitting<'_, B, O> {
             // The best step keeps a checkpoint: a resumed run has its model from there.
             let best = validates && self.validate(learner, valid, &mut window)?;
             let early = training.is_stale(self.journey.position.stale);
+            // Asked for while it validated: all figures are read by then.
+            let interrupted = interrupted || validates && self.interrupter.should_stop() && !last;
             let worth_keeping = (due || best) && self.journey.position.watch.is_good();
             if worth_keeping || last || early || interrupted {
                 self.journey.position.unreported = window.unreported();
@@ -401,13 +404,13 @@ impl<B: AutodiffBackend, O: Trainable<B>> Sitting<'_, B, O> {
         let outcomes = unread.iter().map(|step| step.outcome.clone()).collect();
         let outcomes = Tensor::cat(outcomes, 0).into_data().convert::<f32>();
         let outcomes: Vec<f64> = outcomes.iter::<f32>().map(f64::from).collect();
-        let (mut skipped, mut last) = (0, Verdict::Good);
+        let (mut skipped, mut last) = (Vec::new(), Verdict::Good);
         for (Unread { step, sums, .. }, outcome) in unread.into_iter().zip(outcomes.chunks(2)) {
             let (loss, norm) = (outcome[0], outcome[1]);
             last = self.judge(step, loss, norm);
             match loss.is_finite() && norm.is_finite() {
                 true => window.add(sums),
-                false => skipped += 1,
+                false => skipped.push(step - 1),
             }
             if last == Verdict::Lost {
                 self.journey.position.step = step;
@@ -415,7 +418,7 @@ impl<B: AutodiffBackend, O: Trainable<B>> Sitting<'_, B, O> {
             }
         }
         let norm = outcomes.last().copied().unwrap_or(f64::NAN);
-        self.strategy.optimizer.settle(norm, skipped);
+        self.strategy.optimizer.settle(norm, &skipped);
         // What the device had still to do was most of all this.
         let step = self.journey.position.step;
         let waited = self.lap("wait for the device", step, &mut stopwatch)?;

@@ -147,12 +147,13 @@ mod fast {
             let Some(mask) = self.mask else {
                 return;
             };
-            let first = (text * self.n_heads + head) * out.len();
+            let mut place = ((text * self.n_heads + head) * out.len()) as u64;
             vectorized(
                 #[inline(always)]
                 || {
-                    for (at, x) in out.iter_mut().enumerate() {
-                        *x *= mask.factor(first + at);
+                    for x in out {
+                        *x *= mask.factor(place);
+                        place = place.wrapping_add(1);
                     }
                 },
             );

@@ -42,7 +42,7 @@ mod fast {
     use burn::tensor::TensorMetadata;
     use rayon::prelude::*;
 
-    use crate::ops::fused::{Fused, contiguous, slice, tensor};
+    use crate::ops::fused::{Fused, contiguous, slice, tensor, whole};
     use crate::ops::simd::{exp, fold, for_rows, max, vectorized};
 
     /// With its targets.
@@ -85,11 +85,11 @@ mod fast {
             _: [bool; 1],
         ) -> [Option<FlexTensor>; 1] {
             // In their place, where nobody else holds them.
-            let mut out = logits;
+            let mut out = whole(logits);
             let (log_sums, grad) = (slice(&log_sums), slice(&grad));
             let classes = out.shape().num_elements() / self.0.len().max(1);
             for_rows(out.storage_mut::<f32>(), classes, |first, out| {
-                let rows = out.chunks_exact_mut(classes).enumerate();
+                let rows = out.chunks_exact_mut(classes.max(1)).enumerate();
                 vectorized(
                     #[inline(always)]
                     || {

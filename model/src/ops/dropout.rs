@@ -71,8 +71,8 @@ mod fast {
 
         /// What the value at this place is multiplied by: 0, or 1 / (1 - rate).
         #[inline(always)]
-        pub(crate) fn factor(&self, place: usize) -> f32 {
-            match random(place as u64, self.key) < self.dropped {
+        pub(crate) fn factor(&self, place: u64) -> f32 {
+            match random(place, self.key) < self.dropped {
                 true => 0.0,
                 false => self.scale,
             }
@@ -81,9 +81,9 @@ mod fast {
         /// A contiguous tensor without what is dropped of it.
         pub(crate) fn applied(&self, x: &FlexTensor) -> FlexTensor {
             let out = mapped(
-                [slice(x)],
+                slice(x),
                 #[inline(always)]
-                |place, [x]| x * self.factor(place),
+                |place, x| x * self.factor(place),
             );
             tensor(out, x.shape())
         }
@@ -139,7 +139,7 @@ mod fast {
                     dropped: (rate * 2f64.powi(32)) as u32,
                     scale: 1.0,
                 };
-                let n = 100_000;
+                let n = 100_000u64;
                 let kept: f32 = (0..n).map(|place| mask.factor(place)).sum();
                 let share = 1.0 - f64::from(kept) / n as f64;
                 // Four standard deviations.

@@ -67,7 +67,7 @@ pub(crate) fn change<B: Backend, const N: usize>(
     tensors: [FloatTensor<B>; N],
     work: impl FnOnce([&mut FlexTensor; N]),
 ) -> [FloatTensor<B>; N] {
-    let mut tensors = tensors.map(|tensor| contiguous(cast(tensor)));
+    let mut tensors = tensors.map(|tensor| whole(cast(tensor)));
     work(tensors.each_mut());
     tensors.map(cast)
 }
@@ -138,6 +138,11 @@ pub(crate) fn contiguous(tensor: FlexTensor) -> FlexTensor {
         Some(_) => tensor,
         None => tensor.to_contiguous(),
     }
+}
+
+/// The same with memory of just its values, to be changed in place: a view of a larger tensor is copied.
+pub(crate) fn whole(tensor: FlexTensor) -> FlexTensor {
+    tensor.to_contiguous()
 }
 
 /// The values of a [`contiguous`] tensor.

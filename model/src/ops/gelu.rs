@@ -32,7 +32,7 @@ mod fast {
     use burn::tensor::TensorMetadata;
 
     use crate::ops::fused::{Fused, contiguous, slice, tensor};
-    use crate::ops::simd::{mapped, normal};
+    use crate::ops::simd::{joined, mapped, normal};
 
     #[derive(Debug)]
     pub(super) struct Gelu;
@@ -43,9 +43,9 @@ mod fast {
         fn forward(&self, [x]: [FlexTensor; 1]) -> (FlexTensor, FlexTensor) {
             let x = contiguous(x);
             let y = mapped(
-                [slice(&x)],
+                slice(&x),
                 #[inline(always)]
-                |_, [x]| x * normal(x).0,
+                |_, x| x * normal(x).0,
             );
             (tensor(y, x.shape()), x)
         }
@@ -57,10 +57,11 @@ mod fast {
             _: [bool; 1],
         ) -> [Option<FlexTensor>; 1] {
             const DENSITY_AT_0: f32 = 0.398_942_3;
-            let out = mapped(
-                [slice(&x), slice(&grad)],
+            let out = joined(
+                slice(&x),
+                slice(&grad),
                 #[inline(always)]
-                |_, [x, grad]| {
+                |_, x, grad| {
                     let (below, density) = normal(x);
                     grad * (below + x * density * DENSITY_AT_0)
                 },

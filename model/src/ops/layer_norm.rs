@@ -78,7 +78,7 @@ mod fast {
 
     use crate::ops::dropout::Mask;
     use crate::ops::fused::{Fused, contiguous, slice, tensor};
-    use crate::ops::simd::{dot, for_rows, mapped, rows_at_a_time, sum, vectorized};
+    use crate::ops::simd::{dot, for_rows, joined, rows_at_a_time, sum, vectorized};
 
     /// With its epsilon.
     #[derive(Debug)]
@@ -209,17 +209,19 @@ mod fast {
 
         fn forward(&self, inputs: [FlexTensor; 4]) -> (FlexTensor, Saved) {
             let [a, b, gamma, beta] = inputs.map(contiguous);
-            let parts = [slice(&a), slice(&b)];
+            let (left, right) = (slice(&a), slice(&b));
             let sum = match self.mask {
-                Some(mask) => mapped(
-                    parts,
+                Some(mask) => joined(
+                    left,
+                    right,
                     #[inline(always)]
-                    |place, [a, b]| a * mask.factor(place) + b,
+                    |place, a, b| a * mask.factor(place) + b,
                 ),
-                None => mapped(
-                    parts,
+                None => joined(
+                    left,
+                    right,
                     #[inline(always)]
-                    |_, [a, b]| a + b,
+                    |_, a, b| a + b,
                 ),
             };
             let x = tensor(sum, a.shape());

@@ -37,24 +37,44 @@ pub(crate) fn for_rows<T: Send>(
     chunks.for_each(|(chunk, values)| work(chunk * rows, values));
 }
 
-/// A function of each place and of the values there, whose code must be inlined.
-///
-/// # Panics
-///
-/// If the inputs are not of one length.
-pub(crate) fn mapped<const N: usize>(
-    inputs: [&[f32]; N],
-    function: impl Fn(usize, [f32; N]) -> f32 + Sync,
-) -> Vec<f32> {
-    let n = inputs.first().map_or(0, |input| input.len());
-    assert!(inputs.iter().all(|input| input.len() == n));
-    fresh(n, 1, |first, out| {
-        let inputs = inputs.map(|input| &input[first..first + out.len()]);
+/// A function of each place and of the value there; its code must be inlined.
+pub(crate) fn mapped(xs: &[f32], function: impl Fn(u64, f32) -> f32 + Sync) -> Vec<f32> {
+    fresh(xs.len(), 1, |first, out| {
+        let xs = &xs[first..];
         vectorized(
             #[inline(always)]
             || {
-                for (at, out) in out.iter_mut().enumerate() {
-                    out.write(function(first + at, inputs.map(|input| input[at])));
+                let mut place = first as u64;
+                for (out, x) in out.iter_mut().zip(xs) {
+                    out.write(function(place, *x));
+                    // Without a check for overflow, which would keep the loop from vectors.
+                    place = place.wrapping_add(1);
+                }
+            },
+        );
+    })
+}
+
+/// A function of each place and of the two values there; its code must be inlined.
+///
+/// # Panics
+///
+/// If there are not as many of both.
+pub(crate) fn joined(
+    xs: &[f32],
+    ys: &[f32],
+    function: impl Fn(u64, f32, f32) -> f32 + Sync,
+) -> Vec<f32> {
+    assert_eq!(xs.len(), ys.len());
+    fresh(xs.len(), 1, |first, out| {
+        let pairs = xs[first..].iter().zip(&ys[first..]);
+        vectorized(
+            #[inline(always)]
+            || {
+                let mut place = first as u64;
+                for (out, (x, y)) in out.iter_mut().zip(pairs) {
+                    out.write(function(place, *x, *y));
+                    place = place.wrapping_add(1);
                 }
             },
         );
@@ -65,7 +85,9 @@ pub(crate) fn mapped<const N: usize>(
 pub(crate) fn repeated(row: &[f32], copies: usize) -> Vec<f32> {
     fresh(copies * row.len(), row.len(), |_, out| {
         for copy in out.chunks_exact_mut(row.len().max(1)) {
-            copy.write_copy_of_slice(row);
+            copy.iter_mut().zip(row).for_each(|(to, x)| {
+                to.write(*x);
+            });
         }
     })
 }
@@ -74,7 +96,7 @@ pub(crate) fn repeated(row: &[f32], copies: usize) -> Vec<f32> {
 fn fresh(n: usize, width: usize, work: impl Fn(usize, &mut [MaybeUninit<f32>]) + Sync) -> Vec<f32> {
     let mut out = Vec::with_capacity(n);
     for_rows(&mut out.spare_capacity_mut()[..n], width, work);
-    // SAFETY: both callers write every value they are given, and all rows are given.
+    // SAFETY: every caller writes every value they are given, and all rows are given.
     unsafe { out.set_len(n) };
     out
 }
@@ -289,10 +311,11 @@ mod tests {
     fn functions_of_places_and_copies_of_rows() {
         for n in [0, 1, 5, 40_000] {
             let xs: Vec<f32> = (0..n).map(|i| (i % 7) as f32).collect();
-            let out = mapped([&xs, &xs], |at, [a, b]| a + 10.0 * b + (at % 3) as f32);
+            let out = joined(&xs, &xs, |at, a, b| a + 10.0 * b + (at % 3) as f32);
             let expected = xs.iter().enumerate();
             let expected: Vec<f32> = expected.map(|(at, x)| 11.0 * x + (at % 3) as f32).collect();
             assert_eq!(out, expected);
+            assert_eq!(out, mapped(&xs, |at, x| 11.0 * x + (at % 3) as f32));
         }
         for copies in [0, 1, 9_000] {
             assert_eq!(

@@ -216,12 +216,15 @@ impl<B: AutodiffBackend> Optimizer<B> {
         self.lock().outcome.take()
     }
 
-    /// Learns of steps that the device judged: their last norm, and how many of them changed nothing.
-    pub fn settle(&self, norm: f64, skipped: i32) {
+    /// Learns of steps that the device judged: their last norm, and the indices of those that changed nothing.
+    pub fn settle(&self, norm: f64, skipped: &[u64]) {
         let mut state = self.lock();
         state.norm = norm;
-        for parameter in state.parameters.values_mut() {
-            parameter.taken = (parameter.taken - skipped).max(0);
+        for (name, parameter) in &mut state.parameters {
+            let setting = self.groups.setting(name);
+            let trains_from = setting.map_or(0, |setting| setting.unfreeze_at);
+            let steps = skipped.iter().filter(|step| **step >= trains_from);
+            parameter.taken -= steps.count() as i32;
         }
     }
 

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::metrics::Metrics;
 
-/// Seconds by what they went into. On a GPU work is waited for where a figure is read: in `optimizer`.
+/// Seconds by what they went into. On a GPU work is waited for where a figure is read: in `forward_backward`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Timing {
     /// Waiting for the next batch.
