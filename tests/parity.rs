@@ -45,11 +45,29 @@ impl WithBackend for Pass {
         all.insert("loss".into(), tiny_bert::values(mean.clone()));
         let gradients = tiny_bert::gradients(model.clone(), &mean.backward());
 
-        let groups = recipe().groups(&[], &model).unwrap();
-        let mut optimizer = Optimizer::new(recipe(), groups);
-        optimizer.prepare(0, targets.0.len() as f64);
-        let grads = GradientsParams::from_grads(loss().backward(), &model);
-        let stepped = tiny_bert::parameters(&optimizer.step(1e-3, model, grads));
+        let weight = targets.0.len() as f64;
+        let fresh = || Optimizer::<B>::new(recipe(), recipe().groups(&[], &model).unwrap());
+        let grads = || GradientsParams::from_grads(loss().backward(), &model);
+        let mut optimizer = fresh();
+        optimizer.prepare(0, weight);
+        let stepped = tiny_bert::parameters(&optimizer.step(1e-3, model.clone(), grads()));
+        // As a GPU steps, without waiting for the figures; and a step whose loss is not finite.
+        let mut optimizer = fresh();
+        optimizer.prepare_unread(0, weight, loss().inner() / weight);
+        let stepped_unread = optimizer.step(1e-3, model.clone(), grads());
+        all.insert(
+            "outcome".into(),
+            tiny_bert::values(optimizer.outcome().unwrap()),
+        );
+        optimizer.prepare_unread(1, weight, loss().inner() * f32::NAN);
+        let skipped = optimizer.step(1e-3, stepped_unread.clone(), grads());
+        let stepped_unread = tiny_bert::parameters(&stepped_unread);
+        assert_all_near(
+            "skipped",
+            &tiny_bert::parameters(&skipped),
+            &stepped_unread,
+            0.0,
+        );
 
         let named = |kind: &str, tensors: Tensors| {
             let named = tensors
@@ -59,6 +77,7 @@ impl WithBackend for Pass {
         };
         all.extend(named("gradient", gradients));
         all.extend(named("stepped", stepped));
+        all.extend(named("stepped unread", stepped_unread));
         all
     }
 }

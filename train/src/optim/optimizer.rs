@@ -324,7 +324,8 @@ impl<B: AutodiffBackend> Optimizer<B> {
         let finite = (norm.clone() + loss).is_finite();
         let clipped = match self.recipe.clip {
             0.0 => norm.ones_like(),
-            limit => ((norm + 1e-6).recip() * limit).clamp_max(1.0),
+            // Not a reciprocal: ndarray has those to 12 bits alone.
+            limit => (norm.full_like(limit) / (norm + 1e-6)).clamp_max(1.0),
         };
         Scale::Unread(clipped / weight, finite)
     }
