@@ -107,7 +107,7 @@ def steps(folder):
 def main():
     parts = {part.__name__: part for part in (epochs, sizes, steps)}
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="*", metavar="NAME", choices=[*parts, []])
+    parser.add_argument("names", nargs="*", metavar="NAME", choices=[*parts, []], help="default: all of them")
     args = parser.parse_args()
     subprocess.run(["cargo", "build", "-q", "--release", "-p", "pretrain"], check=True)
     print("| run | speed | share | peak memory |\n|---|---|---|---|", flush=True)

@@ -42,17 +42,8 @@ const SETTINGS: &[&str] = &[
 ];
 
 fn mlm() -> Bench {
-    let own = [
-        "data.source=[\"texts.txt\"]",
-        "tokenizer.vocab_size=150",
-        "tokenizer.max_length=16",
-        "model.hidden_size=16",
-        "model.num_hidden_layers=1",
-        "model.intermediate_size=32",
-        "model.max_position_embeddings=16",
-        "model.dropout=0.1",
-    ];
-    let bench = Bench::new(env!("CARGO_BIN_EXE_pretrain"), &[SETTINGS, &own].concat());
+    let own = ["model.dropout=0.1"];
+    let bench = Bench::mlm(env!("CARGO_BIN_EXE_pretrain"), &[SETTINGS, &own].concat());
     let kinds = ["bird", "tool", "plant", "river", "metal"];
     let line = |n: usize| format!("{n} a {} near the {}\n", kinds[n % 5], kinds[n / 5 % 5]);
     bench.write("texts.txt", (0..300).map(line).collect::<String>());

@@ -15,19 +15,10 @@ use std::time::{Duration, Instant};
 use support::{Bench, Run, message};
 
 fn bench() -> Bench {
-    let bench = Bench::new(
+    let bench = Bench::mlm(
         env!("CARGO_BIN_EXE_pretrain"),
         &[
-            "data.source=[\"texts.txt\"]",
-            "data.valid=0.2",
-            "tokenizer.vocab_size=150",
-            "tokenizer.max_length=16",
-            "model.hidden_size=16",
-            "model.num_hidden_layers=1",
-            "model.intermediate_size=32",
-            "model.max_position_embeddings=16",
             "training.steps=20",
-            "training.batch_size=8",
             "training.log_every=2",
             "training.validate_every=10",
         ],

@@ -15,22 +15,13 @@ use std::process::{Command, Output};
 use serde_json::Value;
 use support::{Bench, idx_images, idx_labels, message};
 
-const SETTINGS: [&str; 11] = [
-    "data.source=[\"texts.txt\"]",
-    "data.valid=0.2",
-    "tokenizer.vocab_size=100",
-    "tokenizer.max_length=16",
-    "model.hidden_size=16",
-    "model.num_hidden_layers=1",
-    "model.intermediate_size=32",
-    "model.max_position_embeddings=16",
-    "training.steps=40",
-    "training.batch_size=8",
-    "training.validate_every=5",
-];
-
 fn bench() -> Bench {
-    let bench = Bench::new(env!("CARGO_BIN_EXE_pretrain"), &SETTINGS);
+    let settings = [
+        "tokenizer.vocab_size=100",
+        "training.steps=40",
+        "training.validate_every=5",
+    ];
+    let bench = Bench::mlm(env!("CARGO_BIN_EXE_pretrain"), &settings);
     let texts = (0..200).map(|n| format!("text number {n} of many\n"));
     bench.write("texts.txt", texts.collect::<String>());
     bench
@@ -48,7 +39,7 @@ fn sweep(bench: &Bench, args: &[&str]) -> (Option<i32>, String) {
 
 fn sweep_command(bench: &Bench, args: &[&str]) -> Command {
     let mut command = bench.bare(&["sweep"]);
-    for setting in SETTINGS {
+    for setting in bench.settings() {
         command.args(["--set", setting]);
     }
     command.args(["--out", "sweep"]).args(args);
@@ -504,7 +495,7 @@ fn batches_of_texts_are_doubled_up_to_the_whole_training_split() {
         "--set",
         "optimizer.lr=-1",
         "--set",
-        SETTINGS[0],
+        &bench.settings()[0],
     ];
     bench.refuses_command(&mut bench.bare(&wrong), &["optimizer.lr is -1"]);
     // With one text a step, an epoch has as many steps as there are texts.

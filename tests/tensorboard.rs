@@ -38,21 +38,13 @@ fn python(bench: &Bench) -> Option<PathBuf> {
 #[test]
 fn tensorboard_reads_the_figures_of_a_run_that_was_resumed() {
     let settings = [
-        "data.source=[\"texts.txt\"]",
-        "data.valid=0.2",
         "tokenizer.vocab_size=100",
-        "tokenizer.max_length=16",
-        "model.hidden_size=16",
-        "model.num_hidden_layers=1",
-        "model.intermediate_size=32",
-        "model.max_position_embeddings=16",
         "training.steps=200",
-        "training.batch_size=8",
         "training.log_every=2",
         "training.validate_every=5",
         "optimizer.layer_decay=0.5",
     ];
-    let bench = Bench::new(env!("CARGO_BIN_EXE_pretrain"), &settings);
+    let bench = Bench::mlm(env!("CARGO_BIN_EXE_pretrain"), &settings);
     let texts = (0..200).map(|n| format!("text number {n} of many\n"));
     bench.write("texts.txt", texts.collect::<String>());
     let Some(python) = python(&bench) else {

@@ -25,20 +25,11 @@ const SKIPPED: &str = "skipped_steps";
 /// A few seconds of `mlm`: the dashboard draws ten times a second.
 fn bench() -> Bench {
     let settings = [
-        "data.source=[\"texts.txt\"]",
-        "data.valid=0.2",
-        "tokenizer.vocab_size=150",
-        "tokenizer.max_length=16",
-        "model.hidden_size=16",
-        "model.num_hidden_layers=1",
-        "model.intermediate_size=32",
-        "model.max_position_embeddings=16",
         "training.steps=1000",
-        "training.batch_size=8",
         "training.log_every=8",
         "training.validate_every=60",
     ];
-    let bench = Bench::new(env!("CARGO_BIN_EXE_pretrain"), &settings);
+    let bench = Bench::mlm(env!("CARGO_BIN_EXE_pretrain"), &settings);
     let kinds = ["bird", "tool", "plant", "river", "metal"];
     let texts = (0..300).map(|n| format!("{n} a {} of number {}\n", kinds[n % 5], n % 7));
     bench.write("texts.txt", texts.collect::<String>());

@@ -166,6 +166,9 @@ impl KnownWords {
         });
         let groups: Vec<_> = groups.collect();
         let new: HashSet<&str> = groups.into_iter().flatten().take(room).collect();
+        if new.is_empty() {
+            return Ok(());
+        }
         let new = new.into_par_iter();
         let new = new.map(|word| Ok((word.into(), self.ids(tokenizer, word)?.into())));
         let new = new.collect::<Result<Vec<_>, DataError>>()?;

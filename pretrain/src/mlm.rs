@@ -487,7 +487,7 @@ fn run(draft: Draft, options: Options) -> Result<Status, Failure> {
     let corpus = corpus(source, &recipe, &console)?;
     match &corpus.made {
         Made::Kept { .. } => console.note(&corpus.made.to_string()),
-        Made::InMemory { instead: Some(_) } => console.warn(&corpus.made.to_string()),
+        Made::InMemory { instead: Some(_) } => console.warn_outside(&corpus.made.to_string()),
         Made::InMemory { instead: None } | Made::Opened(_) => {}
     }
     let checkpointing = recipe.training.gradient_checkpointing;

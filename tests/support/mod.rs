@@ -22,6 +22,19 @@ const VARYING: [&str; 5] = [
     "peak_memory_bytes",
 ];
 
+/// Settings of an `mlm` so small that a thousand steps take about a second.
+const TINY_MLM: [&str; 9] = [
+    "data.source=[\"texts.txt\"]",
+    "data.valid=0.2",
+    "tokenizer.vocab_size=150",
+    "tokenizer.max_length=16",
+    "model.hidden_size=16",
+    "model.num_hidden_layers=1",
+    "model.intermediate_size=32",
+    "model.max_position_embeddings=16",
+    "training.batch_size=8",
+];
+
 /// A trainer in a folder of its own, with settings that make every run of it small.
 pub struct Bench {
     binary: &'static str,
@@ -40,6 +53,13 @@ impl Bench {
             folder: tempfile::tempdir().unwrap(),
             cache: tempfile::tempdir().unwrap(),
         }
+    }
+
+    /// A bench of a tiny `mlm` on `texts.txt`.
+    ///
+    /// - settings: those that differ
+    pub fn mlm(binary: &'static str, settings: &[&str]) -> Self {
+        Self::new(binary, &[&TINY_MLM[..], settings].concat())
     }
 
     /// Where the binary keeps tokens.

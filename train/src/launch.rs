@@ -220,7 +220,7 @@ where
             _ => None,
         };
         for reason in &start.passed_over {
-            console.warn(&format!(
+            console.warn_outside(&format!(
                 "a checkpoint is not whole and is passed over: {reason}"
             ));
         }
@@ -505,7 +505,9 @@ impl Finish<'_> {
         if let Some(run) = self.run {
             // Plots are for looking at: a full disk has its error already.
             if let Err(error) = plot::run_plots(run.path()) {
-                journey.console.warn(&format!("no plots: {error:#}"));
+                journey
+                    .console
+                    .warn_outside(&format!("no plots: {error:#}"));
             }
         }
         self.say(&journey.console, status, &journey.position);

@@ -101,7 +101,14 @@ impl Console {
     pub fn warn(&self, text: &str) {
         tracing::warn!("{text}");
         // The dashboard has the screen.
-        if matches!(self.ui, Ui::Plain | Ui::Json) {
+        if self.ui != Ui::Tui {
+            self.warn_outside(text);
+        }
+    }
+
+    /// The same before or after the training, where no dashboard has the screen.
+    pub fn warn_outside(&self, text: &str) {
+        if self.ui != Ui::None {
             eprintln!("warning: {text}");
         }
     }
