@@ -172,7 +172,7 @@ def train(training, source, args):
         step_seconds=seconds / (args.steps - args.warmup),
         first_step_seconds=first_step_seconds,
         peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        first_loss=losses[0],
+        losses=losses,
         loss=losses[-1],
     )
 

@@ -224,8 +224,8 @@ fn main() -> Result<()> {
         "step_seconds": seconds / (args.steps - args.warmup) as f64,
         "first_step_seconds": first_step,
         "peak_memory_bytes": peak_memory()?,
-        "first_loss": losses.first(),
         "loss": losses.last(),
+        "losses": losses,
     });
     println!("{report}");
     Ok(())
