@@ -19,6 +19,7 @@ import time
 
 CANDLE = "benches/candle/target/release/candle-mlm"
 PRETRAIN = "target/release/pretrain"
+TOKENIZER = "assets/models/wordnet-bert-nano/tokenizer.json"
 # For sides whose steps take seconds.
 SHORT = ["--warmup", "4"]
 STEPS = ["--steps", "10", "--warmup", "3"]
@@ -84,12 +85,12 @@ def fixed_shapes(size):
     return speed_of(ours, "tokens_per_second"), speed_of(theirs, "tokens_per_second")
 
 
-def hearth_first_step():
+def hearth_first_step(*keys):
     """Seconds from the start of the process to the line of its first step."""
     with tempfile.TemporaryDirectory() as folder:
         command = [PRETRAIN, "mlm", "--steps", "1", "--ui", "json", "--out", f"{folder}/run"]
         began = time.monotonic()
-        with subprocess.Popen(command + settings("training.log_every=1"), stdout=subprocess.PIPE, text=True) as process:
+        with subprocess.Popen(command + settings("training.log_every=1", *keys), stdout=subprocess.PIPE, text=True) as process:
             for line in process.stdout:
                 if line.startswith("{") and json.loads(line).get("split") == "train":
                     seconds = time.monotonic() - began
@@ -98,13 +99,13 @@ def hearth_first_step():
     return {"speed": 1 / seconds, "memory": None, "loss": None}
 
 
-def hearth_cold_first_step():
+def hearth_cold_first_step(*keys):
     """The same without tokenizer and tokens of an earlier start."""
     with tempfile.TemporaryDirectory() as folder:
         before = os.environ.get("HEARTH_CACHE")
         os.environ["HEARTH_CACHE"] = folder
         try:
-            return hearth_first_step()
+            return hearth_first_step(*keys)
         finally:
             os.environ.pop("HEARTH_CACHE")
             if before is not None:
@@ -136,6 +137,10 @@ def pairs():
             speed_of(autoencoder, "samples_per_second"),
         ),
         "first-step": (hearth_first_step, transformers_first_step),
+        "first-step-tokenizer": (
+            lambda: hearth_cold_first_step(f'tokenizer.path="{TOKENIZER}"'),
+            transformers_first_step,
+        ),
         "first-step-cold": (hearth_cold_first_step, transformers_first_step),
     }
 

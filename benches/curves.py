@@ -2,8 +2,9 @@
 
     python benches/curves.py [NAME ...] [--seeds 3] [--steps N]      # without names, all of them
 
-Run it from the root of the repository. A row is the mean training loss since the row above, over all seeds; the last
-column is the difference in standard errors, which are those of the seeds. Texts are grouped by length on both sides.
+Run it from the root of the repository. A row is the training loss since the row above, a mean over all predicted words
+and all seeds; the last column is the difference in standard errors, which are those of the seeds. Texts are grouped by
+length on both sides.
 """
 
 import argparse
@@ -17,22 +18,21 @@ import tempfile
 
 import compare
 
-TOKENIZER = "assets/models/wordnet-bert-nano/tokenizer.json"
 EVERY = 50
 ROWS = 10
 RATES = {"nano": 1e-3, "mini": 5e-4}
 # Name: size, dropout, the counterpart's command, steps.
 PAIRS = {
-    "nano-transformers": ("nano", 0.1, [sys.executable, "benches/transformers/mlm.py"], 600),
-    "mini-transformers": ("mini", 0.1, [sys.executable, "benches/transformers/mlm.py"], 200),
-    "nano-candle": ("nano", 0.0, [compare.CANDLE], 200),
+    "nano-transformers": ("nano", 0.1, [sys.executable, "benches/transformers/mlm.py"], 400),
+    "mini-transformers": ("mini", 0.1, [sys.executable, "benches/transformers/mlm.py"], 150),
+    "nano-candle": ("nano", 0.0, [compare.CANDLE], 150),
 }
 
 
 def hearth(size, dropout, steps, seed):
-    """Mean training losses of every 50 steps, with the counterparts' settings."""
+    """Training losses of every 50 steps, means over all predicted words, with the counterparts' settings."""
     keys = [
-        f'tokenizer.path="{TOKENIZER}"',
+        f'tokenizer.path="{compare.TOKENIZER}"',
         *(f"model.{pair}" for pair in compare.WIDTHS[size]),
         f"model.dropout={dropout}",
         f"optimizer.lr={RATES[size]}",
@@ -56,8 +56,10 @@ def counterpart(command, size, dropout, steps, seed):
     command = [*command, "--size", size, "--grouped", "--steps", str(steps), "--seed", str(seed)]
     if dropout == 0.1:
         command += ["--dropout", str(dropout)]
-    losses = compare.last_json(command)["losses"]
-    return [statistics.fmean(losses[start : start + EVERY]) for start in range(0, steps, EVERY)]
+    figures = compare.last_json(command)
+    losses, targets = figures["losses"], figures["targets"]
+    parts = [slice(start, start + EVERY) for start in range(0, steps, EVERY)]
+    return [statistics.fmean(losses[part], targets[part]) for part in parts]
 
 
 def rows(curves):

@@ -127,7 +127,7 @@ class Training:
         self.vocabulary, self.generator = vocabulary, torch.Generator().manual_seed(args.seed)
 
     def step(self, rows):
-        """Loss of these rows, before the step that is taken on them."""
+        """Loss of these rows, before the step that is taken on them, and how many words it predicted."""
         tokens, attention_mask = pad(rows)
         inputs, labels = mask(tokens, self.vocabulary, self.generator)
         loss = self.model(inputs, attention_mask=attention_mask, labels=labels).loss
@@ -136,7 +136,7 @@ class Training:
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
         self.schedule.step()
-        return loss.item()
+        return loss.item(), (labels != -100).sum().item()
 
     @torch.no_grad()
     def validate(self, rows):
@@ -156,12 +156,14 @@ class Training:
 
 def train(training, source, args):
     """Trains for the steps asked for; says how fast and how well."""
-    losses, real = [], 0
+    losses, targets, real = [], [], 0
     for step in range(args.steps):
         if step == args.warmup:
             began, real = time.perf_counter(), 0
         rows = next(source)
-        losses.append(training.step(rows))
+        loss, predicted = training.step(rows)
+        losses.append(loss)
+        targets.append(predicted)
         real += sum(map(len, rows))
         if step == 0:
             first_step_seconds = seconds_since_start()
@@ -173,6 +175,7 @@ def train(training, source, args):
         first_step_seconds=first_step_seconds,
         peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         losses=losses,
+        targets=targets,
         loss=losses[-1],
     )
 

@@ -203,7 +203,8 @@ fn main() -> Result<()> {
     let lr = args.lr.unwrap_or(args.size.lr());
     let total_steps = args.total_steps.unwrap_or(args.steps);
 
-    let (mut losses, mut real, mut first_step) = (Vec::new(), 0, 0.0);
+    let (mut losses, mut targets) = (Vec::new(), Vec::new());
+    let (mut real, mut first_step) = (0, 0.0);
     let mut measured = Instant::now();
     for step in 0..args.steps {
         if step == args.warmup {
@@ -212,6 +213,7 @@ fn main() -> Result<()> {
         }
         let batch = batches.draw();
         real += batch.real;
+        targets.push(batch.targets.len());
         losses.push(trainer.step(&batch, lr * ramp(step, total_steps))?);
         if step == 0 {
             first_step = started.elapsed().as_secs_f64();
@@ -226,6 +228,7 @@ fn main() -> Result<()> {
         "peak_memory_bytes": peak_memory()?,
         "loss": losses.last(),
         "losses": losses,
+        "targets": targets,
     });
     println!("{report}");
     Ok(())
