@@ -10,15 +10,16 @@ data in batches of the same size, in f32; see benches/README.md for what each pa
 import argparse
 import json
 import os
-import pathlib
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 
+import hearth
+from hearth import settings
+
 CANDLE = "benches/candle/target/release/candle-mlm"
-PRETRAIN = "target/release/pretrain"
 TOKENIZER = "assets/models/wordnet-bert-nano/tokenizer.json"
 # For sides whose steps take seconds.
 SHORT = ["--warmup", "4"]
@@ -39,22 +40,12 @@ def last_json(command):
 
 def pretrain(*arguments):
     """Trains with the real binary, and reads the summary of the run."""
-    with tempfile.TemporaryDirectory() as folder:
-        run = f"{folder}/run"
-        command = [PRETRAIN, *arguments, "--out", run, "--ui", "none"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            sys.exit(f"{' '.join(command)}\n{done.stderr}")
-        summary = json.loads(pathlib.Path(run, "summary.json").read_text())
+    summary, _ = hearth.pretrain(*arguments)
     return {
         "speed": next(iter(summary["throughput"].values())),
         "memory": summary["peak_memory_bytes"],
         "loss": summary["final"]["metrics"]["loss"],
     }
-
-
-def settings(*pairs):
-    return [word for pair in pairs for word in ("--set", pair)]
 
 
 def hearth_mlm(size, dropout, steps):
@@ -88,9 +79,10 @@ def fixed_shapes(size):
 def hearth_first_step(*keys):
     """Seconds from the start of the process to the line of its first step."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [PRETRAIN, "mlm", "--steps", "1", "--ui", "json", "--out", f"{folder}/run"]
+        command = [hearth.PRETRAIN, "mlm", "--steps", "1", "--ui", "json", "--out", f"{folder}/run"]
+        command += settings("training.log_every=1", *keys)
         began = time.monotonic()
-        with subprocess.Popen(command + settings("training.log_every=1", *keys), stdout=subprocess.PIPE, text=True) as process:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             for line in process.stdout:
                 if line.startswith("{") and json.loads(line).get("split") == "train":
                     seconds = time.monotonic() - began
@@ -164,7 +156,7 @@ def measure(name, ours, theirs, runs):
 
 
 def build(names):
-    subprocess.run(["cargo", "build", "-q", "--release", "-p", "pretrain"], check=True)
+    hearth.build()
     if any(name.startswith("fixed") for name in names):
         subprocess.run(["cargo", "bench", "-q", "-p", "pretrain", "--bench", "fixed_shapes", "--no-run"], check=True)
     if any("candle" in name for name in names):

@@ -8,20 +8,17 @@ length on both sides.
 """
 
 import argparse
-import json
 import math
-import pathlib
 import statistics
-import subprocess
 import sys
-import tempfile
 
 import compare
+from hearth import pretrain, settings
 
 EVERY = 50
 ROWS = 10
 RATES = {"nano": 1e-3, "mini": 5e-4}
-# Name: size, dropout, the counterpart's command, steps.
+# Name: size, dropout (0.1 is the default of transformers, candle has none), the counterpart's command, steps.
 PAIRS = {
     "nano-transformers": ("nano", 0.1, [sys.executable, "benches/transformers/mlm.py"], 400),
     "mini-transformers": ("mini", 0.1, [sys.executable, "benches/transformers/mlm.py"], 150),
@@ -29,7 +26,7 @@ PAIRS = {
 }
 
 
-def hearth(size, dropout, steps, seed):
+def ours(size, dropout, steps, seed):
     """Training losses of every 50 steps, means over all predicted words, with the counterparts' settings."""
     keys = [
         f'tokenizer.path="{compare.TOKENIZER}"',
@@ -42,20 +39,12 @@ def hearth(size, dropout, steps, seed):
         f"training.validate_every={steps}",
         "data.valid_limit=64",
     ]
-    with tempfile.TemporaryDirectory() as folder:
-        command = [compare.PRETRAIN, "mlm", "--steps", str(steps), "--seed", str(seed), "--ui", "none"]
-        command += ["--out", f"{folder}/run", *compare.settings(*keys)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            sys.exit(f"{' '.join(command)}\n{done.stderr}")
-        events = map(json.loads, pathlib.Path(folder, "run/metrics.jsonl").read_text().splitlines())
-        return [event["metrics"]["loss"] for event in events if event["split"] == "train"]
+    _, events = pretrain("mlm", "--steps", str(steps), "--seed", str(seed), *settings(*keys))
+    return [event["metrics"]["loss"] for event in events]
 
 
-def counterpart(command, size, dropout, steps, seed):
+def counterpart(command, size, steps, seed):
     command = [*command, "--size", size, "--grouped", "--steps", str(steps), "--seed", str(seed)]
-    if dropout == 0.1:
-        command += ["--dropout", str(dropout)]
     figures = compare.last_json(command)
     losses, targets = figures["losses"], figures["targets"]
     parts = [slice(start, start + EVERY) for start in range(0, steps, EVERY)]
@@ -72,18 +61,15 @@ def rows(curves):
 def table(name, steps, seeds):
     size, dropout, command, default = PAIRS[name]
     steps = steps or default
-    taken = [
-        (hearth(size, dropout, steps, seed), counterpart(command, size, dropout, steps, seed)) for seed in seeds
-    ]
-    (ours, width), (theirs, _) = (rows([pair[side] for pair in taken]) for side in (0, 1))
-    for row, (a, b) in enumerate(zip(ours, theirs)):
-        apart = statistics.fmean(a) - statistics.fmean(b)
+    taken = [(ours(size, dropout, steps, seed), counterpart(command, size, steps, seed)) for seed in seeds]
+    (left, width), (right, _) = (rows([pair[side] for pair in taken]) for side in (0, 1))
+    for row, (a, b) in enumerate(zip(left, right)):
+        means = statistics.fmean(a), statistics.fmean(b)
+        apart = means[0] - means[1]
         error = math.sqrt((statistics.variance(a) + statistics.variance(b)) / len(seeds))
         step = min((row + 1) * width, steps)
-        print(
-            f"| {name} | {step:,} | {statistics.fmean(a):.3f} | {statistics.fmean(b):.3f} | {apart:+.3f} | {apart / error:+.1f} |",
-            flush=True,
-        )
+        told = f"{means[0]:.3f} | {means[1]:.3f} | {apart:+.3f} | {apart / error:+.1f}"
+        print(f"| {name} | {step:,} | {told} |", flush=True)
 
 
 def main():

@@ -8,34 +8,20 @@ as a size asks for, in a folder that is deleted at the end; the largest takes 2 
 
 import argparse
 import gzip
-import json
 import os
 import pathlib
-import shutil
 import statistics
-import subprocess
-import sys
 import tempfile
 
-PRETRAIN = "target/release/pretrain"
+from hearth import build, pretrain, settings
+
 DEFINITIONS = "assets/data/wordnet/definitions.tsv.gz"
 
 
 def train(folder, *arguments):
-    """A run with the real binary, and its training events."""
-    run = pathlib.Path(folder, "run")
-    shutil.rmtree(run, ignore_errors=True)
-    command = [PRETRAIN, "mlm", *arguments, "--out", str(run), "--ui", "none"]
-    environment = os.environ | {"HEARTH_CACHE": f"{folder}/cache"}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    if done.returncode != 0:
-        sys.exit(f"{' '.join(command)}\n{done.stderr}")
-    events = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    return [event for event in events if event["split"] == "train"]
-
-
-def settings(*pairs):
-    return [word for pair in pairs for word in ("--set", pair)]
+    """Training events of a run."""
+    _, events = pretrain("mlm", *arguments, cache=f"{folder}/cache")
+    return events
 
 
 def definitions():
@@ -62,6 +48,10 @@ def memory(event):
     return event["timing"]["peak_memory_bytes"] / 2**20
 
 
+def row(run, speed, share, memory):
+    print(f"| {run} | {speed:,.0f} tokens/s | {share} | {memory} |", flush=True)
+
+
 def epochs(folder):
     """50 epochs of 5,000 definitions. The first is over in seconds, so that it is run six times."""
     path = f"{folder}/few.txt"
@@ -72,11 +62,11 @@ def epochs(folder):
     firsts = [speed(of_epochs(1, 1))]
     firsts += [speed(train(folder, *keys, *settings("training.epochs=1"))) for _ in range(5)]
     first = statistics.median(firsts)
-    print(f"| epoch 1, median of 6 runs | {first:,.0f} tokens/s | 1.00 | {memory(of_epochs(1, 1)[-1]):,.0f} MiB |")
+    row("epoch 1, median of 6 runs", first, "1.00", f"{memory(of_epochs(1, 1)[-1]):,.0f} MiB")
     for start, end in ((2, 6), (10, 14), (25, 29), (46, 50)):
         part = of_epochs(start, end)
-        share = speed(part) / first
-        print(f"| epochs {start} to {end} of 50 | {speed(part):,.0f} tokens/s | {share:.2f} of epoch 1 | {memory(part[-1]):,.0f} MiB |")
+        share = f"{speed(part) / first:.2f} of epoch 1"
+        row(f"epochs {start} to {end} of 50", speed(part), share, f"{memory(part[-1]):,.0f} MiB")
 
 
 def sizes(folder):
@@ -96,7 +86,8 @@ def sizes(folder):
         median = statistics.median(run[0] for run in runs)
         first = max(run[1] for run in runs if run[2] == 0)
         later = max(run[1] for run in runs if run[2] > 0)
-        print(f"| {size / 1e6:,.0f} MB of text | {median:,.0f} tokens/s | {median / base:.2f} of 10 MB | {first:,.0f} MiB, {later:,.0f} MiB with a cache |")
+        peaks = f"{first:,.0f} MiB, {later:,.0f} MiB with a cache"
+        row(f"{size / 1e6:,.0f} MB of text", median, f"{median / base:.2f} of 10 MB", peaks)
 
 
 def steps(folder):
@@ -105,8 +96,8 @@ def steps(folder):
     first = speed([event for event in events if event["step"] <= 500])
     for step in (500, 1000, 2500, 5000):
         part = [event for event in events if step - 500 < event["step"] <= step]
-        share = speed(part) / first
-        print(f"| step {step:,} | {speed(part):,.0f} tokens/s | {share:.2f} of the first 500 | {memory(part[-1]):,.0f} MiB |")
+        share = f"{speed(part) / first:.2f} of the first 500"
+        row(f"step {step:,}", speed(part), share, f"{memory(part[-1]):,.0f} MiB")
 
 
 def main():
@@ -114,7 +105,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="NAME", choices=[*parts, []], help="default: all of them")
     args = parser.parse_args()
-    subprocess.run(["cargo", "build", "-q", "--release", "-p", "pretrain"], check=True)
+    build()
     print("| run | speed | share | peak memory |\n|---|---|---|---|", flush=True)
     for name in args.names or parts:
         with tempfile.TemporaryDirectory() as folder:
