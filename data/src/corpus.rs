@@ -14,10 +14,10 @@ use crate::cache::{Cache, CachedTokens, digest};
 use crate::source::TextSource;
 use crate::split::{self, Split};
 use crate::tokens::{TokenBuffer, TokenRows, Width, Widths};
-use crate::{DataError, TextColumns, TextTokenizer};
+use crate::{DataError, TextColumns, TextExample, TextTokenizer};
 
 /// Examples, and bytes of their texts, tokenized before they are written.
-const CHUNK: usize = 1 << 16;
+const CHUNK: usize = 1 << 15;
 const CHUNK_BYTES: usize = 8 << 20;
 /// Ids held in memory where no cache can be written, in MiB.
 const LIMIT: usize = 256;
@@ -155,7 +155,7 @@ impl CorpusPlan {
         self.open_watched(cache, &|_| ())
     }
 
-    /// [`open`](Self::open), and `watch` hears of it every 65,536 texts.
+    /// [`open`](Self::open), and `watch` hears of it every 32,768 texts.
     ///
     /// # Errors
     /// Those of [`open`](Self::open).
@@ -363,23 +363,24 @@ impl CorpusPlan {
             rows.iter().for_each(|row| buffer.push(row));
             Ok(buffer)
         };
-        let (mut texts, mut chunk) = (0, Chunk::default());
-        let mut take = |texts: u64, chunk: Chunk| {
+        let encode = |chunk: Chunk| {
             let [train, valid] = self.splits(chunk.texts);
-            take(texts, [encode(&train)?, encode(&valid)?])
+            Ok([encode(&train)?, encode(&valid)?])
         };
-        for example in self.source.stream(&self.columns)? {
-            let text = example?.text;
-            texts += 1;
-            if texts <= done {
-                continue;
-            }
-            chunk.push(text);
-            if chunk.is_full() {
-                take(texts, std::mem::take(&mut chunk))?;
-            }
+        let mut examples = self.source.stream(&self.columns)?;
+        for example in examples.by_ref().take(done as usize) {
+            example?;
         }
-        take(texts, chunk)
+        let mut texts = done;
+        let mut chunk = Chunk::read(&mut examples)?;
+        while !chunk.texts.is_empty() {
+            texts += chunk.texts.len() as u64;
+            // One core reads ahead.
+            let (rows, next) = rayon::join(|| encode(chunk), || Chunk::read(&mut examples));
+            take(texts, rows?)?;
+            chunk = next?;
+        }
+        Ok(())
     }
 
     /// Texts of the training and of the validation split.
@@ -412,6 +413,19 @@ struct Chunk {
 }
 
 impl Chunk {
+    /// The next texts; none at the end.
+    fn read(
+        examples: &mut impl Iterator<Item = Result<TextExample, DataError>>,
+    ) -> Result<Self, DataError> {
+        let mut chunk = Self::default();
+        while !chunk.is_full()
+            && let Some(example) = examples.next()
+        {
+            chunk.push(example?.text);
+        }
+        Ok(chunk)
+    }
+
     fn push(&mut self, text: String) {
         self.bytes += text.len();
         self.texts.push(text);

@@ -66,6 +66,9 @@ pub fn split_of(key: &[u8], valid: f64, test: f64, seed: u64) -> Split {
 /// A text's key: lower-cased, white space folded.
 pub fn text_key(text: &str) -> String {
     let lower = text.to_lowercase();
+    if is_folded(&lower) {
+        return lower;
+    }
     let mut key = String::with_capacity(lower.len());
     for word in lower.split_whitespace() {
         if !key.is_empty() {
@@ -74,6 +77,19 @@ pub fn text_key(text: &str) -> String {
         key.push_str(word);
     }
     key
+}
+
+/// Whether there is nothing to fold; false where it takes a longer look to tell.
+fn is_folded(text: &str) -> bool {
+    let mut blank = true;
+    for byte in text.bytes() {
+        let odd = !byte.is_ascii() || matches!(byte, b'\t'..=b'\r');
+        if odd || blank && byte == b' ' {
+            return false;
+        }
+        blank = byte == b' ';
+    }
+    !blank
 }
 
 /// A random subset of `n` rows for few-label experiments, in random order. Nested: the subset of
@@ -194,6 +210,21 @@ mod tests {
     #[test]
     fn a_text_key_folds_case_and_white_space() {
         assert_eq!(text_key("  A\tWord \n here "), "a word here");
+        let folded = "a word here";
+        for text in [
+            folded,
+            "A Word here",
+            " a word here",
+            "a word here ",
+            "a  word here",
+            "a\x0bword\rhere",
+            "a word\u{a0}here",
+        ] {
+            assert_eq!(text_key(text), folded, "{text:?}");
+        }
+        assert_eq!(text_key(""), "");
+        assert_eq!(text_key(" "), "");
+        assert_eq!(text_key("\u{1f}"), "\u{1f}");
     }
 
     #[test]

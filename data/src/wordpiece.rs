@@ -9,9 +9,10 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
+use std::hash::Hash;
 use std::ops::Range;
 
-use foldhash::{HashMap, HashSet};
+use foldhash::HashMap;
 use rayon::prelude::*;
 use serde_json::json;
 use tokenizers::models::wordpiece::WordPiece;
@@ -31,8 +32,8 @@ const LONGEST_WORD: usize = 100;
 /// Texts, and bytes of them, that one thread counts at a time.
 const GROUP: usize = 256;
 const GROUP_BYTES: usize = 1 << 18;
-/// Groups whose words are counted before they join the others.
-const GROUPS: usize = 32;
+/// Groups whose words are counted before they join the others: few at first, for meanwhile no other core has work.
+const GROUPS: Range<usize> = 8..64;
 /// Distinct words that are counted, which bounds the memory: some 100 bytes each while counting, some 500 while
 /// merging. With more of them the rarest are forgotten, and then the result depends on the order of the texts too.
 const MOST_WORDS: usize = 2_000_000;
@@ -96,21 +97,26 @@ impl Trainer for WordPieceTrainer {
         // As they stand in the texts, between blanks: normalized once each, not once an occurrence.
         let mut raw = WordCounts::default();
         // Chunks end at the same texts on every run, so the same words are pruned.
-        let mut groups = chunk(&mut texts);
+        let mut size = GROUPS.start;
+        let mut groups = chunk(&mut texts, size);
         loop {
-            let count = || {
+            size = GROUPS.end.min(2 * size);
+            let count = move || {
                 let counts = groups
-                    .into_par_iter()
-                    .fold(WordCounts::default, |counts, group| {
+                    .par_iter_mut()
+                    .fold(HashMap::default, |counts, group| {
                         let all = group.iter().flat_map(|text| words(text.as_ref()));
-                        all.fold(counts, |counts, word| counted(counts, word, 1))
+                        all.fold(counts, |mut counts: HashMap<&str, u64>, word| {
+                            *counts.entry(word).or_default() += 1;
+                            counts
+                        })
                     });
-                counts.reduce(WordCounts::default, sum)
+                let counts = counts.reduce(HashMap::default, sum).into_iter();
+                counts.fold(raw, |raw, (word, times)| counted(raw, word, times))
             };
             // One core reads ahead.
-            let (counts, next) = rayon::join(count, || chunk(&mut texts));
-            raw = sum(raw, counts);
-            groups = next;
+            let (counts, next) = rayon::join(count, || chunk(&mut texts, size));
+            (raw, groups) = (counts, next);
             if groups.is_empty() || raw.len() > MOST_RAW {
                 let raw: Vec<(String, u64)> = std::mem::take(&mut raw).into_iter().collect();
                 let split = raw
@@ -136,10 +142,10 @@ impl Trainer for WordPieceTrainer {
     }
 }
 
-/// The next texts, in groups for one thread each.
-fn chunk<S: AsRef<str>>(texts: &mut impl Iterator<Item = S>) -> Vec<Vec<S>> {
+/// The next texts, in at most so many groups for one thread each.
+fn chunk<S: AsRef<str>>(texts: &mut impl Iterator<Item = S>, size: usize) -> Vec<Vec<S>> {
     let mut groups = Vec::new();
-    while groups.len() < GROUPS {
+    while groups.len() < size {
         let mut bytes = 0;
         let mut group = Vec::new();
         while group.len() < GROUP && bytes < GROUP_BYTES {
@@ -171,7 +177,7 @@ fn counted(mut counts: WordCounts, word: &str, times: u64) -> WordCounts {
     counts
 }
 
-fn sum(mut all: WordCounts, mut more: WordCounts) -> WordCounts {
+fn sum<K: Eq + Hash>(mut all: HashMap<K, u64>, mut more: HashMap<K, u64>) -> HashMap<K, u64> {
     if all.len() < more.len() {
         std::mem::swap(&mut all, &mut more);
     }
@@ -240,6 +246,16 @@ impl Word {
     }
 }
 
+/// Of a pair.
+#[derive(Default)]
+struct Occurrences {
+    count: u64,
+    /// The words it occurs in, or did: words it has left since stay listed.
+    words: Vec<u32>,
+    /// Whether the merge at work has made it more frequent.
+    grown: bool,
+}
+
 /// Words cut into tokens, and the pairs of neighbours in them.
 struct Merger {
     tokens: Vec<String>,
@@ -247,9 +263,7 @@ struct Merger {
     /// Tokens of all words, one word after another; what a word no longer needs lies behind it.
     pieces: Vec<u32>,
     words: Vec<Word>,
-    counts: HashMap<Pair, u64>,
-    /// The words a pair occurs in, or did: words it has left since stay listed.
-    places: HashMap<Pair, Vec<usize>>,
+    pairs: HashMap<Pair, Occurrences>,
     /// Most frequent first, then lower ids. A count may be too high by now, never too low.
     queue: BinaryHeap<(u64, Reverse<Pair>)>,
 }
@@ -274,19 +288,19 @@ impl Merger {
             pieces,
             words,
             ids,
-            counts: HashMap::default(),
-            places: HashMap::default(),
+            pairs: HashMap::default(),
             queue: BinaryHeap::new(),
         };
-        for (place, word) in merger.words.iter().enumerate() {
+        for (word, place) in merger.words.iter().zip(0..) {
             for pair in pairs(&merger.pieces[word.place()]) {
-                *merger.counts.entry(pair).or_default() += word.count;
-                merger.places.entry(pair).or_default().push(place);
+                let occurrences = merger.pairs.entry(pair).or_default();
+                occurrences.count += word.count;
+                occurrences.words.push(place);
             }
         }
-        let counts = merger.counts.iter();
-        merger.queue = counts
-            .map(|(&pair, &count)| (count, Reverse(pair)))
+        let pairs = merger.pairs.iter();
+        merger.queue = pairs
+            .map(|(&pair, occurrences)| (occurrences.count, Reverse(pair)))
             .collect();
         merger
     }
@@ -294,7 +308,7 @@ impl Merger {
     /// Makes the most frequent pair one token everywhere; false if no pair is left.
     fn merge_most_frequent(&mut self) -> bool {
         while let Some((queued, Reverse(pair))) = self.queue.pop() {
-            let count = self.counts.get(&pair).copied().unwrap_or(0);
+            let count = self.pairs.get(&pair).map_or(0, |pair| pair.count);
             if count == queued {
                 self.merge(pair);
                 return true;
@@ -308,30 +322,37 @@ impl Merger {
 
     fn merge(&mut self, pair: Pair) {
         let merged = self.token_of(pair);
-        let mut grown = HashSet::default();
-        for place in self.places.remove(&pair).unwrap_or_default() {
-            let word = &mut self.words[place];
+        let mut grown = Vec::new();
+        let occurrences = self.pairs.remove(&pair).unwrap_or_default();
+        for place in occurrences.words {
+            let word = &mut self.words[place as usize];
             let pieces = &mut self.pieces[word.place()];
             let Some((start, rest)) = around(pieces, pair) else {
                 continue;
             };
             for before in pairs(&pieces[start..pieces.len() - rest]) {
-                *self.counts.entry(before).or_default() -= word.count;
+                if before != pair {
+                    self.pairs.entry(before).or_default().count -= word.count;
+                }
             }
             word.pieces = replace(pieces, pair, merged);
             for after in pairs(&pieces[start..word.pieces - rest]) {
-                *self.counts.entry(after).or_default() += word.count;
+                let occurrences = self.pairs.entry(after).or_default();
+                occurrences.count += word.count;
                 if after.0 == merged || after.1 == merged {
-                    self.places.entry(after).or_default().push(place);
-                    grown.insert(after);
+                    occurrences.words.push(place);
+                    if !std::mem::replace(&mut occurrences.grown, true) {
+                        grown.push(after);
+                    }
                 }
             }
         }
-        self.counts.remove(&pair);
-        let grown = grown
-            .into_iter()
-            .map(|pair| (self.counts[&pair], Reverse(pair)));
-        self.queue.extend(grown);
+        for pair in grown {
+            if let Some(occurrences) = self.pairs.get_mut(&pair) {
+                occurrences.grown = false;
+                self.queue.push((occurrences.count, Reverse(pair)));
+            }
+        }
     }
 
     /// The id of a pair as one token, which another pair may have made before: a+bc, ab+c.
@@ -468,16 +489,16 @@ mod tests {
         let mut left = texts.iter();
         let mut seen = Vec::new();
         loop {
-            let groups = chunk(&mut left);
+            let groups = chunk(&mut left, GROUPS.end);
             if groups.is_empty() {
                 break;
             }
-            assert!(groups.len() <= GROUPS && groups.iter().all(|group| group.len() <= GROUP));
+            assert!(groups.len() <= GROUPS.end && groups.iter().all(|group| group.len() <= GROUP));
             seen.extend(groups.into_iter().flatten());
         }
         assert!(seen.into_iter().eq(&texts));
         let long = "x".repeat(GROUP_BYTES);
-        let groups = chunk(&mut [&long, &long, &long].into_iter());
+        let groups = chunk(&mut [&long, &long, &long].into_iter(), GROUPS.end);
         assert_eq!(groups.len(), 3);
     }
 

@@ -1,8 +1,9 @@
 //! Ids of words that were met before, for texts are mostly words met before. In: what stands between blanks. Out: ids.
 
+use std::ops::Range;
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
-use foldhash::{HashMap, HashSet};
+use foldhash::HashMap;
 use rayon::prelude::*;
 use serde_json::{Value, json};
 use tokenizers::{Model, ModelWrapper, NormalizerWrapper, PreTokenizerWrapper, Tokenizer};
@@ -13,8 +14,8 @@ use crate::DataError;
 const MOST: usize = 1 << 17;
 /// Longer ones, in bytes, are not kept.
 const LONGEST: usize = 48;
-/// Texts that one thread takes at a time.
-const GROUP: usize = 512;
+/// Texts that one thread takes at a time, at most.
+const GROUP: usize = 2048;
 
 /// The parts of a text between blanks, as every tokenizer that has [`KnownWords`] splits it first.
 ///
@@ -114,67 +115,69 @@ impl KnownWords {
         texts: &[S],
         max_len: usize,
     ) -> Result<Vec<Vec<u32>>, DataError> {
-        self.learn(tokenizer, texts, max_len)?;
-        let groups = texts.par_chunks(GROUP).flat_map_iter(|texts| {
-            let known = self.known();
-            let texts = texts.iter();
-            texts.map(move |text| self.row(&known, tokenizer, text.as_ref(), max_len))
-        });
-        groups.collect()
+        let share = texts.len() / (2 * rayon::current_num_threads());
+        let groups = texts.par_chunks(share.clamp(1, GROUP));
+        let rows = groups.map(|texts| self.rows(tokenizer, texts, max_len));
+        let rows: Vec<_> = rows.collect::<Result<_, _>>()?;
+        Ok(rows.into_iter().flatten().collect())
     }
 
-    fn row(
-        &self,
-        known: &Ids,
-        tokenizer: &Tokenizer,
-        text: &str,
-        max_len: usize,
-    ) -> Result<Vec<u32>, DataError> {
-        let mut ids = vec![self.cls];
-        for word in words(text) {
-            if ids.len() >= max_len {
-                break;
-            }
-            match known.get(word) {
-                Some(word) => ids.extend_from_slice(word),
-                None => ids.extend(self.ids(tokenizer, word)?),
-            }
-        }
-        ids.push(self.sep);
-        Ok(ids)
-    }
-
-    /// Keeps the ids of words that are new.
-    fn learn<S: AsRef<str> + Sync>(
+    fn rows<S: AsRef<str>>(
         &self,
         tokenizer: &Tokenizer,
         texts: &[S],
         max_len: usize,
-    ) -> Result<(), DataError> {
-        // No guard is held while the pool works: a thread of the pool may be waiting to write.
-        let room = MOST.saturating_sub(self.known().len());
-        if room == 0 {
-            return Ok(());
+    ) -> Result<Vec<Vec<u32>>, DataError> {
+        // Few enough words to stay in a core's cache, unlike those of all texts.
+        let mut met: HashMap<&str, Range<usize>> = HashMap::default();
+        let mut ids = Vec::new();
+        let mut new = Vec::new();
+        let mut rows = Vec::with_capacity(texts.len());
+        for text in texts {
+            let mut row = vec![self.cls];
+            for word in words(text.as_ref()) {
+                if row.len() >= max_len {
+                    break;
+                }
+                let place = match met.get(word) {
+                    Some(place) => place.clone(),
+                    None => {
+                        let start = ids.len();
+                        if !self.recall(word, &mut ids) {
+                            ids.extend(self.ids(tokenizer, word)?);
+                            new.push(word);
+                        }
+                        met.insert(word, start..ids.len());
+                        start..ids.len()
+                    }
+                };
+                row.extend_from_slice(&ids[place]);
+            }
+            row.push(self.sep);
+            rows.push(row);
         }
-        let groups = texts.par_chunks(GROUP).map(|texts| {
-            let words = texts
-                .iter()
-                .flat_map(|text| words(text.as_ref()).take(max_len));
-            let known = self.known();
-            let new = words.filter(|word| word.len() <= LONGEST && !known.contains_key(*word));
-            new.collect::<HashSet<&str>>()
-        });
-        let groups: Vec<_> = groups.collect();
-        let new: HashSet<&str> = groups.into_iter().flatten().take(room).collect();
-        if new.is_empty() {
-            return Ok(());
+        let new = new.iter().map(|&word| (word, &ids[met[word].clone()]));
+        self.keep(new.filter(|(word, _)| word.len() <= LONGEST).collect());
+        Ok(rows)
+    }
+
+    /// Adds the ids of a known word; says whether it is one.
+    fn recall(&self, word: &str, ids: &mut Vec<u32>) -> bool {
+        let known = self.known();
+        let found = known.get(word);
+        ids.extend(found.into_iter().flatten());
+        found.is_some()
+    }
+
+    /// Keeps the ids of words while there is room.
+    fn keep(&self, new: Vec<(&str, &[u32])>) {
+        if new.is_empty() || self.known().len() >= MOST {
+            return;
         }
-        let new = new.into_par_iter();
-        let new = new.map(|word| Ok((word.into(), self.ids(tokenizer, word)?.into())));
-        let new = new.collect::<Result<Vec<_>, DataError>>()?;
         let mut known = self.ids.write().unwrap_or_else(PoisonError::into_inner);
-        known.extend(new);
-        Ok(())
+        let room = MOST.saturating_sub(known.len());
+        let new = new.into_iter().take(room);
+        known.extend(new.map(|(word, ids)| (word.into(), ids.into())));
     }
 
     /// The ids of one word.
@@ -307,10 +310,11 @@ mod tests {
                 .map(|_| pieces[rng.random_range(0..pieces.len())])
                 .collect();
             let whole = inner.encode_fast(text.as_str(), true).unwrap();
-            let unlearnt = known.row(&Ids::default(), &inner, &text, usize::MAX);
-            assert_eq!(unlearnt.unwrap(), whole.get_ids(), "{text:?}");
-            let rows = known.encode(&inner, &[&text], usize::MAX).unwrap();
-            assert_eq!(rows[0], whole.get_ids(), "{text:?}");
+            let unlearnt = KnownWords::of(&inner, 2, 3).unwrap();
+            for known in [&unlearnt, &unlearnt, &known] {
+                let rows = known.encode(&inner, &[&text, &text], usize::MAX).unwrap();
+                assert_eq!(rows, [whole.get_ids(), whole.get_ids()], "{text:?}");
+            }
         }
         assert!(known.known().len() > 100);
     }
