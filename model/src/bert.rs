@@ -285,16 +285,18 @@ impl<B: Backend> BertEmbeddings<B> {
     ) -> Tensor<B, 2> {
         let [batch, seq] = tokens.dims();
         let [_, d_model] = self.word_embeddings.weight.dims();
-        let words = self.word_embeddings.forward(tokens);
-        let positions = self.position_embeddings.weight.val().narrow(0, 0, seq);
-        let types = match token_types {
-            Some(types) => self.token_type_embeddings.forward(types),
+        let mut words = self.word_embeddings.forward(tokens);
+        let mut positions = self.position_embeddings.weight.val().narrow(0, 0, seq);
+        match token_types {
+            Some(types) => words = words + self.token_type_embeddings.forward(types),
             None => {
                 let first = self.token_type_embeddings.weight.val().narrow(0, 0, 1);
-                first.unsqueeze::<3>()
+                positions = positions + first;
             }
-        };
-        let sum = words + (positions.unsqueeze::<3>() + types);
+        }
+        // Each text as one row: backends add a row to rows faster than a matrix to matrices.
+        let flat = [batch, seq * d_model];
+        let sum = words.reshape(flat) + positions.reshape([1, seq * d_model]);
         let hidden = self.layer_norm.forward(sum.reshape([batch * seq, d_model]));
         dropout(hidden, self.dropout)
     }
