@@ -3,6 +3,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a failing test may panic")]
 
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+
 use burn::backend::autodiff::checkpoint::strategy::BalancedCheckpointing;
 use burn::backend::{Autodiff, Flex, NdArray};
 use burn::prelude::*;
@@ -298,6 +301,24 @@ fn cross_entropy_of_a_part_of_the_logits_leaves_the_rest_alone() {
     }
 }
 
+/// Burn forgets the graph of a tensor that a backward pass went through, as accumulation does with weights; so what is
+/// made of it next stands in a graph of its own, which nothing held while the operation on it was running.
+#[test]
+fn passes_on_another_thread_take_no_gradient_away() {
+    let passes = || {
+        let values = Tensor::<Fast, 1>::ones([4_096], &Default::default());
+        let values = values.reshape([64, 64]).require_grad();
+        let pass = |_| {
+            let twice = values.clone() * 2.0;
+            let loss = ops::cross_entropy(twice, &[0; 64]).sum();
+            values.grad(&loss.backward()).is_some()
+        };
+        (0..2_000).filter(|&number| pass(number)).count()
+    };
+    let kept = thread::scope(|scope| [(); 2].map(|_| scope.spawn(passes)).map(|pass| pass.join()));
+    assert_eq!(kept.map(Result::unwrap), [2_000; 2]);
+}
+
 #[test]
 fn cross_entropy_is_that_of_double_precision() {
     for shape in [[1, 2], [7, 19], [30, 1001]] {
@@ -313,6 +334,9 @@ fn logits_that_are_not_finite_do_not_pass_for_a_loss() {
         assert!(!loss.is_finite(), "{wrong}: {loss}");
     }
 }
+
+/// Held by each test that draws random numbers: Flex has one generator for all threads.
+static GENERATOR: Mutex<()> = Mutex::new(());
 
 /// Dropout, on its own or as a part of what is fused with it.
 struct Dropped {
@@ -351,6 +375,7 @@ fn dropped_ones(shape: [usize; 2], seed: u64) -> Vec<f32> {
 
 #[test]
 fn dropout_follows_from_the_seed_and_scales_what_it_keeps() {
+    let _alone = GENERATOR.lock().unwrap_or_else(PoisonError::into_inner);
     let mask = dropped_ones([211, 130], 7);
     let kept = 1.0 / (1.0 - RATE as f32);
     assert!(mask.iter().all(|&x| x == 0.0 || x == kept));
@@ -372,6 +397,7 @@ fn dropout_follows_from_the_seed_and_scales_what_it_keeps() {
 
 #[test]
 fn dropout_has_the_gradient_of_its_mask() {
+    let _alone = GENERATOR.lock().unwrap_or_else(PoisonError::into_inner);
     let shape = [211, 130];
     let mask = dropped_ones(shape, 7);
     let operation = Dropped {
@@ -394,6 +420,7 @@ fn dropout_has_the_gradient_of_its_mask() {
 
 #[test]
 fn dropout_inside_a_layer_norm_is_that_outside() {
+    let _alone = GENERATOR.lock().unwrap_or_else(PoisonError::into_inner);
     for [n, d] in [[1, 3], [37, 33], [700, 65]] {
         let shapes = [[1, d], [1, d], [n, d], [n, d]];
         let [inside, outside] = [true, false].map(|fused| {
@@ -441,6 +468,7 @@ impl Operation for DroppingAttention {
 
 #[test]
 fn attention_drops_the_same_probabilities_forward_and_backward() {
+    let _alone = GENERATOR.lock().unwrap_or_else(PoisonError::into_inner);
     let (batch, seq, n_heads) = (3, 19, 2);
     let drawn = DroppingAttention {
         seq,

@@ -124,6 +124,9 @@ fn track<C: CheckpointStrategy, F: Fused<N>, const N: usize>(
     inputs: [FloatTensor<Autodiff<Flex>>; N],
 ) -> FloatTensor<Autodiff<Flex>> {
     let nodes = inputs.each_ref().map(|input| input.node.clone());
+    // Until the step is registered nothing else holds the inputs' own steps, and a backward pass that ends on another
+    // thread frees what nobody holds: the gradient would stop here without a word.
+    let _held = inputs.each_ref().map(|input| input.rc.clone());
     let (output, saved) = operation.forward(inputs.map(|input| input.primitive));
     let prepared = Step(operation).prepare::<C>(nodes).compute_bound();
     match prepared.stateful() {
