@@ -21,6 +21,15 @@ const DIGIT_LABELS: &[u8] = include_bytes!(concat!(
     "/../assets/data/mnist/labels-idx1-ubyte.gz"
 ));
 
+/// What a training on the training split of [`wordnet`] gives, for [`TOKENIZER_OF`]: so nobody needs to train it again.
+/// A test in [`crate::corpus`] does.
+pub(crate) const TOKENIZER: &[u8] = include_bytes!(concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../assets/models/wordnet-bert-nano/tokenizer.json"
+));
+/// Shares that validate and test, the seed of the splits, and the size of the vocabulary: those of the built-in recipe.
+pub(crate) const TOKENIZER_OF: (f64, f64, u64, usize) = (0.04, 0.05, 0, 8192);
+
 /// The 117,659 definitions of WordNet 3.0, each labelled with one of 45 semantic fields such as
 /// `noun.animal`. <https://wordnet.princeton.edu>
 pub fn wordnet() -> TextSet {

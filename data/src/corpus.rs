@@ -2,7 +2,7 @@
 //! the validation split, and their tokenizer.
 //!
 //! Texts are read twice at most: to train a tokenizer, and to tokenize. Both results are kept in the [cache](crate::cache)
-//! under what they were made of, so a second start reads neither.
+//! under what they were made of, so a second start reads neither. The bundled definitions bring their tokenizer along.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use rayon::prelude::*;
 use serde_json::{Value, json};
 
+use crate::bundled;
 use crate::cache::{Cache, CachedTokens, digest};
 use crate::source::TextSource;
 use crate::split::{self, Split};
@@ -216,15 +217,18 @@ impl CorpusPlan {
         contents: &[String],
         watch: Watch<'_>,
     ) -> Result<TextTokenizer, DataError> {
-        let TokenizerSource::Train { vocab_size } = self.tokenizer else {
-            return self.tokenizer(watch);
+        let vocab_size = match self.tokenizer {
+            TokenizerSource::Train { vocab_size } if !self.brings_tokenizer(vocab_size) => {
+                vocab_size
+            }
+            _ => return self.tokenizer(watch),
         };
         let made_of = json!({"wordpiece": self.read_as(contents), "vocab_size": vocab_size});
         let key = Cache::key(&made_of);
         if let Some(text) = cache.tokenizer(&key) {
             return TextTokenizer::from_bytes(text.as_bytes());
         }
-        let tokenizer = self.tokenizer(watch)?;
+        let tokenizer = self.train_tokenizer(vocab_size, watch)?;
         cache.keep_tokenizer(&key, &tokenizer.to_json()?)?;
         Ok(tokenizer)
     }
@@ -307,10 +311,26 @@ impl CorpusPlan {
 
     /// Loads or trains it.
     fn tokenizer(&self, watch: Watch<'_>) -> Result<TextTokenizer, DataError> {
-        let vocab_size = match &self.tokenizer {
-            TokenizerSource::Load(path) => return TextTokenizer::load(path),
-            TokenizerSource::Train { vocab_size } => *vocab_size,
-        };
+        match &self.tokenizer {
+            TokenizerSource::Load(path) => TextTokenizer::load(path),
+            TokenizerSource::Train { vocab_size } if self.brings_tokenizer(*vocab_size) => {
+                TextTokenizer::from_bytes(bundled::TOKENIZER)
+            }
+            TokenizerSource::Train { vocab_size } => self.train_tokenizer(*vocab_size, watch),
+        }
+    }
+
+    /// Whether training would give [`bundled::TOKENIZER`].
+    fn brings_tokenizer(&self, vocab_size: usize) -> bool {
+        matches!(self.source, TextSource::Bundled("wordnet"))
+            && (self.valid, self.test, self.split_seed, vocab_size) == bundled::TOKENIZER_OF
+    }
+
+    fn train_tokenizer(
+        &self,
+        vocab_size: usize,
+        watch: Watch<'_>,
+    ) -> Result<TextTokenizer, DataError> {
         let (mut texts, mut train, mut valid) = (0, 0, 0);
         let examples = self.source.stream(&self.columns)?;
         let trained_on = examples.filter_map(|example| {
@@ -529,6 +549,41 @@ mod tests {
         assert_eq!(rows(&corpus.train), expected(&splits.train));
         assert_eq!(rows(&corpus.valid), expected(&splits.valid));
         assert_equal(&corpus, &plan.open(None).unwrap());
+    }
+
+    #[test]
+    fn the_bundled_definitions_bring_the_tokenizer_that_training_gives() {
+        let (valid, test, split_seed, vocab_size) = bundled::TOKENIZER_OF;
+        let bundled = CorpusPlan {
+            source: TextSource::Bundled("wordnet"),
+            columns: TextColumns::default(),
+            valid,
+            test,
+            split_seed,
+            tokenizer: TokenizerSource::Train { vocab_size },
+            max_length: 64,
+        };
+        let brought = bundled.tokenizer(&|_| ()).unwrap();
+        let trained = bundled.train_tokenizer(vocab_size, &|_| ()).unwrap();
+        assert_eq!(brought.to_json().unwrap(), trained.to_json().unwrap());
+        // Another split or size has another tokenizer.
+        let others = [
+            CorpusPlan {
+                source: TextSource::Bundled("wordnet-nouns"),
+                ..bundled.clone()
+            },
+            CorpusPlan {
+                split_seed: 1,
+                ..bundled.clone()
+            },
+            CorpusPlan {
+                test: 0.06,
+                ..bundled.clone()
+            },
+        ];
+        assert!(bundled.brings_tokenizer(vocab_size));
+        assert!(!bundled.brings_tokenizer(vocab_size - 1));
+        assert!(!others.iter().any(|plan| plan.brings_tokenizer(vocab_size)));
     }
 
     #[test]

@@ -440,6 +440,14 @@ pub fn corpus(
     recipe: &MlmRecipe,
     console: &Console,
 ) -> Result<Corpus, Failure> {
+    let cache = match recipe.data.cache {
+        true => Cache::from_environment(),
+        false => None,
+    };
+    Ok(plan(source, recipe).open_watched(cache.as_ref(), &console.now_and_then())?)
+}
+
+fn plan(source: TextSource, recipe: &MlmRecipe) -> CorpusPlan {
     let data = &recipe.data;
     let tokenizer = match recipe.tokenizer.path.as_str() {
         "" => TokenizerSource::Train {
@@ -447,7 +455,7 @@ pub fn corpus(
         },
         path => TokenizerSource::Load(path.into()),
     };
-    let plan = CorpusPlan {
+    CorpusPlan {
         source,
         columns: TextColumns {
             text: data.text.clone(),
@@ -461,13 +469,7 @@ pub fn corpus(
             true => LONGEST_PACKED,
             false => recipe.tokenizer.max_length,
         },
-    };
-    let cache = if data.cache {
-        Cache::from_environment()
-    } else {
-        None
-    };
-    Ok(plan.open_watched(cache.as_ref(), &console.now_and_then())?)
+    }
 }
 
 /// The validation rows that are looked at, the same ones in every run.
@@ -633,6 +635,16 @@ mod tests {
                 assert_eq!(parts, rows(whole.batch(epoch)));
             }
         }
+    }
+
+    #[test]
+    fn the_built_in_recipe_has_its_tokenizer_at_hand() {
+        let recipe = MlmRecipe::built_in().unwrap();
+        let source = TextSource::named(&recipe.data.source).unwrap();
+        let corpus = plan(source, &recipe).open_watched(None, &|reading| {
+            assert_eq!(reading.what, "tokenizing");
+        });
+        assert_eq!(corpus.unwrap().tokenizer.vocab_size(), 8192);
     }
 
     #[test]
