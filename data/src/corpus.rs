@@ -217,18 +217,15 @@ impl CorpusPlan {
         contents: &[String],
         watch: Watch<'_>,
     ) -> Result<TextTokenizer, DataError> {
-        let vocab_size = match self.tokenizer {
-            TokenizerSource::Train { vocab_size } if !self.brings_tokenizer(vocab_size) => {
-                vocab_size
-            }
-            _ => return self.tokenizer(watch),
+        let TokenizerSource::Train { vocab_size } = self.tokenizer else {
+            return self.tokenizer(watch);
         };
         let made_of = json!({"wordpiece": self.read_as(contents), "vocab_size": vocab_size});
         let key = Cache::key(&made_of);
         if let Some(text) = cache.tokenizer(&key) {
             return TextTokenizer::from_bytes(text.as_bytes());
         }
-        let tokenizer = self.train_tokenizer(vocab_size, watch)?;
+        let tokenizer = self.tokenizer(watch)?;
         cache.keep_tokenizer(&key, &tokenizer.to_json()?)?;
         Ok(tokenizer)
     }
@@ -309,7 +306,7 @@ impl CorpusPlan {
         }
     }
 
-    /// Loads or trains it.
+    /// Loads or trains it; the bundled definitions bring theirs.
     fn tokenizer(&self, watch: Watch<'_>) -> Result<TextTokenizer, DataError> {
         match &self.tokenizer {
             TokenizerSource::Load(path) => TextTokenizer::load(path),
