@@ -1,16 +1,18 @@
-//! Tasks on labelled data, one file each, and the strategies by which a pretrained backbone adapts.
+//! Tasks on labelled data, one file each.
 //!
 //! A new task is a file like [`text_classification`], a line in [`TRAINER`] and a recipe in `assets/recipes/`.
 
-pub mod few;
 pub mod image_classification;
-pub mod strategy;
 pub mod text_classification;
 
-use train::cli::Trainer;
+pub use image_classification::ImageClassification;
+pub use text_classification::TextClassification;
 
-/// Everything `finetune` can train; the first is what it does without being told.
+use train::cli::Trainer;
+use train::job::entry;
+
+/// Everything `finetune` can train; the first is the default.
 pub const TRAINER: Trainer = Trainer {
     key: "task",
-    entries: &[text_classification::ENTRY, image_classification::ENTRY],
+    entries: &[entry::<TextClassification>(), entry::<ImageClassification>()],
 };

@@ -1,25 +1,24 @@
-//! Architectures and heads, one file each, generic over the backend, and the bundle that holds them.
+//! Model families and heads, generic over the backend, and the bundle that holds them.
 //!
-//! Reading order: [`ops`] (operations, plain and fast), [`linear`] and [`norm`] (layers made of them), [`init`] (when and
-//! from what parameters are drawn), [`bert`] (the encoder),
-//! [`bert_masked_lm`] and [`bert_classifier`] (its heads), [`autoencoder`] and [`image_classifier`]
-//! (convolutions), then [`bundle`] (a Hugging Face directory in, a model out, and back).
+//! Reading order: [`ops`] (operations, plain and fast), [`layers`] (made of them), [`families`] (a file each) and
+//! [`registry`] (a line each), [`heads`] (what is asked of a backbone), [`names`] and [`walk`] (parameters by their Hugging
+//! Face names), [`cache`] (what a decoder keeps), then [`bundle`] (a Hugging Face directory in, a model out, and back).
 
-pub mod autoencoder;
-pub mod bert;
-pub mod bert_classifier;
-pub mod bert_masked_lm;
 pub mod bundle;
 pub mod bundled;
-pub mod image_classifier;
-pub mod init;
-pub mod linear;
-pub mod norm;
+pub mod cache;
+pub mod families;
+pub mod heads;
+pub mod layers;
+pub mod names;
 pub mod ops;
+pub mod registry;
+pub mod walk;
 
-pub use autoencoder::{Autoencoder, AutoencoderConfig};
-pub use bert::{Bert, BertConfig, BertInput};
-pub use bert_classifier::BertClassifier;
-pub use bert_masked_lm::BertMaskedLm;
-pub use bundle::{Architecture, Bundle, BundleError, Precision};
-pub use image_classifier::ImageClassifier;
+pub use bundle::{Bundle, BundleError, Precision};
+pub use cache::Cache;
+pub use families::TokenInput;
+pub use heads::{Autoencoder, ClassHead, Headed, ImageClassifier, TextClassifier, TokenHead, TokenModel};
+pub use layers::Draw;
+pub use names::{HeadKind, Names};
+pub use registry::{ImageConfig, TextConfig};

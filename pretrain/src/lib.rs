@@ -1,14 +1,20 @@
-//! Objectives on unlabelled data, one file each: batcher, loss, and what a run of it needs.
+//! Objectives on unlabelled data, one file each.
 //!
-//! A new objective is a file like [`mlm`], a line in [`TRAINER`] and a recipe in `assets/recipes/`.
+//! A new objective is a file like [`clm`], a line in [`TRAINER`] and a recipe in `assets/recipes/`.
 
 pub mod autoencoder;
+pub mod clm;
 pub mod mlm;
 
-use train::cli::Trainer;
+pub use autoencoder::DenoisingAutoencoder;
+pub use clm::Clm;
+pub use mlm::Mlm;
 
-/// Everything `pretrain` can train; the first is what it does without being told.
+use train::cli::Trainer;
+use train::job::entry;
+
+/// Everything `pretrain` can train; the first is the default.
 pub const TRAINER: Trainer = Trainer {
     key: "objective",
-    entries: &[mlm::ENTRY, autoencoder::ENTRY],
+    entries: &[entry::<Mlm>(), entry::<Clm>(), entry::<DenoisingAutoencoder>()],
 };

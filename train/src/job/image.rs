@@ -1,16 +1,88 @@
-//! What image runs share: splits of a set, batches of its pixels, and how a bundle describes its input.
+//! From images to batches of pixels. In: `[data]` and `[augment]` of a recipe. Out: splits, batched, and how a bundle
+//! describes its input.
 
 use burn::prelude::*;
 use burn::tensor::TensorData;
 use data::order::{self, Stream};
-use data::{ImageSet, split};
-use model::AutoencoderConfig;
+use data::{DataError, ImageSet, source, split};
+use model::{HeadKind, ImageConfig, bundle};
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
+use crate::job::labels::labelled_subset;
+use crate::job::{Product, Recipe, Shared, Splits, Start};
 use crate::recipe::{self, Impossible};
-use crate::run;
+use crate::source::{BatchSource, Counts, Epochs, Rows};
+
+/// `[data]` of images.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[allow(missing_docs)] // assets/recipes/ explains every key.
+pub struct Images {
+    pub source: Vec<String>,
+    pub valid_source: Vec<String>,
+    pub test_source: Vec<String>,
+    pub size: usize,
+    pub ground: String,
+    pub valid: f64,
+    pub test: f64,
+    pub split_seed: u64,
+    pub valid_limit: usize,
+    pub bad_rows: String,
+    /// Of images with a class each.
+    #[serde(default)]
+    pub label_limit: usize,
+}
+
+impl Images {
+    /// Says what is impossible about these values, if anything is.
+    pub fn check(&self, recipe: &Recipe) -> Result<(), Impossible> {
+        recipe.training.check_images()?;
+        recipe::check_shares(self.valid, self.test)
+    }
+
+    /// Reads what `source` names.
+    ///
+    /// # Errors
+    ///
+    /// A file that is missing or cannot be decoded.
+    pub fn source(&self) -> Result<ImageSet, Failure> {
+        Ok(source::images(&self.source, resize_to(self.size))?)
+    }
+
+    /// Splits a set, and finds the model for its images.
+    ///
+    /// # Errors
+    ///
+    /// Shares that leave nothing to train or to validate on, images that the model can't take.
+    pub fn read(
+        &self,
+        images: &ImageSet,
+        augment: Augment,
+        start: &Start,
+    ) -> Result<(ImageSplits, ImageConfig), Failure> {
+        let config = start.image_config([images.channels, images.height, images.width])?;
+        augment.check(images)?;
+        let mut splits = ImageSplits::new(images, self.valid, self.test, self.split_seed)?;
+        let (limit, rows) = (self.valid_limit, splits.valid.len());
+        if limit > 0 && rows > limit {
+            let order = order::shuffled(rows, self.split_seed, 0);
+            let rows: Vec<_> = order[..limit].iter().map(|&row| row as usize).collect();
+            splits.valid = splits.valid.select(&rows);
+        }
+        Ok((splits, config))
+    }
+}
+
+/// What an image model's bundle holds beside the weights.
+pub fn product(config: &ImageConfig, head: HeadKind, classes: Option<&[String]>) -> Product {
+    let names = config.names(head);
+    Product {
+        names,
+        config: bundle::config_json(names, config, classes),
+        files: vec![(bundle::PREPROCESSOR, preprocessor_json(config))],
+    }
+}
 
 /// Images with pixels from 0 to 1.
 #[derive(Clone, Debug, PartialEq)]
@@ -147,7 +219,7 @@ impl Augment {
     }
 }
 
-/// A set cut in three by the content of its images: equal images never stand in two splits.
+/// A set cut in three by the content of its images: equal images are never in two splits.
 pub struct ImageSplits {
     /// To train on.
     pub train: ImageSet,
@@ -184,36 +256,18 @@ impl ImageSplits {
     }
 }
 
-/// Says why these convolutions can't be built here, if they can't: the allocator would abort.
-pub fn check_model(config: &AutoencoderConfig) -> Result<(), String> {
-    let (mut width, mut parameters) = (config.image_channels as f64, 0.0);
-    let mut pixels = [config.image_height, config.image_width];
-    for &channels in &config.channels {
-        let channels = channels as f64;
-        // Kernels of 3x3, in the encoder and in the decoder.
-        parameters += 2.0 * 9.0 * width * channels;
-        pixels = pixels.map(|side| side.div_ceil(2));
-        width = channels;
-    }
-    let deepest = width * pixels[0] as f64 * pixels[1] as f64;
-    run::check_memory(parameters + 2.0 * deepest * config.latent_size as f64)
-}
-
 /// Height and width that `data.size` asks for; 0 leaves images as they are.
-pub fn square(size: usize) -> Option<(usize, usize)> {
+pub fn resize_to(size: usize) -> Option<(usize, usize)> {
     (size > 0).then_some((size, size))
 }
 
 /// `preprocessor_config.json` of a model of these sizes.
-pub fn preprocessor_json(config: &AutoencoderConfig) -> String {
-    let mode = if config.image_channels == 1 {
-        "L"
-    } else {
-        "RGB"
-    };
+pub fn preprocessor_json(config: &ImageConfig) -> String {
+    let [channels, height, width] = config.shape();
+    let mode = if channels == 1 { "L" } else { "RGB" };
     let json = serde_json::json!({
         "image_processor_type": "HearthImageProcessor",
-        "size": {"height": config.image_height, "width": config.image_width},
+        "size": {"height": height, "width": width},
         "image_mode": mode,
         "do_rescale": true,
         "rescale_factor": 1.0 / 255.0,
@@ -221,10 +275,188 @@ pub fn preprocessor_json(config: &AutoencoderConfig) -> String {
     format!("{json:#}\n")
 }
 
+/// Images and the class of each.
+#[derive(Clone, Debug)]
+pub struct LabelledImages {
+    /// The images.
+    pub images: ImageSet,
+    /// One an image, an index into the class names.
+    pub classes: Vec<u32>,
+}
+
+/// Splits with their classes.
+pub struct LabelledImageSplits {
+    /// Class names, in the order of the logits.
+    pub classes: Vec<String>,
+    /// To train on.
+    pub train: LabelledImages,
+    /// To choose the best step by.
+    pub valid: LabelledImages,
+    /// To report; may be empty.
+    pub test: LabelledImages,
+}
+
+impl LabelledImageSplits {
+    /// Learns the classes from the training split.
+    ///
+    /// - label_limit: labelled images to train on; 0 is all of them
+    ///
+    /// # Errors
+    ///
+    /// No labels, fewer than two classes to train on, or a class that occurs outside the training split only.
+    pub fn new(splits: ImageSplits, label_limit: usize, split_seed: u64) -> Result<Self, Failure> {
+        let ImageSplits { train, valid, test } = splits;
+        if train.labels.is_none() {
+            return Err(Failure::input(format!(
+                "{}: the images have no labels: a folder needs one folder a class, an IDX file its labels beside it",
+                train.origin
+            )));
+        }
+        let mut ids = vec![None; train.classes.len()];
+        let mut classes = Vec::new();
+        for (label, name) in train.classes.iter().enumerate() {
+            if labels(&train).contains(&(label as u32)) {
+                ids[label] = Some(classes.len() as u32);
+                classes.push(name.clone());
+            }
+        }
+        let wrong = |error| Failure::input(format!("{}: {error}", train.origin));
+        check_classes(&train).map_err(wrong)?;
+        let few = labelled_subset(labels(&train), label_limit, split_seed)?;
+        Ok(Self {
+            train: LabelledImages::new(train.select(&few), "training", &ids)?,
+            valid: LabelledImages::new(valid, "validation", &ids)?,
+            test: LabelledImages::new(test, "test", &ids)?,
+            classes,
+        })
+    }
+}
+
+impl LabelledImages {
+    /// - ids: the class of each label, where training saw it
+    fn new(images: ImageSet, name: &str, ids: &[Option<u32>]) -> Result<Self, Failure> {
+        let class = |&label: &u32| {
+            ids[label as usize].ok_or_else(|| {
+                Failure::input(format!(
+                    "class \"{}\" occurs only in the {name} split; it needs more images, or another data.split_seed",
+                    images.classes[label as usize]
+                ))
+            })
+        };
+        let classes = labels(&images)
+            .iter()
+            .map(class)
+            .collect::<Result<_, _>>()?;
+        Ok(Self { images, classes })
+    }
+}
+
+/// Refuses fewer than two classes to train on.
+fn check_classes(train: &ImageSet) -> Result<(), DataError> {
+    match labels(train) {
+        [] => Err(DataError::NoLabels),
+        [first, rest @ ..] if rest.iter().all(|label| label == first) => Err(DataError::OneClass {
+            label: train.classes[*first as usize].clone(),
+        }),
+        _ => Ok(()),
+    }
+}
+
+fn labels(images: &ImageSet) -> &[u32] {
+    images.labels.as_deref().unwrap_or_default()
+}
+
+/// Images with their classes, in a batch.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LabelledImageBatch {
+    /// What the model sees.
+    pub inputs: PixelBatch,
+    /// A class an image.
+    pub targets: Vec<u32>,
+}
+
+impl Counts for LabelledImageBatch {
+    fn units(&self) -> usize {
+        self.targets.len()
+    }
+
+    fn slots(&self) -> usize {
+        self.targets.len()
+    }
+}
+
+/// Batches of labelled images.
+pub struct LabelledImageBatches {
+    split: LabelledImages,
+    epochs: Epochs,
+    augment: Augment,
+    seed: u64,
+}
+
+impl LabelledImageBatches {
+    /// Batches of a split in the order of `epochs`; how images are changed is a function of (seed, epoch, image).
+    pub fn new(split: LabelledImages, epochs: Epochs, augment: Augment, seed: u64) -> Self {
+        Self {
+            split,
+            epochs,
+            augment,
+            seed,
+        }
+    }
+}
+
+impl BatchSource for LabelledImageBatches {
+    type Batch = LabelledImageBatch;
+
+    fn batches_per_epoch(&self) -> u64 {
+        self.epochs.batches_per_epoch()
+    }
+
+    fn batch(&self, number: u64) -> LabelledImageBatch {
+        let Rows { rows, samples } = self.epochs.batch(number);
+        let class = |&row: &u32| self.split.classes[row as usize];
+        let mut inputs = PixelBatch::of(&self.split.images, &rows);
+        self.augment.apply(&mut inputs, self.seed, &samples);
+        LabelledImageBatch {
+            inputs,
+            targets: rows.iter().map(class).collect(),
+        }
+    }
+}
+
+impl LabelledImageSplits {
+    /// Training batches in a new order every epoch, the other splits always the same.
+    pub fn batches(self, recipe: &Recipe, augment: Augment) -> Splits<LabelledImageBatch> {
+        let Self {
+            train, valid, test, ..
+        } = self;
+        let (training, seed) = (&recipe.training, recipe.seed);
+        let in_order = |split: LabelledImages| {
+            let epochs = Epochs::in_order(split.classes.len(), training.batch_size);
+            Shared::new(LabelledImageBatches::new(split, epochs, Augment::NONE, 0))
+        };
+        let lengths = vec![1; train.classes.len()];
+        let digest = data::digest(train.classes.len(), |at| {
+            [train.images.image(at), &train.classes[at].to_le_bytes()].concat()
+        });
+        let batching = training.batching();
+        let shuffled = Epochs::shuffled(lengths, batching, training.accumulation, seed);
+        let train = LabelledImageBatches::new(train, shuffled, augment, seed);
+        Splits {
+            train: Shared::new(train),
+            valid: in_order(valid),
+            test: (!test.classes.is_empty()).then(|| in_order(test)),
+            digest,
+            unit: "samples",
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use burn::backend::Flex;
+    use model::families::conv_autoencoder::AutoencoderConfig;
 
     /// `n` RGB images of 2x1; every byte of image i is i.
     fn numbered(n: u8) -> ImageSet {
@@ -323,6 +555,7 @@ mod tests {
             channels: vec![4],
             latent_size: 2,
         };
+        let config = ImageConfig::ConvAutoencoder(config);
         let json: serde_json::Value = serde_json::from_str(&preprocessor_json(&config)).unwrap();
         assert_eq!(json["size"], serde_json::json!({"height": 30, "width": 21}));
         assert_eq!(json["image_mode"], "RGB");

@@ -6,11 +6,45 @@ use burn::module::Param;
 use burn::nn::PaddingConfig2d;
 use burn::nn::conv::{Conv2d, Conv2dConfig, ConvTranspose2d, ConvTranspose2dConfig};
 use burn::prelude::*;
-use burn::tensor::activation::sigmoid;
 use serde::{Deserialize, Serialize};
 
-use crate::linear::Linear;
+use crate::layers::{Draw, Linear};
+use crate::names::{Family, HeadKind, HeadNames};
 use crate::ops::{Geometry, conv_transpose2d, conv2d, gelu};
+
+/// Names of the autoencoder in a bundle.
+pub const NAMES: Family = Family {
+    model_type: "hearth_conv",
+    prefix: "encoder.",
+    renames: &[],
+    heads: &[
+        HeadNames {
+            kind: HeadKind::Bare,
+            class: "HearthConvEncoder",
+            renames: &[],
+            aliases: &[],
+        },
+        HeadNames {
+            kind: HeadKind::Pixels,
+            class: "HearthConvAutoencoder",
+            renames: &[("", "decoder.")],
+            aliases: &[],
+        },
+        HeadNames {
+            kind: HeadKind::Classes,
+            class: "HearthConvImageClassifier",
+            renames: &[("output.", "classifier.")],
+            aliases: &[],
+        },
+    ],
+    layer: "encoder.convolutions.",
+    tables: &[],
+    token_table: "",
+    ignored: &[],
+    optional: &[],
+    fixed: &[],
+    defaults: &[],
+};
 
 /// Kernels are 3x3; they halve an image, or double it.
 const KERNEL: [usize; 2] = [3, 3];
@@ -19,7 +53,7 @@ const HALVING: Geometry = Geometry {
     padding: [1, 1],
 };
 
-/// Sizes of the autoencoder; stands in `config.json`.
+/// `config.json` of an autoencoder, or of its encoder with another head.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AutoencoderConfig {
     /// Channels of an image: 1 grey, 3 RGB.
@@ -82,8 +116,28 @@ impl AutoencoderConfig {
         [self.channels[self.channels.len() - 1], height, width]
     }
 
+    /// Channels, height and width of an image.
+    pub fn shape(&self) -> [usize; 3] {
+        [self.image_channels, self.image_height, self.image_width]
+    }
+
+    /// Number of parameters, roughly.
+    pub fn parameters(&self) -> f64 {
+        let (mut width, mut parameters) = (self.image_channels as f64, 0.0);
+        for &channels in &self.channels {
+            let channels = channels as f64;
+            // Kernels of 3x3, in the encoder and in the decoder.
+            parameters += 2.0 * 9.0 * width * channels;
+            width = channels;
+        }
+        let (height, width_left) = self.sizes()[self.channels.len()];
+        let deepest = width * height as f64 * width_left as f64;
+        parameters + 2.0 * deepest * self.latent_size as f64
+    }
+
     /// Draws an encoder; the weights are a function of the backend's seed.
-    pub fn init_encoder<B: Backend>(&self, device: &B::Device) -> Encoder<B> {
+    pub fn init<B: Backend>(&self, draw: &Draw<'_, B>) -> Encoder<B> {
+        let device = draw.device;
         let inputs = [self.image_channels]
             .into_iter()
             .chain(self.channels.clone());
@@ -98,64 +152,34 @@ impl AutoencoderConfig {
                         .init(device)
                 })
                 .collect(),
-            latent: Linear::uniform(channels * height * width, self.latent_size, device),
+            latent: draw.uniform_linear("latent", channels * height * width, self.latent_size),
         }
     }
 
-    /// Draws a model; the weights are a function of the backend's seed.
-    pub fn init<B: Backend>(&self, device: &B::Device) -> Autoencoder<B> {
+    /// Draws a decoder; the weights are a function of the backend's seed.
+    pub fn init_decoder<B: Backend>(&self, draw: &Draw<'_, B>) -> Decoder<B> {
         let sizes = self.sizes();
-        let outputs = [self.image_channels]
+        let outputs: Vec<usize> = [self.image_channels]
             .into_iter()
-            .chain(self.channels.clone());
-        let convolutions = (0..self.channels.len()).rev().zip(
-            outputs
-                .take(self.channels.len())
-                .collect::<Vec<_>>()
-                .into_iter()
-                .rev(),
-        );
+            .chain(self.channels.iter().copied())
+            .take(self.channels.len())
+            .collect();
         let [channels, height, width] = self.deepest();
-        Autoencoder {
-            encoder: self.init_encoder(device),
-            decoder: Decoder {
-                latent: Linear::uniform(self.latent_size, channels * height * width, device),
-                convolutions: convolutions
-                    .map(|(level, d_out)| {
-                        // A stride of 2 gives an even size back; an odd one takes one pixel less.
-                        let odd = |size: usize| size % 2;
-                        let (height, width) = sizes[level];
-                        ConvTranspose2dConfig::new([self.channels[level], d_out], KERNEL)
-                            .with_stride(HALVING.stride)
-                            .with_padding(HALVING.padding)
-                            .with_padding_out([1 - odd(height), 1 - odd(width)])
-                            .init(device)
-                    })
-                    .collect(),
-                shape: [channels, height, width],
-            },
+        let transposed = |(level, d_out): (usize, usize)| {
+            // A stride of 2 gives an even size back; an odd one takes one pixel less.
+            let odd = |size: usize| size % 2;
+            let (height, width) = sizes[level];
+            ConvTranspose2dConfig::new([self.channels[level], d_out], KERNEL)
+                .with_stride(HALVING.stride)
+                .with_padding(HALVING.padding)
+                .with_padding_out([1 - odd(height), 1 - odd(width)])
+                .init(draw.device)
+        };
+        Decoder {
+            latent: draw.uniform_linear("latent", self.latent_size, channels * height * width),
+            convolutions: outputs.into_iter().enumerate().rev().map(transposed).collect(),
+            shape: [channels, height, width],
         }
-    }
-}
-
-/// Encoder and decoder.
-#[derive(Module, Debug)]
-pub struct Autoencoder<B: Backend> {
-    /// Images to latent vectors, which fine-tuning keeps.
-    pub encoder: Encoder<B>,
-    /// Latent vectors to images.
-    pub decoder: Decoder<B>,
-}
-
-impl<B: Backend> Autoencoder<B> {
-    /// Logits of the reconstructed pixels; `[batch, channels, height, width]` in and out.
-    pub fn forward(&self, images: Tensor<B, 4>) -> Tensor<B, 4> {
-        self.decoder.forward(self.encoder.forward(images))
-    }
-
-    /// Reconstructed pixels, 0 to 1; `[batch, channels, height, width]` in and out.
-    pub fn reconstruct(&self, images: Tensor<B, 4>) -> Tensor<B, 4> {
-        sigmoid(self.forward(images))
     }
 }
 
@@ -169,6 +193,14 @@ pub struct Encoder<B: Backend> {
 }
 
 impl<B: Backend> Encoder<B> {
+    /// What a classifier reads of images.
+    ///
+    /// - images: `[batch, channels, height, width]`, pixels 0 to 1
+    /// - out: `[batch, latent_size]`
+    pub fn pooled(&self, images: Tensor<B, 4>) -> Tensor<B, 2> {
+        gelu(self.forward(images))
+    }
+
     /// Latent vectors.
     ///
     /// - images: `[batch, channels, height, width]`, pixels 0 to 1
@@ -230,6 +262,7 @@ impl<B: Backend> Decoder<B> {
 mod tests {
     use super::*;
     use burn::backend::Flex;
+    use burn::tensor::activation::sigmoid;
 
     fn config(
         channels: usize,
@@ -253,10 +286,11 @@ mod tests {
         for (channels, height, width) in [(1, 28, 28), (3, 30, 21), (1, 1, 9)] {
             let config = config(channels, height, width, &[2, 3, 4]);
             config.check().unwrap();
-            let model = config.init::<Flex>(&device);
+            let draw = Draw::<Flex>::new(&device, 0.02);
             let images = Tensor::zeros([2, channels, height, width], &device);
-            assert_eq!(model.encoder.forward(images.clone()).dims(), [2, 4]);
-            let pixels = model.reconstruct(images);
+            let latent = config.init(&draw).forward(images);
+            assert_eq!(latent.dims(), [2, 4]);
+            let pixels = sigmoid(config.init_decoder(&draw).forward(latent));
             assert_eq!(pixels.dims(), [2, channels, height, width]);
             assert!(
                 pixels

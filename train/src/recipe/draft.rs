@@ -1,286 +1,12 @@
-//! Recipes: TOML over the built-in one of the same kind, then `--set`, then flags; unknown keys are refused.
-//!
-//! The defaults have one home, `assets/recipes/*.toml`, where every key is explained.
+//! A recipe in the making: layers of TOML over each other, then a file, `--set` and flags; unknown keys are refused.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use data::order::Batching;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
-use thiserror::Error;
-use toml::de::{DeTable, DeValue};
 use toml::{Table, Value};
 
-pub use crate::guard::GuardRecipe;
-pub use crate::optim::optimizer::OptimizerRecipe;
-pub use crate::optim::schedule::ScheduleRecipe;
-
-/// What is wrong with a recipe.
-#[derive(Debug, Error)]
-pub enum RecipeError {
-    /// The file can't be read.
-    #[error("{}: {source}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-    /// Not TOML.
-    #[error("{place}: not valid TOML: {reason}")]
-    Syntax {
-        /// File and line, or the flag.
-        place: String,
-        /// What the parser says.
-        reason: String,
-    },
-    /// A key that no recipe of this kind has.
-    #[error("{place}: no recipe key \"{key}\"{hint}")]
-    UnknownKey {
-        /// The file, or `--set`.
-        place: String,
-        /// The dotted key.
-        key: String,
-        /// The nearest known key, as a sentence, or nothing.
-        hint: String,
-    },
-    /// A value of the wrong type or out of range.
-    #[error("{place}: {reason}")]
-    Value {
-        /// The file, or `--set`.
-        place: String,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// Neither a built-in recipe nor a file.
-    #[error("no recipe \"{name}\": there is no such file, and built in are {known}{hint}")]
-    Unknown {
-        /// What was asked for.
-        name: String,
-        /// The built-in names.
-        known: String,
-        /// The nearest of them, as a sentence, or nothing.
-        hint: String,
-    },
-}
-
-/// A value of the right type that nothing can train with.
-///
-/// The command line puts the file and the line in front of it, or the flag.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("{key} {reason}")]
-pub struct Impossible {
-    /// The dotted key, or the group of keys.
-    pub key: String,
-    /// What is wrong with it: `is 0; it must be at least 1`.
-    pub reason: String,
-}
-
-impl Impossible {
-    /// What is wrong with the value of a key.
-    pub fn new(key: impl Into<String>, reason: impl Into<String>) -> Self {
-        Self {
-            key: key.into(),
-            reason: reason.into(),
-        }
-    }
-}
-
-/// The `[training]` of a recipe: how long, in what portions, and what is looked at on the way.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct TrainingRecipe {
-    /// Optimizer steps; 0 leaves it to `epochs`.
-    pub steps: u64,
-    /// Passes over the training split; used when `steps` is 0.
-    pub epochs: u64,
-    /// Examples a micro-batch.
-    pub batch_size: usize,
-    /// Batches whose examples are sorted by length together; 0 never sorts.
-    #[serde(default)]
-    pub pool: usize,
-    /// Most tokens a micro-batch, padding counted, in place of `batch_size` and `pool`; 0 counts examples.
-    #[serde(default)]
-    pub tokens: usize,
-    /// Joins texts into full sequences, `batch_size` of them a micro-batch.
-    #[serde(default)]
-    pub packing: bool,
-    /// Threads that make batches.
-    #[serde(default = "two")]
-    pub workers: usize,
-    /// Micro-batches a step.
-    pub accumulation: u64,
-    /// Element type of forward and backward passes; parameters and optimizer are f32 always.
-    pub precision: ComputePrecision,
-    /// Recompute cheap operations in the backward pass instead of keeping their results.
-    pub gradient_checkpointing: bool,
-    /// Share of the averaged weights that stays at each step; 0 averages none.
-    pub ema: f64,
-    /// Steps between lines of the log.
-    pub log_every: u64,
-    /// Steps between validations; 0 means every epoch.
-    pub validate_every: u64,
-    /// Steps between checkpoints; 0 means at every validation.
-    pub checkpoint_every: u64,
-    /// Newest checkpoints kept.
-    pub keep: usize,
-    /// Metric of the validation split that decides which step is best.
-    pub metric: String,
-    /// Validations without a better value before stopping early; 0 never stops.
-    pub patience: u64,
-}
-
-/// Element type of the forward and backward passes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum ComputePrecision {
-    /// Single precision.
-    F32,
-    /// Eight bits of mantissa, where the backend has them; losses are f32.
-    Bf16,
-}
-
-/// Threads that make batches, in recipes of runs from before there was a choice.
-fn two() -> usize {
-    2
-}
-
-impl TrainingRecipe {
-    /// How rows are put into batches.
-    pub fn batching(&self) -> Batching {
-        match self.tokens {
-            0 => Batching::Rows {
-                // `check` refuses 0, but only once there is something to batch.
-                size: self.batch_size.max(1),
-                pool: self.pool,
-            },
-            tokens => Batching::Tokens(tokens),
-        }
-    }
-
-    /// Whether so many validations without a better one end the run.
-    pub fn is_stale(&self, validations: u64) -> bool {
-        self.patience > 0 && validations >= self.patience
-    }
-
-    /// Refuses batches and portions of nothing, and absurd numbers of them.
-    fn check_counts(&self) -> Result<(), Impossible> {
-        const MOST: u64 = 4096;
-        for (name, value) in [
-            ("batch_size", self.batch_size as u64),
-            ("accumulation", self.accumulation),
-            ("workers", self.workers as u64),
-            ("log_every", self.log_every),
-            ("keep", self.keep as u64),
-        ] {
-            if value == 0 {
-                let key = format!("training.{name}");
-                return Err(Impossible::new(key, "is 0; it must be at least 1"));
-            }
-        }
-        // Threads and batches of one step that no machine has.
-        for (name, value) in [
-            ("workers", self.workers as u64),
-            ("accumulation", self.accumulation),
-        ] {
-            if value > MOST {
-                let key = format!("training.{name}");
-                return Err(Impossible::new(
-                    key,
-                    format!("is {value}; it must be at most {MOST}"),
-                ));
-            }
-        }
-        Ok(())
-    }
-
-    /// Says what is impossible about batches of texts, if anything is.
-    ///
-    /// - max_length: of a text, in tokens
-    pub fn check_texts(&self, max_length: usize) -> Result<(), Impossible> {
-        self.check_counts()?;
-        let wrong = |reason| Err(Impossible::new("training.tokens", reason));
-        let tokens = self.tokens;
-        if tokens > 0 && self.packing {
-            let reason = format!(
-                "is {tokens} and training.packing is true; packed sequences are of one length, so batch_size counts them"
-            );
-            return wrong(reason);
-        }
-        if tokens > 0 && tokens < max_length {
-            return wrong(format!(
-                "is {tokens}, less than the {max_length} tokens of the longest text (tokenizer.max_length)"
-            ));
-        }
-        Ok(())
-    }
-
-    /// Refuses to join texts where each has its own label.
-    pub fn check_unpacked(&self) -> Result<(), Impossible> {
-        match self.packing {
-            true => Err(Impossible::new(
-                "training.packing",
-                "is true; that joins examples, and here each has its own target",
-            )),
-            false => Ok(()),
-        }
-    }
-
-    /// Refuses what counts tokens: images have none.
-    pub fn check_images(&self) -> Result<(), Impossible> {
-        self.check_counts()?;
-        self.check_unpacked()?;
-        match self.tokens {
-            0 => Ok(()),
-            tokens => Err(Impossible::new(
-                "training.tokens",
-                format!("is {tokens}; images have no tokens, batch_size counts them"),
-            )),
-        }
-    }
-
-    /// Says what is impossible about these values, if anything is.
-    pub fn check(&self, valid_metrics: &[&str]) -> Result<(), Impossible> {
-        self.check_counts()?;
-        if !(0.0..1.0).contains(&self.ema) {
-            let reason = format!("is {}; it must be at least 0 and below 1", self.ema);
-            return Err(Impossible::new("training.ema", reason));
-        }
-        if self.steps == 0 && self.epochs == 0 {
-            let reason = "and training.epochs are both 0; one must be more";
-            return Err(Impossible::new("training.steps", reason));
-        }
-        if !valid_metrics.contains(&self.metric.as_str()) {
-            let (metric, known) = (&self.metric, valid_metrics.join(", "));
-            let reason = format!("is \"{metric}\"; validation gives {known}");
-            return Err(Impossible::new("training.metric", reason));
-        }
-        Ok(())
-    }
-
-    /// Optimizer steps of the whole run, given the micro-batches of an epoch.
-    pub fn total_steps(&self, batches_per_epoch: u64) -> u64 {
-        match self.steps {
-            0 => self
-                .epochs
-                .saturating_mul(self.steps_per_epoch(batches_per_epoch)),
-            steps => steps,
-        }
-    }
-
-    /// Optimizer steps of an epoch, at least 1.
-    pub fn steps_per_epoch(&self, batches_per_epoch: u64) -> u64 {
-        (batches_per_epoch / self.accumulation).max(1)
-    }
-}
-
-/// The `[bundle]` of a recipe: how the result is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct BundleRecipe {
-    /// Element type of the weights.
-    pub precision: model::Precision,
-}
+use crate::recipe::layers::{self, Layer};
+use crate::recipe::{Impossible, RecipeError};
 
 /// A recipe that is still a table of keys.
 #[derive(Clone, Debug)]
@@ -289,22 +15,36 @@ pub struct Draft {
     pub place: String,
     /// The key that names its objective or task.
     key: String,
+    /// The objective or task.
+    kind: String,
     table: Table,
     known: Table,
+    /// Built-in files, in the order in which they were laid over each other.
+    layers: Vec<Layer>,
     /// Where each key that is not the built-in recipe's was set, in this order.
     places: Vec<(String, String)>,
 }
 
-/// Where a dotted key stands, for messages.
+/// Where a dotted key is, for messages.
 type Place<'a> = dyn Fn(&str) -> String + 'a;
 
 /// A built-in recipe: its name and its text.
 pub type BuiltIn = (&'static str, &'static str);
 
+/// Keys that had other names, old ones first: recipes of earlier runs still open.
+const RENAMED: &[(&str, &str, &str)] = &[
+    ("data", "label", "label_column"),
+    ("data", "labels", "label_limit"),
+];
+
 impl Draft {
     /// Opens a built-in recipe by name, or a file over the built-in one that its `key` names.
     ///
     /// `key` is `objective` in pretraining and `task` in fine-tuning.
+    ///
+    /// # Errors
+    ///
+    /// Neither a built-in recipe nor a file, or a file that is not TOML or has a key or value that does not belong there.
     pub fn open(name: &str, key: &str, built_in: &[BuiltIn]) -> Result<Self, RecipeError> {
         let names = || {
             let names: Vec<_> = built_in.iter().map(|(name, _)| *name).collect();
@@ -312,14 +52,7 @@ impl Draft {
         };
         let find = |name: &str| built_in.iter().find(|(have, _)| *have == name);
         if let Some((name, text)) = find(name) {
-            let table = parse(name, text)?;
-            return Ok(Self {
-                place: (*name).into(),
-                key: key.into(),
-                known: table.clone(),
-                table,
-                places: Vec::new(),
-            });
+            return Self::built_in(name, key, text);
         }
         let path = Path::new(name);
         if !path.is_file() {
@@ -334,33 +67,103 @@ impl Draft {
             source,
         })?;
         let own = parse(name, &text)?;
-        let place = |key: &str| match line_of(&text, key) {
+        let place = |key: &str| match layers::line_of(&text, key) {
             Some(line) => format!("{name}:{line}"),
             None => name.into(),
         };
         let kind = own.get(key).and_then(Value::as_str).unwrap_or_default();
-        let Some((_, built_in)) = find(kind) else {
+        let Some((kind, built_in)) = find(kind) else {
             return Err(RecipeError::Value {
                 place: place(key),
                 reason: format!("{key} is \"{kind}\"; it must be one of {}", names()),
             });
         };
-        let known = parse(kind, built_in)?;
-        let mut draft = Self {
-            place: name.into(),
-            key: key.into(),
-            table: known.clone(),
-            known,
-            places: Vec::new(),
-        };
+        let mut draft = Self::built_in(kind, key, built_in)?;
+        draft.place = name.into();
         draft.lay_over(own, &place)?;
         Ok(draft)
     }
 
+    /// A built-in recipe: the files that its `layers` name, then its own keys.
+    fn built_in(name: &'static str, key: &str, text: &'static str) -> Result<Self, RecipeError> {
+        let mut own = parse(name, text)?;
+        let named = own.remove("layers");
+        let named = named.as_ref().and_then(Value::as_array);
+        let mut all = Vec::new();
+        for layer in named.into_iter().flatten().filter_map(Value::as_str) {
+            all.push(layers::find(layer).ok_or_else(|| RecipeError::Value {
+                place: name.into(),
+                reason: format!("layers names \"{layer}\", which is no built-in file"),
+            })?);
+        }
+        let mut table = Table::new();
+        for layer in &all {
+            add(&mut table, parse(layer.name, layer.text)?);
+        }
+        add(&mut table, own);
+        all.push(Layer { name, text });
+        Ok(Self {
+            place: name.into(),
+            key: key.into(),
+            kind: name.into(),
+            known: table.clone(),
+            table,
+            layers: all,
+            places: Vec::new(),
+        })
+    }
+
+    /// The keys of another model family in place of those that the recipe has.
+    fn change_family(&mut self, family: &str, place: &str) -> Result<(), RecipeError> {
+        let wrong = |reason| RecipeError::Value {
+            place: place.into(),
+            reason,
+        };
+        let layer = layers::model(family).ok_or_else(|| {
+            let known: Vec<_> = layers::families().collect();
+            wrong(format!(
+                "model.family is \"{family}\"; known are {}",
+                known.join(", ")
+            ))
+        })?;
+        let mut sizes = parse(layer.name, layer.text)?;
+        let model = sizes.remove("model").unwrap_or(Value::Table(Table::new()));
+        self.table.insert("model".into(), model.clone());
+        self.known.insert("model".into(), model);
+        let models = |layer: &Layer| layer.name.starts_with("models/");
+        match self.layers.iter().position(models) {
+            Some(at) => self.layers[at] = layer,
+            None => self.layers.push(layer),
+        }
+        self.places.retain(|(key, _)| !key.starts_with("model."));
+        Ok(())
+    }
+
+    /// Whether a file, `--set` or a flag set this dotted key.
+    pub fn was_set(&self, key: &str) -> bool {
+        self.places.iter().any(|(set, _)| set == key)
+    }
+
+    /// Built-in files, in the order in which they were laid over each other.
+    pub fn layers(&self) -> &[Layer] {
+        &self.layers
+    }
+
+    /// All keys with their values.
+    pub fn table(&self) -> &Table {
+        &self.table
+    }
+
+    /// Where the last value of a key comes from, if it is not the built-in recipe's.
+    pub fn set_at(&self, key: &str) -> Option<&str> {
+        let mut last_first = self.places.iter().rev();
+        let found = last_first.find(|(set, _)| set == key);
+        found.map(|(_, place)| place.as_str())
+    }
+
     /// Which objective or task it is for.
-    pub fn kind(&self, key: &str) -> String {
-        let kind = self.table.get(key).and_then(Value::as_str);
-        kind.unwrap_or_default().into()
+    pub fn kind(&self) -> &str {
+        &self.kind
     }
 
     /// Sets one key, `optimizer.lr=3e-4`.
@@ -381,10 +184,29 @@ impl Draft {
         self.put(key.trim(), value, &place)
     }
 
+    /// Sets keys in this order; a change of family comes first, as it brings the keys of its own.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`set`](Self::set).
+    pub fn set_all<'a>(
+        &mut self,
+        assignments: impl Iterator<Item = &'a str> + Clone,
+    ) -> Result<(), RecipeError> {
+        let family = |text: &&str| text.trim_start().starts_with("model.family");
+        for assignment in assignments.clone().filter(family) {
+            self.set(assignment)?;
+        }
+        for assignment in assignments.filter(|text| !family(text)) {
+            self.set(assignment)?;
+        }
+        Ok(())
+    }
+
     /// Sets one key to a value.
     pub fn put(&mut self, key: &str, value: Value, place: &str) -> Result<(), RecipeError> {
-        let kind = self.kind(&self.key);
-        if key == self.key && value.as_str().is_some_and(|other| other != kind) {
+        let kind = &self.kind;
+        if key == self.key && value.as_str().is_some_and(|other| other != kind.as_str()) {
             // The keys of another one are others.
             return Err(RecipeError::Value {
                 place: place.into(),
@@ -402,14 +224,36 @@ impl Draft {
         }
     }
 
-    /// `place` says where a key stands, for messages.
-    fn lay_over(&mut self, over: Table, place: &Place) -> Result<(), RecipeError> {
+    /// `place` says where a key is, for messages.
+    fn lay_over(&mut self, mut over: Table, place: &Place) -> Result<(), RecipeError> {
+        self.rename(&mut over);
+        let family = |table: &Table| Some(table.get("model")?.get("family")?.as_str()?.to_string());
+        if let Some(new) = family(&over)
+            && family(&self.table).is_some_and(|old| old != new)
+        {
+            self.change_family(&new, &place("model.family"))?;
+        }
         let (mut known, mut set) = (Vec::new(), Vec::new());
         keys(&self.known, "", &mut known);
         keys(&over, "", &mut set);
         let set = set.into_iter().map(|key| (place(&key), key));
         self.places.extend(set.map(|(place, key)| (key, place)));
         merge(&mut self.table, over, "", &known, place)
+    }
+
+    /// Gives keys of older recipes the names that they have now.
+    fn rename(&self, over: &mut Table) {
+        for (group, old, new) in RENAMED {
+            let takes = self.known.get(*group).and_then(Value::as_table);
+            if takes.is_none_or(|keys| keys.contains_key(*old) || !keys.contains_key(*new)) {
+                continue;
+            }
+            if let Some(Value::Table(keys)) = over.get_mut(*group)
+                && let Some(value) = keys.remove(*old)
+            {
+                keys.insert((*new).into(), value);
+            }
+        }
     }
 
     /// Where an impossible value comes from; in a group, the key that the reason names, or the last one set. What is
@@ -428,57 +272,38 @@ impl Draft {
         found.map_or(&self.place, |(_, place)| place)
     }
 
-    /// The recipe itself.
+    /// The recipe's values as a type that takes the keys it knows.
+    ///
+    /// # Errors
+    ///
+    /// A value that the type cannot hold.
     pub fn finish<T: DeserializeOwned>(&self) -> Result<T, RecipeError> {
-        Value::Table(self.table.clone())
-            .try_into()
-            .map_err(|e: toml::de::Error| {
-                // In full: the short message leaves out the key.
-                let told = e.to_string();
-                let value = Impossible::new(last_key(&told), e.message());
-                RecipeError::Value {
-                    place: self.place_of(&value).into(),
-                    reason: told.trim().replace('\n', " "),
-                }
-            })
+        let decoded = Value::Table(self.table.clone()).try_into();
+        decoded.map_err(|error| self.wrong_value(&error))
+    }
+
+    /// The place and the words of an error of `toml`.
+    fn wrong_value(&self, error: &toml::de::Error) -> RecipeError {
+        // In full: the short message leaves out the key.
+        let words = error.to_string();
+        let value = Impossible::new(last_key(&words), error.message());
+        RecipeError::Value {
+            place: self.place_of(&value).into(),
+            reason: words.trim().replace('\n', " "),
+        }
     }
 }
 
-/// The dotted key that an error of `toml` ends in; it tells it nowhere else.
-fn last_key(told: &str) -> &str {
-    let key = told.trim_end().rsplit_once("\nin `");
+/// The dotted key that an error of `toml` ends in; it has it nowhere else.
+fn last_key(words: &str) -> &str {
+    let key = words.trim_end().rsplit_once("\nin `");
     key.and_then(|(_, key)| key.strip_suffix('`'))
         .unwrap_or_default()
 }
 
-/// Says what is impossible about the shares that validate and test, if anything is.
-pub fn check_shares(valid: f64, test: f64) -> Result<(), Impossible> {
-    for (name, share) in [("valid", valid), ("test", test)] {
-        if !(0.0..=1.0).contains(&share) {
-            let reason = format!("is {share}; it must be from 0 to 1");
-            return Err(Impossible::new(format!("data.{name}"), reason));
-        }
-    }
-    match valid + test < 1.0 {
-        true => Ok(()),
-        false => Err(Impossible::new(
-            "data.valid",
-            format!("{valid} and data.test {test} leave nothing to train on"),
-        )),
-    }
-}
-
-/// A resolved recipe as `recipe.toml` holds it.
-pub fn to_toml(recipe: &impl Serialize) -> Result<String, RecipeError> {
-    toml::to_string_pretty(recipe).map_err(|e| RecipeError::Value {
-        place: "recipe".into(),
-        reason: e.to_string(),
-    })
-}
-
 fn parse(place: &str, text: &str) -> Result<Table, RecipeError> {
     text.parse::<Table>().map_err(|e| {
-        let line = e.span().map(|span| line_at(text, span.start));
+        let line = e.span().map(|span| layers::line_at(text, span.start));
         RecipeError::Syntax {
             place: line.map_or(place.into(), |line| format!("{place}:{line}")),
             reason: e.message().replace('\n', " "),
@@ -486,34 +311,24 @@ fn parse(place: &str, text: &str) -> Result<Table, RecipeError> {
     })
 }
 
-/// The line, counted from 1, that this byte stands in.
-fn line_at(text: &str, byte: usize) -> usize {
-    let before = text.bytes().take(byte);
-    1 + before.filter(|&byte| byte == b'\n').count()
-}
-
-/// The line of a dotted key.
-fn line_of(text: &str, key: &str) -> Option<usize> {
-    let parsed = DeTable::parse(text).ok()?;
-    let mut table = parsed.get_ref();
-    let mut byte = 0;
-    for part in key.split('.') {
-        let (found, value) = table.get_key_value(part)?;
-        byte = found.span().start;
-        match value.get_ref() {
-            DeValue::Table(inner) => table = inner,
-            _ => break,
-        }
-    }
-    Some(line_at(text, byte))
-}
-
 /// All dotted keys of a table that hold values.
-fn keys(table: &Table, prefix: &str, found: &mut Vec<String>) {
+pub(super) fn keys(table: &Table, prefix: &str, found: &mut Vec<String>) {
     for (key, value) in table {
         match value {
             Value::Table(inner) => keys(inner, &format!("{prefix}{key}."), found),
             _ => found.push(format!("{prefix}{key}")),
+        }
+    }
+}
+
+/// Lays a table over another, which may have fewer keys.
+fn add(base: &mut Table, over: Table) {
+    for (key, value) in over {
+        match (base.get_mut(&key), value) {
+            (Some(Value::Table(base)), Value::Table(over)) => add(base, over),
+            (_, value) => {
+                base.insert(key, value);
+            }
         }
     }
 }

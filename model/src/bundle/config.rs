@@ -1,0 +1,195 @@
+//! `config.json`: which family it names, what it says about classes, and how it is written.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::{Bundle, BundleError};
+use crate::names::{Family, HeadKind, Names};
+use crate::registry::{IMAGE_FAMILIES, TEXT_FAMILIES};
+
+/// What a classifier's logits mean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scores {
+    /// One class is right: a softmax makes probabilities of them.
+    OneLabel,
+    /// Each class is right or not: a sigmoid makes a probability of each.
+    SeveralLabels,
+    /// They are the values themselves.
+    Values,
+}
+
+fn families() -> impl Iterator<Item = &'static Family> {
+    TEXT_FAMILIES.iter().chain(IMAGE_FAMILIES).copied()
+}
+
+/// The family that a configuration names: by `model_type`, else by `architectures`.
+pub(super) fn family(config: &Value) -> Result<&'static Family, String> {
+    let known = || {
+        let types: Vec<_> = families().map(|family| family.model_type).collect();
+        types.join(", ")
+    };
+    if let Some(named) = config.get("model_type").and_then(Value::as_str) {
+        let found = families().find(|family| family.model_type == named);
+        return found.ok_or_else(|| format!("model_type is \"{named}\"; known are {}", known()));
+    }
+    let class = config.get("architectures").and_then(|names| names.get(0));
+    let class = class.and_then(Value::as_str).unwrap_or_default();
+    let found = families().find(|family| family.heads.iter().any(|head| head.class == class));
+    found.ok_or_else(|| format!("model_type is missing; known are {}", known()))
+}
+
+/// Fills in what the family means by keys that are left out, and refuses values that change what a model computes in a
+/// way that is not implemented.
+pub(super) fn complete(config: &mut Value, family: &'static Family) -> Result<(), String> {
+    let Some(config) = config.as_object_mut() else {
+        return Err("holds no JSON object".into());
+    };
+    config.insert("model_type".into(), family.model_type.into());
+    for (key, value) in family.defaults {
+        let missing = config.get(*key).is_none_or(Value::is_null);
+        if missing && let Ok(value) = serde_json::from_str(value) {
+            config.insert((*key).into(), value);
+        }
+    }
+    for (key, only) in family.fixed {
+        let Some(value) = config.get(*key).filter(|value| !value.is_null()) else {
+            continue;
+        };
+        if value.to_string() != *only {
+            return Err(format!("{key} is {value}; only {only} is implemented"));
+        }
+    }
+    Ok(())
+}
+
+impl Bundle {
+    /// Class names in the order of the logits, where the model is a classifier.
+    ///
+    /// Without `id2label` they are `LABEL_0`, `LABEL_1` and so on, one for each row of the last layer.
+    ///
+    /// # Errors
+    ///
+    /// Names that leave a gap, or that are not as many as the last layer has rows.
+    pub fn classes(&self) -> Result<Vec<String>, BundleError> {
+        let rows = self.rows()?;
+        let table = self.label_table()?;
+        if table.is_empty() {
+            let count = self.config.get("num_labels").and_then(Value::as_u64);
+            if let (Some(count), Some(rows)) = (count, rows)
+                && count as usize != rows
+            {
+                return Err(self.config_error(format!(
+                    "num_labels is {count}, and the classifier has {rows} rows"
+                )));
+            }
+            let count = rows.or(count.map(|count| count as usize)).unwrap_or(2);
+            return Ok((0..count).map(|class| format!("LABEL_{class}")).collect());
+        }
+        let names: Vec<String> = (0..table.len())
+            .map(|class| {
+                let name = table.get(&class).cloned();
+                let largest = table.keys().last().copied().unwrap_or_default();
+                name.ok_or_else(|| {
+                    self.config_error(format!(
+                        "id2label lacks class {class}, and names class {largest}"
+                    ))
+                })
+            })
+            .collect::<Result<_, _>>()?;
+        if let Some(rows) = rows
+            && rows != names.len()
+        {
+            let count = names.len();
+            return Err(self.config_error(format!(
+                "id2label names {count} classes, and the classifier has {rows} rows"
+            )));
+        }
+        Ok(names)
+    }
+
+    /// `id2label`, or `label2id` the other way round; empty where there is neither.
+    fn label_table(&self) -> Result<BTreeMap<usize, String>, BundleError> {
+        let name = |value: &Value| match value {
+            Value::String(name) => name.clone(),
+            other => other.to_string(),
+        };
+        let wrong = |key: &str, id: &dyn std::fmt::Display| {
+            self.config_error(format!("{key}: \"{id}\" is no number of a class"))
+        };
+        if let Some(Value::Object(table)) = self.config.get("id2label") {
+            let pair = |(id, value): (&String, &Value)| {
+                let class = id.parse().map_err(|_| wrong("id2label", id))?;
+                Ok((class, name(value)))
+            };
+            return table.iter().map(pair).collect();
+        }
+        let Some(Value::Object(table)) = self.config.get("label2id") else {
+            return Ok(BTreeMap::new());
+        };
+        let pair = |(name, id): (&String, &Value)| {
+            let class = id.as_u64().ok_or_else(|| wrong("label2id", id))?;
+            Ok((class as usize, name.clone()))
+        };
+        table.iter().map(pair).collect()
+    }
+
+    /// Rows of the last layer, if the weights hold a classifier.
+    fn rows(&self) -> Result<Option<usize>, BundleError> {
+        let Some(head) = self.family.head(HeadKind::Classes) else {
+            return Ok(None);
+        };
+        let names = Names {
+            family: self.family,
+            head,
+        };
+        let name = names.theirs("head.output.weight");
+        let weights = self.weights()?;
+        let tensor = weights.get(&name).or_else(|| weights.get(&format!("model.{name}")));
+        Ok(tensor.and_then(|tensor| tensor.shape.first().copied()))
+    }
+
+    /// What its logits mean, as `problem_type` says; a single one that nothing is said of is a probability by itself.
+    ///
+    /// # Errors
+    ///
+    /// A `problem_type` that is not known.
+    pub fn scores(&self) -> Result<Scores, BundleError> {
+        match self.config.get("problem_type").and_then(Value::as_str) {
+            Some("multi_label_classification") => Ok(Scores::SeveralLabels),
+            Some("regression") => Ok(Scores::Values),
+            Some("single_label_classification") | None => {
+                if self.rows()? == Some(1) {
+                    return Ok(Scores::SeveralLabels);
+                }
+                Ok(Scores::OneLabel)
+            }
+            Some(other) => Err(self.config_error(format!(
+                "problem_type is \"{other}\"; known are single_label_classification, multi_label_classification, regression"
+            ))),
+        }
+    }
+}
+
+/// `config.json` of a model: its sizes, its class and, for a classifier, its classes.
+pub fn config_json(
+    names: Names,
+    sizes: &impl serde::Serialize,
+    classes: Option<&[String]>,
+) -> Value {
+    let mut config = json!({
+        "architectures": [names.head.class],
+        "model_type": names.family.model_type,
+    });
+    let sizes = serde_json::to_value(sizes).unwrap_or_default();
+    if let (Some(config), Some(sizes)) = (config.as_object_mut(), sizes.as_object()) {
+        config.extend(sizes.clone());
+        if let Some(classes) = classes {
+            let id2label: BTreeMap<_, _> = classes.iter().enumerate().collect();
+            let label2id: BTreeMap<_, _> = classes.iter().zip(0..).collect();
+            config.insert("id2label".into(), json!(id2label));
+            config.insert("label2id".into(), json!(label2id));
+        }
+    }
+    config
+}

@@ -1,0 +1,606 @@
+//! A bundle: a Hugging Face directory of `config.json`, weights and what prepares the input.
+//!
+//! In: a directory that `transformers` or Hearth wrote. Out: a model with its weights; and back. Names and
+//! orientation of the tensors are PyTorch's, so that Python's `transformers` opens what is written here.
+
+mod config;
+mod error;
+pub mod peft;
+pub mod weights;
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+
+use burn::module::Module;
+use burn::prelude::*;
+use burn::tensor::DType;
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensors};
+use serde_json::Value;
+
+pub use config::{Scores, config_json};
+pub use error::BundleError;
+use weights::{Mismatch, Weights};
+
+use crate::names::{Family, HeadKind, Names};
+use crate::registry::{ImageConfig, TextConfig};
+use crate::walk::{self, Parameter};
+
+/// Weights, in a bundle.
+pub const WEIGHTS: &str = "model.safetensors";
+/// Sizes and kind of the model, in a bundle.
+pub const CONFIG: &str = "config.json";
+/// Tokenizer of a text model, in a bundle.
+pub const TOKENIZER: &str = "tokenizer.json";
+/// Size and colours of an image model's input, in a bundle.
+pub const PREPROCESSOR: &str = "preprocessor_config.json";
+
+/// Element type of written weights.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// 32 bit.
+    #[default]
+    F32,
+    /// 16 bit, half the size.
+    F16,
+}
+
+/// How much of a model must be in the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Load {
+    /// Every tensor.
+    Whole,
+    /// The backbone; parts that the family calls optional may be missing.
+    Backbone,
+    /// The backbone, and the head if it is there.
+    BackboneAndPerhapsHead,
+}
+
+/// What was not taken from a bundle as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Loaded {
+    /// Parameters that keep the values that were drawn.
+    pub drawn: Vec<String>,
+    /// Tensors of the file that the model has no place for.
+    pub unused: Vec<String>,
+}
+
+/// Where the files of a bundle are.
+#[derive(Clone, Debug)]
+enum Files {
+    Directory,
+    /// Compiled into the program: names and contents.
+    Embedded(&'static [(&'static str, &'static [u8])]),
+}
+
+/// An opened bundle: its configuration is read, its weights are not.
+#[derive(Clone, Debug)]
+pub struct Bundle {
+    path: PathBuf,
+    files: Files,
+    family: &'static Family,
+    config: Value,
+    weights: Arc<OnceLock<Weights>>,
+}
+
+impl Bundle {
+    /// Opens a directory.
+    ///
+    /// # Errors
+    ///
+    /// No such directory, or one whose `config.json` is missing, no JSON, or of a family that is not known.
+    pub fn open(path: &Path) -> Result<Self, BundleError> {
+        let wrong = |reason: &str| BundleError::NotABundle {
+            path: path.into(),
+            reason: reason.into(),
+        };
+        if path.is_file() {
+            return Err(wrong("it is a file"));
+        }
+        if !path.is_dir() {
+            return Err(wrong("no such directory"));
+        }
+        if !path.join(CONFIG).is_file() {
+            if path.join(peft::CONFIG).is_file() {
+                return Err(wrong(
+                    "it holds an adapter; name the model that the adapter belongs to, or merge the two with apps convert",
+                ));
+            }
+            return Err(wrong("config.json is missing"));
+        }
+        Self::with_files(path.into(), Files::Directory)
+    }
+
+    /// Opens a bundle, or the one that a run left in its `model` directory.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`open`](Self::open).
+    pub fn find(path: &Path) -> Result<Self, BundleError> {
+        let of_run = path.join("model");
+        let holds = |path: &Path| {
+            path.join(CONFIG).is_file() || path.join(peft::CONFIG).is_file()
+        };
+        if !holds(path) && holds(&of_run) {
+            return Self::open(&of_run);
+        }
+        Self::open(path)
+    }
+
+    /// Opens files that were compiled into the program; messages show `name` for their path.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`open`](Self::open).
+    pub fn embedded(
+        name: &str,
+        files: &'static [(&'static str, &'static [u8])],
+    ) -> Result<Self, BundleError> {
+        Self::with_files(name.into(), Files::Embedded(files))
+    }
+
+    fn with_files(path: PathBuf, files: Files) -> Result<Self, BundleError> {
+        let bytes = read(&path, &files, CONFIG)?;
+        let at = path.join(CONFIG);
+        let wrong = |reason: String| BundleError::Config {
+            path: at.clone(),
+            reason,
+        };
+        let mut config: Value = serde_json::from_slice(&bytes).map_err(|e| wrong(e.to_string()))?;
+        let family = config::family(&config).map_err(wrong)?;
+        config::complete(&mut config, family).map_err(wrong)?;
+        Ok(Self {
+            path,
+            files,
+            family,
+            config,
+            weights: Arc::default(),
+        })
+    }
+
+    /// Of which family its model is.
+    pub fn family(&self) -> &'static Family {
+        self.family
+    }
+
+    /// The model's class, as `architectures` in `config.json` names it, if it does.
+    pub fn class(&self) -> Option<&str> {
+        self.config.get("architectures")?.get(0)?.as_str()
+    }
+
+    /// Where it is, for messages.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The bytes of one of its files.
+    ///
+    /// # Errors
+    ///
+    /// A file that is missing or cannot be read.
+    pub fn read(&self, name: &str) -> Result<Vec<u8>, BundleError> {
+        read(&self.path, &self.files, name)
+    }
+
+    /// The bytes of one of its files, if there is such a file.
+    pub fn read_optional(&self, name: &str) -> Option<Vec<u8>> {
+        self.read(name).ok()
+    }
+
+    /// Whether its model reads texts.
+    pub fn is_text(&self) -> bool {
+        self.text_config().is_ok() || crate::registry::TEXT_FAMILIES.iter().any(|family| family.model_type == self.family.model_type)
+    }
+
+    /// The configuration of a text model, checked.
+    ///
+    /// # Errors
+    ///
+    /// A model of images, or a key that is missing, wrong, or not implemented.
+    pub fn text_config(&self) -> Result<TextConfig, BundleError> {
+        let families = crate::registry::TEXT_FAMILIES;
+        self.expect_family(families, "a text model")?;
+        let config: TextConfig = self.parsed()?;
+        config.check().map_err(|reason| self.config_error(reason))?;
+        Ok(config)
+    }
+
+    /// The configuration of an image model, checked.
+    ///
+    /// # Errors
+    ///
+    /// A model of texts, or a key that is missing or wrong.
+    pub fn image_config(&self) -> Result<ImageConfig, BundleError> {
+        let families = crate::registry::IMAGE_FAMILIES;
+        self.expect_family(families, "an image model")?;
+        let config: ImageConfig = self.parsed()?;
+        config.check().map_err(|reason| self.config_error(reason))?;
+        Ok(config)
+    }
+
+    fn expect_family(&self, families: &[&'static Family], wanted: &str) -> Result<(), BundleError> {
+        let ours = self.family.model_type;
+        if families.iter().any(|family| family.model_type == ours) {
+            return Ok(());
+        }
+        Err(BundleError::WrongKind {
+            path: self.path.clone(),
+            found: format!("a model of type {ours}"),
+            wanted: wanted.into(),
+        })
+    }
+
+    fn parsed<T: serde::de::DeserializeOwned>(&self) -> Result<T, BundleError> {
+        T::deserialize(&self.config).map_err(|e| self.config_error(e.to_string()))
+    }
+
+    fn config_error(&self, reason: String) -> BundleError {
+        BundleError::Config {
+            path: self.path.join(CONFIG),
+            reason,
+        }
+    }
+
+    /// Refuses a model without this head: the weights decide what is there, whatever `architectures` says.
+    ///
+    /// # Errors
+    ///
+    /// A family that has no such head, or weights without it.
+    pub fn require(&self, kind: HeadKind) -> Result<Names, BundleError> {
+        let wrong = |found: String| BundleError::WrongKind {
+            path: self.path.clone(),
+            found,
+            wanted: kind.describe().into(),
+        };
+        let Some(head) = self.family.head(kind) else {
+            return Err(wrong(format!("a model of type {}", self.family.model_type)));
+        };
+        let names = Names {
+            family: self.family,
+            head,
+        };
+        if self.holds(&names)? {
+            return Ok(names);
+        }
+        let class = self.class().map(str::to_string);
+        let found = class.unwrap_or_else(|| self.likely_kind());
+        Err(wrong(found))
+    }
+
+    /// What the weights look like, for messages.
+    fn likely_kind(&self) -> String {
+        let kinds = [HeadKind::Tokens, HeadKind::Classes, HeadKind::Pixels];
+        let holds = |kind: &&HeadKind| {
+            let head = self.family.head(**kind);
+            let names = head.map(|head| Names {
+                family: self.family,
+                head,
+            });
+            names.is_some_and(|names| self.holds(&names).unwrap_or(false))
+        };
+        let found = kinds.iter().find(holds).unwrap_or(&HeadKind::Bare);
+        found.describe().into()
+    }
+
+    /// Whether the weights hold this head.
+    fn holds(&self, names: &Names) -> Result<bool, BundleError> {
+        // Two heads may have one name and another meaning: a class a token, a class a text.
+        let class = self.class().unwrap_or_default();
+        let other = ["ForTokenClassification", "ForQuestionAnswering", "ForMultipleChoice", "ForNextSentencePrediction"];
+        if names.head.kind == HeadKind::Classes && other.iter().any(|end| class.ends_with(end)) {
+            return Ok(false);
+        }
+        let weights = self.weights()?;
+        let mut own = names.head.renames.iter().map(|(_, theirs)| *theirs);
+        let untied = self.config.get("tie_word_embeddings") == Some(&Value::Bool(false));
+        let decoder = |theirs: &str| theirs.ends_with("decoder.") || theirs == "lm_head." || theirs == "vocab_projector.";
+        let needed = own.find(|theirs| !(names.head.kind == HeadKind::Tokens && decoder(theirs) && !untied));
+        let Some(needed) = needed else {
+            // Nothing but the tied token table.
+            return Ok(true);
+        };
+        let mut all = weights.iter();
+        Ok(all.any(|tensor| without_wrapper(tensor.name).starts_with(needed)))
+    }
+
+    /// The weights, opened when they are first asked for.
+    ///
+    /// # Errors
+    ///
+    /// No file of weights, or one that cannot be read.
+    pub fn weights(&self) -> Result<&Weights, BundleError> {
+        if let Some(weights) = self.weights.get() {
+            return Ok(weights);
+        }
+        let weights = match &self.files {
+            Files::Directory => Weights::open_directory(&self.path)?,
+            Files::Embedded(files) => {
+                let found = files.iter().find(|(name, _)| *name == WEIGHTS);
+                let bytes = found.map_or(&[][..], |(_, bytes)| bytes);
+                let name = self.path.join(WEIGHTS).display().to_string();
+                Weights::from_safetensors(&name, Cow::Borrowed(bytes))?
+            }
+        };
+        Ok(self.weights.get_or_init(|| weights))
+    }
+
+    /// Puts the bundle's weights into a model that was drawn from its configuration.
+    ///
+    /// # Errors
+    ///
+    /// Tensors that are missing or of another shape, or values that are not finite.
+    pub fn load<B: Backend, M: Module<B>>(
+        &self,
+        module: M,
+        names: Names,
+        load: Load,
+    ) -> Result<(M, Loaded), BundleError> {
+        let weights = self.weights()?;
+        let wrong = |reason: String| BundleError::Weights {
+            path: self.path.join(WEIGHTS),
+            reason,
+        };
+        let wanted = walk::parameters(&module, names);
+        let (chosen, loaded) = choose(&wanted, names, load, weights).map_err(|m| wrong(m.to_string()))?;
+        let mut failure = None;
+        let module = walk::replace(module, names, &mut |name| {
+            let source = chosen.get(name)?;
+            match weights.data(source) {
+                Ok(data) => Some(data),
+                Err(error) => {
+                    failure.get_or_insert(error);
+                    None
+                }
+            }
+        });
+        match failure {
+            Some(error) => Err(error),
+            None => Ok((module, loaded)),
+        }
+    }
+}
+
+/// A name without what another library put around the whole model.
+fn without_wrapper(name: &str) -> &str {
+    name.strip_prefix("model.").unwrap_or(name)
+}
+
+/// Which tensor of the file each parameter takes.
+fn choose(
+    wanted: &[Parameter],
+    names: Names,
+    load: Load,
+    weights: &Weights,
+) -> Result<(HashMap<String, String>, Loaded), Mismatch> {
+    let mut chosen = HashMap::new();
+    let mut loaded = Loaded::default();
+    let mut mismatch = Mismatch::default();
+    for Parameter { name, shape } in wanted {
+        let backbone = names.is_backbone(name);
+        let adapter = name.contains(".lora_");
+        if (load == Load::Backbone && !backbone) || adapter {
+            loaded.drawn.push(name.clone());
+            continue;
+        }
+        let found = candidates(name, names)
+            .into_iter()
+            .find_map(|candidate| weights.get(&candidate));
+        match found {
+            Some(tensor) if tensor.shape == shape.as_slice() => {
+                chosen.insert(name.clone(), tensor.name.to_string());
+            }
+            Some(tensor) => {
+                let (found, wanted) = (tensor.shape.to_vec(), shape.clone());
+                mismatch.shapes.push((name.clone(), found, wanted));
+            }
+            None if is_optional(name, names, load) => loaded.drawn.push(name.clone()),
+            None => mismatch.missing.push(name.clone()),
+        }
+    }
+    let used: Vec<&String> = chosen.values().collect();
+    let spare = |name: &str| {
+        let tied = names.head.aliases.iter().any(|(_, other)| *other == without_wrapper(name));
+        let ignored = names.family.ignored.iter().any(|end| name.ends_with(end));
+        !tied && !ignored && !used.iter().any(|used| *used == name)
+    };
+    let unused = weights.iter().map(|tensor| tensor.name).filter(|name| spare(name));
+    loaded.unused = unused.map(str::to_string).collect();
+    // A head of which a part is there is broken, not missing.
+    if mismatch.missing.is_empty() && mismatch.shapes.is_empty() && !chosen.is_empty() {
+        return Ok((chosen, loaded));
+    }
+    mismatch.unexpected = std::mem::take(&mut loaded.unused);
+    mismatch.likely = weights::likely_kind(weights);
+    Err(mismatch)
+}
+
+/// Names that a file may have for a parameter, the likeliest first.
+fn candidates(name: &str, names: Names) -> Vec<String> {
+    let mut all = vec![name.to_string()];
+    for (ours, theirs) in names.head.aliases {
+        if name == *ours {
+            all.push(theirs.to_string());
+        }
+    }
+    let prefix = names.family.prefix;
+    if names.head.kind == HeadKind::Bare {
+        all.push(format!("{prefix}{name}"));
+        // Tied tables have the head's name where a file holds a tensor once.
+        for (ours, theirs) in names.family.heads.iter().flat_map(|head| head.aliases) {
+            if *ours == format!("{prefix}{name}") {
+                all.push(theirs.to_string());
+            }
+        }
+    } else if let Some(bare) = name.strip_prefix(prefix) {
+        all.push(bare.to_string());
+    }
+    let wrapped: Vec<String> = all.iter().map(|name| format!("model.{name}")).collect();
+    all.extend(wrapped);
+    all
+}
+
+fn is_optional(name: &str, names: Names, load: Load) -> bool {
+    let bare = name.strip_prefix(names.prefix()).unwrap_or(name);
+    let optional = names.family.optional.iter().any(|part| bare.starts_with(part));
+    match load {
+        Load::Whole => false,
+        Load::Backbone => optional,
+        Load::BackboneAndPerhapsHead => optional || !names.is_backbone(name),
+    }
+}
+
+fn read(path: &Path, files: &Files, name: &str) -> Result<Vec<u8>, BundleError> {
+    match files {
+        Files::Directory => {
+            let at = path.join(name);
+            fs::read(&at).map_err(|source| BundleError::Io { path: at, source })
+        }
+        Files::Embedded(files) => match files.iter().find(|(have, _)| *have == name) {
+            Some((_, bytes)) => Ok(bytes.to_vec()),
+            None => Err(BundleError::NotABundle {
+                path: path.into(),
+                reason: format!("{name} is missing"),
+            }),
+        },
+    }
+}
+
+/// Writes a bundle. The directory appears whole or not at all; an older one is replaced.
+///
+/// `files` are written beside `config.json` and the weights, such as [`TOKENIZER`].
+///
+/// # Errors
+///
+/// A directory that cannot be written.
+pub fn write<B: Backend, M: Module<B>>(
+    path: &Path,
+    config: &Value,
+    module: &M,
+    names: Names,
+    precision: Precision,
+    files: &[(&str, &[u8])],
+) -> Result<(), BundleError> {
+    let weights = serialise(module, names, precision).map_err(|reason| BundleError::Weights {
+        path: path.join(WEIGHTS),
+        reason,
+    })?;
+    let config = format!("{config:#}\n");
+    let own = [(CONFIG, config.as_bytes()), (WEIGHTS, &weights)];
+    let all: Vec<(&str, &[u8])> = own.into_iter().chain(files.iter().copied()).collect();
+    write_directory(path, &all)
+}
+
+/// Writes files into a directory that appears whole or not at all; an older one is replaced.
+///
+/// # Errors
+///
+/// A directory that cannot be written.
+pub fn write_directory(path: &Path, files: &[(&str, &[u8])]) -> Result<(), BundleError> {
+    let fresh = path.with_extension("new");
+    let old = path.with_extension("old");
+    let io = |at: &Path| {
+        let path = at.to_path_buf();
+        move |source| BundleError::Io { path, source }
+    };
+    for stale in [&fresh, &old] {
+        if stale.exists() {
+            fs::remove_dir_all(stale).map_err(io(stale))?;
+        }
+    }
+    fs::create_dir_all(&fresh).map_err(io(&fresh))?;
+    for (name, bytes) in files {
+        let at = fresh.join(name);
+        let mut file = fs::File::create(&at).map_err(io(&at))?;
+        file.write_all(bytes).map_err(io(&at))?;
+        file.sync_all().map_err(io(&at))?;
+    }
+    if path.exists() {
+        fs::rename(path, &old).map_err(io(path))?;
+    }
+    fs::rename(&fresh, path).map_err(io(path))?;
+    if old.exists() {
+        fs::remove_dir_all(&old).map_err(io(&old))?;
+    }
+    Ok(())
+}
+
+/// A module's weights in the safetensors format.
+///
+/// # Errors
+///
+/// Values that cannot be read from the device.
+pub fn serialise<B: Backend, M: Module<B>>(
+    module: &M,
+    names: Names,
+    precision: Precision,
+) -> Result<Vec<u8>, String> {
+    serialise_some(module, names, precision, &|_| true)
+}
+
+/// The same of the parameters whose names are chosen.
+pub(crate) fn serialise_some<B: Backend, M: Module<B>>(
+    module: &M,
+    names: Names,
+    precision: Precision,
+    chosen: &dyn Fn(&str) -> bool,
+) -> Result<Vec<u8>, String> {
+    let dtype = match precision {
+        Precision::F32 => DType::F32,
+        Precision::F16 => DType::F16,
+    };
+    let mut tensors: Vec<(String, Vec<usize>, Vec<u8>)> = Vec::new();
+    walk::values(module, names, &mut |name, data| {
+        if chosen(&name) {
+            let data = data.convert_dtype(dtype);
+            tensors.push((name, data.shape.to_vec(), data.as_bytes().to_vec()));
+        }
+    });
+    safetensors_of(&tensors, precision)
+}
+
+/// Tensors of one element type in the safetensors format: names, shapes, little-endian values.
+pub(crate) fn safetensors_of(
+    tensors: &[(String, Vec<usize>, Vec<u8>)],
+    precision: Precision,
+) -> Result<Vec<u8>, String> {
+    let stored = match precision {
+        Precision::F32 => Dtype::F32,
+        Precision::F16 => Dtype::F16,
+    };
+    let mut views = Vec::with_capacity(tensors.len());
+    for (name, shape, bytes) in tensors {
+        let view = TensorView::new(stored, shape.clone(), bytes);
+        views.push((name, view.map_err(|e| format!("{name}: {e}"))?));
+    }
+    let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
+    safetensors::serialize(views, Some(metadata)).map_err(|e| e.to_string())
+}
+
+/// Puts tensors of the safetensors format into a module that wrote them; every value becomes the backend's float type.
+///
+/// # Errors
+///
+/// A tensor that is missing or of another shape.
+pub fn apply<B: Backend, M: Module<B>>(module: M, names: Names, bytes: &[u8]) -> Result<M, String> {
+    let file = SafeTensors::deserialize(bytes).map_err(|e| format!("not safetensors: {e}"))?;
+    for Parameter { name, shape } in walk::parameters(&module, names) {
+        let view = file.tensor(&name).map_err(|_| format!("lacks {name}"))?;
+        if view.shape() != shape.as_slice() {
+            let found = view.shape();
+            return Err(format!("{name} has shape {found:?}; the model's is {shape:?}"));
+        }
+        if view.dtype() != Dtype::F32 {
+            return Err(format!("{name} holds {:?}, not F32", view.dtype()));
+        }
+    }
+    Ok(walk::replace(module, names, &mut |name| {
+        let view = file.tensor(name).ok()?;
+        let (bytes, shape) = (view.data().to_vec(), view.shape().to_vec());
+        Some(burn::tensor::TensorData::from_bytes_vec(bytes, shape, DType::F32))
+    }))
+}

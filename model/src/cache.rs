@@ -1,0 +1,63 @@
+//! What a decoder keeps of the tokens that it has read. In: keys and values of new tokens. Out: those of all tokens.
+
+use burn::prelude::*;
+
+/// Keys and values of every layer, of one batch of sequences of equal length.
+#[derive(Clone, Debug)]
+pub struct Cache<B: Backend> {
+    layers: Vec<Option<[Tensor<B, 3>; 2]>>,
+    read: usize,
+}
+
+impl<B: Backend> Cache<B> {
+    /// An empty cache.
+    ///
+    /// - layers: of the model
+    pub fn new(layers: usize) -> Self {
+        Self {
+            layers: vec![None; layers],
+            read: 0,
+        }
+    }
+
+    /// Tokens of each sequence that were read.
+    pub fn read(&self) -> usize {
+        self.read
+    }
+
+    /// Counts tokens that all layers have read.
+    pub fn advance(&mut self, tokens: usize) {
+        self.read += tokens;
+    }
+
+    /// Adds the keys and values of new tokens in a layer, and gives those of all tokens.
+    ///
+    /// - keys, values: `[batch * seq, width]` of the new tokens
+    /// - out: `[batch * (read + seq), width]` each
+    pub fn extend(
+        &mut self,
+        layer: usize,
+        [keys, values]: [Tensor<B, 2>; 2],
+        [batch, seq]: [usize; 2],
+    ) -> [Tensor<B, 2>; 2] {
+        let new = [keys, values].map(|new| {
+            let [_, width] = new.dims();
+            new.reshape([batch, seq, width])
+        });
+        let all = match self.layers[layer].take() {
+            Some([old_keys, old_values]) => {
+                let [keys, values] = new;
+                [
+                    Tensor::cat(vec![old_keys, keys], 1),
+                    Tensor::cat(vec![old_values, values], 1),
+                ]
+            }
+            None => new,
+        };
+        self.layers[layer] = Some(all.clone());
+        all.map(|all| {
+            let [batch, tokens, width] = all.dims();
+            all.reshape([batch * tokens, width])
+        })
+    }
+}

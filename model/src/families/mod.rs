@@ -1,0 +1,112 @@
+//! Model families, one file each: the configuration, the names in a bundle, the layers, the forward pass.
+//!
+//! A family is registered by one line in [`crate::registry`].
+
+use burn::prelude::*;
+use burn::tensor::DType;
+
+pub mod bert;
+pub mod conv_autoencoder;
+pub mod distilbert;
+pub mod gpt2;
+pub mod roberta;
+
+/// Whose state a classifier reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// The first token's.
+    First,
+    /// The last token's that is not padding.
+    Last,
+}
+
+/// What registry and heads need to know of a text family's configuration.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    /// Rows of the token table.
+    pub vocab_size: usize,
+    /// Width of the hidden states.
+    pub d_model: usize,
+    /// Tokens of the longest sequence.
+    pub positions: usize,
+    /// Whether a token sees those before it alone.
+    pub causal: bool,
+    /// Segments that it tells apart; 0 and 1 are none.
+    pub segments: usize,
+    /// Standard deviation of initial weights.
+    pub std: f64,
+    /// Number of parameters, roughly.
+    pub parameters: f64,
+}
+
+/// A batch of token sequences, padded on the right.
+#[derive(Clone, Debug)]
+pub struct TokenInput<B: Backend> {
+    /// Token ids, `[batch, seq]`.
+    pub tokens: Tensor<B, 2, Int>,
+    /// Segment ids, `[batch, seq]`; segment 0 everywhere when absent.
+    pub token_types: Option<Tensor<B, 2, Int>>,
+    /// True where there is padding, `[batch, seq]`; absent when no row is padded.
+    pub mask_pad: Option<Tensor<B, 2, Bool>>,
+    /// Which text of its row a token belongs to, `[batch, seq]`: texts of one row do not see each other. Absent when a row
+    /// is a text.
+    pub texts: Option<Tensor<B, 2, Int>>,
+    /// Each token's place in its text, `[batch, seq]`; counted from the row's beginning when absent.
+    pub positions: Option<Tensor<B, 2, Int>>,
+}
+
+impl<B: Backend> TokenInput<B> {
+    /// Token ids alone: no padding, a text a row.
+    pub fn new(tokens: Tensor<B, 2, Int>) -> Self {
+        Self {
+            tokens,
+            token_types: None,
+            mask_pad: None,
+            texts: None,
+            positions: None,
+        }
+    }
+
+    /// What is added to the attention scores: 0, or a value no softmax survives, where there is padding or another text.
+    ///
+    /// - out: `[batch, 1, 1, seq]`, or `[batch, 1, seq, seq]` where a row holds several texts
+    pub fn attention_bias(&self, dtype: DType) -> Option<Tensor<B, 4>> {
+        let [batch, seq] = self.tokens.dims();
+        // Finite: a row of nothing but padding must not become NaN.
+        let bias = |hidden: Tensor<B, 4, Bool>| hidden.float().mul_scalar(-1e30).cast(dtype);
+        if let Some(texts) = &self.texts {
+            let keys: Tensor<B, 4, Int> = texts.clone().reshape([batch, 1, 1, seq]);
+            let queries: Tensor<B, 4, Int> = texts.clone().reshape([batch, 1, seq, 1]);
+            let shape = [batch, 1, seq, seq];
+            return Some(bias(queries.expand(shape).not_equal(keys.expand(shape))));
+        }
+        let mask = self.mask_pad.clone()?;
+        Some(bias(mask.reshape([batch, 1, 1, seq])))
+    }
+}
+
+/// Refuses a size of 0.
+pub(crate) fn check_sizes(sizes: &[(&str, usize)]) -> Result<(), String> {
+    match sizes.iter().find(|(_, size)| *size == 0) {
+        Some((name, _)) => Err(format!("{name} is 0")),
+        None => Ok(()),
+    }
+}
+
+/// Refuses heads that do not divide the width.
+pub(crate) fn check_heads(n_heads: usize, d_model: usize) -> Result<(), String> {
+    if d_model.is_multiple_of(n_heads) {
+        return Ok(());
+    }
+    Err(format!(
+        "{n_heads} attention heads do not divide a width of {d_model}"
+    ))
+}
+
+/// Refuses what is no share.
+pub(crate) fn check_dropout(rates: &[f64]) -> Result<(), String> {
+    match rates.iter().find(|rate| !(0.0..1.0).contains(*rate)) {
+        Some(rate) => Err(format!("dropout is {rate}; it must be at least 0 and below 1")),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,274 @@
+//! What is asked of a backbone, once for all families. In: hidden states. Out: scores.
+
+use burn::module::{Initializer, Module, Param};
+use burn::prelude::*;
+use burn::tensor::activation::sigmoid;
+
+use crate::cache::Cache;
+use crate::families::{Place, TokenInput};
+use crate::layers::{Draw, LayerNorm, Linear};
+use crate::ops::{Activation, dropout, linear_transposed};
+use crate::families::conv_autoencoder::Decoder;
+use crate::registry::{ImageBackbone, ImageConfig, TextBackbone, TextConfig};
+
+/// A backbone and what is asked of it.
+#[derive(Module, Debug)]
+pub struct Headed<B: Backend, K: Module<B>, H: Module<B>> {
+    /// What fine-tuning keeps.
+    pub backbone: K,
+    /// What fine-tuning draws anew.
+    pub head: H,
+    backend: std::marker::PhantomData<B>,
+}
+
+impl<B: Backend, K: Module<B>, H: Module<B>> Headed<B, K, H> {
+    /// Puts the two together.
+    pub fn new(backbone: K, head: H) -> Self {
+        Self {
+            backbone,
+            head,
+            backend: std::marker::PhantomData,
+        }
+    }
+}
+
+/// How a family scores tokens.
+#[derive(Clone, Copy, Debug)]
+pub struct TokenPlan {
+    /// A linear layer, this activation and a norm before the decoder; none of them where there is no activation.
+    pub transform: Option<Activation>,
+    /// Of that norm.
+    pub epsilon: f64,
+    /// Whether each token has a bias.
+    pub bias: bool,
+    /// Whether the token table is the decoder.
+    pub tied: bool,
+}
+
+/// Scores of the tokens of a vocabulary.
+#[derive(Module, Debug)]
+pub struct TokenHead<B: Backend> {
+    /// Before the decoder, `[d_model, d_model]`.
+    pub dense: Option<Linear<B>>,
+    /// After it.
+    pub norm: Option<LayerNorm<B>>,
+    /// `[vocab_size]`
+    pub bias: Option<Param<Tensor<B, 1>>>,
+    /// The decoder, where the token table is none: `[d_model, vocab_size]`.
+    pub output: Option<Linear<B>>,
+    activation: Activation,
+}
+
+/// A language model.
+pub type TokenModel<B> = Headed<B, TextBackbone<B>, TokenHead<B>>;
+
+impl<B: Backend> TokenHead<B> {
+    /// A head for a backbone of this configuration.
+    pub fn new(config: &TextConfig, draw: &Draw<'_, B>) -> Self {
+        let (plan, sizes) = (config.token_plan(), config.describe());
+        let draw = &draw.with_std(sizes.std).inside("head");
+        let (d_model, vocab_size) = (sizes.d_model, sizes.vocab_size);
+        let transforms = plan.transform.is_some();
+        let bias = || Initializer::Zeros.init([vocab_size], draw.device);
+        let output = || draw.linear_without_bias("output", d_model, vocab_size);
+        Self {
+            dense: transforms.then(|| draw.linear("dense", d_model, d_model)),
+            norm: transforms.then(|| draw.norm(d_model, plan.epsilon)),
+            bias: plan.bias.then(bias),
+            output: (!plan.tied).then(output),
+            activation: plan.transform.unwrap_or(Activation::Gelu),
+        }
+    }
+
+    /// States as the decoder reads them, `[n, d_model]` in and out.
+    pub fn transform(&self, mut states: Tensor<B, 2>) -> Tensor<B, 2> {
+        if let Some(dense) = &self.dense {
+            states = self.activation.apply(dense.forward(states));
+        }
+        match &self.norm {
+            Some(norm) => norm.forward(states),
+            None => states,
+        }
+    }
+}
+
+impl<B: Backend> TokenModel<B> {
+    /// Draws a model; the weights are a function of the backend's seed.
+    pub fn draw(config: &TextConfig, draw: &Draw<'_, B>) -> Self {
+        let backbone = config.init(crate::HeadKind::Tokens, &draw.inside("backbone"));
+        Self::new(backbone, TokenHead::new(config, draw))
+    }
+
+    /// Scores of the vocabulary at chosen places of the flattened `[batch * seq]`, or at all of them.
+    ///
+    /// The vocabulary is the widest product of a small model, and the last layer a large part of what is left: both are
+    /// computed at those places alone.
+    ///
+    /// - at: `[n]`
+    /// - out: `[n, vocab_size]`
+    pub fn logits(
+        &self,
+        input: &TokenInput<B>,
+        at: Option<Tensor<B, 1, Int>>,
+        cache: Option<&mut Cache<B>>,
+    ) -> Tensor<B, 2> {
+        let states = self.states(input, at, cache);
+        if let Some(output) = &self.head.output {
+            let logits = output.forward(states);
+            return match &self.head.bias {
+                Some(bias) => logits + bias.val().unsqueeze(),
+                None => logits,
+            };
+        }
+        let table = self.backbone.token_table();
+        match &self.head.bias {
+            Some(bias) => linear_transposed(states, table, bias.val()),
+            None => states.matmul(table.transpose()),
+        }
+    }
+
+    /// States as the decoder reads them, `[n, d_model]`.
+    pub fn states(
+        &self,
+        input: &TokenInput<B>,
+        at: Option<Tensor<B, 1, Int>>,
+        cache: Option<&mut Cache<B>>,
+    ) -> Tensor<B, 2> {
+        self.head.transform(self.backbone.states(input, at, cache))
+    }
+
+    /// The decoder: `[vocab_size, d_model]`, and a bias for each token, `[vocab_size]`.
+    pub fn decoder(&self) -> (Tensor<B, 2>, Option<Tensor<B, 1>>) {
+        let table = match &self.head.output {
+            Some(output) => output.weight.val().transpose(),
+            None => self.backbone.token_table(),
+        };
+        (table, self.head.bias.as_ref().map(Param::val))
+    }
+}
+
+/// How a family classifies a whole input.
+#[derive(Clone, Copy, Debug)]
+pub struct ClassPlan {
+    /// A linear layer of the head with this activation, before the last one.
+    pub dense: Option<Activation>,
+    /// Whose state is read.
+    pub place: Place,
+    /// Whether each class has a bias.
+    pub bias: bool,
+    /// Dropout before the first and before the last layer.
+    pub dropout: [f64; 2],
+}
+
+/// Scores of classes.
+#[derive(Module, Debug)]
+pub struct ClassHead<B: Backend> {
+    /// `[width, width]`
+    pub dense: Option<Linear<B>>,
+    /// `[width, n_classes]`
+    pub output: Linear<B>,
+    activation: Activation,
+    before_dense: f64,
+    before_output: f64,
+}
+
+impl<B: Backend> ClassHead<B> {
+    /// A head on states of this width.
+    pub fn new(plan: &ClassPlan, width: usize, n_classes: usize, draw: &Draw<'_, B>) -> Self {
+        let draw = &draw.inside("head");
+        let output = draw.linear("output", width, n_classes);
+        Self {
+            dense: plan.dense.map(|_| draw.linear("dense", width, width)),
+            output: Linear {
+                bias: output.bias.filter(|_| plan.bias),
+                ..output
+            },
+            activation: plan.dense.unwrap_or(Activation::Gelu),
+            before_dense: plan.dropout[0],
+            before_output: plan.dropout[1],
+        }
+    }
+
+    /// A head of one layer, drawn as PyTorch draws it.
+    pub fn uniform(width: usize, n_classes: usize, draw: &Draw<'_, B>) -> Self {
+        Self {
+            dense: None,
+            output: draw.inside("head").uniform_linear("output", width, n_classes),
+            activation: Activation::Gelu,
+            before_dense: 0.0,
+            before_output: 0.0,
+        }
+    }
+
+    /// - states: `[batch, width]`
+    /// - out: `[batch, n_classes]`
+    pub fn forward(&self, mut states: Tensor<B, 2>) -> Tensor<B, 2> {
+        if let Some(dense) = &self.dense {
+            states = dense.forward(dropout(states, self.before_dense));
+            states = self.activation.apply(states);
+        }
+        self.output.forward(dropout(states, self.before_output))
+    }
+}
+
+/// A classifier of texts.
+pub type TextClassifier<B> = Headed<B, TextBackbone<B>, ClassHead<B>>;
+
+impl<B: Backend> TextClassifier<B> {
+    /// Draws a model; the weights are a function of the backend's seed.
+    pub fn draw(config: &TextConfig, n_classes: usize, draw: &Draw<'_, B>) -> Self {
+        let sizes = config.describe();
+        let backbone = config.init(crate::HeadKind::Classes, &draw.inside("backbone"));
+        let draw = draw.with_std(sizes.std);
+        let head = ClassHead::new(&config.class_plan(), sizes.d_model, n_classes, &draw);
+        Self::new(backbone, head)
+    }
+
+    /// Scores of the classes, `[batch, n_classes]`.
+    ///
+    /// - at: `[batch]`, the place of each row's state in the flattened `[batch * seq]`: its first token's or its last one's
+    pub fn logits(&self, input: &TokenInput<B>, at: Tensor<B, 1, Int>) -> Tensor<B, 2> {
+        let states = self.backbone.states(input, Some(at), None);
+        self.head.forward(self.backbone.pool(states))
+    }
+}
+
+/// A classifier of images.
+pub type ImageClassifier<B> = Headed<B, ImageBackbone<B>, ClassHead<B>>;
+
+impl<B: Backend> ImageClassifier<B> {
+    /// Draws a model; the weights are a function of the backend's seed.
+    pub fn draw(config: &ImageConfig, n_classes: usize, draw: &Draw<'_, B>) -> Self {
+        let backbone = config.init(&draw.inside("backbone"));
+        Self::new(backbone, ClassHead::uniform(config.width(), n_classes, draw))
+    }
+
+    /// Scores of the classes.
+    ///
+    /// - images: `[batch, channels, height, width]`, pixels 0 to 1
+    /// - out: `[batch, n_classes]`
+    pub fn logits(&self, images: Tensor<B, 4>) -> Tensor<B, 2> {
+        self.head.forward(self.backbone.pooled(images))
+    }
+}
+
+/// A model that gives images back.
+pub type Autoencoder<B> = Headed<B, ImageBackbone<B>, Decoder<B>>;
+
+impl<B: Backend> Autoencoder<B> {
+    /// Draws a model; the weights are a function of the backend's seed.
+    pub fn draw(config: &ImageConfig, draw: &Draw<'_, B>) -> Self {
+        let backbone = config.init(&draw.inside("backbone"));
+        Self::new(backbone, config.init_decoder(&draw.inside("head")))
+    }
+
+    /// Logits of the reconstructed pixels; `[batch, channels, height, width]` in and out.
+    pub fn logits(&self, images: Tensor<B, 4>) -> Tensor<B, 4> {
+        self.head.forward(self.backbone.states(images))
+    }
+
+    /// Reconstructed pixels, 0 to 1; `[batch, channels, height, width]` in and out.
+    pub fn reconstruct(&self, images: Tensor<B, 4>) -> Tensor<B, 4> {
+        sigmoid(self.logits(images))
+    }
+}

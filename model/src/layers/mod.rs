@@ -1,0 +1,11 @@
+//! Layers that families are composed of.
+
+pub mod draw;
+pub mod linear;
+pub mod low_rank;
+pub mod norm;
+
+pub use draw::{Draw, materialise};
+pub use linear::{Conv1d, Linear};
+pub use low_rank::{Adapter, LowRank};
+pub use norm::LayerNorm;

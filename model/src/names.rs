@@ -1,0 +1,166 @@
+//! How parameters are called in bundles. In: a parameter's path in our modules. Out: its Hugging Face name.
+//!
+//! Each family describes its own names in a constant; optimizers, averages, checkpoints and bundles all know a parameter
+//! by its Hugging Face name.
+
+/// What is asked of a backbone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum HeadKind {
+    /// Nothing: its hidden states.
+    Bare,
+    /// The tokens of a text: masked or next.
+    Tokens,
+    /// A class of the whole input.
+    Classes,
+    /// The image that was put in.
+    Pixels,
+}
+
+impl HeadKind {
+    /// What a model with this head is called in messages.
+    pub fn describe(self) -> &'static str {
+        match self {
+            Self::Bare => "a backbone without a head",
+            Self::Tokens => "a language model",
+            Self::Classes => "a classifier",
+            Self::Pixels => "an autoencoder",
+        }
+    }
+}
+
+/// How a head of one family is called.
+#[derive(Debug)]
+pub struct HeadNames {
+    /// Which head.
+    pub kind: HeadKind,
+    /// The model's class, as `architectures` in `config.json` has it: `BertForMaskedLM`.
+    pub class: &'static str,
+    /// Paths in the head to names beside the backbone, by their beginning: `dense.` to `cls.predictions.transform.dense.`.
+    pub renames: &'static [(&'static str, &'static str)],
+    /// Other names that files have for the same tensors, ours first.
+    pub aliases: &'static [(&'static str, &'static str)],
+}
+
+/// How one family's parameters are called in a bundle.
+#[derive(Debug)]
+pub struct Family {
+    /// `model_type` in `config.json`.
+    pub model_type: &'static str,
+    /// In front of the backbone's names where there is a head: `bert.`.
+    pub prefix: &'static str,
+    /// Parts of the backbone's paths to parts of Hugging Face's, replaced one after the other.
+    pub renames: &'static [(&'static str, &'static str)],
+    /// Heads that Hugging Face has for it; the first is the bare backbone.
+    pub heads: &'static [HeadNames],
+    /// What stands before the number of a layer: `encoder.layer.`.
+    pub layer: &'static str,
+    /// Parts of names of embedding tables, which do not decay and lie below the first layer.
+    pub tables: &'static [&'static str],
+    /// The token table, without the prefix; empty where there is none.
+    pub token_table: &'static str,
+    /// Ends of names in files that hold no parameters of ours, such as buffers.
+    pub ignored: &'static [&'static str],
+    /// Parts of the backbone, without the prefix, that files may lack: `pooler.`.
+    pub optional: &'static [&'static str],
+    /// Keys of `config.json` that change what a model computes, each with the one value, as JSON, that is computed here.
+    pub fixed: &'static [(&'static str, &'static str)],
+    /// Keys of `config.json` that mean a value, as JSON, where they are left out.
+    pub defaults: &'static [(&'static str, &'static str)],
+}
+
+/// Names of one family with one head.
+#[derive(Clone, Copy, Debug)]
+pub struct Names {
+    /// Of the backbone.
+    pub family: &'static Family,
+    /// Of the head.
+    pub head: &'static HeadNames,
+}
+
+impl Names {
+    /// Names of a family with a head.
+    ///
+    /// # Panics
+    ///
+    /// If the family has no such head; [`Family::head`] says whether it does.
+    pub fn new(family: &'static Family, kind: HeadKind) -> Self {
+        let head = family.head(kind);
+        let head = head.unwrap_or_else(|| panic!("{} has no {kind:?} head", family.model_type));
+        Self { family, head }
+    }
+
+    /// In front of the backbone's names: nothing where there is no head.
+    pub fn prefix(&self) -> &'static str {
+        if self.head.kind == HeadKind::Bare {
+            return "";
+        }
+        self.family.prefix
+    }
+
+    /// A parameter's path in our modules, as Hugging Face names it.
+    ///
+    /// - path: without the wrappers that training puts around a model
+    pub fn theirs(&self, path: &str) -> String {
+        let name = if let Some(inside) = path.strip_prefix("backbone.") {
+            format!("{}{}", self.prefix(), self.family.theirs(inside))
+        } else if let Some(inside) = path.strip_prefix("head.") {
+            let found = self.head.renames.iter().find(|(ours, _)| inside.starts_with(ours));
+            match found {
+                Some((ours, theirs)) => format!("{theirs}{}", &inside[ours.len()..]),
+                None => inside.into(),
+            }
+        } else {
+            self.family.theirs(path)
+        };
+        torch_field(name)
+    }
+
+    /// The number of the layer that a parameter belongs to, counted from the input.
+    pub fn layer(&self, name: &str) -> Option<usize> {
+        let (_, inside) = name.split_once(self.family.layer)?;
+        let (number, _) = inside.split_once('.')?;
+        number.parse().ok()
+    }
+
+    /// Whether this is an embedding table, or one of the parameters beside it.
+    pub fn is_table(&self, name: &str) -> bool {
+        let inside = |table: &&str| name.contains(*table);
+        self.family.tables.iter().any(inside)
+    }
+
+    /// Whether this is a parameter of the backbone.
+    pub fn is_backbone(&self, name: &str) -> bool {
+        self.head.kind == HeadKind::Bare || name.starts_with(self.family.prefix)
+    }
+}
+
+impl Family {
+    /// Its names with this head, if Hugging Face has such a model.
+    pub fn head(&'static self, kind: HeadKind) -> Option<&'static HeadNames> {
+        self.heads.iter().find(|head| head.kind == kind)
+    }
+
+    /// A path inside the backbone, as Hugging Face names it, without the prefix.
+    pub fn theirs(&self, path: &str) -> String {
+        let name = self.renames.iter().fold(format!(".{path}"), |name, (ours, theirs)| {
+            name.replace(ours, theirs)
+        });
+        name.trim_start_matches('.').into()
+    }
+}
+
+/// Norms have Burn's parameter names here and PyTorch's in a bundle; adapters those of the `peft` package.
+fn torch_field(name: String) -> String {
+    if let Some((layer, part)) = name.split_once(".low_rank.") {
+        return match part {
+            "lora_a" => format!("{layer}.lora_A.weight"),
+            "lora_b" => format!("{layer}.lora_B.weight"),
+            _ => format!("{layer}.lora_magnitude_vector.weight"),
+        };
+    }
+    match name.rsplit_once('.') {
+        Some((stem, "gamma")) => format!("{stem}.weight"),
+        Some((stem, "beta")) => format!("{stem}.bias"),
+        _ => name,
+    }
+}

@@ -1,0 +1,191 @@
+//! Goes through the parameters of a model by their Hugging Face names. In: a module. Out: its parameters, or the module
+//! with others.
+
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::prelude::*;
+use burn::tensor::{DType, TensorData};
+
+use crate::names::Names;
+
+/// Where a visitor is in a module.
+#[derive(Clone, Debug)]
+pub struct ModulePath {
+    names: Names,
+    fields: Vec<String>,
+    structs: Vec<String>,
+}
+
+impl ModulePath {
+    /// At the root.
+    pub fn new(names: Names) -> Self {
+        Self {
+            names,
+            fields: Vec::new(),
+            structs: Vec::new(),
+        }
+    }
+
+    /// Into a field; `container` is what `enter_module` gets.
+    pub fn enter(&mut self, field: &str, container: &str) {
+        // Burn enters the chosen variant of an enum as if it were a field.
+        if !container.starts_with("Enum:") {
+            self.fields.push(field.into());
+            self.structs.push(container.into());
+        }
+    }
+
+    /// Out of it.
+    pub fn exit(&mut self, container: &str) {
+        if !container.starts_with("Enum:") {
+            self.fields.pop();
+            self.structs.pop();
+        }
+    }
+
+    /// Hugging Face name of the parameter here, without the wrappers that training puts around a model.
+    pub fn name(&self) -> String {
+        let path = self.fields.join(".");
+        let path = path.strip_prefix("objective.").unwrap_or(&path);
+        self.names.theirs(path.strip_prefix("model.").unwrap_or(path))
+    }
+
+    /// Whether a bundle holds the matrix here the other way round.
+    pub fn is_transposed(&self) -> bool {
+        let container = self.structs.last().map(String::as_str);
+        matches!(container, Some("Struct:Linear" | "Struct:LowRank"))
+    }
+}
+
+/// A parameter of a model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Parameter {
+    /// Hugging Face name.
+    pub name: String,
+    /// As a bundle holds it.
+    pub shape: Vec<usize>,
+}
+
+/// All parameters in the order of the module's fields.
+pub fn parameters<B: Backend, M: Module<B>>(module: &M, names: Names) -> Vec<Parameter> {
+    struct Lister {
+        path: ModulePath,
+        found: Vec<Parameter>,
+    }
+    impl<B: Backend> ModuleVisitor<B> for Lister {
+        fn enter_module(&mut self, name: &str, container: &str) {
+            self.path.enter(name, container);
+        }
+
+        fn exit_module(&mut self, _: &str, container: &str) {
+            self.path.exit(container);
+        }
+
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+            let mut shape = param.lazy_shape().to_vec();
+            if D == 2 && self.path.is_transposed() {
+                shape.reverse();
+            }
+            let name = self.path.name();
+            self.found.push(Parameter { name, shape });
+        }
+    }
+    let mut lister = Lister {
+        path: ModulePath::new(names),
+        found: Vec::new(),
+    };
+    module.visit(&mut lister);
+    lister.found
+}
+
+/// Calls `visit` with every parameter's name and values, as a bundle holds them.
+///
+/// - visit: the name, and values of the parameter's own type, in row-major order
+pub fn values<B: Backend, M: Module<B>>(
+    module: &M,
+    names: Names,
+    visit: &mut dyn FnMut(String, TensorData),
+) {
+    struct Reader<'a> {
+        path: ModulePath,
+        visit: &'a mut dyn FnMut(String, TensorData),
+    }
+    impl<B: Backend> ModuleVisitor<B> for Reader<'_> {
+        fn enter_module(&mut self, name: &str, container: &str) {
+            self.path.enter(name, container);
+        }
+
+        fn exit_module(&mut self, _: &str, container: &str) {
+            self.path.exit(container);
+        }
+
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+            let mut tensor = param.val();
+            if D == 2 && self.path.is_transposed() {
+                tensor = tensor.swap_dims(0, 1);
+            }
+            (self.visit)(self.path.name(), tensor.into_data());
+        }
+    }
+    module.visit(&mut Reader {
+        path: ModulePath::new(names),
+        visit,
+    });
+}
+
+/// Replaces parameters by values that are looked up by name.
+///
+/// - value: the values of a name and shape as a bundle holds them; nothing leaves a parameter as it is
+///
+/// # Panics
+///
+/// If a value has another number of elements than its parameter.
+pub fn replace<B: Backend, M: Module<B>>(
+    module: M,
+    names: Names,
+    value: &mut dyn FnMut(&str) -> Option<TensorData>,
+) -> M {
+    struct Replacer<'a> {
+        path: ModulePath,
+        value: &'a mut dyn FnMut(&str) -> Option<TensorData>,
+    }
+    impl<B: Backend> ModuleMapper<B> for Replacer<'_> {
+        fn enter_module(&mut self, name: &str, container: &str) {
+            self.path.enter(name, container);
+        }
+
+        fn exit_module(&mut self, _: &str, container: &str) {
+            self.path.exit(container);
+        }
+
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
+            let Some(data) = (self.value)(&self.path.name()) else {
+                return param;
+            };
+            let device = param.lazy_device();
+            let dtype = dtype::<B>(&device);
+            let tensor = Tensor::<B, D>::from_data(data.convert_dtype(dtype), &device);
+            let tensor = if D == 2 && self.path.is_transposed() {
+                contiguous(tensor.swap_dims(0, 1))
+            } else {
+                tensor
+            };
+            let id = param.id;
+            param.transform_for_load(tensor, id)
+        }
+    }
+    module.map(&mut Replacer {
+        path: ModulePath::new(names),
+        value,
+    })
+}
+
+/// The backend's element type.
+fn dtype<B: Backend>(device: &B::Device) -> DType {
+    Tensor::<B, 1>::zeros([1], device).dtype()
+}
+
+/// In row-major order, so that what reads it does not copy it each time.
+fn contiguous<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Tensor<B, D> {
+    let device = tensor.device();
+    Tensor::from_data(tensor.into_data(), &device)
+}

@@ -1,0 +1,41 @@
+//! Few labels. In: the class of each training row and `data.label_limit`. Out: the rows to train on.
+
+use data::split;
+
+use crate::recipe::Impossible;
+
+/// Indices of `labels` rows, the same share of each class and more of them as `labels` grows; 0 is all.
+///
+/// # Errors
+///
+/// Rows of one class only: nothing to tell apart.
+pub fn labelled_subset(classes: &[u32], labels: usize, seed: u64) -> Result<Vec<usize>, Impossible> {
+    let rows: Vec<usize> = if labels == 0 {
+        (0..classes.len()).collect()
+    } else {
+        split::label_subset(classes, labels, seed)
+    };
+    let mut of = rows.iter().map(|&row| classes[row]);
+    let first = of.next();
+    if of.any(|class| Some(class) != first) {
+        return Ok(rows);
+    }
+    Err(Impossible::new(
+        "data.label_limit",
+        format!("is {labels}, which leaves one class to train on; raise it"),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_class_is_refused() {
+        let classes = [0, 0, 0, 0, 1];
+        let error = labelled_subset(&classes, 1, 0).unwrap_err();
+        assert_eq!(error.key, "data.label_limit");
+        assert_eq!(labelled_subset(&classes, 0, 0).unwrap(), [0, 1, 2, 3, 4]);
+        assert_eq!(labelled_subset(&classes, 5, 0).unwrap().len(), 5);
+    }
+}

@@ -1,0 +1,378 @@
+//! What an objective or a task is, and the one driver that runs them all. In: a recipe and data. Out: a run.
+//!
+//! Reading order: [`Job`] and [`Setup`] here, [`start`] (what weights start from), [`strategy`] (which of them train),
+//! [`text`], [`image`] and [`labels`] (from rows to batches).
+
+use std::sync::Arc;
+
+use burn::module::{AutodiffModule, Module};
+use burn::prelude::*;
+use burn::tensor::backend::AutodiffBackend;
+use model::{Names, bundle};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::backend::{WithBackend, train_on};
+use crate::cli::Entry;
+use crate::failure::Failure;
+use crate::launch::{Options, Session, Status};
+use crate::objective::{Objective, Trainable};
+use crate::recipe::{
+    BundleRecipe, Draft, GuardRecipe, Impossible, OptimizerRecipe, RecipeError, ScheduleRecipe,
+    TrainingRecipe,
+};
+use crate::source::{BatchSource, Counts};
+use crate::strategy::ModelHook;
+use crate::ui::Console;
+
+pub mod image;
+pub mod labels;
+pub mod start;
+pub mod strategy;
+pub mod text;
+
+pub use start::Start;
+pub use strategy::{AdapterRecipe, StrategyRecipe};
+
+/// The sections that every recipe has; the others are the job's own.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[allow(missing_docs)] // assets/recipes/shared.toml explains every key.
+pub struct Recipe {
+    pub seed: u64,
+    pub from: String,
+    pub model: toml::Table,
+    pub strategy: StrategyRecipe,
+    pub adapter: AdapterRecipe,
+    pub optimizer: OptimizerRecipe,
+    pub schedule: ScheduleRecipe,
+    pub training: TrainingRecipe,
+    pub guard: GuardRecipe,
+    pub bundle: BundleRecipe,
+}
+
+/// Batches of each split.
+pub struct Splits<T> {
+    /// To train on.
+    pub train: Arc<Shared<T>>,
+    /// To choose the best step by.
+    pub valid: Arc<Shared<T>>,
+    /// To judge the result by, if there are any.
+    pub test: Option<Arc<Shared<T>>>,
+    /// Of the training rows: a resumed run needs the same.
+    pub digest: String,
+    /// What batches are counted in: `tokens` or `samples`.
+    pub unit: &'static str,
+}
+
+/// Batches of one kind, wherever they come from: the engine is compiled once an objective, not once a source.
+pub struct Shared<T>(Box<dyn BatchSource<Batch = T>>);
+
+impl<T: Counts + Send + Sync + 'static> Shared<T> {
+    /// Batches of a source.
+    pub fn new(source: impl BatchSource<Batch = T>) -> Arc<Self> {
+        Arc::new(Self(Box::new(source)))
+    }
+}
+
+impl<T: Counts + Send + Sync + 'static> BatchSource for Shared<T> {
+    type Batch = T;
+
+    fn batches_per_epoch(&self) -> u64 {
+        self.0.batches_per_epoch()
+    }
+
+    fn batch(&self, number: u64) -> T {
+        self.0.batch(number)
+    }
+}
+
+/// What a bundle holds beside the weights.
+#[derive(Clone, Debug)]
+pub struct Product {
+    /// Names of the parameters.
+    pub names: Names,
+    /// `config.json`
+    pub config: Value,
+    /// Further files by name, such as the tokenizer.
+    pub files: Vec<(&'static str, String)>,
+}
+
+/// An objective whose model a bundle can hold.
+pub trait Exported<B: Backend>: Objective<B> {
+    /// What the bundle holds.
+    type Model: Module<B>;
+
+    /// It.
+    fn model(&self) -> &Self::Model;
+}
+
+/// An objective or a task as the command line knows it. Its fields are its own sections of the recipe.
+pub trait Job: Clone + Serialize + DeserializeOwned + 'static {
+    /// As `RECIPE` names it.
+    const NAME: &'static str;
+    /// One line for `--list`.
+    const ABOUT: &'static str;
+    /// The recipe key that names it: `objective` or `task`.
+    const KEY: &'static str;
+    /// Its file in `assets/recipes/`.
+    const RECIPE: &'static str;
+    /// Texts or images: what `[data]` names, or what a program brings.
+    type Source;
+    /// Splits, tokenizer, classes: all that is read before there is a backend.
+    type Data;
+    /// What one forward pass takes.
+    type Batch: Counts + Send + Sync + 'static;
+    /// The model with its loss.
+    type Objective<B: AutodiffBackend>: Trainable<B>
+        + Objective<B, Batch = Self::Batch>
+        + AutodiffModule<B, InnerModule: Exported<B::InnerBackend>>;
+
+    /// Says what is impossible about these values, if anything is.
+    fn check(&self, recipe: &Recipe) -> Result<(), Impossible>;
+
+    /// Opens what `[data]` names.
+    fn source(&self) -> Result<Self::Source, Failure>;
+
+    /// Reads, splits and tokenizes; tells the console what people should know of it.
+    fn data(
+        &self,
+        recipe: &Recipe,
+        start: &Start,
+        source: Self::Source,
+    ) -> Result<Self::Data, Failure>;
+
+    /// What the bundle will hold beside the weights.
+    fn product(&self, data: &Self::Data) -> Result<Product, Failure>;
+
+    /// Draws the model, and loads what it starts from.
+    fn objective<B: AutodiffBackend>(
+        &self,
+        data: &Self::Data,
+        start: &Start,
+        device: &B::Device,
+    ) -> Result<Self::Objective<B>, Failure>;
+
+    /// What is done with the model after each validation.
+    fn after_validation<B: AutodiffBackend>(
+        &self,
+        _data: &Self::Data,
+        _device: &B::Device,
+    ) -> Option<Hook<B, Self::Objective<B>>> {
+        None
+    }
+
+    /// Batches of the splits, which are functions of their number.
+    fn batches(&self, recipe: &Recipe, data: Self::Data) -> Result<Splits<Self::Batch>, Failure>;
+}
+
+/// Called with the model that validates.
+pub type Hook<B, O> = ModelHook<<O as AutodiffModule<B>>::InnerModule>;
+
+/// A job with its recipe, ready to run.
+#[derive(Clone, Debug)]
+pub struct Setup<J> {
+    /// The sections that all jobs share.
+    pub recipe: Recipe,
+    /// The job's own sections.
+    pub job: J,
+}
+
+impl<J: Job> Setup<J> {
+    /// The built-in recipe.
+    ///
+    /// # Errors
+    ///
+    /// None for the jobs of this repository: tests open each of them.
+    pub fn built_in() -> Result<Self, Failure> {
+        let built_in = [(J::NAME, J::RECIPE)];
+        Ok(Self::from_draft(&Draft::open(J::NAME, J::KEY, &built_in)?)?)
+    }
+
+    /// The built-in recipe with some keys set, each as `--set` takes it: `training.steps=20`.
+    ///
+    /// # Errors
+    ///
+    /// A key that the recipe does not have, or a value that does not fit.
+    pub fn with(assignments: &[&str]) -> Result<Self, Failure> {
+        let built_in = [(J::NAME, J::RECIPE)];
+        let mut draft = Draft::open(J::NAME, J::KEY, &built_in)?;
+        draft.set_all(assignments.iter().copied())?;
+        Ok(Self::from_draft(&draft)?)
+    }
+
+    /// The recipe of a draft.
+    ///
+    /// # Errors
+    ///
+    /// A value of the wrong type.
+    pub fn from_draft(draft: &Draft) -> Result<Self, RecipeError> {
+        Ok(Self {
+            recipe: draft.finish()?,
+            job: draft.finish()?,
+        })
+    }
+
+    /// The whole recipe, as `recipe.toml` holds it.
+    ///
+    /// # Errors
+    ///
+    /// A value that TOML does not have, such as an integer beyond 63 bits.
+    pub fn to_toml(&self) -> Result<String, RecipeError> {
+        let wrong = |e: toml::ser::Error| RecipeError::Value {
+            place: "recipe".into(),
+            reason: e.to_string(),
+        };
+        let mut table = toml::Table::new();
+        table.insert(J::KEY.into(), J::NAME.into());
+        table.extend(toml::Table::try_from(&self.recipe).map_err(wrong)?);
+        table.extend(toml::Table::try_from(&self.job).map_err(wrong)?);
+        toml::to_string_pretty(&table).map_err(wrong)
+    }
+
+    /// Runs on the backend that the options name, on the data that `[data]` names.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::Input`] before anything is written, [`Failure::Running`] once training has begun.
+    pub fn run(self, options: Options) -> Result<Status, Failure> {
+        self.check()?;
+        let source = self.job.source()?;
+        let start = Start::open(&self.recipe, options.ui)?;
+        let data = self.job.data(&self.recipe, &start, source)?;
+        let (backend, checkpointing) =
+            (options.backend, self.recipe.training.gradient_checkpointing);
+        let run = Prepared {
+            setup: self,
+            start,
+            data,
+            options,
+        };
+        train_on(backend, checkpointing, run)?
+    }
+
+    /// Trains on a device, on these texts or images; the run directory and its bundle are where the options say.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure::Input`] before anything is written, [`Failure::Running`] once training has begun.
+    pub fn train<B: AutodiffBackend>(
+        self,
+        source: J::Source,
+        device: B::Device,
+        options: Options,
+    ) -> Result<Status, Failure> {
+        self.check()?;
+        let start = Start::open(&self.recipe, options.ui)?;
+        let data = self.job.data(&self.recipe, &start, source)?;
+        let run = Prepared {
+            setup: self,
+            start,
+            data,
+            options,
+        };
+        run.run::<B>(device)
+    }
+
+    /// Says what is impossible about the recipe, if anything is.
+    ///
+    /// # Errors
+    ///
+    /// The key and what is wrong with it.
+    pub fn check(&self) -> Result<(), Impossible> {
+        self.recipe.strategy.check()?;
+        self.recipe.adapter.check()?;
+        self.job.check(&self.recipe)
+    }
+}
+
+/// A line of a trainer's list.
+pub const fn entry<J: Job>() -> Entry {
+    Entry {
+        name: J::NAME,
+        about: J::ABOUT,
+        recipe: J::RECIPE,
+        run: |draft, options| Setup::<J>::from_draft(&draft)?.run(options),
+    }
+}
+
+/// A prepared run, waiting for its backend: everything between a job and the engine, once.
+struct Prepared<J: Job> {
+    setup: Setup<J>,
+    start: Start,
+    data: J::Data,
+    options: Options,
+}
+
+impl<J: Job> WithBackend for Prepared<J> {
+    type Output = Result<Status, Failure>;
+
+    fn run<B: AutodiffBackend>(self, device: B::Device) -> Self::Output {
+        let Self {
+            setup,
+            start,
+            data,
+            options,
+        } = self;
+        let text = setup.to_toml()?;
+        let Setup { recipe, job } = setup;
+        let Product {
+            names,
+            config,
+            files,
+        } = job.product(&data)?;
+        B::seed(&device, recipe.seed);
+        let objective = job.objective::<B>(&data, &start, &device)?;
+        let groups = strategy::groups(&recipe, names)?;
+        strategy::check_names(&recipe.strategy, &objective, names)?;
+        let after_validation = job.after_validation::<B>(&data, &device);
+        let Splits {
+            train,
+            valid,
+            test,
+            digest,
+            unit,
+        } = job.batches(&recipe, data)?;
+        let (precision, adapter) = (recipe.bundle.precision, start.into_adapter());
+        Session {
+            name: J::NAME.into(),
+            recipe: text,
+            seed: recipe.seed,
+            training: recipe.training,
+            optimizer: recipe.optimizer,
+            schedule: recipe.schedule,
+            guard: recipe.guard,
+            data: digest,
+            groups,
+            names,
+            objective,
+            device,
+            train,
+            valid,
+            test,
+            unit,
+            export: Box::new(move |objective, path| {
+                let files: Vec<_> = files
+                    .iter()
+                    .map(|(name, text)| (*name, text.as_bytes()))
+                    .collect();
+                let model = objective.model();
+                match &adapter {
+                    None => bundle::write(path, &config, model, names, precision, &files)?,
+                    Some(adapter) => {
+                        adapter.write(path, &config, model, names, precision, &files)?;
+                    }
+                }
+                Ok(())
+            }),
+            after_validation,
+            options,
+        }
+        .launch()
+    }
+}
+
+/// The console of a job: nothing of it is the dashboard's.
+pub(crate) fn say(console: &Console, lines: &[String]) {
+    lines.iter().for_each(|line| console.note(line));
+}

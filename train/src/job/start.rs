@@ -1,0 +1,277 @@
+//! What training starts from: a bundle, or a family's sizes. In: `from`, `[model]`, `[adapter]`. Out: models with their
+//! weights.
+
+use std::path::Path;
+
+use burn::prelude::*;
+use data::TextTokenizer;
+use model::bundle::peft::AdapterFiles;
+use model::bundle::{Bundle, Load};
+use model::layers::{Adapter, Draw, materialise};
+use model::{HeadKind, ImageConfig, Names, TextConfig};
+
+use crate::failure::Failure;
+use crate::job::Recipe;
+use crate::job::strategy::AdapterKind;
+use crate::recipe::Impossible;
+use crate::run;
+use crate::ui::{Console, Ui};
+
+/// The bundle that `from` names, or none.
+pub struct Start {
+    from: String,
+    bundle: Option<Bundle>,
+    adapter: Option<Adapter>,
+    settings: Recipe,
+    /// What the person sees before training.
+    pub console: Console,
+}
+
+/// Opens what `from` names: a bundled model, a bundle, or the bundle of a run; nothing for `scratch`.
+///
+/// # Errors
+///
+/// A directory that is no bundle.
+pub fn open(from: &str) -> Result<Option<Bundle>, Failure> {
+    if from == "scratch" {
+        return Ok(None);
+    }
+    if let Some(bundle) = model::bundled::open(from) {
+        return Ok(Some(bundle?));
+    }
+    Ok(Some(Bundle::find(Path::new(from))?))
+}
+
+impl Start {
+    /// Opens the bundle; its weights are read later.
+    ///
+    /// # Errors
+    ///
+    /// A directory that is no bundle, or an adapter that fits nothing.
+    pub fn open(recipe: &Recipe, ui: Ui) -> Result<Self, Failure> {
+        let bundle = open(&recipe.from)?;
+        let family = match &bundle {
+            Some(bundle) => Some(bundle.family()),
+            None => family_named(recipe),
+        };
+        let adapter = match recipe.adapter.kind {
+            AdapterKind::None => None,
+            AdapterKind::Lora => {
+                let defaults = family.map_or(&[][..], |family| family.adapter_targets);
+                Some(recipe.adapter.adapter(defaults)?)
+            }
+        };
+        Ok(Self {
+            from: recipe.from.clone(),
+            bundle,
+            adapter,
+            settings: recipe.clone(),
+            console: Console::new(ui),
+        })
+    }
+
+    /// The bundle, if training starts from one.
+    pub fn bundle(&self) -> Option<&Bundle> {
+        self.bundle.as_ref()
+    }
+
+    /// The bundle's tokenizer, if training starts from a bundle.
+    ///
+    /// # Errors
+    ///
+    /// A bundle of images, or one without a tokenizer.
+    pub fn tokenizer(&self) -> Result<Option<TextTokenizer>, Failure> {
+        let Some(bundle) = &self.bundle else {
+            return Ok(None);
+        };
+        bundle.text_config()?;
+        Ok(Some(crate::job::text::bundle_tokenizer(bundle)?))
+    }
+
+    /// The configuration of the text model: the bundle's, or that of `[model]` for this tokenizer.
+    ///
+    /// # Errors
+    ///
+    /// Sizes that are impossible or too large for this machine, a tokenizer that the bundle's model has no room for.
+    pub fn text_config(&self, tokenizer: &TextTokenizer) -> Result<TextConfig, Failure> {
+        let Some(bundle) = &self.bundle else {
+            let mut config = self.settings.text_sizes()?;
+            config.set_vocabulary(tokenizer.vocab_size(), tokenizer.pad());
+            let wrong = |reason| Impossible::new("model", format!("is impossible: {reason}"));
+            config.check().map_err(wrong)?;
+            run::check_memory(config.describe().parameters).map_err(wrong)?;
+            return Ok(config);
+        };
+        let mut config = bundle.text_config()?;
+        let wrong = |reason| Failure::input(format!("{}: {reason}", self.from));
+        if self.settings.strategy.dropout >= 0.0 {
+            config.set_dropout(self.settings.strategy.dropout);
+        }
+        let sizes = config.describe();
+        run::check_memory(sizes.parameters).map_err(wrong)?;
+        let tokens = tokenizer.largest_id() as usize + 1;
+        if tokens > sizes.vocab_size {
+            return Err(wrong(format!(
+                "the tokenizer has {tokens} tokens and the model {}",
+                sizes.vocab_size
+            )));
+        }
+        Ok(config)
+    }
+
+    /// The configuration of the image model: the bundle's, or that of `[model]` for images of this shape.
+    ///
+    /// - shape: channels, height, width
+    ///
+    /// # Errors
+    ///
+    /// Sizes that are impossible or too large for this machine, a bundle for images of another shape.
+    pub fn image_config(&self, shape: [usize; 3]) -> Result<ImageConfig, Failure> {
+        let Some(bundle) = &self.bundle else {
+            let config = self.settings.image_sizes(shape)?;
+            let wrong = |reason| Impossible::new("model", format!("is impossible: {reason}"));
+            config.check().map_err(wrong)?;
+            run::check_memory(config.parameters()).map_err(wrong)?;
+            return Ok(config);
+        };
+        let config = bundle.image_config()?;
+        let place = bundle.path().display();
+        let wrong = |reason| Failure::input(format!("{place}: {reason}"));
+        run::check_memory(config.parameters()).map_err(wrong)?;
+        check_shape(config.shape(), shape).map_err(wrong)?;
+        Ok(config)
+    }
+
+    /// What layers are drawn with.
+    pub fn draw<'a, B: Backend>(&'a self, device: &'a B::Device, names: Names) -> Draw<'a, B> {
+        Draw::new(device, 0.02).with_adapter(self.adapter.as_ref(), names)
+    }
+
+    /// The model with all its parameters drawn, and the bundle's weights in it where there is a bundle.
+    ///
+    /// # Errors
+    ///
+    /// Weights that are missing, of another shape, or not finite; an adapter that no layer takes.
+    pub fn fill<B: Backend, M: Module<B>>(
+        &self,
+        module: M,
+        names: Names,
+        load: Load,
+    ) -> Result<M, Failure> {
+        let mut module = materialise(module);
+        if self.adapter.is_some() && model::bundle::peft::count::<B, M>(&module, names) == 0 {
+            let targets = self.settings.adapter.targets.join(", ");
+            let reason = format!("are {targets}, and no linear layer has such a name");
+            return Err(Impossible::new("adapter.targets", reason).into());
+        }
+        if let Some(bundle) = &self.bundle {
+            let loaded;
+            (module, loaded) = bundle.load(module, names, load)?;
+            self.report(&loaded.drawn, names);
+        }
+        if self.adapter.as_ref().is_some_and(|adapter| adapter.dora) {
+            module = model::bundle::peft::set_magnitudes(module, names);
+        }
+        Ok(module)
+    }
+
+    /// Says which part of the model the bundle does not have.
+    fn report(&self, drawn: &[String], names: Names) {
+        let head = drawn.iter().any(|name| !names.is_backbone(name) && !name.contains(".lora_"));
+        if head && names.head.kind != HeadKind::Classes {
+            let text = format!("{} has no such head: it is drawn anew", self.from);
+            self.console.note(&text);
+        }
+    }
+
+    /// What writes the adapter, where the bundle is one.
+    pub(crate) fn into_adapter(self) -> Option<AdapterFiles> {
+        let Self { adapter, bundle, .. } = self;
+        adapter.map(|adapter| AdapterFiles::new(adapter, bundle.as_ref()))
+    }
+}
+
+fn family_named(recipe: &Recipe) -> Option<&'static model::names::Family> {
+    let named = recipe.model.get("family")?.as_str()?;
+    let all = model::registry::TEXT_FAMILIES.iter().chain(model::registry::IMAGE_FAMILIES);
+    all.copied().find(|family| family.model_type == named)
+}
+
+impl Recipe {
+    /// `[model]` as a configuration; further keys as JSON.
+    fn sizes<T: serde::de::DeserializeOwned>(
+        &self,
+        further: serde_json::Value,
+    ) -> Result<T, Impossible> {
+        let wrong = |e: serde_json::Error| Impossible::new("model", e.to_string());
+        let mut config = serde_json::to_value(&self.model).map_err(wrong)?;
+        if let (Some(config), Some(further)) = (config.as_object_mut(), further.as_object()) {
+            let family = config.remove("family").unwrap_or_default();
+            config.remove("dropout");
+            config.insert("model_type".into(), family);
+            config.extend(further.clone());
+        }
+        serde_json::from_value(config).map_err(wrong)
+    }
+
+    /// The text model that `[model]` describes, with a vocabulary of one.
+    ///
+    /// # Errors
+    ///
+    /// A family of images, or a share of dropout that is none.
+    pub fn text_sizes(&self) -> Result<TextConfig, Impossible> {
+        let mut config: TextConfig = self.sizes(serde_json::json!({"vocab_size": 1}))?;
+        if let Some(rate) = self.model.get("dropout").and_then(toml::Value::as_float) {
+            config.set_dropout(rate);
+        }
+        Ok(config)
+    }
+
+    /// The image model that `[model]` describes.
+    ///
+    /// # Errors
+    ///
+    /// A family of texts.
+    pub fn image_sizes(&self, [channels, height, width]: [usize; 3]) -> Result<ImageConfig, Impossible> {
+        self.sizes(serde_json::json!({
+            "image_channels": channels,
+            "image_height": height,
+            "image_width": width,
+        }))
+    }
+}
+
+/// Refuses images that the encoder can't take, and says what to do about it.
+fn check_shape(ours: [usize; 3], images: [usize; 3]) -> Result<(), String> {
+    if ours == images {
+        return Ok(());
+    }
+    let [channels, height, width] = ours;
+    let colours = |channels| if channels == 1 { "grey" } else { "RGB" };
+    let advice = if channels != images[0] {
+        "data.size changes no colours, so the files or the bundle have to".into()
+    } else if height == width {
+        format!("data.size = {height} resizes them")
+    } else {
+        "data.size resizes to squares only, so the files have to change".to_string()
+    };
+    Err(format!(
+        "takes {} images of {height}x{width} (height x width), and the data holds {} images of {}x{}; {advice}",
+        colours(channels),
+        colours(images[0]),
+        images[1],
+        images[2]
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scratch_has_no_bundle_and_a_missing_one_is_named() {
+        assert!(open("scratch").unwrap().is_none());
+        let failure = open("no/such/bundle").unwrap_err();
+        assert!(failure.to_string().contains("no/such/bundle"), "{failure}");
+    }
+}

@@ -1,0 +1,266 @@
+//! Which parameters train, and how fast: all, the head, all but named parts, or an adapter beside them.
+//!
+//! In: `[strategy]` and `[adapter]` of a recipe. Out: groups for the optimizer, and an adapter for the layers.
+
+use burn::prelude::*;
+use model::layers::Adapter;
+use model::layers::low_rank::Target;
+use model::{HeadKind, Names};
+use regex::Regex;
+use serde::{Deserialize, Serialize};
+
+use crate::job::Recipe;
+use crate::optim::groups::{self, Group};
+use crate::recipe::Impossible;
+
+/// Which parameters train.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StrategyKind {
+    /// All of them.
+    Full,
+    /// Those outside the backbone.
+    Head,
+    /// Those that no pattern of `freeze` matches.
+    Freeze,
+}
+
+/// The `[strategy]` of a recipe.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StrategyRecipe {
+    /// Which parameters train.
+    pub kind: StrategyKind,
+    /// Patterns of Hugging Face names that stay as they are.
+    pub freeze: Vec<String>,
+    /// Times the learning rate, for the backbone.
+    pub backbone_lr: f64,
+    /// Share dropped wherever the model drops; below 0 it is what the bundle says.
+    pub dropout: f64,
+}
+
+/// Small matrices beside the weights.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AdapterKind {
+    /// None.
+    None,
+    /// Low-rank ones.
+    Lora,
+}
+
+/// The `[adapter]` of a recipe.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[allow(missing_docs)] // assets/recipes/shared.toml explains every key.
+pub struct AdapterRecipe {
+    pub kind: AdapterKind,
+    pub rank: usize,
+    pub alpha: f64,
+    pub dropout: f64,
+    pub targets: Vec<String>,
+    pub rslora: bool,
+    pub dora: bool,
+}
+
+impl AdapterRecipe {
+    /// Says what is impossible about these values, if anything is.
+    pub fn check(&self) -> Result<(), Impossible> {
+        let wrong = |name: &str, reason| Err(Impossible::new(format!("adapter.{name}"), reason));
+        if self.rank == 0 {
+            return wrong("rank", "is 0; it must be at least 1".into());
+        }
+        if !(self.alpha.is_finite() && self.alpha > 0.0) {
+            return wrong("alpha", format!("is {}; it must be above 0", self.alpha));
+        }
+        if !(0.0..1.0).contains(&self.dropout) {
+            let reason = format!("is {}; it must be at least 0 and below 1", self.dropout);
+            return wrong("dropout", reason);
+        }
+        if let Some(reason) = self.targets.iter().find_map(|text| Target::parse(text).err()) {
+            return wrong("targets", format!("hold {reason}"));
+        }
+        Ok(())
+    }
+
+    /// The adapter for a family whose usual targets are these.
+    ///
+    /// # Errors
+    ///
+    /// A family without usual targets, and none that are named.
+    pub fn adapter(&self, usual: &[&str]) -> Result<Adapter, Impossible> {
+        let named: Vec<&str> = if self.targets.is_empty() {
+            usual.to_vec()
+        } else {
+            self.targets.iter().map(String::as_str).collect()
+        };
+        let wrong = |reason: String| Impossible::new("adapter.targets", reason);
+        if named.is_empty() {
+            return Err(wrong("is empty, and this family has no usual ones".into()));
+        }
+        let targets = named.iter().map(|text| Target::parse(text));
+        Ok(Adapter {
+            rank: self.rank,
+            alpha: self.alpha,
+            dropout: self.dropout,
+            rslora: self.rslora,
+            dora: self.dora,
+            targets: targets.collect::<Result<_, _>>().map_err(wrong)?,
+        })
+    }
+}
+
+impl StrategyRecipe {
+    /// Says what is impossible about these values, if anything is.
+    pub fn check(&self) -> Result<(), Impossible> {
+        if !(self.backbone_lr.is_finite() && self.backbone_lr >= 0.0) {
+            let reason = format!("is {}; it must be 0 or more", self.backbone_lr);
+            return Err(Impossible::new("strategy.backbone_lr", reason));
+        }
+        if !(self.dropout < 1.0) {
+            let reason = format!("is {}; it must be below 1", self.dropout);
+            return Err(Impossible::new("strategy.dropout", reason));
+        }
+        let freezes = self.kind == StrategyKind::Freeze;
+        if freezes && self.freeze.is_empty() {
+            let reason = "names nothing, and strategy.kind is \"freeze\"";
+            return Err(Impossible::new("strategy.freeze", reason));
+        }
+        if !freezes && !self.freeze.is_empty() {
+            let reason = "names parameters, which takes strategy.kind = \"freeze\"";
+            return Err(Impossible::new("strategy.freeze", reason));
+        }
+        self.freeze.iter().try_for_each(|pattern| group(pattern, 0.0).map(drop))
+    }
+}
+
+/// Rates by name; the first that matches counts.
+///
+/// # Errors
+///
+/// A pattern that is no regular expression, a model without a backbone to leave as it is.
+pub fn groups(recipe: &Recipe, names: Names) -> Result<Vec<Group>, Impossible> {
+    let StrategyRecipe {
+        kind,
+        freeze,
+        backbone_lr,
+        ..
+    } = &recipe.strategy;
+    let mut groups = Vec::new();
+    for pattern in freeze {
+        groups.push(group(pattern, 0.0)?);
+    }
+    let backbone = format!("^{}", regex::escape(names.prefix()));
+    if recipe.adapter.kind == AdapterKind::Lora {
+        groups.push(group(r"\.lora_", 1.0)?);
+        // The head of a classifier is new: it has to train.
+        let stays = if names.head.kind == HeadKind::Classes { &backbone } else { "" };
+        groups.push(group(stays, 0.0)?);
+    } else if *kind == StrategyKind::Head {
+        groups.push(group(&backbone, 0.0)?);
+    } else if *backbone_lr != 1.0 {
+        groups.push(group(&backbone, *backbone_lr)?);
+    }
+    Ok(groups)
+}
+
+/// Refuses a pattern that freezes nothing: it is mistyped, or of another model.
+pub fn check_names<B: Backend>(
+    recipe: &StrategyRecipe,
+    model: &impl Module<B>,
+    names: Names,
+) -> Result<(), Impossible> {
+    let names = groups::parameter_names(model, names);
+    for pattern in &recipe.freeze {
+        let group = group(pattern, 0.0)?;
+        if !names.iter().any(|name| group.pattern.is_match(name)) {
+            let example = names.first().map(String::as_str).unwrap_or_default();
+            let reason = format!(
+                "holds \"{pattern}\", which matches no parameter; one of them is \"{example}\""
+            );
+            return Err(Impossible::new("strategy.freeze", reason));
+        }
+    }
+    Ok(())
+}
+
+fn group(pattern: &str, lr_multiplier: f64) -> Result<Group, Impossible> {
+    let wrong = |_| {
+        let reason = format!("holds \"{pattern}\", which is no regular expression");
+        Impossible::new("strategy.freeze", reason)
+    };
+    let pattern = Regex::new(pattern).map_err(wrong)?;
+    Ok(Group::rate(pattern, lr_multiplier))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recipe::Draft;
+    use model::registry::TEXT_FAMILIES;
+
+    const RECIPE: &str = "objective = \"x\"\nlayers = [\"shared\", \"models/bert\"]\n";
+
+    fn recipe(settings: &[&str]) -> Recipe {
+        let mut draft = Draft::open("x", "objective", &[("x", RECIPE)]).unwrap();
+        draft.set_all(settings.iter().copied()).unwrap();
+        draft.finish().unwrap()
+    }
+
+    fn multiplier(settings: &[&str], name: &str) -> f64 {
+        let names = Names::new(TEXT_FAMILIES[0], HeadKind::Classes);
+        let groups = groups(&recipe(settings), names).unwrap();
+        let group = groups.iter().find(|group| group.pattern.is_match(name));
+        group.map_or(1.0, |group| group.lr_multiplier)
+    }
+
+    #[test]
+    fn the_head_alone_trains() {
+        let settings = ["strategy.kind=head"];
+        assert_eq!(multiplier(&settings, "bert.pooler.dense.weight"), 0.0);
+        assert_eq!(multiplier(&settings, "classifier.weight"), 1.0);
+    }
+
+    #[test]
+    fn frozen_names_come_before_the_backbone_rate() {
+        let settings = [
+            "strategy.kind=freeze",
+            "strategy.freeze=[\"embeddings\"]",
+            "strategy.backbone_lr=0.1",
+        ];
+        assert_eq!(multiplier(&settings, "bert.embeddings.word_embeddings.weight"), 0.0);
+        assert_eq!(multiplier(&settings, "bert.encoder.layer.0.output.dense.weight"), 0.1);
+        assert_eq!(multiplier(&settings, "classifier.bias"), 1.0);
+    }
+
+    #[test]
+    fn an_adapter_trains_with_a_new_head_alone() {
+        let settings = ["adapter.kind=lora"];
+        let query = "bert.encoder.layer.0.attention.self.query";
+        assert_eq!(multiplier(&settings, &format!("{query}.lora_A.weight")), 1.0);
+        assert_eq!(multiplier(&settings, &format!("{query}.weight")), 0.0);
+        assert_eq!(multiplier(&settings, "classifier.weight"), 1.0);
+    }
+
+    #[test]
+    fn bad_strategies_and_adapters_are_refused() {
+        for (settings, word) in [
+            (&["strategy.kind=freeze"][..], "names nothing"),
+            (&["strategy.kind=freeze", "strategy.freeze=[\"(\"]"], "regular expression"),
+            (&["strategy.kind=head", "strategy.freeze=[\"a\"]"], "strategy.kind"),
+            (&["strategy.backbone_lr=-1.0"], "backbone_lr"),
+            (&["strategy.dropout=1.0"], "strategy.dropout"),
+        ] {
+            let reason = recipe(settings).strategy.check().unwrap_err();
+            assert!(reason.to_string().contains(word), "{reason}");
+        }
+        for (settings, word) in [
+            ("adapter.rank=0", "adapter.rank"),
+            ("adapter.alpha=0.0", "adapter.alpha"),
+            ("adapter.dropout=1.0", "adapter.dropout"),
+            ("adapter.targets=[\"(\"]", "neither a name nor"),
+        ] {
+            let reason = recipe(&[settings]).adapter.check().unwrap_err();
+            assert!(reason.to_string().contains(word), "{reason}");
+        }
+    }
+}

@@ -1,0 +1,705 @@
+//! From texts to batches of token ids. In: `[data]` and `[tokenizer]` of a recipe. Out: splits, tokenized and batched.
+
+use std::sync::Arc;
+
+use burn::prelude::*;
+use burn::tensor::TensorData;
+use data::order;
+use data::source::TextSource;
+use data::text::TextColumns;
+use data::{Cache, CorpusPlan, Made, Packed, TextSet, TextTokenizer, TokenRows, TokenizerSource};
+use data::{Labels, split};
+use model::families::Place;
+use model::{Bundle, HeadKind, TextConfig, TokenInput, bundle};
+use serde::{Deserialize, Serialize};
+
+use crate::failure::Failure;
+use crate::job::labels::labelled_subset;
+use crate::job::{Product, Recipe, Shared, Splits, Start};
+use crate::recipe::{self, Impossible};
+use crate::source::{BatchSource, Counts, Epochs, Rows, whole_steps};
+
+/// `[data]` that texts with and without labels share.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[allow(missing_docs)] // assets/recipes/ explains every key.
+pub struct TextSplits {
+    pub source: Vec<String>,
+    pub valid_source: Vec<String>,
+    pub test_source: Vec<String>,
+    pub text: String,
+    pub valid: f64,
+    pub test: f64,
+    pub split_seed: u64,
+    pub valid_limit: usize,
+    pub bad_rows: String,
+}
+
+/// `[data]` of texts without labels.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct Texts {
+    #[serde(flatten)]
+    pub splits: TextSplits,
+    pub cache: bool,
+}
+
+/// `[data]` of texts with a label each.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct LabelledTexts {
+    #[serde(flatten)]
+    pub splits: TextSplits,
+    pub label_column: String,
+    pub label_limit: usize,
+    pub test_limit: usize,
+}
+
+/// `[tokenizer]` of a job that may train one.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct TokenizerRecipe {
+    pub path: String,
+    #[serde(default)]
+    pub vocab_size: usize,
+    pub max_length: usize,
+}
+
+/// Token ids, row by row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TokenBatch {
+    /// `[batch, seq]`, row-major.
+    pub tokens: Vec<i32>,
+    /// Real tokens of each row.
+    pub lengths: Vec<usize>,
+    /// Longest row.
+    pub seq: usize,
+    /// Which text of its row a token belongs to, `[batch, seq]`; absent where a row is a text.
+    pub texts: Option<Vec<i32>>,
+}
+
+impl TokenBatch {
+    /// Pads rows with `pad` to the longest of them.
+    pub fn pad<'a>(rows: impl Iterator<Item = &'a [u32]> + Clone, pad: u32) -> Self {
+        let lengths: Vec<_> = rows.clone().map(<[u32]>::len).collect();
+        let seq = lengths.iter().copied().max().unwrap_or(0);
+        let mut tokens = Vec::with_capacity(lengths.len() * seq);
+        for row in rows {
+            tokens.extend(row.iter().map(|&id| id as i32));
+            tokens.resize(tokens.len() + seq - row.len(), pad as i32);
+        }
+        Self {
+            tokens,
+            lengths,
+            seq,
+            texts: None,
+        }
+    }
+
+    /// Real tokens.
+    pub fn real(&self) -> usize {
+        self.lengths.iter().sum()
+    }
+
+    /// The place of each row's first token, or of its last, in the flattened `[batch * seq]`.
+    pub fn places(&self, place: Place) -> Vec<i32> {
+        let at = |(row, &length): (usize, &usize)| {
+            let first = row * self.seq;
+            match place {
+                Place::First => first as i32,
+                Place::Last => (first + length.max(1) - 1) as i32,
+            }
+        };
+        self.lengths.iter().enumerate().map(at).collect()
+    }
+
+    /// A model's input; no mask when nothing is padded.
+    pub fn input<B: Backend>(&self, device: &B::Device) -> TokenInput<B> {
+        let shape = [self.lengths.len(), self.seq];
+        let ints = |values: Vec<i32>| Tensor::from_data(TensorData::new(values, shape), device);
+        let padded = self.real() < self.tokens.len();
+        let mask_pad = padded.then(|| {
+            let row = |&length: &usize| (0..self.seq).map(move |at| at >= length);
+            let mask: Vec<bool> = self.lengths.iter().flat_map(row).collect();
+            Tensor::from_data(TensorData::new(mask, shape), device)
+        });
+        TokenInput {
+            mask_pad,
+            texts: self.texts.clone().map(ints),
+            positions: self.texts.as_ref().map(|texts| ints(self.positions(texts))),
+            ..TokenInput::new(ints(self.tokens.clone()))
+        }
+    }
+
+    /// Each token's place in its text.
+    fn positions(&self, texts: &[i32]) -> Vec<i32> {
+        let mut positions = Vec::with_capacity(texts.len());
+        for row in texts.chunks(self.seq.max(1)) {
+            let mut place = 0;
+            for (at, text) in row.iter().enumerate() {
+                let begins = at > 0 && row[at - 1] != *text;
+                place = if at == 0 || begins { 0 } else { place + 1 };
+                positions.push(place);
+            }
+        }
+        positions
+    }
+}
+
+impl Counts for TokenBatch {
+    fn units(&self) -> usize {
+        self.real()
+    }
+
+    fn slots(&self) -> usize {
+        self.tokens.len()
+    }
+}
+
+/// Indices as a tensor.
+pub fn indices<B: Backend>(at: &[i32], device: &B::Device) -> Tensor<B, 1, Int> {
+    Tensor::from_data(TensorData::new(at.to_vec(), [at.len()]), device)
+}
+
+/// The tokenizer of a bundle.
+///
+/// # Errors
+///
+/// A bundle without one, or one that is none.
+pub fn bundle_tokenizer(bundle: &Bundle) -> Result<TextTokenizer, Failure> {
+    let place = bundle.path().display().to_string();
+    let tokenizer = TextTokenizer::from_bytes(&bundle.read(bundle::TOKENIZER)?);
+    tokenizer.map_err(|error| Failure::Input(anyhow::Error::new(error).context(place)))
+}
+
+/// Refuses sequences longer than the model has positions for.
+///
+/// # Errors
+///
+/// Fewer than 3 tokens, or more than positions.
+pub fn check_lengths(max_length: usize, positions: usize) -> Result<(), Impossible> {
+    let wrong = |reason| Err(Impossible::new("tokenizer.max_length", reason));
+    if max_length < 3 {
+        return wrong(format!("is {max_length}; [CLS], a token and [SEP] need 3"));
+    }
+    if max_length > positions {
+        return wrong(format!(
+            "is {max_length}, longer than the model's {positions} positions (model.max_position_embeddings)"
+        ));
+    }
+    Ok(())
+}
+
+impl TextSplits {
+    fn check(&self) -> Result<(), Impossible> {
+        recipe::check_shares(self.valid, self.test)
+    }
+}
+
+/// Says what is impossible about texts of this length in batches of this recipe, if anything is.
+fn check_text(
+    splits: &TextSplits,
+    tokenizer: &TokenizerRecipe,
+    recipe: &Recipe,
+) -> Result<(), Impossible> {
+    splits.check()?;
+    recipe.training.check_texts(tokenizer.max_length)?;
+    if recipe.from != "scratch" {
+        return Ok(());
+    }
+    let mut config = recipe.text_sizes()?;
+    let wrong = |reason| Impossible::new("model", format!("is impossible: {reason}"));
+    config.set_vocabulary(tokenizer.vocab_size.max(1), 0);
+    config.check().map_err(wrong)?;
+    check_lengths(tokenizer.max_length, config.describe().positions)?;
+    // The texts bound the vocabulary, whatever the recipe allows.
+    config.set_vocabulary(1, 0);
+    crate::run::check_memory(config.describe().parameters).map_err(wrong)
+}
+
+/// Texts are cut to so many tokens before they are packed, which bounds what the model's length does not.
+const LONGEST_PACKED: usize = 65_535;
+
+/// Tokenized splits without labels, and the model that reads them.
+pub struct TextData {
+    /// Of the bundle that training starts from, of the recipe, or trained on the texts.
+    pub tokenizer: TextTokenizer,
+    /// The model's.
+    pub config: TextConfig,
+    /// Tokens of the longest sequence.
+    pub max_length: usize,
+    train: TokenRows,
+    valid: TokenRows,
+    split_seed: u64,
+}
+
+impl Texts {
+    /// Says what is impossible about these values, if anything is.
+    pub fn check(&self, tokenizer: &TokenizerRecipe, recipe: &Recipe) -> Result<(), Impossible> {
+        check_text(&self.splits, tokenizer, recipe)
+    }
+
+    /// Opens what `source` names.
+    ///
+    /// # Errors
+    ///
+    /// Nothing is named, or a path that is missing.
+    pub fn source(&self) -> Result<TextSource, Failure> {
+        Ok(TextSource::named(&self.splits.source)?)
+    }
+
+    /// Splits and tokenizes, or opens what an earlier run kept of that; the tokenizer sees the training split only.
+    ///
+    /// # Errors
+    ///
+    /// Texts or a tokenizer that cannot be read, or too few texts.
+    pub fn read(
+        &self,
+        source: TextSource,
+        tokenizer: &TokenizerRecipe,
+        recipe: &Recipe,
+        start: &Start,
+    ) -> Result<TextData, Failure> {
+        let max_length = tokenizer.max_length;
+        let plan = CorpusPlan {
+            source,
+            columns: TextColumns {
+                text: self.splits.text.clone(),
+                label: None,
+            },
+            valid: self.splits.valid,
+            test: self.splits.test,
+            split_seed: self.splits.split_seed,
+            tokenizer: if let Some(tokenizer) = start.tokenizer()? {
+                TokenizerSource::Given(Box::new(tokenizer))
+            } else if tokenizer.path.is_empty() {
+                TokenizerSource::Train {
+                    vocab_size: tokenizer.vocab_size,
+                }
+            } else {
+                TokenizerSource::Load(tokenizer.path.as_str().into())
+            },
+            max_length: if recipe.training.packing {
+                LONGEST_PACKED
+            } else {
+                max_length
+            },
+        };
+        let cache = if self.cache { Cache::from_environment() } else { None };
+        let console = &start.console;
+        let corpus = plan.open_watched(cache.as_ref(), &console.now_and_then())?;
+        match &corpus.made {
+            Made::Kept { .. } => console.note(&corpus.made.to_string()),
+            Made::InMemory { instead: Some(_) } => console.warn_outside(&corpus.made.to_string()),
+            Made::InMemory { instead: None } | Made::Opened(_) => {}
+        }
+        let config = start.text_config(&corpus.tokenizer)?;
+        check_lengths(max_length, config.describe().positions)?;
+        let splits = &self.splits;
+        Ok(TextData {
+            config,
+            max_length,
+            valid: limited(corpus.valid, splits.valid_limit, splits.split_seed),
+            train: corpus.train,
+            tokenizer: corpus.tokenizer,
+            split_seed: splits.split_seed,
+        })
+    }
+}
+
+/// The validation rows that are looked at, the same ones in every run.
+fn limited(valid: TokenRows, limit: usize, split_seed: u64) -> TokenRows {
+    if limit == 0 || valid.len() <= limit {
+        return valid;
+    }
+    let order = order::shuffled(valid.len(), split_seed, 0);
+    valid.select(&order[..limit])
+}
+
+/// What a text model's bundle holds beside the weights.
+///
+/// # Errors
+///
+/// A tokenizer that cannot be written.
+pub fn product(
+    tokenizer: &TextTokenizer,
+    config: &TextConfig,
+    head: HeadKind,
+    classes: Option<&[String]>,
+    max_length: usize,
+) -> Result<Product, Failure> {
+    let names = config.names(head);
+    Ok(Product {
+        names,
+        config: bundle::config_json(names, config, classes),
+        files: vec![
+            (bundle::TOKENIZER, tokenizer.to_json()?),
+            (
+                "tokenizer_config.json",
+                tokenizer.config_json(max_length, config.describe().segments > 1),
+            ),
+        ],
+    })
+}
+
+/// Token ids, and the number that chance is drawn by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sample {
+    /// With special tokens.
+    pub tokens: Vec<u32>,
+    /// No sample of any epoch shares it.
+    pub number: u64,
+}
+
+/// Makes a batch of rows: a function of the rows and of their numbers alone.
+pub trait Collate: Send + Sync + 'static {
+    /// What it makes.
+    type Batch: Counts + Send + Sync + 'static;
+
+    /// A batch.
+    fn collate(&self, rows: Vec<Sample>) -> Self::Batch;
+}
+
+/// Token sequences in batches.
+pub struct TextBatches<C> {
+    sequences: Sequences,
+    collate: C,
+}
+
+/// Token sequences in an order.
+pub enum Sequences {
+    /// A text each.
+    Texts(TokenRows, Epochs),
+    /// Texts one after another, cut into full sequences.
+    Packed {
+        /// The sequences.
+        packed: Packed,
+        /// Sequences of a batch.
+        batch_size: usize,
+        /// Batches of an epoch.
+        batches: u64,
+    },
+}
+
+impl Sequences {
+    /// Texts in a new order every epoch, batched as the recipe says.
+    ///
+    /// # Errors
+    ///
+    /// Texts that, packed, fill no batch.
+    pub fn shuffled(
+        texts: TokenRows,
+        recipe: &Recipe,
+        tokenizer: &TextTokenizer,
+        max_length: usize,
+    ) -> Result<Self, Impossible> {
+        let (training, seed) = (&recipe.training, recipe.seed);
+        if training.packing {
+            return Self::packed(texts, recipe, tokenizer, max_length);
+        }
+        let texts = texts.cut_to(max_length, tokenizer.sep());
+        let lengths = texts.clone();
+        let epochs = Epochs::shuffled(lengths, training.batching(), training.accumulation, seed);
+        Ok(Self::Texts(texts, epochs))
+    }
+
+    fn packed(
+        texts: TokenRows,
+        recipe: &Recipe,
+        tokenizer: &TextTokenizer,
+        max_length: usize,
+    ) -> Result<Self, Impossible> {
+        let batch_size = recipe.training.batch_size;
+        let packed = Packed::new(texts, max_length, tokenizer.cls(), recipe.seed);
+        let sequences = packed.sequences();
+        match sequences / batch_size.max(1) {
+            0 => Err(Impossible::new(
+                "training.batch_size",
+                format!("is {batch_size}; the texts fill {sequences} sequences of {max_length}"),
+            )),
+            batches => Ok(Self::Packed {
+                packed,
+                batch_size,
+                batches: whole_steps(batches as u64, recipe.training.accumulation),
+            }),
+        }
+    }
+
+    fn batches_per_epoch(&self) -> u64 {
+        match self {
+            Self::Texts(_, epochs) => epochs.batches_per_epoch(),
+            Self::Packed { batches, .. } => *batches,
+        }
+    }
+
+    /// The sequences of a batch.
+    fn batch(&self, number: u64) -> Vec<Sample> {
+        match self {
+            Self::Texts(texts, epochs) => {
+                let Rows { rows, samples } = epochs.batch(number);
+                let rows = rows.into_iter().map(|row| texts.row(row));
+                let sample = |(tokens, number)| Sample { tokens, number };
+                rows.zip(samples).map(sample).collect()
+            }
+            Self::Packed {
+                packed,
+                batch_size,
+                batches,
+            } => {
+                let (epoch, at) = (number / batches, (number % batches) as usize);
+                let first = at * batch_size;
+                let sample = |i| Sample {
+                    tokens: packed.sequence(epoch, i),
+                    number: epoch * packed.sequences() as u64 + i as u64,
+                };
+                (first..first + batch_size).map(sample).collect()
+            }
+        }
+    }
+}
+
+impl<C: Collate> TextBatches<C> {
+    /// Batches of sequences.
+    pub fn new(sequences: Sequences, collate: C) -> Self {
+        Self { sequences, collate }
+    }
+}
+
+impl<C: Collate> BatchSource for TextBatches<C> {
+    type Batch = C::Batch;
+
+    fn batches_per_epoch(&self) -> u64 {
+        self.sequences.batches_per_epoch()
+    }
+
+    fn batch(&self, number: u64) -> C::Batch {
+        self.collate.collate(self.sequences.batch(number))
+    }
+}
+
+impl TextData {
+    /// Training batches in a new order every epoch, validation always the same.
+    ///
+    /// - collate: gets the seed of the split
+    ///
+    /// # Errors
+    ///
+    /// Texts that, packed, fill no batch.
+    pub fn batches<C: Collate>(
+        self,
+        recipe: &Recipe,
+        collate: impl Fn(&TextTokenizer, u64) -> C,
+    ) -> Result<Splits<C::Batch>, Failure> {
+        let valid = self.valid.cut_to(self.max_length, self.tokenizer.sep());
+        let in_order = Epochs::in_order(valid.len(), recipe.training.batch_size);
+        let digest = data::digest(self.train.len(), |at| {
+            let row = self.train.row(at as u32).into_iter();
+            row.flat_map(u32::to_le_bytes).collect()
+        });
+        let train = Sequences::shuffled(self.train, recipe, &self.tokenizer, self.max_length)?;
+        let batches = |sequences, seed| {
+            let collate = collate(&self.tokenizer, seed);
+            Shared::new(TextBatches { sequences, collate })
+        };
+        Ok(Splits {
+            train: batches(train, recipe.seed),
+            valid: batches(Sequences::Texts(valid, in_order), self.split_seed),
+            test: None,
+            digest,
+            unit: "tokens",
+        })
+    }
+}
+
+/// Token ids and the class of a text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LabelledRow {
+    /// With special tokens.
+    pub tokens: Vec<u32>,
+    /// Index into the class names.
+    pub class: u32,
+}
+
+/// Tokenized splits with their classes, and the model that reads them.
+pub struct LabelledTextData {
+    /// Of the bundle that training starts from, or of the recipe.
+    pub tokenizer: TextTokenizer,
+    /// The model's.
+    pub config: TextConfig,
+    /// Tokens of the longest text.
+    pub max_length: usize,
+    /// Class names, in the order of the logits.
+    pub classes: Vec<String>,
+    /// Training rows.
+    pub train: Arc<Vec<LabelledRow>>,
+    /// Validation rows.
+    pub valid: Arc<Vec<LabelledRow>>,
+    /// Test rows.
+    pub test: Arc<Vec<LabelledRow>>,
+}
+
+impl LabelledTexts {
+    /// Says what is impossible about these values, if anything is.
+    pub fn check(&self, tokenizer: &TokenizerRecipe, recipe: &Recipe) -> Result<(), Impossible> {
+        recipe.training.check_unpacked()?;
+        check_text(&self.splits, tokenizer, recipe)
+    }
+
+    /// Reads what `source` names.
+    ///
+    /// # Errors
+    ///
+    /// A file that is missing or malformed.
+    pub fn source(&self) -> Result<TextSet, Failure> {
+        let columns = TextColumns {
+            text: self.splits.text.clone(),
+            label: Some(self.label_column.clone()),
+        };
+        Ok(data::source::texts(&self.splits.source, &columns)?)
+    }
+
+    /// Splits, learns the classes from the training split, and tokenizes.
+    ///
+    /// # Errors
+    ///
+    /// Too few texts or classes, a tokenizer that cannot be read.
+    pub fn read(
+        &self,
+        texts: &TextSet,
+        tokenizer: &TokenizerRecipe,
+        start: &Start,
+    ) -> Result<LabelledTextData, Failure> {
+        let max_length = tokenizer.max_length;
+        let tokenizer = match start.tokenizer()? {
+            Some(tokenizer) => tokenizer,
+            None if tokenizer.path.is_empty() => {
+                bundle_tokenizer(&model::bundled::wordnet_bert_nano()?)?
+            }
+            None => TextTokenizer::load(tokenizer.path.as_ref())?,
+        };
+        let config = start.text_config(&tokenizer)?;
+        check_lengths(max_length, config.describe().positions)?;
+        let data = &self.splits;
+        let keys: Vec<_> = texts.examples.iter().map(|e| split::text_key(&e.text)).collect();
+        let keys = keys.iter().map(String::as_bytes);
+        let splits = split::split_by_content(keys, data.valid, data.test, data.split_seed);
+        if splits.train.is_empty() || splits.valid.is_empty() {
+            return Err(Failure::input(format!(
+                "{}: {} texts leave {} to train and {} to validate on; raise data.valid or add texts",
+                texts.origin(),
+                texts.len(),
+                splits.train.len(),
+                splits.valid.len()
+            )));
+        }
+        let label = |row: &usize| texts.examples[*row].label.as_deref();
+        let wrong = |error| Failure::input(format!("{}: {error}", texts.origin()));
+        let labels = Labels::from_training(splits.train.iter().filter_map(label)).map_err(wrong)?;
+        let class = |rows: &[usize]| -> Result<Vec<u32>, Failure> {
+            let classes = rows.iter().map(|&row| labels.require(texts, row));
+            Ok(classes.collect::<Result<_, _>>()?)
+        };
+        let few = labelled_subset(&class(&splits.train)?, self.label_limit, data.split_seed)?;
+        let train: Vec<_> = few.iter().map(|&at| splits.train[at]).collect();
+        let limited = |rows: &[usize], limit: usize| -> Vec<usize> {
+            let order = order::shuffled(rows.len(), data.split_seed, 0);
+            let limit = if limit == 0 { rows.len() } else { limit };
+            order.iter().take(limit).map(|&at| rows[at as usize]).collect()
+        };
+        let encode = |rows: &[usize]| -> Result<Arc<Vec<LabelledRow>>, Failure> {
+            let picked: Vec<_> = rows.iter().map(|&row| &texts.examples[row].text).collect();
+            let tokens = tokenizer.encode(&picked, max_length)?;
+            let rows = tokens.into_iter().zip(class(rows)?);
+            let row = |(tokens, class)| LabelledRow { tokens, class };
+            Ok(Arc::new(rows.map(row).collect()))
+        };
+        Ok(LabelledTextData {
+            train: encode(&train)?,
+            valid: encode(&limited(&splits.valid, data.valid_limit))?,
+            test: encode(&limited(&splits.test, self.test_limit))?,
+            classes: labels.names().to_vec(),
+            tokenizer,
+            config,
+            max_length,
+        })
+    }
+}
+
+/// Token sequences with their classes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LabelledBatch {
+    /// What the model sees.
+    pub inputs: TokenBatch,
+    /// A class a row.
+    pub targets: Vec<u32>,
+}
+
+impl Counts for LabelledBatch {
+    fn units(&self) -> usize {
+        self.inputs.units()
+    }
+
+    fn slots(&self) -> usize {
+        self.inputs.slots()
+    }
+}
+
+/// Batches of labelled, tokenized texts.
+pub struct LabelledTextBatches {
+    rows: Arc<Vec<LabelledRow>>,
+    epochs: Epochs,
+    pad: u32,
+}
+
+impl LabelledTextBatches {
+    /// Batches of `rows` in the order of `epochs`.
+    pub fn new(rows: Arc<Vec<LabelledRow>>, epochs: Epochs, pad: u32) -> Self {
+        Self { rows, epochs, pad }
+    }
+}
+
+impl BatchSource for LabelledTextBatches {
+    type Batch = LabelledBatch;
+
+    fn batches_per_epoch(&self) -> u64 {
+        self.epochs.batches_per_epoch()
+    }
+
+    fn batch(&self, number: u64) -> LabelledBatch {
+        let picked = self.epochs.batch(number).rows;
+        let rows = || picked.iter().map(|&row| &self.rows[row as usize]);
+        LabelledBatch {
+            inputs: TokenBatch::pad(rows().map(|row| row.tokens.as_slice()), self.pad),
+            targets: rows().map(|row| row.class).collect(),
+        }
+    }
+}
+
+impl LabelledTextData {
+    /// Training batches in a new order every epoch, the other splits always the same.
+    pub fn batches(self, recipe: &Recipe) -> Splits<LabelledBatch> {
+        let (batching, accumulation) = (recipe.training.batching(), recipe.training.accumulation);
+        let lengths = self.train.iter().map(|row| row.tokens.len() as u32);
+        let shuffled =
+            Epochs::shuffled(lengths.collect::<Vec<u32>>(), batching, accumulation, recipe.seed);
+        let digest = data::digest(self.train.len(), |at| {
+            let LabelledRow { tokens, class } = &self.train[at];
+            let ids = tokens.iter().chain([class]);
+            ids.flat_map(|id| id.to_le_bytes()).collect()
+        });
+        let pad = self.tokenizer.pad();
+        let batches = |rows: Arc<Vec<LabelledRow>>, epochs| {
+            Shared::new(LabelledTextBatches::new(rows, epochs, pad))
+        };
+        let in_order = |rows: Arc<Vec<LabelledRow>>| {
+            let epochs = Epochs::in_order(rows.len(), 100);
+            batches(rows, epochs)
+        };
+        Splits {
+            train: batches(self.train, shuffled),
+            valid: in_order(self.valid),
+            test: (!self.test.is_empty()).then(|| in_order(self.test)),
+            digest,
+            unit: "tokens",
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! Losses that jobs share, each over any family: chosen tokens, classes, pixels.
+
+pub mod class_loss;
+pub mod class_tally;
+pub mod classes;
+pub mod pixels;
+pub mod tokens;

@@ -1,0 +1,124 @@
+//! The pixels of an image, given back. In: images and what the model sees of them. Out: sums over all values.
+
+use burn::prelude::*;
+use burn::tensor::FloatDType;
+use burn::tensor::activation::{relu, sigmoid};
+use model::Autoencoder;
+use serde::{Deserialize, Serialize};
+
+use crate::job::Exported;
+use crate::job::image::PixelBatch;
+use crate::metrics::Metrics;
+use crate::objective::{LossSums, Objective, SumTally};
+use crate::source::Counts;
+
+/// What a reconstructed pixel costs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PixelLoss {
+    /// Binary cross-entropy: a pixel is the probability of ink.
+    Bce,
+    /// Squared error.
+    Mse,
+}
+
+/// What the model sees, and the images that it has to give back.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PixelPairs {
+    /// What the model sees.
+    pub inputs: PixelBatch,
+    /// What it has to give back.
+    pub targets: PixelBatch,
+}
+
+impl Counts for PixelPairs {
+    fn units(&self) -> usize {
+        self.targets.n
+    }
+
+    fn slots(&self) -> usize {
+        self.targets.n
+    }
+}
+
+/// An autoencoder with its loss.
+#[derive(Module, Debug)]
+pub struct Reconstruction<B: Backend> {
+    /// The model.
+    pub model: Autoencoder<B>,
+    loss: PixelLoss,
+}
+
+impl<B: Backend> Reconstruction<B> {
+    /// A model that learns by this loss.
+    pub fn new(model: Autoencoder<B>, loss: PixelLoss) -> Self {
+        Self { model, loss }
+    }
+}
+
+impl<B: Backend> Exported<B> for Reconstruction<B> {
+    type Model = Autoencoder<B>;
+
+    fn model(&self) -> &Autoencoder<B> {
+        &self.model
+    }
+}
+
+impl<B: Backend> Objective<B> for Reconstruction<B> {
+    type Batch = PixelPairs;
+    type Tally = SumTally;
+    const SUMS: &'static [&'static str] = &["mse"];
+    const VALID_METRICS: &'static [&'static str] = &["loss", "mse", "psnr"];
+
+    fn loss(&self, batch: &PixelPairs, device: &B::Device) -> LossSums<B> {
+        let logits = self.model.logits(batch.inputs.tensor(device));
+        reconstruction_loss(logits, batch.targets.tensor(device), self.loss)
+    }
+
+    fn evaluate(&self, batch: &PixelPairs, device: &B::Device) -> SumTally {
+        SumTally::read(self.loss(batch, device), <Self as Objective<B>>::SUMS)
+    }
+
+    fn derive(metrics: &mut Metrics) {
+        if let Some(mse) = metrics.get("mse").copied() {
+            metrics.insert("psnr".into(), psnr(mse));
+        }
+    }
+}
+
+/// Loss and squared error, summed over the values of all pixels.
+///
+/// - logits: `[batch, channels, height, width]`
+/// - targets: the same, 0 to 1
+pub fn reconstruction_loss<B: Backend>(
+    logits: Tensor<B, 4>,
+    targets: Tensor<B, 4>,
+    kind: PixelLoss,
+) -> LossSums<B> {
+    let logits = logits.cast(FloatDType::F32);
+    let n = targets.shape().num_elements();
+    let squares = |logits| {
+        let error = sigmoid(logits) - targets.clone();
+        (error.clone() * error).sum()
+    };
+    let (loss, mse) = match kind {
+        PixelLoss::Bce => {
+            let mse = squares(logits.clone().detach());
+            // -t ln s(x) - (1-t) ln(1-s(x)), without the exp(x) that overflows for large logits.
+            let softplus = (-logits.clone().abs()).exp().log1p();
+            let loss = relu(logits.clone()) - logits * targets + softplus;
+            (loss.sum(), mse)
+        }
+        PixelLoss::Mse => {
+            let mse = squares(logits);
+            (mse.clone(), mse.detach())
+        }
+    };
+    LossSums::new(loss, vec![mse], n)
+}
+
+/// Peak signal-to-noise ratio in decibels, of pixels from 0 to 1.
+pub fn psnr(mse: f64) -> f64 {
+    // A perfect reconstruction has no finite ratio; 100 dB is beyond what f32 sums can tell from it.
+    -10.0 * mse.max(1e-10).log10()
+}
