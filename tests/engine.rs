@@ -12,6 +12,7 @@ use burn::backend::{Autodiff, Flex, NdArray};
 use burn::module::Param;
 use burn::prelude::*;
 use burn::tensor::TensorData;
+use safetensors::SafeTensors;
 use serde_json::Value;
 use tempfile::TempDir;
 use train::launch::{Options, Session, Status};
@@ -21,6 +22,7 @@ use train::optim::update::OptimizerKind;
 use train::recipe::{
     ComputePrecision, GuardRecipe, OptimizerRecipe, ScheduleRecipe, TrainingRecipe,
 };
+use train::run::Existing;
 use train::source::{BatchSource, Counts};
 use train::{BackendName, Failure, LossSums, Objective, SumTally};
 
@@ -73,6 +75,7 @@ impl<B: Backend> Objective<B> for Line<B> {
 }
 
 /// Points on a line, 64 to every full batch; some batches are spoilt.
+#[derive(Clone)]
 struct Source {
     batch_size: u64,
     spoilt: fn(u64) -> Option<f32>,
@@ -138,23 +141,38 @@ impl Bench {
     }
 
     fn train(self) -> (Result<Status, Failure>, Outcome) {
-        let device = Default::default();
+        let result = self.launch(|_| {});
+        (result, self.outcome())
+    }
+
+    fn outcome(self) -> Outcome {
         let path = self.path();
-        let source = Arc::new(self.source);
+        Outcome {
+            _folder: self.folder,
+            path,
+        }
+    }
+
+    /// Trains with options that differ from those of a new run.
+    fn launch(&self, change: impl FnOnce(&mut Options)) -> Result<Status, Failure> {
+        let device = Default::default();
         let valid = Source {
             batch_size: 64,
             spoilt: |_| None,
         };
+        let valid = Arc::new(valid);
         let training = TrainingRecipe {
             metric: "loss".into(),
-            ..self.training
+            ..self.training.clone()
         };
-        let result = Session {
+        let mut options = Options::new(self.path(), self.backend);
+        change(&mut options);
+        Session {
             name: "line".into(),
             recipe: String::new(),
             seed: 1,
             training,
-            optimizer: self.optimizer,
+            optimizer: self.optimizer.clone(),
             schedule: ScheduleRecipe::new(ScheduleKind::Constant),
             guard: self.guard,
             data: String::new(),
@@ -163,9 +181,9 @@ impl Bench {
                 weight: Param::from_tensor(Tensor::from_data([0.5, 0.5], &device)),
             },
             device,
-            train: source,
-            valid: Arc::new(valid),
-            test: None,
+            train: Arc::new(self.source.clone()),
+            valid: valid.clone(),
+            test: Some(valid),
             unit: "samples",
             export: Box::new(|line: &Line<Flex>, path: &Path| {
                 fs::create_dir_all(path)?;
@@ -175,16 +193,9 @@ impl Bench {
                 )?)
             }),
             after_validation: None,
-            options: Options::new(&path, self.backend),
+            options,
         }
-        .launch();
-        (
-            result,
-            Outcome {
-                _folder: self.folder,
-                path,
-            },
-        )
+        .launch()
     }
 }
 
@@ -390,8 +401,9 @@ fn a_run_that_stays_lost_stops_and_says_where() {
         let failure = result.unwrap_err();
         assert_eq!(failure.exit_code(), 1);
         let message = failure.to_string();
+        // Batches 12 to 17: each time it goes back it is past those that it was lost by.
         for words in [
-            "not finite for 2 steps up to step 14",
+            "not finite for 2 steps up to step 7",
             "after 2 rollbacks",
             "optimizer.lr",
         ] {
@@ -447,4 +459,139 @@ fn a_backend_without_bf16_says_so() {
         check_precision::<Flex>(ComputePrecision::Bf16, &Default::default()),
         Ok(())
     );
+}
+
+fn resume(options: &mut Options) {
+    options.existing = Existing::Resume;
+}
+
+#[test]
+fn a_run_whose_best_step_was_skipped_can_be_resumed() {
+    for backend in WAYS {
+        let mut bench = Bench::on(backend);
+        bench.training.steps = 14;
+        // Step 10 is skipped and the best: its weights are those of step 9. Nothing is better after it.
+        bench.source.spoilt = |number| (number >= 9).then_some(f32::NAN);
+        assert_eq!(bench.launch(|_| {}).unwrap(), Status::Done);
+        let summary = |bench: &Bench| {
+            let text = fs::read_to_string(bench.path().join("summary.json")).unwrap();
+            serde_json::from_str::<Value>(&text).unwrap()
+        };
+        let before = summary(&bench);
+        assert_eq!(before["best"]["step"], 10);
+        assert_eq!(bench.launch(resume).unwrap(), Status::Done);
+        let after = summary(&bench);
+        assert_eq!(after["best"], before["best"]);
+        assert_eq!(after["test"], before["test"]);
+    }
+}
+
+#[test]
+fn a_best_step_on_the_way_to_being_lost_is_no_place_to_go_back_to() {
+    for backend in WAYS {
+        let mut bench = Bench::on(backend);
+        bench.training.keep = 1;
+        bench.training.checkpoint_every = 3;
+        bench.guard.skips = 3;
+        // Step 10 is the best of those validated, and the first of four that lose the run.
+        bench.source.spoilt = |number| (9..13).contains(&number).then_some(f32::NAN);
+        let (result, outcome) = bench.train();
+        assert_eq!(result.unwrap(), Status::Done);
+        assert_eq!(outcome.summary()["rollbacks"], 1);
+        let steps: Vec<_> = outcome.losses("train").iter().map(|(at, _)| *at).collect();
+        assert_eq!(steps, (1..=20).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn batches_that_lose_a_run_are_left_out_once_it_went_back() {
+    for backend in WAYS {
+        let mut bench = Bench::on(backend);
+        bench.guard.skips = 1;
+        bench.source.spoilt = |number| [12, 13].contains(&number).then_some(f32::NAN);
+        let (result, outcome) = bench.train();
+        assert_eq!(result.unwrap(), Status::Done);
+        let summary = outcome.summary();
+        assert_eq!(
+            (&summary["rollbacks"], &summary["skipped_steps"]),
+            (&1.into(), &2.into())
+        );
+    }
+}
+
+#[test]
+fn the_bundle_and_the_test_score_are_those_of_the_best_step_that_still_counts() {
+    for backend in WAYS {
+        let mut bench = Bench::on(backend);
+        bench.guard = GuardRecipe {
+            skips: 1,
+            // Too slow to be better again.
+            rollback_lr: 1e-7,
+            ..GuardRecipe::default()
+        };
+        // Back to step 10, then, as nothing was kept since, to step 5.
+        bench.source.spoilt = |number| (10..14).contains(&number).then_some(f32::NAN);
+        let (result, outcome) = bench.train();
+        assert_eq!(result.unwrap(), Status::Done);
+        let summary = outcome.summary();
+        assert_eq!(summary["rollbacks"], 2);
+        let best = &summary["best"];
+        assert_eq!(best["step"], 5);
+        assert_eq!(best["metrics"]["loss"], summary["test"]["metrics"]["loss"]);
+        let checkpoint = outcome
+            .path
+            .join("checkpoints/step-00000005/model.safetensors");
+        let kept = fs::read(checkpoint).unwrap();
+        let kept = SafeTensors::deserialize(&kept).unwrap();
+        let exported = fs::read(outcome.path.join("model/weight")).unwrap();
+        assert_eq!(kept.tensor("objective.weight").unwrap().data(), exported);
+    }
+}
+
+#[test]
+fn two_starts_on_one_directory_are_one_run() {
+    for _ in 0..20 {
+        let bench = Bench::new();
+        let results = std::thread::scope(|scope| {
+            let start = || scope.spawn(|| bench.launch(|_| {}));
+            [start(), start()].map(|thread| thread.join().unwrap())
+        });
+        let (done, refused): (Vec<_>, Vec<_>) = results.into_iter().partition(Result::is_ok);
+        assert_eq!((done.len(), refused.len()), (1, 1), "{refused:?}");
+        let message = refused[0].as_ref().unwrap_err().to_string();
+        let proper = ["exists already", "another process"];
+        assert!(
+            proper.iter().any(|words| message.contains(words)),
+            "{message}"
+        );
+        let outcome = bench.outcome();
+        assert_eq!(outcome.summary()["status"], "completed");
+        assert_eq!(outcome.losses("train").len(), 20);
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_directory_that_is_there_is_filled_and_not_replaced() {
+    use std::os::unix::fs::{MetadataExt, symlink};
+    let bench = Bench::new();
+    let elsewhere = bench.folder.path().join("elsewhere");
+    fs::create_dir_all(elsewhere.join("lost+found")).unwrap();
+    let inode = fs::metadata(&elsewhere).unwrap().ino();
+    symlink(&elsewhere, bench.path()).unwrap();
+    let replace = |options: &mut Options| options.existing = Existing::Replace;
+    for change in [(|_: &mut Options| {}) as fn(&mut Options), replace] {
+        assert_eq!(bench.launch(change).unwrap(), Status::Done);
+        assert!(bench.path().is_symlink());
+        assert!(elsewhere.join("summary.json").is_file());
+        assert_eq!(fs::metadata(&elsewhere).unwrap().ino(), inode);
+        // What a link inside leads to is no part of the run.
+        fs::create_dir_all(bench.folder.path().join("mine")).unwrap();
+        fs::write(bench.folder.path().join("mine/letter"), "hello").unwrap();
+        symlink(bench.folder.path().join("mine"), elsewhere.join("link")).unwrap();
+    }
+    bench.launch(replace).unwrap();
+    assert!(!elsewhere.join("link").is_symlink());
+    assert!(bench.folder.path().join("mine/letter").is_file());
+    assert!(elsewhere.join("lost+found").is_dir());
 }

@@ -62,9 +62,24 @@ pub struct Position {
     pub taken: BTreeMap<String, i32>,
     /// What the guards have seen.
     pub watch: Watch,
+    /// Steps whose batches were left out, each time that the run went back: those that lost it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub left_out: u64,
     /// A digest of the data, tokenizer included; empty where there is none.
     #[serde(default)]
     pub data: String,
+}
+
+/// Keeps the state of a run that never went back as it was before there was such a key.
+fn is_zero(n: &u64) -> bool {
+    *n == 0
+}
+
+impl Position {
+    /// Steps whose batches are behind the run: those it took, and those it left out.
+    pub fn drawn(&self) -> u64 {
+        self.step + self.left_out
+    }
 }
 
 /// Sums since the last line of the log.
@@ -109,7 +124,8 @@ pub struct Snapshot<'a, B: AutodiffBackend, M> {
 }
 
 /// Writes a checkpoint, and deletes those that nothing needs any more: the oldest beyond `keep`, except the best step of
-/// any that stays, and those of later steps, which a run that went back left behind.
+/// any that stays and the newest that a run can go back to, and those of later steps, which a run that went back left
+/// behind.
 pub fn save<B: AutodiffBackend, M: AutodiffModule<B>>(
     folder: &Path,
     snapshot: &Snapshot<B, M>,
@@ -137,10 +153,22 @@ fn prune(folder: &Path, newest: u64, keep: usize) -> Result<()> {
         .into_iter()
         .partition(|(step, _)| *step <= newest);
     let (old, kept) = all.split_at(all.len().saturating_sub(keep));
+    let position = |(_, path): &(u64, PathBuf)| self::position(path).ok();
+    let mut kept: Vec<Position> = kept.iter().filter_map(position).collect();
+    let is_good = |position: &Position| position.watch.is_good();
+    if !kept.iter().any(is_good) {
+        kept.extend(old.iter().rev().filter_map(position).find(is_good));
+    }
     // Were the newest torn, the one before it would go on with its own best step.
-    let best = |(_, path): &(u64, PathBuf)| Some(self::position(path).ok()?.best?.step);
-    let best: Vec<u64> = kept.iter().filter_map(best).collect();
-    let needless = old.iter().filter(|(step, _)| !best.contains(step));
+    let best = kept
+        .iter()
+        .filter_map(|position| Some(position.best.as_ref()?.step));
+    let needed: Vec<u64> = kept
+        .iter()
+        .map(|position| position.step)
+        .chain(best)
+        .collect();
+    let needless = old.iter().filter(|(step, _)| !needed.contains(step));
     for (_, path) in needless.chain(&later) {
         fs::remove_dir_all(path).with_context(|| path.display().to_string())?;
     }
@@ -261,22 +289,26 @@ pub struct Whole {
 ///
 /// There are checkpoints, and none is whole.
 pub fn newest(folder: &Path) -> Result<Option<Whole>> {
-    newest_before(folder, u64::MAX)
+    newest_that(folder, |_| true)
 }
 
-/// [`newest`] of those before a step.
-pub fn newest_before(folder: &Path, limit: u64) -> Result<Option<Whole>> {
+/// [`newest`] of those that fit.
+///
+/// # Errors
+///
+/// There are checkpoints that are not whole, and none that is whole fits.
+pub fn newest_that(folder: &Path, fits: impl Fn(&Position) -> bool) -> Result<Option<Whole>> {
     let mut passed_over = Vec::new();
-    let all = list(folder)?.into_iter();
-    for (_, path) in all.filter(|(step, _)| *step < limit).rev() {
+    for (_, path) in list(folder)?.into_iter().rev() {
         match whole(folder, &path) {
-            Ok(position) => {
+            Ok(position) if fits(&position) => {
                 return Ok(Some(Whole {
                     path,
                     position,
                     passed_over,
                 }));
             }
+            Ok(_) => {}
             Err(error) => passed_over.push(format!("{error:#}")),
         }
     }

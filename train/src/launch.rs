@@ -156,11 +156,11 @@ where
         let total_steps = self.training.total_steps(per_epoch);
         let steps_per_epoch = self.training.steps_per_epoch(per_epoch);
         let (accumulation, workers) = (self.training.accumulation, self.training.workers);
-        let total_batches = total_steps.checked_mul(accumulation).ok_or_else(|| {
-            wrong(format!(
+        if total_steps.checked_mul(accumulation).is_none() {
+            return Err(wrong(format!(
                 "{total_steps} steps of {accumulation} micro-batches are too many"
-            ))
-        })?;
+            )));
+        }
         let optimizer = Optimizer::new(self.optimizer.clone(), groups);
         if let Some(probe) = self.options.probe {
             let subject = Subject {
@@ -172,11 +172,10 @@ where
             let Options { out, ui, .. } = &self.options;
             return probe::run(probe, subject, self.optimizer.lr, out, *ui);
         }
-        let mut lock = match (&run, self.options.existing) {
-            (Some(run), Existing::Resume | Existing::Replace) if run.path().exists() => {
-                Some(run.lock()?)
-            }
-            _ => None,
+        let existing = self.options.existing;
+        let lock = match &run {
+            Some(run) => Some(run.claim(existing).map_err(begun)?),
+            None => None,
         };
         let start = Start::<B, O>::find(
             run.as_ref(),
@@ -187,10 +186,8 @@ where
             &self.data,
             &self.device,
         )?;
-        if let (Some(run), Existing::Refuse | Existing::Replace) = (&run, self.options.existing) {
-            drop(lock.take());
-            run.create(&self.recipe).map_err(begun)?;
-            lock = Some(run.lock().map_err(begun)?);
+        if let (Some(run), Some(lock), true) = (&run, &lock, existing != Existing::Resume) {
+            run.begin(lock, &self.recipe).map_err(begun)?;
         }
 
         let taken = start.position.step;
@@ -258,7 +255,8 @@ where
             }),
         });
 
-        let train = Loader::new(self.train, 0, total_batches).with_workers(workers);
+        // Without an end: a run that went back is past more batches than it has taken.
+        let train = Loader::new(self.train, 0, u64::MAX).with_workers(workers);
         let valid = Loader::new(self.valid.clone(), 0, self.valid.batches_per_epoch())
             .with_workers(workers);
         let directory = run.as_ref().map_or(Path::new("."), RunDir::path);
