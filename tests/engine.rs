@@ -11,12 +11,12 @@ use std::sync::Arc;
 use burn::backend::{Autodiff, Flex, NdArray};
 use burn::module::Param;
 use burn::prelude::*;
-use burn::tensor::TensorData;
+use burn::tensor::{Distribution, TensorData};
 use safetensors::SafeTensors;
 use serde_json::Value;
 use tempfile::TempDir;
 use train::launch::{Options, Session, Status};
-use train::objective::check_precision;
+use train::objective::{Trainable, check_precision};
 use train::optim::schedule::ScheduleKind;
 use train::optim::update::OptimizerKind;
 use train::recipe::{
@@ -24,7 +24,7 @@ use train::recipe::{
 };
 use train::run::Existing;
 use train::source::{BatchSource, Counts};
-use train::{BackendName, Failure, LossSums, Objective, SumTally};
+use train::{BackendName, Failure, Interrupt, LossSums, Objective, SumTally};
 
 type B = Autodiff<Flex>;
 
@@ -32,6 +32,38 @@ type B = Autodiff<Flex>;
 #[derive(Module, Debug)]
 struct Line<B: Backend> {
     weight: Param<Tensor<B, 1>>,
+}
+
+/// The same with noise on the error: its path follows from the backend's generator.
+#[derive(Module, Debug)]
+struct NoisyLine<B: Backend> {
+    line: Line<B>,
+}
+
+impl<B: Backend> Objective<B> for NoisyLine<B> {
+    type Batch = Points;
+    type Tally = SumTally;
+    const SUMS: &'static [&'static str] = &[];
+    const VALID_METRICS: &'static [&'static str] = &["loss"];
+
+    fn loss(&self, batch: &Points, device: &B::Device) -> LossSums<B> {
+        let mut noisy = batch.clone();
+        for _ in 0..4 {
+            let noise = Distribution::Normal(0.0, 0.1);
+            let noise = Tensor::<B, 1>::random([batch.y.len()], noise, device).into_data();
+            let noise = noise.iter::<f32>();
+            noisy
+                .y
+                .iter_mut()
+                .zip(noise)
+                .for_each(|(y, noise)| *y += noise);
+        }
+        self.line.loss(&noisy, device)
+    }
+
+    fn evaluate(&self, batch: &Points, device: &B::Device) -> SumTally {
+        self.line.evaluate(batch, device)
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -101,6 +133,13 @@ impl BatchSource for Source {
     }
 }
 
+/// Where every training begins.
+fn line() -> Line<B> {
+    Line {
+        weight: Param::from_tensor(Tensor::from_data([0.5, 0.5], &Default::default())),
+    }
+}
+
 struct Bench {
     folder: TempDir,
     training: TrainingRecipe,
@@ -153,9 +192,21 @@ impl Bench {
         }
     }
 
-    /// Trains with options that differ from those of a new run.
+    /// Trains a line, with options that differ from those of a new run.
     fn launch(&self, change: impl FnOnce(&mut Options)) -> Result<Status, Failure> {
-        let device = Default::default();
+        self.launch_objective(line(), |line: &Line<Flex>| line.weight.val(), change)
+    }
+
+    /// - bundle: what the bundle holds
+    fn launch_objective<O>(
+        &self,
+        objective: O,
+        bundle: fn(&O::InnerModule) -> Tensor<Flex, 1>,
+        change: impl FnOnce(&mut Options),
+    ) -> Result<Status, Failure>
+    where
+        O: Trainable<B> + Objective<B, Batch = Points>,
+    {
         let valid = Source {
             batch_size: 64,
             spoilt: |_| None,
@@ -177,20 +228,16 @@ impl Bench {
             guard: self.guard,
             data: String::new(),
             groups: Vec::new(),
-            objective: Line::<B> {
-                weight: Param::from_tensor(Tensor::from_data([0.5, 0.5], &device)),
-            },
-            device,
+            objective,
+            device: Default::default(),
             train: Arc::new(self.source.clone()),
             valid: valid.clone(),
             test: Some(valid),
             unit: "samples",
-            export: Box::new(|line: &Line<Flex>, path: &Path| {
+            export: Box::new(move |objective: &O::InnerModule, path: &Path| {
                 fs::create_dir_all(path)?;
-                Ok(fs::write(
-                    path.join("weight"),
-                    line.weight.val().to_data().as_bytes(),
-                )?)
+                let weight = bundle(objective).to_data();
+                Ok(fs::write(path.join("weight"), weight.as_bytes())?)
             }),
             after_validation: None,
             options,
@@ -594,4 +641,64 @@ fn a_directory_that_is_there_is_filled_and_not_replaced() {
     assert!(!elsewhere.join("link").is_symlink());
     assert!(bench.folder.path().join("mine/letter").is_file());
     assert!(elsewhere.join("lost+found").is_dir());
+}
+
+#[test]
+fn sessions_in_one_process_do_not_disturb_each_other() {
+    let train = |seed: f32| {
+        let mut bench = Bench::new();
+        bench.training.steps = 300;
+        let weight = Tensor::from_data([seed, seed], &Default::default());
+        let noisy = NoisyLine::<B> {
+            line: Line {
+                weight: Param::from_tensor(weight),
+            },
+        };
+        let bundle = |noisy: &NoisyLine<Flex>| noisy.line.weight.val();
+        bench.launch_objective(noisy, bundle, |_| {}).unwrap();
+        bench.outcome().losses("train")
+    };
+    let alone = [train(0.5), train(0.25)];
+    let together = std::thread::scope(|scope| {
+        let start = |seed| scope.spawn(move || train(seed));
+        [start(0.5), start(0.25)].map(|thread| thread.join().unwrap())
+    });
+    assert!(together == alone);
+}
+
+#[test]
+fn a_run_that_went_back_and_is_resumed_ends_as_one_that_was_not_interrupted() {
+    let interrupt = Interrupt::new();
+    let train = |bench: &Bench, change: &dyn Fn(&mut Options)| bench.launch(change).unwrap();
+    let bench = || {
+        let mut bench = Bench::new();
+        bench.guard.skips = 1;
+        bench.training.steps = 40;
+        bench.source.spoilt = |number| [12, 13, 31, 32].contains(&number).then_some(f32::NAN);
+        bench
+    };
+    let whole = bench();
+    train(&whole, &|_| {});
+    let whole = whole.outcome();
+    assert_eq!(whole.summary()["rollbacks"], 2);
+    // A stop that was asked for before is heeded after the first step of each sitting.
+    interrupt.request();
+    let stopped = bench();
+    let mut sittings = 0;
+    let heeds = |options: &mut Options| options.interrupt = interrupt.clone();
+    let mut status = train(&stopped, &heeds);
+    while status == Status::Interrupted {
+        sittings += 1;
+        status = train(&stopped, &|options| {
+            heeds(options);
+            resume(options);
+        });
+    }
+    assert!(sittings > 30, "{sittings}");
+    let stopped = stopped.outcome();
+    for split in ["train", "valid"] {
+        assert_eq!(stopped.losses(split), whole.losses(split));
+    }
+    assert_eq!(stopped.weight(), whole.weight());
+    assert_eq!(stopped.summary()["best"], whole.summary()["best"]);
 }

@@ -65,6 +65,12 @@ pub struct Position {
     /// Steps whose batches were left out, each time that the run went back: those that lost it.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub left_out: u64,
+    /// The step that the run last went back to, if no place to go back to was kept since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub went_back_to: Option<u64>,
+    /// Written only because the run was asked to stop: an uninterrupted run has no checkpoint here.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unscheduled: bool,
     /// A digest of the data, tokenizer included; empty where there is none.
     #[serde(default)]
     pub data: String,
@@ -79,6 +85,12 @@ impl Position {
     /// Steps whose batches are behind the run: those it took, and those it left out.
     pub fn drawn(&self) -> u64 {
         self.step + self.left_out
+    }
+
+    /// Whether a run that was lost may go on from here: not with the weights that it was being lost with, and where an
+    /// uninterrupted run would.
+    pub fn is_place_to_go_back_to(&self) -> bool {
+        self.watch.is_good() && !self.unscheduled
     }
 }
 
@@ -123,9 +135,8 @@ pub struct Snapshot<'a, B: AutodiffBackend, M> {
     pub position: &'a Position,
 }
 
-/// Writes a checkpoint, and deletes those that nothing needs any more: the oldest beyond `keep`, except the best step of
-/// any that stays and the newest that a run can go back to, and those of later steps, which a run that went back left
-/// behind.
+/// Writes a checkpoint, and deletes those that nothing needs any more. What stays is this one, the newest `keep` that a
+/// run can go back to, and the best step of each; those of later steps, which a run that went back left behind, go.
 pub fn save<B: AutodiffBackend, M: AutodiffModule<B>>(
     folder: &Path,
     snapshot: &Snapshot<B, M>,
@@ -152,23 +163,14 @@ fn prune(folder: &Path, newest: u64, keep: usize) -> Result<()> {
     let (all, later): (Vec<_>, Vec<_>) = list(folder)?
         .into_iter()
         .partition(|(step, _)| *step <= newest);
-    let (old, kept) = all.split_at(all.len().saturating_sub(keep));
     let position = |(_, path): &(u64, PathBuf)| self::position(path).ok();
-    let mut kept: Vec<Position> = kept.iter().filter_map(position).collect();
-    let is_good = |position: &Position| position.watch.is_good();
-    if !kept.iter().any(is_good) {
-        kept.extend(old.iter().rev().filter_map(position).find(is_good));
-    }
+    let positions: Vec<Position> = all.iter().rev().filter_map(position).collect();
+    let places = positions.iter().filter(|at| at.is_place_to_go_back_to());
     // Were the newest torn, the one before it would go on with its own best step.
-    let best = kept
-        .iter()
-        .filter_map(|position| Some(position.best.as_ref()?.step));
-    let needed: Vec<u64> = kept
-        .iter()
-        .map(|position| position.step)
-        .chain(best)
-        .collect();
-    let needless = old.iter().filter(|(step, _)| !needed.contains(step));
+    let kept = positions.iter().take(1).chain(places.take(keep));
+    let needed = kept.flat_map(|at| [Some(at.step), at.best.as_ref().map(|best| best.step)]);
+    let needed: Vec<u64> = needed.flatten().collect();
+    let needless = all.iter().filter(|(step, _)| !needed.contains(step));
     for (_, path) in needless.chain(&later) {
         fs::remove_dir_all(path).with_context(|| path.display().to_string())?;
     }

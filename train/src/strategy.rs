@@ -21,6 +21,7 @@ use burn::train::{
 
 use crate::checkpoint::{self, Best, Position, Snapshot, Unreported, Whole};
 use crate::failure;
+use crate::generator::seeded;
 use crate::guard::{GuardRecipe, Verdict};
 use crate::metrics::{self, Metrics};
 use crate::objective::{LossSums, Objective, SplitOutput, StepOutput, Tally, Trainable, Trainee};
@@ -137,8 +138,6 @@ pub struct Journey<B: AutodiffBackend, O: Trainable<B>> {
     pub console: Console,
     /// Of every part of every step, if asked for.
     pub trace: Option<Trace>,
-    /// The step that this sitting last went back to, if nothing was kept since.
-    pub went_back_to: Option<u64>,
     /// How it ended.
     pub ending: Option<Result<Ending>>,
 }
@@ -307,7 +306,8 @@ impl<B: AutodiffBackend, O: Trainable<B>> Sitting<'_, B, O> {
             let due = due && self.journey.position.watch.is_good();
             if due || best || last || early || interrupted {
                 self.journey.position.unreported = window.unreported();
-                self.checkpoint(learner)?;
+                let scheduled = due || best || last || early;
+                self.checkpoint(learner, scheduled)?;
             }
             if early {
                 return Ok(Leg::Ended(Ending::StoppedEarly));
@@ -328,12 +328,9 @@ impl<B: AutodiffBackend, O: Trainable<B>> Sitting<'_, B, O> {
     ) -> Result<Verdict> {
         let Plan { training, seed, .. } = &self.strategy.plan;
         let step = self.journey.position.step;
-        B::seed(&device(learner), mix(*seed, self.journey.position.drawn()));
         let mut stopwatch = Stopwatch::start();
         let mut timing = Timing::default();
-        let mut accumulator = GradientsAccumulator::new();
-        let mut single = None;
-        let mut sums: Option<LossSums<B::InnerBackend>> = None;
+        let mut parts = Vec::new();
         for _ in 0..training.accumulation {
             let batch = batches
                 .next()
@@ -343,18 +340,27 @@ impl<B: AutodiffBackend, O: Trainable<B>> Sitting<'_, B, O> {
             window.slots += slots;
             self.journey.position.units += units as u64;
             self.journey.position.slots += slots as u64;
-            timing.data += self.lap("data", step + 1, &mut stopwatch)?;
-            let output = learner.train_step(batch);
-            if let StepOutput::Sums(part) = output.item {
-                sums = Some(LossSums::merged(sums, part));
-            }
-            match training.accumulation {
-                1 => single = Some(output.grads),
-                _ => accumulator.accumulate(&learner.model(), output.grads),
-            }
-            timing.forward_backward +=
-                self.lap("forward and backward", step + 1, &mut stopwatch)?;
+            parts.push(batch);
         }
+        timing.data += self.lap("data", step + 1, &mut stopwatch)?;
+        let mut accumulator = GradientsAccumulator::new();
+        let mut single = None;
+        let mut sums: Option<LossSums<B::InnerBackend>> = None;
+        let seed = mix(*seed, self.journey.position.drawn());
+        seeded::<B, _>(&device(learner), seed, || {
+            for batch in parts {
+                let output = learner.train_step(batch);
+                if let StepOutput::Sums(part) = output.item {
+                    sums = Some(LossSums::merged(sums.take(), part));
+                }
+                if training.accumulation == 1 {
+                    single = Some(output.grads);
+                } else {
+                    accumulator.accumulate(&learner.model(), output.grads);
+                }
+            }
+        });
+        timing.forward_backward += self.lap("forward and backward", step + 1, &mut stopwatch)?;
         let sums = sums.context("a step without a batch")?;
         learner.lr_step();
         let mut grads = || single.take().unwrap_or_else(|| accumulator.grads());
@@ -498,11 +504,11 @@ impl<B: AutodiffBackend, O: Trainable<B>> Sitting<'_, B, O> {
             seconds: lost.seconds,
             timing: lost.timing,
             left_out: lost.drawn() - step,
+            went_back_to: Some(step),
             watch: whole.position.watch.back(&lost.watch),
             ..whole.position
         };
         self.journey.log.cut(&self.journey.position)?;
-        self.journey.went_back_to = Some(step);
         let scale = guard.scale(rollbacks);
         let schedule = self.strategy.schedule.clone().resumed(step, scale);
         *learner = Learner::new(model, self.strategy.optimizer.clone(), schedule);
@@ -548,10 +554,10 @@ impl<B: AutodiffBackend, O: Trainable<B>> Sitting<'_, B, O> {
         };
         let folder = run.checkpoints();
         let before = |limit: u64| {
-            let fits = |position: &Position| position.watch.is_good() && position.step < limit;
+            let fits = |at: &Position| at.is_place_to_go_back_to() && at.step < limit;
             checkpoint::newest_that(&folder, fits)
         };
-        if let Some(step) = self.journey.went_back_to
+        if let Some(step) = self.journey.position.went_back_to
             && let Ok(Some(older)) = before(step)
         {
             return Ok(Some(older));
@@ -658,13 +664,17 @@ impl<B: AutodiffBackend, O: Trainable<B>> Sitting<'_, B, O> {
         Ok(true)
     }
 
-    fn checkpoint(&mut self, learner: &Learner<Components<B, O>>) -> Result<()> {
+    /// - scheduled: whether an uninterrupted run keeps its state at this step too
+    fn checkpoint(&mut self, learner: &Learner<Components<B, O>>, scheduled: bool) -> Result<()> {
         let Some(run) = &self.strategy.run else {
             return Ok(());
         };
         let mut stopwatch = Stopwatch::start();
         let journey = &mut *self.journey;
-        journey.went_back_to = None;
+        journey.position.unscheduled = !scheduled;
+        if journey.position.is_place_to_go_back_to() {
+            journey.position.went_back_to = None;
+        }
         journey.log.mark(&mut journey.position)?;
         let snapshot = Snapshot {
             module: &learner.model(),
