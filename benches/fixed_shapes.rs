@@ -16,6 +16,10 @@ use rand_chacha::ChaCha8Rng;
 use serde_json::json;
 use train::optim::optimizer::{Optimizer, OptimizerRecipe};
 
+/// That of the programs.
+#[global_allocator]
+static ALLOCATOR: train::memory::Allocator = train::memory::Allocator;
+
 type B = Autodiff<Flex>;
 
 /// A masked-LM step at a fixed shape.

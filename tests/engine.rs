@@ -11,18 +11,20 @@ use std::sync::Arc;
 use burn::backend::{Autodiff, Flex, NdArray};
 use burn::module::Param;
 use burn::prelude::*;
-use burn::tensor::TensorData;
+use burn::tensor::{Distribution, TensorData};
+use safetensors::SafeTensors;
 use serde_json::Value;
 use tempfile::TempDir;
 use train::launch::{Options, Session, Status};
-use train::objective::check_precision;
+use train::objective::{Trainable, check_precision};
 use train::optim::schedule::ScheduleKind;
 use train::optim::update::OptimizerKind;
 use train::recipe::{
     ComputePrecision, GuardRecipe, OptimizerRecipe, ScheduleRecipe, TrainingRecipe,
 };
+use train::run::Existing;
 use train::source::{BatchSource, Counts};
-use train::{BackendName, Failure, LossSums, Objective, SumTally};
+use train::{BackendName, Failure, Interrupt, LossSums, Objective, SumTally};
 
 type B = Autodiff<Flex>;
 
@@ -30,6 +32,38 @@ type B = Autodiff<Flex>;
 #[derive(Module, Debug)]
 struct Line<B: Backend> {
     weight: Param<Tensor<B, 1>>,
+}
+
+/// The same with noise on the error: its path follows from the backend's generator.
+#[derive(Module, Debug)]
+struct NoisyLine<B: Backend> {
+    line: Line<B>,
+}
+
+impl<B: Backend> Objective<B> for NoisyLine<B> {
+    type Batch = Points;
+    type Tally = SumTally;
+    const SUMS: &'static [&'static str] = &[];
+    const VALID_METRICS: &'static [&'static str] = &["loss"];
+
+    fn loss(&self, batch: &Points, device: &B::Device) -> LossSums<B> {
+        let mut noisy = batch.clone();
+        for _ in 0..4 {
+            let noise = Distribution::Normal(0.0, 0.1);
+            let noise = Tensor::<B, 1>::random([batch.y.len()], noise, device).into_data();
+            let noise = noise.iter::<f32>();
+            noisy
+                .y
+                .iter_mut()
+                .zip(noise)
+                .for_each(|(y, noise)| *y += noise);
+        }
+        self.line.loss(&noisy, device)
+    }
+
+    fn evaluate(&self, batch: &Points, device: &B::Device) -> SumTally {
+        self.line.evaluate(batch, device)
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -73,6 +107,7 @@ impl<B: Backend> Objective<B> for Line<B> {
 }
 
 /// Points on a line, 64 to every full batch; some batches are spoilt.
+#[derive(Clone)]
 struct Source {
     batch_size: u64,
     spoilt: fn(u64) -> Option<f32>,
@@ -95,6 +130,13 @@ impl BatchSource for Source {
             y: y.map(spoil).collect(),
             x,
         }
+    }
+}
+
+/// Where every training begins.
+fn line() -> Line<B> {
+    Line {
+        weight: Param::from_tensor(Tensor::from_data([0.5, 0.5], &Default::default())),
     }
 }
 
@@ -138,53 +180,69 @@ impl Bench {
     }
 
     fn train(self) -> (Result<Status, Failure>, Outcome) {
-        let device = Default::default();
+        let result = self.launch(|_| {});
+        (result, self.outcome())
+    }
+
+    fn outcome(self) -> Outcome {
         let path = self.path();
-        let source = Arc::new(self.source);
+        Outcome {
+            _folder: self.folder,
+            path,
+        }
+    }
+
+    /// Trains a line, with options that differ from those of a new run.
+    fn launch(&self, change: impl FnOnce(&mut Options)) -> Result<Status, Failure> {
+        self.launch_objective(line(), |line: &Line<Flex>| line.weight.val(), change)
+    }
+
+    /// - bundle: what the bundle holds
+    fn launch_objective<O>(
+        &self,
+        objective: O,
+        bundle: fn(&O::InnerModule) -> Tensor<Flex, 1>,
+        change: impl FnOnce(&mut Options),
+    ) -> Result<Status, Failure>
+    where
+        O: Trainable<B> + Objective<B, Batch = Points>,
+    {
         let valid = Source {
             batch_size: 64,
             spoilt: |_| None,
         };
+        let valid = Arc::new(valid);
         let training = TrainingRecipe {
             metric: "loss".into(),
-            ..self.training
+            ..self.training.clone()
         };
-        let result = Session {
+        let mut options = Options::new(self.path(), self.backend);
+        change(&mut options);
+        Session {
             name: "line".into(),
             recipe: String::new(),
             seed: 1,
             training,
-            optimizer: self.optimizer,
+            optimizer: self.optimizer.clone(),
             schedule: ScheduleRecipe::new(ScheduleKind::Constant),
             guard: self.guard,
             data: String::new(),
             groups: Vec::new(),
-            objective: Line::<B> {
-                weight: Param::from_tensor(Tensor::from_data([0.5, 0.5], &device)),
-            },
-            device,
-            train: source,
-            valid: Arc::new(valid),
-            test: None,
+            objective,
+            device: Default::default(),
+            train: Arc::new(self.source.clone()),
+            valid: valid.clone(),
+            test: Some(valid),
             unit: "samples",
-            export: Box::new(|line: &Line<Flex>, path: &Path| {
+            export: Box::new(move |objective: &O::InnerModule, path: &Path| {
                 fs::create_dir_all(path)?;
-                Ok(fs::write(
-                    path.join("weight"),
-                    line.weight.val().to_data().as_bytes(),
-                )?)
+                let weight = bundle(objective).to_data();
+                Ok(fs::write(path.join("weight"), weight.as_bytes())?)
             }),
             after_validation: None,
-            options: Options::new(&path, self.backend),
+            options,
         }
-        .launch();
-        (
-            result,
-            Outcome {
-                _folder: self.folder,
-                path,
-            },
-        )
+        .launch()
     }
 }
 
@@ -390,8 +448,9 @@ fn a_run_that_stays_lost_stops_and_says_where() {
         let failure = result.unwrap_err();
         assert_eq!(failure.exit_code(), 1);
         let message = failure.to_string();
+        // Batches 12 to 17: each time it goes back it is past those that it was lost by.
         for words in [
-            "not finite for 2 steps up to step 14",
+            "not finite for 2 steps up to step 7",
             "after 2 rollbacks",
             "optimizer.lr",
         ] {
@@ -447,4 +506,199 @@ fn a_backend_without_bf16_says_so() {
         check_precision::<Flex>(ComputePrecision::Bf16, &Default::default()),
         Ok(())
     );
+}
+
+fn resume(options: &mut Options) {
+    options.existing = Existing::Resume;
+}
+
+#[test]
+fn a_run_whose_best_step_was_skipped_can_be_resumed() {
+    for backend in WAYS {
+        let mut bench = Bench::on(backend);
+        bench.training.steps = 14;
+        // Step 10 is skipped and the best: its weights are those of step 9. Nothing is better after it.
+        bench.source.spoilt = |number| (number >= 9).then_some(f32::NAN);
+        assert_eq!(bench.launch(|_| {}).unwrap(), Status::Done);
+        let summary = |bench: &Bench| {
+            let text = fs::read_to_string(bench.path().join("summary.json")).unwrap();
+            serde_json::from_str::<Value>(&text).unwrap()
+        };
+        let before = summary(&bench);
+        assert_eq!(before["best"]["step"], 10);
+        assert_eq!(bench.launch(resume).unwrap(), Status::Done);
+        let after = summary(&bench);
+        assert_eq!(after["best"], before["best"]);
+        assert_eq!(after["test"], before["test"]);
+    }
+}
+
+#[test]
+fn a_best_step_on_the_way_to_being_lost_is_no_place_to_go_back_to() {
+    for backend in WAYS {
+        let mut bench = Bench::on(backend);
+        bench.training.keep = 1;
+        bench.training.checkpoint_every = 3;
+        bench.guard.skips = 3;
+        // Step 10 is the best of those validated, and the first of four that lose the run.
+        bench.source.spoilt = |number| (9..13).contains(&number).then_some(f32::NAN);
+        let (result, outcome) = bench.train();
+        assert_eq!(result.unwrap(), Status::Done);
+        assert_eq!(outcome.summary()["rollbacks"], 1);
+        let steps: Vec<_> = outcome.losses("train").iter().map(|(at, _)| *at).collect();
+        assert_eq!(steps, (1..=20).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn batches_that_lose_a_run_are_left_out_once_it_went_back() {
+    for backend in WAYS {
+        let mut bench = Bench::on(backend);
+        bench.guard.skips = 1;
+        bench.source.spoilt = |number| [12, 13].contains(&number).then_some(f32::NAN);
+        let (result, outcome) = bench.train();
+        assert_eq!(result.unwrap(), Status::Done);
+        let summary = outcome.summary();
+        assert_eq!(
+            (&summary["rollbacks"], &summary["skipped_steps"]),
+            (&1.into(), &2.into())
+        );
+    }
+}
+
+#[test]
+fn the_bundle_and_the_test_score_are_those_of_the_best_step_that_still_counts() {
+    for backend in WAYS {
+        let mut bench = Bench::on(backend);
+        bench.guard = GuardRecipe {
+            skips: 1,
+            // Too slow to be better again.
+            rollback_lr: 1e-7,
+            ..GuardRecipe::default()
+        };
+        // Back to step 10, then, as nothing was kept since, to step 5.
+        bench.source.spoilt = |number| (10..14).contains(&number).then_some(f32::NAN);
+        let (result, outcome) = bench.train();
+        assert_eq!(result.unwrap(), Status::Done);
+        let summary = outcome.summary();
+        assert_eq!(summary["rollbacks"], 2);
+        let best = &summary["best"];
+        assert_eq!(best["step"], 5);
+        assert_eq!(best["metrics"]["loss"], summary["test"]["metrics"]["loss"]);
+        let checkpoint = outcome
+            .path
+            .join("checkpoints/step-00000005/model.safetensors");
+        let kept = fs::read(checkpoint).unwrap();
+        let kept = SafeTensors::deserialize(&kept).unwrap();
+        let exported = fs::read(outcome.path.join("model/weight")).unwrap();
+        assert_eq!(kept.tensor("objective.weight").unwrap().data(), exported);
+    }
+}
+
+#[test]
+fn two_starts_on_one_directory_are_one_run() {
+    for _ in 0..20 {
+        let bench = Bench::new();
+        let results = std::thread::scope(|scope| {
+            let start = || scope.spawn(|| bench.launch(|_| {}));
+            [start(), start()].map(|thread| thread.join().unwrap())
+        });
+        let (done, refused): (Vec<_>, Vec<_>) = results.into_iter().partition(Result::is_ok);
+        assert_eq!((done.len(), refused.len()), (1, 1), "{refused:?}");
+        let message = refused[0].as_ref().unwrap_err().to_string();
+        let proper = ["exists already", "another process"];
+        assert!(
+            proper.iter().any(|words| message.contains(words)),
+            "{message}"
+        );
+        let outcome = bench.outcome();
+        assert_eq!(outcome.summary()["status"], "completed");
+        assert_eq!(outcome.losses("train").len(), 20);
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_directory_that_is_there_is_filled_and_not_replaced() {
+    use std::os::unix::fs::{MetadataExt, symlink};
+    let bench = Bench::new();
+    let elsewhere = bench.folder.path().join("elsewhere");
+    fs::create_dir_all(elsewhere.join("lost+found")).unwrap();
+    let inode = fs::metadata(&elsewhere).unwrap().ino();
+    symlink(&elsewhere, bench.path()).unwrap();
+    let replace = |options: &mut Options| options.existing = Existing::Replace;
+    for change in [(|_: &mut Options| {}) as fn(&mut Options), replace] {
+        assert_eq!(bench.launch(change).unwrap(), Status::Done);
+        assert!(bench.path().is_symlink());
+        assert!(elsewhere.join("summary.json").is_file());
+        assert_eq!(fs::metadata(&elsewhere).unwrap().ino(), inode);
+        // What a link inside leads to is no part of the run.
+        fs::create_dir_all(bench.folder.path().join("mine")).unwrap();
+        fs::write(bench.folder.path().join("mine/letter"), "hello").unwrap();
+        symlink(bench.folder.path().join("mine"), elsewhere.join("link")).unwrap();
+    }
+    bench.launch(replace).unwrap();
+    assert!(!elsewhere.join("link").is_symlink());
+    assert!(bench.folder.path().join("mine/letter").is_file());
+    assert!(elsewhere.join("lost+found").is_dir());
+}
+
+#[test]
+fn sessions_in_one_process_do_not_disturb_each_other() {
+    let train = |seed: f32| {
+        let mut bench = Bench::new();
+        bench.training.steps = 300;
+        let weight = Tensor::from_data([seed, seed], &Default::default());
+        let noisy = NoisyLine::<B> {
+            line: Line {
+                weight: Param::from_tensor(weight),
+            },
+        };
+        let bundle = |noisy: &NoisyLine<Flex>| noisy.line.weight.val();
+        bench.launch_objective(noisy, bundle, |_| {}).unwrap();
+        bench.outcome().losses("train")
+    };
+    let alone = [train(0.5), train(0.25)];
+    let together = std::thread::scope(|scope| {
+        let start = |seed| scope.spawn(move || train(seed));
+        [start(0.5), start(0.25)].map(|thread| thread.join().unwrap())
+    });
+    assert!(together == alone);
+}
+
+#[test]
+fn a_run_that_went_back_and_is_resumed_ends_as_one_that_was_not_interrupted() {
+    let interrupt = Interrupt::new();
+    let train = |bench: &Bench, change: &dyn Fn(&mut Options)| bench.launch(change).unwrap();
+    let bench = || {
+        let mut bench = Bench::new();
+        bench.guard.skips = 1;
+        bench.training.steps = 40;
+        bench.source.spoilt = |number| [12, 13, 31, 32].contains(&number).then_some(f32::NAN);
+        bench
+    };
+    let whole = bench();
+    train(&whole, &|_| {});
+    let whole = whole.outcome();
+    assert_eq!(whole.summary()["rollbacks"], 2);
+    // A stop that was asked for before is heeded after the first step of each sitting.
+    interrupt.request();
+    let stopped = bench();
+    let mut sittings = 0;
+    let heeds = |options: &mut Options| options.interrupt = interrupt.clone();
+    let mut status = train(&stopped, &heeds);
+    while status == Status::Interrupted {
+        sittings += 1;
+        status = train(&stopped, &|options| {
+            heeds(options);
+            resume(options);
+        });
+    }
+    assert!(sittings > 30, "{sittings}");
+    let stopped = stopped.outcome();
+    for split in ["train", "valid"] {
+        assert_eq!(stopped.losses(split), whole.losses(split));
+    }
+    assert_eq!(stopped.weight(), whole.weight());
+    assert_eq!(stopped.summary()["best"], whole.summary()["best"]);
 }

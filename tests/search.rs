@@ -251,7 +251,8 @@ fn a_second_interrupt_ends_the_sweep_and_its_trial_at_once() {
     };
     // Whoever runs has the run locked.
     let path = bench.path("sweep/optimizer.lr=0.01_seed=1");
-    let lock = || RunDir::check(&path, Existing::Resume).unwrap().lock();
+    let run = || RunDir::check(&path, Existing::Resume).unwrap();
+    let lock = || run().claim(Existing::Resume);
     // A trial that logs listens to interrupts.
     wait_until(|| path.join("experiment.log").is_file());
     interrupt(&child);

@@ -365,18 +365,16 @@ pub(crate) fn room(path: &Path, images: u64, shape: [usize; 3]) -> Result<Vec<u8
 /// - what: for the message, `70000 labels`
 pub(crate) fn reserved(path: &Path, bytes: u64, what: impl Display) -> Result<Vec<u8>, DataError> {
     let memory = memory_bytes();
-    let mut vector = Vec::new();
     // Room that is promised and never filled is never touched, so it costs nothing.
-    let fits = bytes <= memory / SHARE && vector.try_reserve_exact(bytes as usize).is_ok();
-    match fits {
-        true => Ok(vector),
-        false => Err(too_large(
+    let room = (bytes <= memory / SHARE).then(|| crate::room::of(bytes as usize));
+    room.flatten().ok_or_else(|| {
+        too_large(
             path,
             format!(
                 "{what} take {bytes} bytes; data may take a quarter of the {memory} bytes of memory, where that is free"
             ),
-        )),
-    }
+        )
+    })
 }
 
 /// Bytes of memory this machine has.

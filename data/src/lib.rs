@@ -26,6 +26,7 @@ pub mod labels;
 pub mod order;
 pub mod packing;
 mod parquet;
+pub mod room;
 pub mod source;
 pub mod split;
 mod table;

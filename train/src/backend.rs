@@ -8,7 +8,7 @@ use burn::backend::Autodiff;
 use burn::backend::autodiff::checkpoint::strategy::BalancedCheckpointing;
 use burn::tensor::backend::AutodiffBackend;
 
-use crate::failure::Failure;
+use crate::failure::{self, Failure};
 
 /// A backend by the name of its Cargo feature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -177,14 +177,12 @@ fn has_device<B: burn::tensor::backend::Backend>(name: BackendName, device: &B::
     if matches!(name, BackendName::Flex | BackendName::Ndarray) {
         return true;
     }
-    let hook = std::panic::take_hook();
-    std::panic::set_hook(Box::new(|_| {}));
     let device = device.clone();
-    let tried = std::thread::spawn(move || {
+    let tried = move || {
         let probe = burn::tensor::Tensor::<B, 1>::ones([2], &device) + 1.0;
         probe.into_data().to_vec::<f32>().is_ok()
-    });
-    let found = tried.join().unwrap_or(false);
-    std::panic::set_hook(hook);
-    found
+    };
+    // On a thread: what it leaves half made must not be met again.
+    let joined = failure::caught(|| std::thread::spawn(tried).join());
+    matches!(joined, Ok(Ok(true)))
 }

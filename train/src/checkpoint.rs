@@ -62,9 +62,36 @@ pub struct Position {
     pub taken: BTreeMap<String, i32>,
     /// What the guards have seen.
     pub watch: Watch,
+    /// Steps whose batches were left out, each time that the run went back: those that lost it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub left_out: u64,
+    /// The step that the run last went back to, if no place to go back to was kept since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub went_back_to: Option<u64>,
+    /// Written only because the run was asked to stop: an uninterrupted run has no checkpoint here.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unscheduled: bool,
     /// A digest of the data, tokenizer included; empty where there is none.
     #[serde(default)]
     pub data: String,
+}
+
+/// Keeps the state of a run that never went back as it was before there was such a key.
+fn is_zero(n: &u64) -> bool {
+    *n == 0
+}
+
+impl Position {
+    /// Steps whose batches are behind the run: those it took, and those it left out.
+    pub fn drawn(&self) -> u64 {
+        self.step + self.left_out
+    }
+
+    /// Whether a run that was lost may go on from here: not with the weights that it was being lost with, and where an
+    /// uninterrupted run would.
+    pub fn is_place_to_go_back_to(&self) -> bool {
+        self.watch.is_good() && !self.unscheduled
+    }
 }
 
 /// Sums since the last line of the log.
@@ -108,8 +135,8 @@ pub struct Snapshot<'a, B: AutodiffBackend, M> {
     pub position: &'a Position,
 }
 
-/// Writes a checkpoint, and deletes those that nothing needs any more: the oldest beyond `keep`, except the best step of
-/// any that stays, and those of later steps, which a run that went back left behind.
+/// Writes a checkpoint, and deletes those that nothing needs any more. What stays is this one, the newest `keep` that a
+/// run can go back to, and the best step of each; those of later steps, which a run that went back left behind, go.
 pub fn save<B: AutodiffBackend, M: AutodiffModule<B>>(
     folder: &Path,
     snapshot: &Snapshot<B, M>,
@@ -136,11 +163,14 @@ fn prune(folder: &Path, newest: u64, keep: usize) -> Result<()> {
     let (all, later): (Vec<_>, Vec<_>) = list(folder)?
         .into_iter()
         .partition(|(step, _)| *step <= newest);
-    let (old, kept) = all.split_at(all.len().saturating_sub(keep));
+    let position = |(_, path): &(u64, PathBuf)| self::position(path).ok();
+    let positions: Vec<Position> = all.iter().rev().filter_map(position).collect();
+    let places = positions.iter().filter(|at| at.is_place_to_go_back_to());
     // Were the newest torn, the one before it would go on with its own best step.
-    let best = |(_, path): &(u64, PathBuf)| Some(self::position(path).ok()?.best?.step);
-    let best: Vec<u64> = kept.iter().filter_map(best).collect();
-    let needless = old.iter().filter(|(step, _)| !best.contains(step));
+    let kept = positions.iter().take(1).chain(places.take(keep));
+    let needed = kept.flat_map(|at| [Some(at.step), at.best.as_ref().map(|best| best.step)]);
+    let needed: Vec<u64> = needed.flatten().collect();
+    let needless = all.iter().filter(|(step, _)| !needed.contains(step));
     for (_, path) in needless.chain(&later) {
         fs::remove_dir_all(path).with_context(|| path.display().to_string())?;
     }
@@ -261,22 +291,26 @@ pub struct Whole {
 ///
 /// There are checkpoints, and none is whole.
 pub fn newest(folder: &Path) -> Result<Option<Whole>> {
-    newest_before(folder, u64::MAX)
+    newest_that(folder, |_| true)
 }
 
-/// [`newest`] of those before a step.
-pub fn newest_before(folder: &Path, limit: u64) -> Result<Option<Whole>> {
+/// [`newest`] of those that fit.
+///
+/// # Errors
+///
+/// There are checkpoints that are not whole, and none that is whole fits.
+pub fn newest_that(folder: &Path, fits: impl Fn(&Position) -> bool) -> Result<Option<Whole>> {
     let mut passed_over = Vec::new();
-    let all = list(folder)?.into_iter();
-    for (_, path) in all.filter(|(step, _)| *step < limit).rev() {
+    for (_, path) in list(folder)?.into_iter().rev() {
         match whole(folder, &path) {
-            Ok(position) => {
+            Ok(position) if fits(&position) => {
                 return Ok(Some(Whole {
                     path,
                     position,
                     passed_over,
                 }));
             }
+            Ok(_) => {}
             Err(error) => passed_over.push(format!("{error:#}")),
         }
     }

@@ -9,7 +9,7 @@ use toml::Value;
 use crate::backend::BackendName;
 use crate::failure::Failure;
 use crate::launch::{Options, Status};
-use crate::memory;
+use crate::process;
 use crate::recipe::{BuiltIn, Draft, Impossible};
 use crate::report::compare::{CompareArgs, compare};
 use crate::run::{Existing, RunDir};
@@ -153,7 +153,6 @@ fn run(
     args: TrainArgs,
     extra: Vec<(&str, Value, &str)>,
 ) -> Result<Status, Failure> {
-    memory::keep_pages();
     let backend = BackendName::choose(args.backend.as_deref())?;
     let built_in: Vec<BuiltIn> = trainer.entries.iter().map(|e| (e.name, e.recipe)).collect();
     let draft = match args.resume {
@@ -174,6 +173,8 @@ fn run(
         backend,
         dry_run: args.dry_run,
         profile: args.profile,
+        interrupt: process::interrupt(),
+        log_file: true,
         probe: match (args.find_lr, args.overfit_batch) {
             (true, _) => Some(Probe::FindLr),
             (_, true) => Some(Probe::OverfitBatch),

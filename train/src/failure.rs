@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Why a command failed.
 #[derive(Debug)]
@@ -54,26 +55,24 @@ impl<E: std::error::Error + Send + Sync + 'static> From<E> for Failure {
     }
 }
 
+/// Pieces of work that are being [`caught`], in all threads.
+static CATCHING: AtomicUsize = AtomicUsize::new(0);
+
+/// Whether a panic is about to become an error somewhere, so that a program's panic hook need not print it.
+pub fn is_catching() -> bool {
+    CATCHING.load(Ordering::Relaxed) > 0
+}
+
 /// Runs; a panic becomes an error with a sentence.
 ///
 /// # Errors
 ///
 /// What was run panicked.
 pub fn caught<T>(work: impl FnOnce() -> T) -> anyhow::Result<T> {
-    quietly(|| catch_unwind(AssertUnwindSafe(work)))
-        .map_err(|panic| anyhow::anyhow!(breakdown(&*panic)))
-}
-
-/// Runs without anyone's panic hook printing; [`breakdown`] makes a sentence of what was caught.
-pub fn quietly<T>(work: impl FnOnce() -> T) -> T {
-    let hook = std::panic::take_hook();
-    std::panic::set_hook(Box::new(|info| {
-        // The place is for a bug report; the sentence is for the person.
-        tracing::error!("{info}");
-    }));
-    let result = work();
-    std::panic::set_hook(hook);
-    result
+    CATCHING.fetch_add(1, Ordering::Relaxed);
+    let result = catch_unwind(AssertUnwindSafe(work));
+    CATCHING.fetch_sub(1, Ordering::Relaxed);
+    result.map_err(|panic| anyhow::anyhow!(breakdown(&*panic)))
 }
 
 /// What a caught panic of a backend means, in one sentence.
@@ -104,11 +103,8 @@ mod tests {
     use anyhow::Context;
 
     #[test]
-    fn a_panic_is_told_by_what_it_means() {
-        let caught = |text: &'static str| {
-            let panic = quietly(|| std::panic::catch_unwind(|| panic!("{text}"))).unwrap_err();
-            breakdown(&*panic)
-        };
+    fn a_panic_is_named_by_what_it_means() {
+        let caught = |text: &'static str| caught(|| panic!("{text}")).unwrap_err().to_string();
         assert!(
             caught("CUDA_ERROR_OUT_OF_MEMORY: out of memory")
                 .starts_with("the device is out of memory")

@@ -1,29 +1,29 @@
 //! A session: everything a run needs, put together inside burn-train's learner, started, and summed up.
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex};
 
 use burn::module::AutodiffModule;
 use burn::tensor::backend::AutodiffBackend;
 use burn::train::logger::MetricLogger;
 use burn::train::metric::store::{EpochSummary, MetricsUpdate, Split};
 use burn::train::metric::{MetricDefinition, NumericEntry};
-use burn::train::{
-    FileApplicationLoggerInstaller, Interrupter, Learner, SupervisedTraining, TrainingStrategy,
-};
+use burn::train::{Learner, SupervisedTraining, TrainingStrategy};
 use serde_json::{Value, json};
 
 use crate::backend::BackendName;
 use crate::checkpoint::{self, Position, Whole};
 use crate::failure::{self, Failure};
+use crate::interrupt::Interrupt;
 use crate::loader::Loader;
-use crate::memory;
+use crate::memory::{self, Work};
 use crate::metrics::{Figure, Metrics, short};
 use crate::objective::{self, Objective, Trainable, Trainee};
 use crate::optim::ema::Ema;
 use crate::optim::groups::{self, Group};
 use crate::optim::optimizer::Optimizer;
 use crate::optim::schedule::Schedule;
+use crate::process;
 use crate::recipe::{
     ComputePrecision, GuardRecipe, OptimizerRecipe, ScheduleRecipe, TrainingRecipe,
 };
@@ -33,7 +33,6 @@ use crate::report::trace::Trace;
 use crate::run::{self, Event, EventLog, Existing, RunDir, RunError};
 use crate::source::BatchSource;
 use crate::strategy::{Ending, Journey, ModelHook, Plan, StepStrategy, judge, reported};
-use crate::terminal;
 use crate::tune::probe::{self, Probe, Subject};
 use crate::ui::{self, Console, Ui};
 
@@ -54,6 +53,11 @@ pub struct Options {
     pub probe: Option<Probe>,
     /// Writes `profile.json`: where the time of each step goes.
     pub profile: bool,
+    /// Asks it to save its state and stop.
+    pub interrupt: Interrupt,
+    /// Sends the messages of all crates to `experiment.log` of the run, for the rest of the process: for programs that do
+    /// nothing else.
+    pub log_file: bool,
 }
 
 impl Options {
@@ -67,6 +71,8 @@ impl Options {
             dry_run: false,
             probe: None,
             profile: false,
+            interrupt: Interrupt::new(),
+            log_file: false,
         }
     }
 }
@@ -156,11 +162,11 @@ where
         let total_steps = self.training.total_steps(per_epoch);
         let steps_per_epoch = self.training.steps_per_epoch(per_epoch);
         let (accumulation, workers) = (self.training.accumulation, self.training.workers);
-        let total_batches = total_steps.checked_mul(accumulation).ok_or_else(|| {
-            wrong(format!(
+        if total_steps.checked_mul(accumulation).is_none() {
+            return Err(wrong(format!(
                 "{total_steps} steps of {accumulation} micro-batches are too many"
-            ))
-        })?;
+            )));
+        }
         let optimizer = Optimizer::new(self.optimizer.clone(), groups);
         if let Some(probe) = self.options.probe {
             let subject = Subject {
@@ -172,11 +178,10 @@ where
             let Options { out, ui, .. } = &self.options;
             return probe::run(probe, subject, self.optimizer.lr, out, *ui);
         }
-        let mut lock = match (&run, self.options.existing) {
-            (Some(run), Existing::Resume | Existing::Replace) if run.path().exists() => {
-                Some(run.lock()?)
-            }
-            _ => None,
+        let existing = self.options.existing;
+        let lock = match &run {
+            Some(run) => Some(run.claim(existing).map_err(begun)?),
+            None => None,
         };
         let start = Start::<B, O>::find(
             run.as_ref(),
@@ -187,10 +192,8 @@ where
             &self.data,
             &self.device,
         )?;
-        if let (Some(run), Existing::Refuse | Existing::Replace) = (&run, self.options.existing) {
-            drop(lock.take());
-            run.create(&self.recipe).map_err(begun)?;
-            lock = Some(run.lock().map_err(begun)?);
+        if let (Some(run), Some(lock), true) = (&run, &lock, existing != Existing::Resume) {
+            run.begin(lock, &self.recipe).map_err(begun)?;
         }
 
         let taken = start.position.step;
@@ -253,12 +256,12 @@ where
                 log,
                 console,
                 trace,
-                went_back_to: None,
                 ending: None,
             }),
         });
 
-        let train = Loader::new(self.train, 0, total_batches).with_workers(workers);
+        // Without an end: a run that went back is past more batches than it has taken.
+        let train = Loader::new(self.train, 0, u64::MAX).with_workers(workers);
         let valid = Loader::new(self.valid.clone(), 0, self.valid.batches_per_epoch())
             .with_workers(workers);
         let directory = run.as_ref().map_or(Path::new("."), RunDir::path);
@@ -272,21 +275,19 @@ where
             training = training.metric_valid_numeric(Figure::new(name));
         }
         let interrupter = training.interrupter();
-        listen(&interrupter)?;
+        let _listening = self.options.interrupt.listen(interrupter.clone(), false);
         training = match self.options.ui {
             Ui::Tui => training.renderer(ui::dashboard(interrupter, taken)),
             Ui::Plain | Ui::Json | Ui::None => training.renderer(ui::Silent),
         };
-        training = match &run {
-            Some(run) => {
-                let log = run.path().join("experiment.log");
-                training.with_application_logger(Some(Box::new(
-                    FileApplicationLoggerInstaller::new(log),
-                )))
-            }
-            None => training.with_application_logger(None),
-        };
-        memory::guard(run.is_some());
+        if let (Some(run), true) = (&run, self.options.log_file) {
+            process::log_to(&run.path().join("experiment.log"));
+        }
+        memory::now(match run {
+            Some(_) => Work::ResumableTraining,
+            None => Work::Training,
+        });
+        training = training.with_application_logger(None);
         // Dropping the renderer gives the terminal back.
         drop(training.launch(Learner::new(start.model, optimizer, resumed)));
 
@@ -414,32 +415,6 @@ fn introduce(
         "{name}: {all} parameters{frozen}, {total_steps} steps on {}{from}",
         options.backend
     ));
-}
-
-/// The first interrupt asks the newest session for a stop after its step, the second ends the process.
-fn listen(interrupter: &Interrupter) -> Result<(), Failure> {
-    static NEWEST: Mutex<Option<Interrupter>> = Mutex::new(None);
-    fn newest() -> MutexGuard<'static, Option<Interrupter>> {
-        NEWEST.lock().unwrap_or_else(|e| e.into_inner())
-    }
-    let mut current = newest();
-    let first = current.replace(interrupter.clone()).is_none();
-    if !first {
-        return Ok(());
-    }
-    let handler = || {
-        let newest = newest();
-        let Some(interrupter) = newest.as_ref() else {
-            return;
-        };
-        if interrupter.should_stop() {
-            terminal::hand_back();
-            std::process::exit(130);
-        }
-        interrupter.stop(Some("interrupted"));
-    };
-    // Under the lock: sessions in other threads wait until it stands.
-    ctrlc::set_handler(handler).map_err(Failure::running)
 }
 
 /// Judges and writes down a run that has stopped.

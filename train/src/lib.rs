@@ -11,8 +11,10 @@ pub mod checkpoint;
 pub mod classification;
 pub mod cli;
 pub mod failure;
+pub mod generator;
 pub mod guard;
 pub mod image;
+pub mod interrupt;
 pub mod launch;
 pub mod loader;
 pub mod loss;
@@ -20,6 +22,7 @@ pub mod memory;
 pub mod metrics;
 pub mod objective;
 pub mod optim;
+pub mod process;
 pub mod recipe;
 pub mod report;
 pub mod run;
@@ -32,11 +35,9 @@ pub mod ui;
 
 pub use backend::{BackendName, WithBackend};
 pub use failure::Failure;
+pub use generator::seeded;
+pub use interrupt::Interrupt;
 pub use launch::{Session, Status};
 pub use metrics::Metrics;
 pub use objective::{LossSums, Objective, SumTally, Tally, Trainee};
 pub use source::{BatchSource, Counts};
-
-/// Keeps freed pages: giving them back and taking them again costs a third of the time of a CPU step.
-#[global_allocator]
-static ALLOCATOR: memory::Allocator = memory::Allocator;

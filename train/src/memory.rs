@@ -1,24 +1,48 @@
-//! The allocator of every program that trains: keeps pages, and says so when there is no more memory.
+//! An allocator for programs that train: keeps pages, and says so when there is no more memory.
 
 use std::alloc::{GlobalAlloc, Layout};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 
 use mimalloc::MiMalloc;
 
-/// mimalloc, with a sentence and exit code 1 where Rust would abort in the middle of a training.
+/// mimalloc, with a sentence and exit code 1 where Rust would abort, once the program has [armed](arm) it.
+///
+/// A program names it in its `main.rs`; [`process::start`](crate::process::start) does the rest:
+///
+/// ```ignore
+/// #[global_allocator]
+/// static ALLOCATOR: train::memory::Allocator = train::memory::Allocator;
+/// ```
 pub struct Allocator;
 
-/// Set while a run trains: before, a failed allocation may be someone's way to try a size.
-static TRAINING: AtomicBool = AtomicBool::new(false);
-/// Whether what trains has checkpoints.
-static RESUMABLE: AtomicBool = AtomicBool::new(false);
+/// What a process is at, for the sentence that it ends with when memory runs out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Work {
+    /// Reads data and makes a model, to train it.
+    Preparing = 1,
+    /// Uses a model that was trained before.
+    Inference,
+    /// Trains, without checkpoints.
+    Training,
+    /// Trains, with checkpoints.
+    ResumableTraining,
+}
 
-/// From here on, running out of memory ends the process with a sentence.
-///
-/// - resumable: whether what trains has checkpoints to go on from
-pub fn guard(resumable: bool) {
-    RESUMABLE.store(resumable, Ordering::Relaxed);
-    TRAINING.store(true, Ordering::Relaxed);
+/// Whether a failed allocation ends the process.
+static ARMED: AtomicBool = AtomicBool::new(false);
+/// A [`Work`].
+static WORK: AtomicU8 = AtomicU8::new(Work::Preparing as u8);
+
+/// From here on, running out of memory ends the process with a sentence: for programs alone.
+pub fn arm(work: Work) {
+    now(work);
+    ARMED.store(true, Ordering::Relaxed);
+}
+
+/// Notes what the process is at.
+pub(crate) fn now(work: Work) {
+    WORK.store(work as u8, Ordering::Relaxed);
 }
 
 /// Freed pages stay with the process: a step takes and frees the same sizes again and again.
@@ -55,37 +79,40 @@ unsafe impl GlobalAlloc for Allocator {
 }
 
 fn checked(pointer: *mut u8) -> *mut u8 {
-    if pointer.is_null() && TRAINING.load(Ordering::Relaxed) {
+    if pointer.is_null() && ARMED.load(Ordering::Relaxed) && !data::room::is_asking() {
         give_up();
     }
     pointer
 }
 
-/// Ends the process; from the heap nothing is to be had.
+/// What can be done about it. No text is made here: from the heap there is nothing to be had.
+fn advice(work: u8) -> &'static [u8] {
+    const INFERENCE: u8 = Work::Inference as u8;
+    const TRAINING: u8 = Work::Training as u8;
+    const RESUMABLE: u8 = Work::ResumableTraining as u8;
+    match work {
+        INFERENCE => b"error: out of memory; less input at a time needs less\n",
+        TRAINING => b"error: out of memory; a smaller training.batch_size needs less\n",
+        RESUMABLE => {
+            b"error: out of memory; a smaller training.batch_size needs less; the last checkpoint is whole, --resume goes on \
+              from there\n"
+        }
+        _ => b"error: out of memory before the training; less data or a smaller model needs less\n",
+    }
+}
+
+/// Ends the process.
 #[cold]
 fn give_up() {
-    const ADVICE: &[u8] = b"error: out of memory; a smaller training.batch_size needs less";
-    const RESUME: &[u8] = b"; the last checkpoint is whole, --resume goes on from there";
-    TRAINING.store(false, Ordering::Relaxed);
+    ARMED.store(false, Ordering::Relaxed);
     crate::terminal::hand_back();
-    let resume = match RESUMABLE.load(Ordering::Relaxed) {
-        true => RESUME,
-        false => b"",
-    };
     #[cfg(unix)]
-    for part in [ADVICE, resume, b"\n"] {
-        // SAFETY: write takes a valid buffer and its length.
-        unsafe {
-            libc::write(2, part.as_ptr().cast(), part.len());
-        }
-    }
-    #[cfg(unix)]
-    // SAFETY: _exit does not return.
-    unsafe {
-        libc::_exit(1);
-    }
-    #[cfg(not(unix))]
     {
-        let _ = (ADVICE, resume);
+        let advice = advice(WORK.load(Ordering::Relaxed));
+        // SAFETY: write takes a valid buffer and its length; _exit does not return.
+        unsafe {
+            libc::write(2, advice.as_ptr().cast(), advice.len());
+            libc::_exit(1);
+        }
     }
 }

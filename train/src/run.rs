@@ -40,7 +40,7 @@ pub enum RunError {
     },
 }
 
-/// How a run deals with what stands in its directory.
+/// What a run does with what its directory holds already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Existing {
     /// Refuse.
@@ -57,72 +57,146 @@ pub struct RunDir {
     path: PathBuf,
 }
 
-/// Held while a process writes into a run; the system lets go of it when the process ends, however it ends.
+/// Held while a process writes into a run; the system releases it when the process ends, however it ends.
 #[derive(Debug)]
 pub struct RunLock {
     _file: File,
+    /// Whether the directory is new.
+    created: bool,
 }
+
+const RECIPE: &str = "recipe.toml";
+const CHECKPOINTS: &str = "checkpoints";
+const LOCK: &str = ".lock";
+/// What Linux puts into the root of a file system.
+const LOST_AND_FOUND: &str = "lost+found";
 
 impl RunDir {
     /// Checks the directory; nothing is written yet.
+    ///
+    /// # Errors
+    ///
+    /// There is something that must not be touched, or nothing to go on with.
     pub fn check(path: &Path, existing: Existing) -> Result<Self, RunError> {
         let run = Self { path: path.into() };
-        // A run killed before its recipe got its name left nothing to lose.
-        let unnamed = |entry: io::Result<fs::DirEntry>| {
-            entry.is_ok_and(|entry| entry.file_name() == "recipe.tmp")
+        let is_run = path.join(RECIPE).is_file();
+        let wrong = |reason: &str| RunError::NotResumable {
+            path: path.into(),
+            reason: reason.into(),
         };
-        let occupied = path.is_file() || fs::read_dir(path).is_ok_and(|mut all| !all.all(unnamed));
         match existing {
-            Existing::Refuse if occupied => Err(RunError::Exists(path.into())),
-            Existing::Resume if !path.join("recipe.toml").is_file() => {
-                Err(RunError::NotResumable {
-                    path: path.into(),
-                    reason: "holds no run to resume (recipe.toml is missing)".into(),
-                })
+            Existing::Refuse if run.is_occupied() => Err(RunError::Exists(path.into())),
+            Existing::Resume if !is_run => {
+                Err(wrong("holds no run to resume (recipe.toml is missing)"))
             }
             // Deleting is for directories that are runs: a mistyped --out must not cost a home folder.
-            Existing::Replace if occupied && !path.join("recipe.toml").is_file() => {
-                Err(RunError::NotResumable {
-                    path: path.into(),
-                    reason: "is not empty and no run, so --force does not replace it".into(),
-                })
-            }
+            Existing::Replace if run.is_occupied() && !is_run => Err(wrong(
+                "is not empty and no run, so --force does not replace it",
+            )),
             _ => Ok(run),
         }
     }
 
-    /// Creates the directory, empty, with its recipe.
-    pub fn create(&self, recipe: &str) -> Result<(), RunError> {
-        if self.path.exists() {
-            fs::remove_dir_all(&self.path).map_err(|e| self.io(&self.path, e))?;
-        }
-        fs::create_dir_all(&self.path).map_err(|e| self.io(&self.path, e))?;
-        let written = self.write("recipe.toml", recipe.as_bytes());
-        if written.is_err() {
-            // Without its recipe it is no run: nothing could resume or replace it.
-            fs::remove_dir_all(&self.path).map_err(|e| self.io(&self.path, e))?;
-        }
-        written?;
-        let checkpoints = self.checkpoints();
-        fs::create_dir_all(&checkpoints).map_err(|e| self.io(&checkpoints, e))
+    /// Whether it holds something that is not left of a start that got no further than its lock.
+    fn is_occupied(&self) -> bool {
+        let Ok(mut entries) = fs::read_dir(&self.path) else {
+            return self.path.is_file();
+        };
+        let only_lock = || {
+            let inside = fs::read_dir(self.checkpoints());
+            inside.is_ok_and(|mut all| all.all(|entry| entry.is_ok_and(|e| e.file_name() == LOCK)))
+        };
+        let harmless = |entry: io::Result<fs::DirEntry>| {
+            let name = entry.map(|entry| entry.file_name()).unwrap_or_default();
+            // A run killed before its recipe got its name left nothing to lose.
+            name == "recipe.tmp" || name == LOST_AND_FOUND || name == CHECKPOINTS && only_lock()
+        };
+        !entries.all(harmless)
     }
 
-    /// Makes sure that no other process writes into the run.
+    /// Takes the directory for this process, makes it if need be, and [checks](Self::check) it again: by now another
+    /// process may have begun a run in it.
     ///
     /// # Errors
     ///
-    /// Another process has it.
-    pub fn lock(&self) -> Result<RunLock, RunError> {
-        let path = self.checkpoints().join(".lock");
+    /// Another process has it, or got there first.
+    pub fn claim(&self, existing: Existing) -> Result<RunLock, RunError> {
+        let created = !self.path.exists();
+        let lock = self.lock(created)?;
+        Self::check(&self.path, existing)?;
+        Ok(lock)
+    }
+
+    fn lock(&self, created: bool) -> Result<RunLock, RunError> {
+        let path = self.checkpoints().join(LOCK);
         let open = || {
             fs::create_dir_all(self.checkpoints())?;
             File::options().create(true).append(true).open(&path)
         };
         let file = open().map_err(|e| self.io(&path, e))?;
         match file.try_lock() {
-            Err(TryLockError::WouldBlock) => Err(RunError::Busy(self.path.clone())),
+            Err(TryLockError::WouldBlock) => return Err(RunError::Busy(self.path.clone())),
             // Some network file systems have no locks.
-            Ok(()) | Err(TryLockError::Error(_)) => Ok(RunLock { _file: file }),
+            Ok(()) | Err(TryLockError::Error(_)) => {}
+        }
+        // A start that failed takes its lock away.
+        if !is_same_file(&file, &path) {
+            return Err(RunError::Busy(self.path.clone()));
+        }
+        Ok(RunLock {
+            _file: file,
+            created,
+        })
+    }
+
+    /// Begins a run in a directory that was [claimed](Self::claim): deletes what it holds, never the directory itself, which
+    /// may be a mount point or a link, and writes the recipe.
+    pub fn begin(&self, lock: &RunLock, recipe: &str) -> Result<(), RunError> {
+        // The recipe is last to go, by the new one in its place: until then it is a run that --force replaces.
+        self.empty(&self.path, &[RECIPE, CHECKPOINTS, LOST_AND_FOUND])?;
+        self.empty(&self.checkpoints(), &[LOCK])?;
+        let written = self.write(RECIPE, recipe.as_bytes());
+        if written.is_err() && lock.created {
+            self.take_back();
+        }
+        written
+    }
+
+    /// Deletes what a folder holds, but for some names.
+    fn empty(&self, folder: &Path, kept: &[&str]) -> Result<(), RunError> {
+        for entry in fs::read_dir(folder).map_err(|e| self.io(folder, e))? {
+            let entry = entry.map_err(|e| self.io(folder, e))?;
+            if kept.iter().any(|name| entry.file_name() == *name) {
+                continue;
+            }
+            let path = entry.path();
+            // Not of what a link leads to.
+            let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+            let deleted = if is_folder {
+                fs::remove_dir_all(&path)
+            } else {
+                fs::remove_file(&path)
+            };
+            deleted.map_err(|e| self.io(&path, e))?;
+        }
+        Ok(())
+    }
+
+    /// Undoes [`claim`](Self::claim) where the recipe could not be written: without it nothing could resume or replace it.
+    fn take_back(&self) {
+        // The error worth a sentence is that of the recipe; what is left is no obstacle to a next start.
+        let _ = fs::remove_file(self.path.join("recipe.tmp"));
+        let _ = fs::remove_file(self.checkpoints().join(LOCK));
+        let _ = fs::remove_dir(self.checkpoints());
+        let _ = fs::remove_dir(&self.path);
+    }
+
+    /// Deletes the bundle, if there is one: its step was undone.
+    pub fn remove_bundle(&self) -> Result<(), RunError> {
+        let path = self.bundle();
+        match fs::remove_dir_all(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(self.io(&path, error)),
+            _ => Ok(()),
         }
     }
 
@@ -133,7 +207,7 @@ impl RunDir {
 
     /// `checkpoints/`.
     pub fn checkpoints(&self) -> PathBuf {
-        self.path.join("checkpoints")
+        self.path.join(CHECKPOINTS)
     }
 
     /// `model/`, the bundle of the best step.
@@ -143,7 +217,7 @@ impl RunDir {
 
     /// The recipe of the run, as it was resolved.
     pub fn recipe(&self) -> Result<String, RunError> {
-        let path = self.path.join("recipe.toml");
+        let path = self.path.join(RECIPE);
         fs::read_to_string(&path).map_err(|e| self.io(&path, e))
     }
 
@@ -158,6 +232,25 @@ impl RunDir {
             path: path.into(),
             source,
         }
+    }
+}
+
+/// Whether a path still leads to an open file.
+fn is_same_file(file: &File, path: &Path) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        let place = |meta: fs::Metadata| (meta.dev(), meta.ino());
+        match (file.metadata(), fs::metadata(path)) {
+            (Ok(open), Ok(named)) => place(open) == place(named),
+            _ => false,
+        }
+    }
+    #[cfg(not(unix))]
+    {
+        // An open file cannot be deleted.
+        let _ = (file, path);
+        true
     }
 }
 

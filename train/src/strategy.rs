@@ -21,6 +21,7 @@ use burn::train::{
 
 use crate::checkpoint::{self, Best, Position, Snapshot, Unreported, Whole};
 use crate::failure;
+use crate::generator::seeded;
 use crate::guard::{GuardRecipe, Verdict};
 use crate::metrics::{self, Metrics};
 use crate::objective::{LossSums, Objective, SplitOutput, StepOutput, Tally, Trainable, Trainee};
@@ -137,8 +138,6 @@ pub struct Journey<B: AutodiffBackend, O: Trainable<B>> {
     pub console: Console,
     /// Of every part of every step, if asked for.
     pub trace: Option<Trace>,
-    /// The step that this sitting last went back to, if nothing was kept since.
-    pub went_back_to: Option<u64>,
     /// How it ended.
     pub ending: Option<Result<Ending>>,
 }
@@ -268,8 +267,10 @@ impl<B: AutodiffBackend, O: Trainable<B>> Sitting<'_, B, O> {
         if training.is_stale(self.journey.position.stale) {
             return Ok(Leg::Ended(Ending::StoppedEarly));
         }
-        let taken = self.journey.position.step * training.accumulation;
-        let rest = train.slice(taken as usize, train.num_items());
+        let Position { step, .. } = self.journey.position;
+        let first = self.journey.position.drawn() * training.accumulation;
+        let batches = total_steps.saturating_sub(step) * training.accumulation;
+        let rest = train.slice(first as usize, (first + batches) as usize);
         let mut batches = rest.iter();
         let device = device(learner);
         let unreported = self.journey.position.unreported.take();
@@ -297,15 +298,16 @@ impl<B: AutodiffBackend, O: Trainable<B>> Sitting<'_, B, O> {
             if reports {
                 self.report(learner.lr_current(), std::mem::take(&mut window))?;
             }
-            // The best step keeps a checkpoint: a resumed run has its model from there.
+            // The best step keeps a checkpoint, skipped or not: a resumed run has its model from there.
             let best = validates && self.validate(learner, valid, &mut window)?;
             let early = training.is_stale(self.journey.position.stale);
             // Asked for while it validated: all figures are read by then.
             let interrupted = interrupted || validates && self.interrupter.should_stop() && !last;
-            let worth_keeping = (due || best) && self.journey.position.watch.is_good();
-            if worth_keeping || last || early || interrupted {
+            let due = due && self.journey.position.watch.is_good();
+            if due || best || last || early || interrupted {
                 self.journey.position.unreported = window.unreported();
-                self.checkpoint(learner)?;
+                let scheduled = due || best || last || early;
+                self.checkpoint(learner, scheduled)?;
             }
             if early {
                 return Ok(Leg::Ended(Ending::StoppedEarly));
@@ -326,12 +328,9 @@ impl<B: AutodiffBackend, O: Trainable<B>> Sitting<'_, B, O> {
     ) -> Result<Verdict> {
         let Plan { training, seed, .. } = &self.strategy.plan;
         let step = self.journey.position.step;
-        B::seed(&device(learner), mix(*seed, step));
         let mut stopwatch = Stopwatch::start();
         let mut timing = Timing::default();
-        let mut accumulator = GradientsAccumulator::new();
-        let mut single = None;
-        let mut sums: Option<LossSums<B::InnerBackend>> = None;
+        let mut parts = Vec::new();
         for _ in 0..training.accumulation {
             let batch = batches
                 .next()
@@ -341,18 +340,27 @@ impl<B: AutodiffBackend, O: Trainable<B>> Sitting<'_, B, O> {
             window.slots += slots;
             self.journey.position.units += units as u64;
             self.journey.position.slots += slots as u64;
-            timing.data += self.lap("data", step + 1, &mut stopwatch)?;
-            let output = learner.train_step(batch);
-            if let StepOutput::Sums(part) = output.item {
-                sums = Some(LossSums::merged(sums, part));
-            }
-            match training.accumulation {
-                1 => single = Some(output.grads),
-                _ => accumulator.accumulate(&learner.model(), output.grads),
-            }
-            timing.forward_backward +=
-                self.lap("forward and backward", step + 1, &mut stopwatch)?;
+            parts.push(batch);
         }
+        timing.data += self.lap("data", step + 1, &mut stopwatch)?;
+        let mut accumulator = GradientsAccumulator::new();
+        let mut single = None;
+        let mut sums: Option<LossSums<B::InnerBackend>> = None;
+        let seed = mix(*seed, self.journey.position.drawn());
+        seeded::<B, _>(&device(learner), seed, || {
+            for batch in parts {
+                let output = learner.train_step(batch);
+                if let StepOutput::Sums(part) = output.item {
+                    sums = Some(LossSums::merged(sums.take(), part));
+                }
+                if training.accumulation == 1 {
+                    single = Some(output.grads);
+                } else {
+                    accumulator.accumulate(&learner.model(), output.grads);
+                }
+            }
+        });
+        timing.forward_backward += self.lap("forward and backward", step + 1, &mut stopwatch)?;
         let sums = sums.context("a step without a batch")?;
         learner.lr_step();
         let mut grads = || single.take().unwrap_or_else(|| accumulator.grads());
@@ -459,70 +467,105 @@ impl<B: AutodiffBackend, O: Trainable<B>> Sitting<'_, B, O> {
         verdict
     }
 
-    /// Back to the newest checkpoint, with a lower rate from there on.
+    /// Back to the newest checkpoint, with a lower rate from there on, and past the batches that lost the run: they may be
+    /// to blame. Chowdhery et al. 2022, section 5.1, <https://arxiv.org/abs/2204.02311>.
     fn go_back(&mut self, learner: &mut Learner<Components<B, O>>) -> Result<()> {
-        let StepStrategy {
-            plan, optimizer, ..
-        } = self.strategy;
-        let lost = self.journey.position.step;
-        let watch = self.journey.position.watch;
-        let (in_a_row, rollbacks) = (watch.in_a_row, watch.rollbacks + 1);
+        let guard = &self.strategy.plan.guard;
+        let lost = self.journey.position.clone();
+        let rollbacks = lost.watch.rollbacks + 1;
         let stop = |why: &str| {
+            let (in_a_row, step) = (lost.watch.in_a_row, lost.step);
             anyhow!(
-                "the loss or its gradient was not finite for {in_a_row} steps up to step {lost}, {why}; a lower \
+                "the loss or its gradient was not finite for {in_a_row} steps up to step {step}, {why}; a lower \
                  optimizer.lr may help"
             )
         };
-        if rollbacks > plan.guard.rollbacks {
+        if rollbacks > guard.rollbacks {
             return Err(stop(&format!("after {} rollbacks", rollbacks - 1)));
         }
         let Some(whole) = self.place_to_go_back_to()? else {
             return Err(stop("and no checkpoint was written before"));
         };
+        for reason in &whole.passed_over {
+            self.journey.console.warn(&format!("passed over: {reason}"));
+        }
         let device = device(learner);
-        let journey = &mut *self.journey;
         let model = checkpoint::load(
             &whole.path,
             learner.model(),
-            optimizer,
-            journey.ema.as_mut(),
+            &self.strategy.optimizer,
+            self.journey.ema.as_mut(),
             &whole.position,
             &device,
         )?;
-        let Position {
-            seconds, timing, ..
-        } = journey.position;
-        for reason in &whole.passed_over {
-            journey.console.warn(&format!("passed over: {reason}"));
-        }
-        journey.position = whole.position;
-        journey.position.seconds = seconds;
-        journey.position.timing = timing;
-        journey.position.watch = journey.position.watch.back(&watch);
-        journey.log.cut(&journey.position)?;
-        let step = journey.position.step;
-        journey.went_back_to = Some(step);
-        let scale = plan.guard.scale(rollbacks);
+        self.restore_best(&model, whole.position.best.as_ref(), &device)?;
+        let step = whole.position.step;
+        self.journey.position = Position {
+            seconds: lost.seconds,
+            timing: lost.timing,
+            left_out: lost.drawn() - step,
+            went_back_to: Some(step),
+            watch: whole.position.watch.back(&lost.watch),
+            ..whole.position
+        };
+        self.journey.log.cut(&self.journey.position)?;
+        let scale = guard.scale(rollbacks);
         let schedule = self.strategy.schedule.clone().resumed(step, scale);
-        *learner = Learner::new(model, optimizer.clone(), schedule);
-        journey.console.warn(&format!(
-            "step {lost}: back to step {step}, with {scale} times the learning rate"
+        *learner = Learner::new(model, self.strategy.optimizer.clone(), schedule);
+        self.journey.console.warn(&format!(
+            "step {}: back to step {step}, with {scale} times the learning rate and past the batches since",
+            lost.step
         ));
         Ok(())
     }
 
-    /// The newest checkpoint; if nothing was kept since the run last went back, the one before that.
+    /// The best model and its bundle as they were at a checkpoint: a later best step was undone with the others.
+    ///
+    /// - model: gives the best one its structure
+    fn restore_best(
+        &mut self,
+        model: &Trainee<B, O>,
+        best: Option<&Best>,
+        device: &B::Device,
+    ) -> Result<()> {
+        let Some(run) = &self.strategy.run else {
+            return Ok(());
+        };
+        let kept = |best: &Best| best.step;
+        if best.map(kept) == self.journey.position.best.as_ref().map(kept) {
+            return Ok(());
+        }
+        self.journey.best = None;
+        let Some(best) = best else {
+            return run.remove_bundle().map_err(Into::into);
+        };
+        let path = run.checkpoints().join(checkpoint::name(best.step));
+        let model = checkpoint::validated(&path, model.valid(), device)?.objective;
+        (self.strategy.export)(&model, &run.bundle())?;
+        self.journey.best = Some(model);
+        Ok(())
+    }
+
+    /// The newest checkpoint that the run was not about to be lost at; if nothing was kept since it last went back, the
+    /// one before that.
     fn place_to_go_back_to(&self) -> Result<Option<Whole>> {
         let Some(run) = &self.strategy.run else {
             return Ok(None);
         };
         let folder = run.checkpoints();
-        let newest = checkpoint::newest(&folder)?;
-        let older = match self.journey.went_back_to {
-            Some(step) => checkpoint::newest_before(&folder, step)?,
-            None => None,
+        let before = |limit: u64| {
+            let fits = |at: &Position| at.is_place_to_go_back_to() && at.step < limit;
+            checkpoint::newest_that(&folder, fits)
         };
-        Ok(older.or(newest))
+        if let Some(step) = self.journey.position.went_back_to
+            && let Ok(Some(older)) = before(step)
+        {
+            return Ok(Some(older));
+        }
+        match before(u64::MAX)? {
+            Some(good) => Ok(Some(good)),
+            None => checkpoint::newest(&folder),
+        }
     }
 
     /// Writes and shows the figures of the steps since the last report.
@@ -621,13 +664,17 @@ impl<B: AutodiffBackend, O: Trainable<B>> Sitting<'_, B, O> {
         Ok(true)
     }
 
-    fn checkpoint(&mut self, learner: &Learner<Components<B, O>>) -> Result<()> {
+    /// - scheduled: whether an uninterrupted run keeps its state at this step too
+    fn checkpoint(&mut self, learner: &Learner<Components<B, O>>, scheduled: bool) -> Result<()> {
         let Some(run) = &self.strategy.run else {
             return Ok(());
         };
         let mut stopwatch = Stopwatch::start();
         let journey = &mut *self.journey;
-        journey.went_back_to = None;
+        journey.position.unscheduled = !scheduled;
+        if journey.position.is_place_to_go_back_to() {
+            journey.position.went_back_to = None;
+        }
         journey.log.mark(&mut journey.position)?;
         let snapshot = Snapshot {
             module: &learner.model(),

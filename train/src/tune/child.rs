@@ -5,12 +5,16 @@ use std::io::{self, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::Arc;
 use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use burn::train::Interrupter;
 use serde_json::Value;
+
+use crate::interrupt::Listening;
+use crate::process;
 
 /// How a trial ended.
 pub struct Ended {
@@ -51,24 +55,19 @@ impl Ended {
 /// What the first Ctrl-C is answered with.
 const STOPPING: &str = "stopping after this step; Ctrl-C again stops at once";
 
-/// Counted by Ctrl-C.
-static INTERRUPTS: AtomicUsize = AtomicUsize::new(0);
-
 /// Whether a person asked for a stop.
 pub fn interrupted() -> bool {
-    INTERRUPTS.load(Ordering::Relaxed) > 0
+    process::interrupt().requests() > 0
 }
 
 /// Whether a person asked again.
 fn interrupted_twice() -> bool {
-    INTERRUPTS.load(Ordering::Relaxed) > 1
+    process::interrupt().requests() > 1
 }
 
-/// Lets Ctrl-C ask for a stop, which [`run`] hands on to the trial that runs.
-pub fn listen() -> Result<()> {
-    Ok(ctrlc::set_handler(|| {
-        INTERRUPTS.fetch_add(1, Ordering::Relaxed);
-    })?)
+/// While its result is kept, Ctrl-C asks for a stop, which [`run`] hands on to the trial that runs.
+pub(crate) fn listen() -> Arc<Listening> {
+    process::interrupt().listen(Interrupter::new(), true)
 }
 
 /// Runs this program with these arguments. While it runs, `look` may ask it to stop, which saves its state; so does the

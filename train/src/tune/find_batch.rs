@@ -59,7 +59,7 @@ struct Trial {
 ///
 /// A recipe that is refused, or whose smallest batch fails.
 pub fn find_batch(args: &[String], scratch: &Path) -> Result<Status, Failure> {
-    child::listen().map_err(Failure::Running)?;
+    let _listening = child::listen();
     let Some(sizes) = Sizes::of(args, scratch)? else {
         return Ok(Status::Interrupted);
     };

@@ -13,8 +13,9 @@ use burn::train::{InferenceStep, TrainStep};
 use serde_json::{Value, json};
 
 use crate::failure::{self, Failure};
+use crate::generator::seeded;
 use crate::launch::Status;
-use crate::memory;
+use crate::memory::{self, Work};
 use crate::metrics::{Metrics, short};
 use crate::objective::{LossSums, Objective, SplitOutput, StepOutput, Tally, Trainable, Trainee};
 use crate::optim::groups::{self, ModulePath, Setting};
@@ -64,7 +65,7 @@ where
     O: Trainable<B>,
     S: BatchSource<Batch = <O as Objective<B>>::Batch>,
 {
-    memory::guard(false);
+    memory::now(Work::Training);
     match probe {
         Probe::FindLr => {
             if let Some(folder) = out.parent() {
@@ -96,8 +97,9 @@ where
     /// Loss and gradients of a batch, at the step of this number.
     fn pass(&self, number: u64, batch: u64) -> Pass<B> {
         let device = self.model.devices().into_iter().next().unwrap_or_default();
-        B::seed(&device, self.seed.wrapping_add(number));
-        let output = TrainStep::step(&self.model, self.source.batch(batch));
+        let batch = self.source.batch(batch);
+        let seed = self.seed.wrapping_add(number);
+        let output = seeded::<B, _>(&device, seed, || TrainStep::step(&self.model, batch));
         let StepOutput::Sums(sums) = output.item else {
             unreachable!("a step gives sums");
         };

@@ -99,7 +99,7 @@ const STOPPED: &str = "stopped_by_median";
 pub fn sweep(args: &SweepArgs) -> Result<Status, Failure> {
     let trials = trials(args)?;
     claim(args)?;
-    child::listen().map_err(Failure::Running)?;
+    let _listening = child::listen();
     let mut outcomes = Vec::new();
     let mut curves: Vec<Vec<(f64, f64)>> = Vec::new();
     let n = trials.len();
