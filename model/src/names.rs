@@ -66,6 +66,10 @@ pub struct Family {
     pub fixed: &'static [(&'static str, &'static str)],
     /// Keys of `config.json` that mean a value, as JSON, where they are left out.
     pub defaults: &'static [(&'static str, &'static str)],
+    /// Linear layers that get a low-rank adapter where none are named, as the `peft` package has them.
+    pub adapter_targets: &'static [&'static str],
+    /// Whether a bundle holds the weights of linear layers as `[d_input, d_output]`.
+    pub fan_in_fan_out: bool,
 }
 
 /// Names of one family with one head.
@@ -155,7 +159,7 @@ fn torch_field(name: String) -> String {
         return match part {
             "lora_a" => format!("{layer}.lora_A.weight"),
             "lora_b" => format!("{layer}.lora_B.weight"),
-            _ => format!("{layer}.lora_magnitude_vector.weight"),
+            _ => format!("{layer}.lora_magnitude_vector"),
         };
     }
     match name.rsplit_once('.') {

@@ -14,7 +14,8 @@ use burn::module::{AutodiffModule, Module};
 use burn::prelude::Backend;
 use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::{DType, TensorData};
-use model::bundle::{self, Load, Precision};
+use model::Names;
+use model::bundle::{self, Precision};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
@@ -179,7 +180,7 @@ fn prune(folder: &Path, newest: u64, keep: usize) -> Result<()> {
 
 impl<B: AutodiffBackend, M: AutodiffModule<B>> Snapshot<'_, B, M> {
     fn write(&self, folder: &Path) -> Result<()> {
-        let weights = bundle::serialise(&self.module.valid(), Precision::F32);
+        let weights = bundle::serialise(&self.module.valid(), self.optimizer.groups().names(), Precision::F32);
         let (slots, taken) = self.optimizer.save();
         let mut position = self.position.clone();
         position.taken = taken.into_iter().collect();
@@ -344,7 +345,7 @@ pub fn load<B: AutodiffBackend, M: Module<B>>(
     position: &Position,
     device: &B::Device,
 ) -> Result<M> {
-    let module = weights(checkpoint, module)?;
+    let module = weights(checkpoint, module, optimizer.groups().names())?;
     let slots = tensors(&checkpoint.join(OPTIMIZER))?;
     let taken = position.taken.clone().into_iter().collect();
     optimizer.restore(slots, &taken, device);
@@ -358,22 +359,23 @@ pub fn load<B: AutodiffBackend, M: Module<B>>(
 pub fn validated<B: Backend, M: Module<B>>(
     checkpoint: &Path,
     module: M,
+    names: Names,
     device: &B::Device,
 ) -> Result<M> {
     verify(checkpoint)?;
-    let module = weights(checkpoint, module)?;
+    let module = weights(checkpoint, module, names)?;
     let averages = checkpoint.join(EMA);
     if !averages.exists() {
         return Ok(module);
     }
-    let mut ema = Ema::new(1.0);
+    let mut ema = Ema::new(1.0, names);
     ema.restore(tensors(&averages)?, device);
     Ok(ema.apply(module))
 }
 
-fn weights<B: Backend, M: Module<B>>(checkpoint: &Path, module: M) -> Result<M> {
+fn weights<B: Backend, M: Module<B>>(checkpoint: &Path, module: M, names: Names) -> Result<M> {
     let path = checkpoint.join(MODEL);
-    bundle::apply(module, &read(&path)?, Load::Whole)
+    bundle::apply(module, names, &read(&path)?)
         .map_err(|reason| anyhow::anyhow!("{}: {reason}", path.display()))
 }
 

@@ -159,7 +159,7 @@ fn run(
         true => resumed(trainer, &args, &built_in, extra.is_empty())?,
         false => resolved(trainer, &args, &built_in, extra)?,
     };
-    let kind = draft.kind(trainer.key);
+    let kind = draft.kind();
     let entry = trainer.entries.iter().find(|entry| entry.name == kind);
     let entry = entry.ok_or_else(|| Failure::input(format!("no {} \"{kind}\"", trainer.key)))?;
     let options = Options {

@@ -9,6 +9,7 @@ use burn::train::logger::MetricLogger;
 use burn::train::metric::store::{EpochSummary, MetricsUpdate, Split};
 use burn::train::metric::{MetricDefinition, NumericEntry};
 use burn::train::{Learner, SupervisedTraining, TrainingStrategy};
+use model::Names;
 use serde_json::{Value, json};
 
 use crate::backend::BackendName;
@@ -106,6 +107,8 @@ pub struct Session<B: AutodiffBackend, O: Trainable<B>, S> {
     pub data: String,
     /// Rates by name of a fine-tuning strategy.
     pub groups: Vec<Group>,
+    /// How the model's parameters are called.
+    pub names: Names,
     /// The model, with the weights it starts from.
     pub objective: O,
     /// Where it trains.
@@ -150,7 +153,7 @@ where
             false => Some(RunDir::check(&self.options.out, self.options.existing)?),
         };
         let model = Trainee::new(self.objective, self.training.precision);
-        let groups = self.optimizer.groups(&self.groups, &model)?;
+        let groups = self.optimizer.groups(&self.groups, &model, self.names)?;
         let model = groups::freeze(model, &groups);
         let parameters = groups::count_parameters(&model, &groups);
         if parameters[1] == 0 {
@@ -338,7 +341,7 @@ impl<B: AutodiffBackend, O: Trainable<B>> Start<B, O> {
         data: &str,
         device: &B::Device,
     ) -> Result<Self, Failure> {
-        let ema = (decay > 0.0).then(|| Ema::new(decay));
+        let ema = (decay > 0.0).then(|| Ema::new(decay, optimizer.groups().names()));
         let fresh = Self {
             model,
             position: Position {
@@ -386,7 +389,7 @@ impl<B: AutodiffBackend, O: Trainable<B>> Start<B, O> {
         self.model = checkpoint::load(&path, self.model, optimizer, ema, &position, device)?;
         if let Some(best) = &position.best {
             let path = folder.join(checkpoint::name(best.step));
-            let model = checkpoint::validated(&path, self.model.valid(), device)?;
+            let model = checkpoint::validated(&path, self.model.valid(), optimizer.groups().names(), device)?;
             self.best = Some(model.objective);
         }
         self.position = position;

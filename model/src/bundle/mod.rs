@@ -24,6 +24,7 @@ use serde_json::Value;
 
 pub use config::{Scores, config_json};
 pub use error::BundleError;
+use peft::SavedAdapter;
 use weights::{Mismatch, Weights};
 
 use crate::names::{Family, HeadKind, Names};
@@ -86,6 +87,7 @@ pub struct Bundle {
     family: &'static Family,
     config: Value,
     weights: Arc<OnceLock<Weights>>,
+    adapter: Option<Arc<SavedAdapter>>,
 }
 
 impl Bundle {
@@ -107,13 +109,23 @@ impl Bundle {
         }
         if !path.join(CONFIG).is_file() {
             if path.join(peft::CONFIG).is_file() {
-                return Err(wrong(
-                    "it holds an adapter; name the model that the adapter belongs to, or merge the two with apps convert",
-                ));
+                return Self::with_adapter(path);
             }
             return Err(wrong("config.json is missing"));
         }
         Self::with_files(path.into(), Files::Directory)
+    }
+
+    /// Opens the base model of an adapter; its weights are loaded with the adapter merged into them.
+    fn with_adapter(path: &Path) -> Result<Self, BundleError> {
+        let adapter = SavedAdapter::open(path)?;
+        let base = adapter.base()?;
+        let bundled = crate::bundled::open(&base.to_string_lossy());
+        let base = bundled.unwrap_or_else(|| Self::open(&base))?;
+        Ok(Self {
+            adapter: Some(Arc::new(adapter)),
+            ..base
+        })
     }
 
     /// Opens a bundle, or the one that a run left in its `model` directory.
@@ -160,6 +172,7 @@ impl Bundle {
             family,
             config,
             weights: Arc::default(),
+            adapter: None,
         })
     }
 
@@ -350,7 +363,12 @@ impl Bundle {
         let mut failure = None;
         let module = walk::replace(module, names, &mut |name| {
             let source = chosen.get(name)?;
-            match weights.data(source) {
+            let data = weights.data(source);
+            let data = data.and_then(|data| match &self.adapter {
+                Some(adapter) => adapter.merge(name, data),
+                None => Ok(data),
+            });
+            match data {
                 Ok(data) => Some(data),
                 Err(error) => {
                     failure.get_or_insert(error);
@@ -515,6 +533,9 @@ pub fn write_directory(path: &Path, files: &[(&str, &[u8])]) -> Result<(), Bundl
     fs::create_dir_all(&fresh).map_err(io(&fresh))?;
     for (name, bytes) in files {
         let at = fresh.join(name);
+        if let Some(folder) = at.parent() {
+            fs::create_dir_all(folder).map_err(io(folder))?;
+        }
         let mut file = fs::File::create(&at).map_err(io(&at))?;
         file.write_all(bytes).map_err(io(&at))?;
         file.sync_all().map_err(io(&at))?;

@@ -1,6 +1,457 @@
 //! Adapters in the format of the `peft` package: `adapter_config.json` and `adapter_model.safetensors`.
+//!
+//! In: a directory that `peft` or Hearth wrote. Out: its base model with the adapter merged into the weights; and back.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use burn::module::Module;
+use burn::prelude::*;
+use burn::tensor::TensorData;
+use regex::Regex;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::weights::Weights;
+use super::{BundleError, Precision, safetensors_of, serialise_some, write_directory};
+use crate::layers::Adapter;
+use crate::layers::low_rank::Target;
+use crate::names::{HeadKind, Names};
+use crate::walk;
 
 /// The adapter's settings, in its directory.
 pub const CONFIG: &str = "adapter_config.json";
 /// The adapter's weights, in its directory.
 pub const WEIGHTS: &str = "adapter_model.safetensors";
+/// In front of every name in the adapter's weights.
+const PREFIX: &str = "base_model.model.";
+
+/// What of `adapter_config.json` changes what the adapter computes.
+#[derive(Clone, Debug, Deserialize)]
+struct Settings {
+    peft_type: String,
+    base_model_name_or_path: Option<String>,
+    r: usize,
+    lora_alpha: f64,
+    #[serde(default)]
+    use_rslora: bool,
+    #[serde(default)]
+    fan_in_fan_out: bool,
+    #[serde(default)]
+    rank_pattern: BTreeMap<String, usize>,
+    #[serde(default)]
+    alpha_pattern: BTreeMap<String, f64>,
+    #[serde(default)]
+    bias: Option<String>,
+    #[serde(default)]
+    lora_bias: bool,
+}
+
+/// An adapter that was saved, to be merged into its base model.
+#[derive(Debug)]
+pub struct SavedAdapter {
+    path: PathBuf,
+    settings: Settings,
+    weights: Weights,
+}
+
+impl SavedAdapter {
+    /// Opens a directory.
+    ///
+    /// # Errors
+    ///
+    /// A file that is missing or malformed, or an adapter of another kind than LoRA.
+    pub fn open(path: &Path) -> Result<Self, BundleError> {
+        let at = path.join(CONFIG);
+        let wrong = |reason: String| BundleError::Config {
+            path: at.clone(),
+            reason,
+        };
+        let bytes = std::fs::read(&at).map_err(|source| BundleError::Io {
+            path: at.clone(),
+            source,
+        })?;
+        let settings: Settings =
+            serde_json::from_slice(&bytes).map_err(|e| wrong(e.to_string()))?;
+        if settings.peft_type != "LORA" {
+            let kind = &settings.peft_type;
+            return Err(wrong(format!("peft_type is \"{kind}\"; only LORA is implemented")));
+        }
+        if settings.lora_bias || settings.bias.as_deref().is_some_and(|bias| bias != "none") {
+            return Err(wrong("trains biases, which is not implemented".into()));
+        }
+        let safetensors = path.join(WEIGHTS);
+        let weights = if safetensors.is_file() {
+            Weights::open_file(&safetensors)?
+        } else {
+            Weights::open_file(&path.join("adapter_model.bin"))?
+        };
+        Ok(Self {
+            path: path.into(),
+            settings,
+            weights,
+        })
+    }
+
+    /// Where its base model is: a directory as it is named, or seen from the adapter or a folder above it; or the name of a
+    /// bundled model.
+    ///
+    /// # Errors
+    ///
+    /// No such directory.
+    pub fn base(&self) -> Result<PathBuf, BundleError> {
+        let wrong = |reason: String| BundleError::Config {
+            path: self.path.join(CONFIG),
+            reason,
+        };
+        let Some(name) = &self.settings.base_model_name_or_path else {
+            return Err(wrong("base_model_name_or_path is missing".into()));
+        };
+        let here = PathBuf::from(name);
+        let absolute = self.path.canonicalize().unwrap_or(self.path.clone());
+        let above = absolute.ancestors().map(|folder| folder.join(name));
+        let mut places = std::iter::once(here.clone()).chain(above);
+        if let Some(found) = places.find(|place| place.is_dir()) {
+            return Ok(found);
+        }
+        if crate::bundled::open(name).is_some() {
+            return Ok(here);
+        }
+        Err(wrong(format!(
+            "base_model_name_or_path is \"{name}\", and there is no such directory, neither here nor above the adapter"
+        )))
+    }
+
+    /// The values of a base model's tensor with the adapter in them.
+    ///
+    /// - name: a Hugging Face name
+    /// - base: as a bundle holds it, f32
+    ///
+    /// # Errors
+    ///
+    /// Matrices that do not fit the base.
+    pub fn merge(&self, name: &str, base: TensorData) -> Result<TensorData, BundleError> {
+        let whole = format!("{PREFIX}{name}");
+        if self.weights.get(&whole).is_some() {
+            return self.weights.data(&whole);
+        }
+        let Some(layer) = name.strip_suffix(".weight") else {
+            return Ok(base);
+        };
+        let [a, b] = ["A", "B"].map(|part| format!("{PREFIX}{layer}.lora_{part}.weight"));
+        if self.weights.get(&a).is_none() {
+            return Ok(base);
+        }
+        let (a, b) = (self.weights.data(&a)?, self.weights.data(&b)?);
+        let magnitude = format!("{PREFIX}{layer}.lora_magnitude_vector");
+        let magnitude = [magnitude.clone(), format!("{magnitude}.weight")]
+            .into_iter()
+            .find(|name| self.weights.get(name).is_some())
+            .map(|name| self.weights.data(&name))
+            .transpose()?;
+        let scale = self.scale(layer);
+        let turned = self.settings.fan_in_fan_out;
+        merged(base, a, b, magnitude, scale, turned).map_err(|reason| BundleError::Weights {
+            path: self.path.join(WEIGHTS),
+            reason: format!("{layer}: {reason}"),
+        })
+    }
+
+    /// Whether it holds this parameter, merged or whole.
+    pub fn holds(&self, name: &str) -> bool {
+        self.weights.get(&format!("{PREFIX}{name}")).is_some()
+    }
+
+    fn scale(&self, layer: &str) -> f64 {
+        let Settings {
+            r, lora_alpha, ..
+        } = self.settings;
+        let rank = of_pattern(&self.settings.rank_pattern, layer).unwrap_or(r) as f64;
+        let alpha = of_pattern(&self.settings.alpha_pattern, layer).unwrap_or(lora_alpha);
+        if self.settings.use_rslora {
+            alpha / rank.sqrt()
+        } else {
+            alpha / rank
+        }
+    }
+}
+
+/// The value of the first pattern that a layer's name ends in, as `peft` looks them up.
+fn of_pattern<T: Copy>(patterns: &BTreeMap<String, T>, layer: &str) -> Option<T> {
+    let matches = |pattern: &str| {
+        let whole = Regex::new(&format!("^(.*\\.)?({pattern})$"));
+        whole.is_ok_and(|whole| whole.is_match(layer))
+    };
+    let found = patterns.iter().find(|(pattern, _)| matches(pattern));
+    found.map(|(_, value)| *value)
+}
+
+/// `base + scale b a`, with DoRA's lengths of columns where there are any.
+///
+/// - base: `[d_output, d_input]`, or turned `[d_input, d_output]`
+/// - a: `[rank, d_input]`, b: `[d_output, rank]`, magnitude: `[d_output]`
+fn merged(
+    base: TensorData,
+    a: TensorData,
+    b: TensorData,
+    magnitude: Option<TensorData>,
+    scale: f64,
+    turned: bool,
+) -> Result<TensorData, String> {
+    let (&[rank, d_input], &[d_output, rank_b]) = (&a.shape[..], &b.shape[..]) else {
+        return Err("the matrices of an adapter have two dimensions".into());
+    };
+    let expected = if turned {
+        [d_input, d_output]
+    } else {
+        [d_output, d_input]
+    };
+    if rank != rank_b || base.shape[..] != expected {
+        return Err(format!(
+            "matrices of {:?} and {:?} do not fit a weight of {:?}",
+            &a.shape[..],
+            &b.shape[..],
+            &base.shape[..]
+        ));
+    }
+    let values = |data: &TensorData| data.iter::<f32>().collect::<Vec<f32>>();
+    let (mut weight, a, b) = (values(&base), values(&a), values(&b));
+    let at = |output: usize, input: usize| {
+        if turned {
+            input * d_output + output
+        } else {
+            output * d_input + input
+        }
+    };
+    for output in 0..d_output {
+        for r in 0..rank {
+            let times = (f64::from(b[output * rank + r]) * scale) as f32;
+            for input in 0..d_input {
+                weight[at(output, input)] += times * a[r * d_input + input];
+            }
+        }
+    }
+    if let Some(magnitude) = magnitude {
+        for (output, length) in magnitude.iter::<f32>().enumerate() {
+            let squares = (0..d_input).map(|input| f64::from(weight[at(output, input)]).powi(2));
+            let share = (f64::from(length) / squares.sum::<f64>().sqrt()) as f32;
+            (0..d_input).for_each(|input| weight[at(output, input)] *= share);
+        }
+    }
+    Ok(TensorData::new(weight, base.shape))
+}
+
+/// Layers of a model that have an adapter.
+pub fn count<B: Backend, M: Module<B>>(module: &M, names: Names) -> usize {
+    let all = walk::parameters(module, names);
+    all.iter()
+        .filter(|parameter| parameter.name.ends_with(".lora_A.weight"))
+        .count()
+}
+
+/// Gives DoRA's lengths the values at which the layers compute what they did without an adapter.
+pub fn set_magnitudes<B: Backend, M: Module<B>>(module: M, names: Names) -> M {
+    let turned = names.family.fan_in_fan_out;
+    let mut lengths = BTreeMap::new();
+    walk::values(&module, names, &mut |name, data| {
+        let Some(layer) = name.strip_suffix(".weight") else {
+            return;
+        };
+        let &[rows, columns] = &data.shape[..] else {
+            return;
+        };
+        let outputs = if turned { columns } else { rows };
+        let mut squares = vec![0.0f64; outputs];
+        for (at, value) in data.iter::<f32>().enumerate() {
+            let output = if turned { at % columns } else { at / columns };
+            squares[output] += f64::from(value).powi(2);
+        }
+        let roots = squares.into_iter().map(|sum| sum.sqrt() as f32);
+        lengths.insert(layer.to_string(), roots.collect::<Vec<f32>>());
+    });
+    walk::replace(module, names, &mut |name| {
+        let layer = name.strip_suffix(".lora_magnitude_vector")?;
+        let values = lengths.get(layer)?.clone();
+        let n = values.len();
+        Some(TensorData::new(values, [n]))
+    })
+}
+
+/// Writes the bundle of a model that trains with an adapter: the merged model, and the adapter in a folder beside it.
+#[derive(Clone, Debug)]
+pub struct AdapterFiles {
+    adapter: Adapter,
+    base: Option<String>,
+}
+
+/// The folder of the adapter, in the bundle of a run.
+pub const FOLDER: &str = "adapter";
+
+impl AdapterFiles {
+    /// - base: where the base model is, if training started from one
+    pub fn new(adapter: Adapter, base: Option<&super::Bundle>) -> Self {
+        let absolute = |path: &Path| path.canonicalize().unwrap_or(path.into());
+        Self {
+            adapter,
+            base: base.map(|base| absolute(base.path()).display().to_string()),
+        }
+    }
+
+    /// Writes a directory that appears whole or not at all.
+    ///
+    /// # Errors
+    ///
+    /// A directory that cannot be written.
+    pub fn write<B: Backend, M: Module<B>>(
+        &self,
+        path: &Path,
+        config: &Value,
+        module: &M,
+        names: Names,
+        precision: Precision,
+        files: &[(&str, &[u8])],
+    ) -> Result<(), BundleError> {
+        let wrong = |reason| BundleError::Weights {
+            path: path.join(super::WEIGHTS),
+            reason,
+        };
+        let merged = merged_weights(module, names, &self.adapter, precision).map_err(wrong)?;
+        let own = self.weights(module, names).map_err(wrong)?;
+        let config = format!("{config:#}\n");
+        let settings = format!("{:#}\n", self.settings(module, names));
+        let (settings_at, weights_at) =
+            (format!("{FOLDER}/{CONFIG}"), format!("{FOLDER}/{WEIGHTS}"));
+        let mut all: Vec<(&str, &[u8])> = vec![
+            (super::CONFIG, config.as_bytes()),
+            (super::WEIGHTS, &merged),
+            (&settings_at, settings.as_bytes()),
+            (&weights_at, &own),
+        ];
+        all.extend(files);
+        write_directory(path, &all)
+    }
+
+    /// `adapter_model.safetensors`: the matrices, and a classifier's new head whole.
+    fn weights<B: Backend, M: Module<B>>(
+        &self,
+        module: &M,
+        names: Names,
+    ) -> Result<Vec<u8>, String> {
+        let whole = |name: &str| saved_whole(name, names);
+        let mut tensors = Vec::new();
+        walk::values(module, names, &mut |name, data| {
+            if name.contains(".lora_") || whole(&name) {
+                let bytes = data.as_bytes().to_vec();
+                tensors.push((format!("{PREFIX}{name}"), data.shape.to_vec(), bytes));
+            }
+        });
+        safetensors_of(&tensors, Precision::F32)
+    }
+
+    fn settings<B: Backend, M: Module<B>>(&self, module: &M, names: Names) -> Value {
+        let Adapter {
+            rank,
+            alpha,
+            dropout,
+            rslora,
+            dora,
+            targets,
+        } = &self.adapter;
+        let suffixes: Vec<_> = targets
+            .iter()
+            .filter_map(|target| match target {
+                Target::Suffix(suffix) => Some(suffix.clone()),
+                Target::Pattern(_) => None,
+            })
+            .collect();
+        // A list of suffixes, or the names themselves where a pattern chose them.
+        let modules = if suffixes.len() == targets.len() {
+            suffixes
+        } else {
+            let all = walk::parameters(module, names).into_iter();
+            all.filter_map(|one| Some(one.name.strip_suffix(".lora_A.weight")?.to_string()))
+                .collect()
+        };
+        let mut whole: Vec<String> = walk::parameters(module, names)
+            .into_iter()
+            .filter(|one| saved_whole(&one.name, names))
+            .filter_map(|one| Some(one.name.split('.').next()?.to_string()))
+            .collect();
+        whole.dedup();
+        let task = match names.head.kind {
+            HeadKind::Classes => json!("SEQ_CLS"),
+            HeadKind::Tokens if names.head.class.ends_with("LMHeadModel") => json!("CAUSAL_LM"),
+            _ => Value::Null,
+        };
+        json!({
+            "peft_type": "LORA",
+            "base_model_name_or_path": self.base,
+            "task_type": task,
+            "r": rank,
+            "lora_alpha": alpha,
+            "lora_dropout": dropout,
+            "use_rslora": rslora,
+            "use_dora": dora,
+            "target_modules": modules,
+            "modules_to_save": if whole.is_empty() { Value::Null } else { json!(whole) },
+            "fan_in_fan_out": names.family.fan_in_fan_out,
+            "bias": "none",
+            "inference_mode": true,
+        })
+    }
+}
+
+/// Whether a parameter trains beside the adapter, and is saved as it is: the head of a classifier.
+fn saved_whole(name: &str, names: Names) -> bool {
+    names.head.kind == HeadKind::Classes && !names.is_backbone(name) && !name.contains(".lora_")
+}
+
+/// The model's weights with the adapter in them, under the names of a model without one.
+fn merged_weights<B: Backend, M: Module<B>>(
+    module: &M,
+    names: Names,
+    adapter: &Adapter,
+    precision: Precision,
+) -> Result<Vec<u8>, String> {
+    let mut all = BTreeMap::new();
+    walk::values(module, names, &mut |name, data| {
+        all.insert(name, data);
+    });
+    let layers: Vec<String> = all
+        .keys()
+        .filter_map(|name| Some(name.strip_suffix(".lora_A.weight")?.to_string()))
+        .collect();
+    for layer in layers {
+        let mut take = |end: &str| all.remove(&format!("{layer}.{end}"));
+        let parts = (take("lora_A.weight"), take("lora_B.weight"), take("weight"));
+        let magnitude = take("lora_magnitude_vector");
+        let (Some(a), Some(b), Some(base)) = parts else {
+            return Err(format!("{layer} lacks a matrix of its adapter"));
+        };
+        let turned = names.family.fan_in_fan_out;
+        let weight = merged(base, a, b, magnitude, adapter.scale(), turned);
+        let weight = weight.map_err(|reason| format!("{layer}: {reason}"))?;
+        all.insert(format!("{layer}.weight"), weight);
+    }
+    let dtype = match precision {
+        Precision::F32 => burn::tensor::DType::F32,
+        Precision::F16 => burn::tensor::DType::F16,
+    };
+    let tensors: Vec<_> = all
+        .into_iter()
+        .map(|(name, data)| {
+            let data = data.convert_dtype(dtype);
+            (name, data.shape.to_vec(), data.as_bytes().to_vec())
+        })
+        .collect();
+    safetensors_of(&tensors, precision)
+}
+
+/// The adapter's matrices alone, by name, in the safetensors format.
+///
+/// # Errors
+///
+/// Values that cannot be read from the device.
+pub fn serialise<B: Backend, M: Module<B>>(module: &M, names: Names) -> Result<Vec<u8>, String> {
+    serialise_some(module, names, Precision::F32, &|name| name.contains(".lora_"))
+}

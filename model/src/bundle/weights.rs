@@ -15,6 +15,7 @@ impl Weights {
         let bytes = std::fs::read(&at).map_err(|source| BundleError::Io { path: at.clone(), source })?;
         Self::from_safetensors(&at.display().to_string(), Cow::Owned(bytes))
     }
+    pub fn open_file(path: &Path) -> Result<Self, BundleError> { let bytes = std::fs::read(path).map_err(|source| BundleError::Io { path: path.into(), source })?; Self::from_safetensors(&path.display().to_string(), Cow::Owned(bytes)) }
     pub fn from_safetensors(name: &str, bytes: Cow<'static, [u8]>) -> Result<Self, BundleError> {
         let file = SafeTensors::deserialize(&bytes).map_err(|e| BundleError::Weights { path: name.into(), reason: format!("not safetensors: {e}") })?;
         let index = file.tensors().into_iter().map(|(n, v)| (n, v.shape().to_vec())).collect();

@@ -63,6 +63,8 @@ pub const NAMES: Family = Family {
         ("add_cross_attention", "false"),
     ],
     defaults: &[],
+    adapter_targets: &["query", "value"],
+    fan_in_fan_out: false,
 };
 
 /// `config.json` of a BERT model; keys that this encoder does not use are kept out of it.

@@ -44,6 +44,8 @@ pub const NAMES: Family = Family {
     optional: &[],
     fixed: &[],
     defaults: &[],
+    adapter_targets: &[],
+    fan_in_fan_out: false,
 };
 
 /// Kernels are 3x3; they halve an image, or double it.

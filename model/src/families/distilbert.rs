@@ -64,8 +64,10 @@ pub const NAMES: Family = Family {
     token_table: "embeddings.word_embeddings.weight",
     ignored: &["embeddings.position_ids"],
     optional: &[],
-    fixed: &[("sinusoidal_pos_embds", "false")],
+    fixed: &[],
     defaults: &[],
+    adapter_targets: &["q_lin", "v_lin"],
+    fan_in_fan_out: false,
 };
 
 /// `config.json` of a DistilBERT model.

@@ -50,6 +50,8 @@ pub const NAMES: Family = Family {
         ("add_cross_attention", "false"),
     ],
     defaults: &[],
+    adapter_targets: &["c_attn"],
+    fan_in_fan_out: true,
 };
 
 /// `config.json` of a GPT-2 model.

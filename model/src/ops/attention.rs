@@ -7,42 +7,12 @@ use crate::ops::dropout;
 #[cfg(feature = "flex")]
 use crate::ops::{fused, primitive, wrap};
 
-/// shim
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[allow(missing_docs)]
-pub struct AttentionShape { pub batch: usize, pub queries: usize, pub keys: usize, pub heads: usize, pub kv_heads: usize }
-impl AttentionShape {
-    /// shim
-    pub fn square(batch: usize, seq: usize, heads: usize) -> Self { Self { batch, queries: seq, keys: seq, heads, kv_heads: heads } }
-}
-/// shim
-#[derive(Clone, Debug)]
-#[allow(missing_docs)]
-pub struct AttentionMask<B: Backend> { pub causal: bool, pub bias: Option<Tensor<B, 4>> }
-
-/// shim
-pub fn attention<B: Backend>(qkv: [Tensor<B, 2>; 3], mask: &AttentionMask<B>, shape: AttentionShape, rate: f64) -> Tensor<B, 2> {
-    if !mask.causal { return square_attention(qkv, mask.bias.clone(), [shape.batch, shape.keys], shape.heads, rate); }
-    let [q, k, v] = qkv;
-    let [_, d_model] = q.dims();
-    let d_head = d_model / shape.heads;
-    let split = |x: Tensor<B, 2>, n| x.reshape([shape.batch, n, shape.heads, d_head]).swap_dims(1, 2);
-    let mut scores = split(q.mul_scalar(1.0 / (d_head as f64).sqrt()), shape.queries).matmul(split(k, shape.keys).transpose());
-    if let Some(bias) = mask.bias.clone() { scores = scores + bias; }
-    let triangle = Tensor::<B, 2, Bool>::tril_mask([shape.queries, shape.keys], (shape.keys - shape.queries) as i64, &scores.device());
-    scores = scores.mask_fill(triangle.unsqueeze(), -1e30);
-    let rate = dropout::in_training::<B>(rate, &scores.device());
-    let mut p = softmax(scores, 3);
-    if rate > 0.0 { p = dropout::plain(p, rate); }
-    p.matmul(split(v, shape.keys)).swap_dims(1, 2).reshape([shape.batch * shape.queries, d_model])
-}
-
 /// `softmax(q k^T / sqrt(d_head) + bias) v` for every head.
 ///
 /// - q, k, v, out: `[batch * seq, n_heads * d_head]`
 /// - bias: `[batch, 1, 1, seq]`, added to the scores of every query; without a gradient
 /// - rate: share of the probabilities that is dropped while training
-fn square_attention<B: Backend>(
+pub fn attention<B: Backend>(
     [q, k, v]: [Tensor<B, 2>; 3],
     bias: Option<Tensor<B, 4>>,
     [batch, seq]: [usize; 2],

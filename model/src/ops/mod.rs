@@ -4,7 +4,6 @@
 //! [`mod@cross_entropy`], [`mod@adamw`], each a plain version and a fast one side by side; then `fused` (how the fast one is
 //! found), `matrix` and `simd` (what it is made of).
 
-pub mod activation;
 pub mod adamw;
 pub mod attention;
 pub mod convolution;
@@ -20,9 +19,8 @@ mod matrix;
 #[cfg(feature = "flex")]
 mod simd;
 
-pub use activation::Activation;
 pub use adamw::{AdamW, adamw};
-pub use attention::{AttentionMask, AttentionShape, attention};
+pub use attention::attention;
 pub use convolution::{Geometry, conv_transpose2d, conv2d};
 pub use cross_entropy::cross_entropy;
 pub use dropout::dropout;

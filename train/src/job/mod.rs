@@ -16,6 +16,7 @@ use serde_json::Value;
 use crate::backend::{WithBackend, train_on};
 use crate::cli::Entry;
 use crate::failure::Failure;
+use crate::generator::seeded;
 use crate::launch::{Options, Session, Status};
 use crate::objective::{Objective, Trainable};
 use crate::recipe::{
@@ -321,8 +322,8 @@ impl<J: Job> WithBackend for Prepared<J> {
             config,
             files,
         } = job.product(&data)?;
-        B::seed(&device, recipe.seed);
-        let objective = job.objective::<B>(&data, &start, &device)?;
+        let drawn = || job.objective::<B>(&data, &start, &device);
+        let objective = seeded::<B, _>(&device, recipe.seed, drawn)?;
         let groups = strategy::groups(&recipe, names)?;
         strategy::check_names(&recipe.strategy, &objective, names)?;
         let after_validation = job.after_validation::<B>(&data, &device);

@@ -71,6 +71,20 @@ impl ClassLossRecipe {
     }
 }
 
+/// The `[loss]` of a recipe with a vocabulary.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SmoothingRecipe {
+    /// Share of each target that is spread over all tokens.
+    pub label_smoothing: f64,
+}
+
+impl SmoothingRecipe {
+    /// Says what is impossible about these values, if anything is.
+    pub fn check(self) -> Result<(), Impossible> {
+        check_smoothing(self.label_smoothing)
+    }
+}
+
 /// Refuses a share that is none.
 pub fn check_smoothing(share: f64) -> Result<(), Impossible> {
     match (0.0..1.0).contains(&share) {

@@ -6,7 +6,7 @@
 use burn::prelude::*;
 use serde_json::{Value, json};
 
-use crate::loss::cross_entropy;
+use crate::objectives::class_loss::cross_entropy;
 use crate::metrics::Metrics;
 use crate::objective::Tally;
 

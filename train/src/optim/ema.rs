@@ -10,13 +10,16 @@ use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::prelude::*;
 use burn::tensor::TensorData;
 
-use crate::optim::groups::ModulePath;
+use model::Names;
+use model::walk::ModulePath;
+
 use crate::optim::optimizer::HostTensor;
 
 /// Averages by Hugging Face name.
 #[derive(Clone, Debug)]
 pub struct Ema<B: Backend> {
     decay: f64,
+    names: Names,
     averages: HashMap<String, Average<B>>,
 }
 
@@ -31,22 +34,23 @@ impl<B: Backend> Ema<B> {
     /// Nothing averaged yet.
     ///
     /// - decay: share of the old average that stays, 0 to 1
-    pub fn new(decay: f64) -> Self {
+    pub fn new(decay: f64, names: Names) -> Self {
         Self {
             decay,
+            names,
             averages: HashMap::new(),
         }
     }
 
     /// Takes in the weights after a step.
     pub fn update<M: Module<B>>(&mut self, module: &M) {
-        let path = ModulePath::default();
+        let path = ModulePath::new(self.names);
         module.visit(&mut Updater { path, ema: self });
     }
 
     /// The module with averages for weights.
     pub fn apply<M: Module<B>>(&self, module: M) -> M {
-        let path = ModulePath::default();
+        let path = ModulePath::new(self.names);
         module.map(&mut Applier { path, ema: self })
     }
 
@@ -83,12 +87,12 @@ struct Updater<'a, B: Backend> {
 }
 
 impl<B: Backend> ModuleVisitor<B> for Updater<'_, B> {
-    fn enter_module(&mut self, name: &str, _: &str) {
-        self.path.enter(name);
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.path.enter(name, container);
     }
 
-    fn exit_module(&mut self, _: &str, _: &str) {
-        self.path.exit();
+    fn exit_module(&mut self, _: &str, container: &str) {
+        self.path.exit(container);
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
@@ -110,12 +114,12 @@ struct Applier<'a, B: Backend> {
 }
 
 impl<B: Backend> ModuleMapper<B> for Applier<'_, B> {
-    fn enter_module(&mut self, name: &str, _: &str) {
-        self.path.enter(name);
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.path.enter(name, container);
     }
 
-    fn exit_module(&mut self, _: &str, _: &str) {
-        self.path.exit();
+    fn exit_module(&mut self, _: &str, container: &str) {
+        self.path.exit(container);
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {

@@ -2,12 +2,12 @@
 //! setting a parameter.
 
 use std::collections::HashMap;
-use std::sync::OnceLock;
 
-use burn::module::{AutodiffModule, ModuleMapper, ModuleVisitor, Param};
+use burn::module::{AutodiffModule, ModuleMapper, Param};
 use burn::prelude::*;
 use burn::tensor::backend::AutodiffBackend;
-use model::bundle::hugging_face_name;
+use model::Names;
+use model::walk::{self, ModulePath};
 use regex::Regex;
 use serde::{Deserialize, Serialize};
 
@@ -100,9 +100,10 @@ pub struct Setting {
 }
 
 /// The settings of all parameters of a model.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Groups {
     settings: HashMap<String, Setting>,
+    names: Names,
 }
 
 /// What groups are made of, beside the names of a model.
@@ -129,9 +130,10 @@ impl Groups {
     pub fn new<B: Backend, M: Module<B>>(
         rules: &GroupRules,
         module: &M,
+        model: Names,
     ) -> Result<Self, Impossible> {
-        let names = parameters(module);
-        let layers = Layers::of(&names);
+        let names = parameters(module, model);
+        let layers = Layers::of(model, &names);
         let mut groups = Vec::new();
         for recipe in rules.recipe {
             let group = recipe.group()?;
@@ -153,7 +155,18 @@ impl Groups {
         };
         Ok(Self {
             settings: names.into_iter().map(setting).collect(),
+            names: model,
         })
+    }
+
+    /// How the parameters are called.
+    pub fn names(&self) -> Names {
+        self.names
+    }
+
+    /// Where a visitor of the model begins.
+    pub(crate) fn path(&self) -> ModulePath {
+        ModulePath::new(self.names)
     }
 
     /// How the parameter of this Hugging Face name trains; nothing if the model has none of that name.
@@ -208,9 +221,10 @@ impl GroupRules<'_> {
         label.extend(by_layer.then(|| layers.label(name)));
         Setting {
             lr_multiplier: layer * lr_multiplier,
-            weight_decay: decay.unwrap_or(match decays(name, dimensions) {
-                true => self.weight_decay,
-                false => 0.0,
+            weight_decay: decay.unwrap_or(if layers.decays(name, dimensions) {
+                self.weight_decay
+            } else {
+                0.0
             }),
             unfreeze_at: unfreeze_at.max(gradual),
             label: (!label.is_empty()).then(|| label.join(" ")),
@@ -218,50 +232,39 @@ impl GroupRules<'_> {
     }
 }
 
-/// Matrices decay; biases, norms and embedding tables do not.
-fn decays(name: &str, dimensions: usize) -> bool {
-    dimensions > 1 && !name.contains("embeddings")
-}
-
-/// The numbered layers of an encoder: embeddings below them, everything else is the head above.
+/// The numbered layers of a model: embeddings below them, everything else is the head above.
 struct Layers {
+    model: Names,
     n: usize,
 }
 
 impl Layers {
-    fn of(names: &[(String, usize)]) -> Self {
-        let numbers = names.iter().filter_map(|(name, _)| Self::number(name));
+    fn of(model: Names, names: &[(String, usize)]) -> Self {
+        let numbers = names.iter().filter_map(|(name, _)| model.layer(name));
         Self {
+            model,
             n: numbers.max().map_or(0, |last| last + 1),
         }
     }
 
-    /// 3 of `bert.encoder.layer.3.output.dense.weight` and of `encoder.convolutions.3.weight`.
-    fn number(name: &str) -> Option<usize> {
-        static PATTERN: OnceLock<Option<Regex>> = OnceLock::new();
-        let pattern = PATTERN.get_or_init(|| Regex::new(r"(?:^|\.)encoder\.\w+\.(\d+)\.").ok());
-        pattern
-            .as_ref()?
-            .captures(name)?
-            .get(1)?
-            .as_str()
-            .parse()
-            .ok()
+    /// Matrices decay; biases, norms and embedding tables do not.
+    fn decays(&self, name: &str, dimensions: usize) -> bool {
+        dimensions > 1 && !self.model.is_table(name)
     }
 
     /// 0 for the head, 1 for the last layer, one more than the layers for embeddings.
     fn below_head(&self, name: &str) -> usize {
-        match Self::number(name) {
+        match self.model.layer(name) {
             Some(layer) => self.n - layer,
-            None if name.contains("embeddings") => self.n + 1,
+            None if self.model.is_table(name) => self.n + 1,
             None => 0,
         }
     }
 
     fn label(&self, name: &str) -> String {
-        match Self::number(name) {
+        match self.model.layer(name) {
             Some(layer) => format!("layer {layer}"),
-            None if name.contains("embeddings") => "embeddings".into(),
+            None if self.model.is_table(name) => "embeddings".into(),
             None => "head".into(),
         }
     }
@@ -270,56 +273,32 @@ impl Layers {
 /// Stops gradients of the parameters that never change.
 pub fn freeze<B: AutodiffBackend, M: AutodiffModule<B>>(module: M, groups: &Groups) -> M {
     module.map(&mut Freezer {
-        path: ModulePath::default(),
+        path: groups.path(),
         groups,
     })
 }
 
 /// Hugging Face names of the parameters.
-pub fn parameter_names<B: Backend, M: Module<B>>(module: &M) -> Vec<String> {
-    parameters(module)
+pub fn parameter_names<B: Backend, M: Module<B>>(module: &M, names: Names) -> Vec<String> {
+    parameters(module, names)
         .into_iter()
         .map(|(name, _)| name)
         .collect()
 }
 
 /// Names and numbers of dimensions.
-fn parameters<B: Backend, M: Module<B>>(module: &M) -> Vec<(String, usize)> {
-    let mut namer = Namer::default();
-    module.visit(&mut namer);
-    namer.names
+fn parameters<B: Backend, M: Module<B>>(module: &M, names: Names) -> Vec<(String, usize)> {
+    let all = walk::parameters(module, names).into_iter();
+    all.map(|parameter| (parameter.name, parameter.shape.len()))
+        .collect()
 }
 
 /// Number of parameters, all and those that train.
 pub fn count_parameters<B: Backend, M: Module<B>>(module: &M, groups: &Groups) -> [usize; 2] {
-    let mut counter = Counter {
-        path: ModulePath::default(),
-        groups,
-        counts: [0, 0],
-    };
-    module.visit(&mut counter);
-    counter.counts
-}
-
-/// Where a visitor stands in a module.
-#[derive(Default)]
-pub(crate) struct ModulePath {
-    fields: Vec<String>,
-}
-
-impl ModulePath {
-    pub(crate) fn enter(&mut self, name: &str) {
-        self.fields.push(name.into());
-    }
-
-    pub(crate) fn exit(&mut self) {
-        self.fields.pop();
-    }
-
-    /// Hugging Face name, without the wrappers that training puts around a model.
-    pub(crate) fn name(&self) -> String {
-        hugging_face_name(crate::objective::model_path(&self.fields.join(".")))
-    }
+    let all = walk::parameters(module, groups.names);
+    let size = |parameter: &walk::Parameter| parameter.shape.iter().product::<usize>();
+    let trained = all.iter().filter(|one| !groups.is_frozen(&one.name));
+    [all.iter().map(size).sum(), trained.map(size).sum()]
 }
 
 struct Freezer<'a> {
@@ -328,62 +307,18 @@ struct Freezer<'a> {
 }
 
 impl<B: AutodiffBackend> ModuleMapper<B> for Freezer<'_> {
-    fn enter_module(&mut self, name: &str, _: &str) {
-        self.path.enter(name);
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.path.enter(name, container);
     }
 
-    fn exit_module(&mut self, _: &str, _: &str) {
-        self.path.exit();
+    fn exit_module(&mut self, _: &str, container: &str) {
+        self.path.exit(container);
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
         match self.groups.is_frozen(&self.path.name()) {
             true => param.set_require_grad(false),
             false => param,
-        }
-    }
-}
-
-#[derive(Default)]
-struct Namer {
-    path: ModulePath,
-    names: Vec<(String, usize)>,
-}
-
-impl<B: Backend> ModuleVisitor<B> for Namer {
-    fn enter_module(&mut self, name: &str, _: &str) {
-        self.path.enter(name);
-    }
-
-    fn exit_module(&mut self, _: &str, _: &str) {
-        self.path.exit();
-    }
-
-    fn visit_float<const D: usize>(&mut self, _: &Param<Tensor<B, D>>) {
-        self.names.push((self.path.name(), D));
-    }
-}
-
-struct Counter<'a> {
-    path: ModulePath,
-    groups: &'a Groups,
-    counts: [usize; 2],
-}
-
-impl<B: Backend> ModuleVisitor<B> for Counter<'_> {
-    fn enter_module(&mut self, name: &str, _: &str) {
-        self.path.enter(name);
-    }
-
-    fn exit_module(&mut self, _: &str, _: &str) {
-        self.path.exit();
-    }
-
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
-        let n = param.lazy_shape().num_elements();
-        self.counts[0] += n;
-        if !self.groups.is_frozen(&self.path.name()) {
-            self.counts[1] += n;
         }
     }
 }

@@ -16,7 +16,10 @@ use burn::tensor::TensorData;
 use burn::tensor::backend::AutodiffBackend;
 use serde::{Deserialize, Serialize};
 
-use crate::optim::groups::{Group, GroupRules, ModulePath};
+use model::Names;
+use model::walk::ModulePath;
+
+use crate::optim::groups::{Group, GroupRules};
 pub use crate::optim::groups::{GroupRecipe, Groups};
 pub use crate::optim::update::OptimizerKind;
 use crate::optim::update::{Rule, SLOTS, Slots, is_hidden_matrix};
@@ -123,6 +126,7 @@ impl OptimizerRecipe {
         &self,
         strategy: &[Group],
         module: &M,
+        names: Names,
     ) -> Result<Groups, Impossible> {
         let rules = GroupRules {
             recipe: &self.groups,
@@ -131,7 +135,7 @@ impl OptimizerRecipe {
             layer_decay: self.layer_decay,
             unfreeze_every: self.unfreeze_every,
         };
-        Groups::new(&rules, module)
+        Groups::new(&rules, module, names)
     }
 }
 
@@ -359,7 +363,7 @@ impl<B: AutodiffBackend, M: AutodiffModule<B>> BurnOptimizer<M, B> for Optimizer
             return module;
         };
         module.map(&mut Stepper::<B> {
-            path: ModulePath::default(),
+            path: self.groups.path(),
             recipe: &self.recipe,
             groups: &self.groups,
             state: &mut state,
@@ -395,12 +399,12 @@ fn global_norm<B: AutodiffBackend, M: AutodiffModule<B>>(
         sum: Option<Tensor<B::InnerBackend, 1>>,
     }
     impl<B: AutodiffBackend> ModuleVisitor<B> for Squares<'_, B> {
-        fn enter_module(&mut self, name: &str, _: &str) {
-            self.path.enter(name);
+        fn enter_module(&mut self, name: &str, container: &str) {
+            self.path.enter(name, container);
         }
 
-        fn exit_module(&mut self, _: &str, _: &str) {
-            self.path.exit();
+        fn exit_module(&mut self, _: &str, container: &str) {
+            self.path.exit(container);
         }
 
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
@@ -419,7 +423,7 @@ fn global_norm<B: AutodiffBackend, M: AutodiffModule<B>>(
         }
     }
     let mut squares = Squares::<B> {
-        path: ModulePath::default(),
+        path: groups.path(),
         grads,
         groups,
         step,
@@ -440,12 +444,12 @@ struct Stepper<'a, B: AutodiffBackend> {
 }
 
 impl<B: AutodiffBackend> ModuleMapper<B> for Stepper<'_, B> {
-    fn enter_module(&mut self, name: &str, _: &str) {
-        self.path.enter(name);
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.path.enter(name, container);
     }
 
-    fn exit_module(&mut self, _: &str, _: &str) {
-        self.path.exit();
+    fn exit_module(&mut self, _: &str, container: &str) {
+        self.path.exit(container);
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {

@@ -4,12 +4,13 @@ use burn::module::{ModuleVisitor, Param};
 use burn::prelude::*;
 use regex::Regex;
 
-use crate::optim::groups::{Groups, ModulePath};
+use crate::optim::groups::Groups;
+use model::walk::ModulePath;
 
 /// A line a parameter: `bert.encoder.layer.0-1.output.dense.weight  [512, 128]  2 x 65536`.
 pub fn table<B: Backend, M: Module<B>>(module: &M, groups: &Groups) -> String {
     let mut lister = Lister {
-        path: ModulePath::default(),
+        path: groups.path(),
         rows: Vec::new(),
     };
     module.visit(&mut lister);
@@ -102,12 +103,12 @@ struct Lister {
 }
 
 impl<B: Backend> ModuleVisitor<B> for Lister {
-    fn enter_module(&mut self, name: &str, _: &str) {
-        self.path.enter(name);
+    fn enter_module(&mut self, name: &str, container: &str) {
+        self.path.enter(name, container);
     }
 
-    fn exit_module(&mut self, _: &str, _: &str) {
-        self.path.exit();
+    fn exit_module(&mut self, _: &str, container: &str) {
+        self.path.exit(container);
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {

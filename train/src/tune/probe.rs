@@ -18,7 +18,9 @@ use crate::launch::Status;
 use crate::memory::{self, Work};
 use crate::metrics::{Metrics, short};
 use crate::objective::{LossSums, Objective, SplitOutput, StepOutput, Tally, Trainable, Trainee};
-use crate::optim::groups::{self, ModulePath, Setting};
+use model::walk::ModulePath;
+
+use crate::optim::groups::{self, Groups, Setting};
 use crate::optim::optimizer::Optimizer;
 use crate::report::plot::Plot;
 use crate::source::BatchSource;
@@ -128,7 +130,7 @@ where
     /// Names of the parameters with such a setting.
     fn named(&self, fits: impl Fn(&Setting) -> bool) -> Vec<String> {
         let settings = self.optimizer.groups();
-        let mut names = groups::parameter_names::<B, _>(&self.model);
+        let mut names = groups::parameter_names::<B, _>(&self.model, self.optimizer.groups().names());
         names.retain(|name| settings.setting(name).is_some_and(&fits));
         names
     }
@@ -278,9 +280,9 @@ where
         let pass = subject.pass(steps, 0);
         let is_finite = pass.sums.mean_loss().is_finite();
         match steps {
-            0 => silent = without_gradient::<B, _>(&subject.model, &pass.grads),
+            0 => silent = without_gradient::<B, _>(&subject.model, &pass.grads, subject.optimizer.groups()),
             LAST => {
-                let still = without_gradient::<B, _>(&subject.model, &pass.grads);
+                let still = without_gradient::<B, _>(&subject.model, &pass.grads, subject.optimizer.groups());
                 silent.retain(|name| still.contains(name));
             }
             _ => {}
@@ -413,6 +415,7 @@ impl Overfit {
 fn without_gradient<B: AutodiffBackend, M: AutodiffModule<B>>(
     module: &M,
     grads: &GradientsParams,
+    groups: &Groups,
 ) -> Vec<String> {
     struct Silent<'a> {
         path: ModulePath,
@@ -420,12 +423,12 @@ fn without_gradient<B: AutodiffBackend, M: AutodiffModule<B>>(
         names: Vec<String>,
     }
     impl<B: AutodiffBackend> ModuleVisitor<B> for Silent<'_> {
-        fn enter_module(&mut self, name: &str, _: &str) {
-            self.path.enter(name);
+        fn enter_module(&mut self, name: &str, container: &str) {
+            self.path.enter(name, container);
         }
 
-        fn exit_module(&mut self, _: &str, _: &str) {
-            self.path.exit();
+        fn exit_module(&mut self, _: &str, container: &str) {
+            self.path.exit(container);
         }
 
         fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
@@ -440,7 +443,7 @@ fn without_gradient<B: AutodiffBackend, M: AutodiffModule<B>>(
         }
     }
     let mut silent = Silent {
-        path: ModulePath::default(),
+        path: groups.path(),
         grads,
         names: Vec::new(),
     };
