@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::init;
 use crate::linear::Linear;
 use crate::norm::LayerNorm;
-use crate::ops::{attention, dropout, gelu};
+use crate::ops::{AttentionMask, AttentionShape, attention, dropout, gelu};
 
 /// How our field names become Hugging Face's, in this order (`self` is a keyword in Rust).
 pub const HUGGING_FACE_NAMES: &[(&str, &str)] = &[
@@ -370,14 +370,18 @@ impl<B: Backend> BertSelfAttention<B> {
     fn forward(
         &self,
         hidden: Tensor<B, 2>,
-        shape: [usize; 2],
+        [batch, seq]: [usize; 2],
         bias: Option<Tensor<B, 4>>,
     ) -> Tensor<B, 2> {
         let query = self.query.forward(hidden.clone());
         let key = self.key.forward(hidden.clone());
         let value = self.value.forward(hidden);
-        let dropout = self.dropout;
-        attention([query, key, value], bias, shape, self.n_heads, dropout)
+        let mask = AttentionMask {
+            bias,
+            ..AttentionMask::default()
+        };
+        let shape = AttentionShape::square(batch, seq, self.n_heads);
+        attention([query, key, value], &mask, shape, self.dropout)
     }
 }
 
