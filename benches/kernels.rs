@@ -7,7 +7,7 @@ use burn::backend::{Autodiff, Flex};
 use burn::prelude::*;
 use burn::tensor::{Distribution, TensorData, activation, module};
 use divan::Bencher;
-use model::ops::{self, AdamW, Geometry};
+use model::ops::{self, AdamW, AttentionMask, AttentionShape, Geometry};
 
 type B = Autodiff<Flex>;
 
@@ -82,7 +82,8 @@ mod attention {
     fn hearth(bencher: Bencher, rate: f64) {
         let inputs = [0, 1, 2].map(|_| random([TOKENS, D_MODEL]));
         both_ways(bencher, || {
-            ops::attention(inputs.clone(), None, [BATCH, SEQ], HEADS, rate)
+            let shape = AttentionShape::square(BATCH, SEQ, HEADS);
+            ops::attention(inputs.clone(), &AttentionMask::default(), shape, rate)
         });
     }
 

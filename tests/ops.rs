@@ -11,7 +11,7 @@ use burn::backend::{Autodiff, Flex, NdArray};
 use burn::prelude::*;
 use burn::tensor::TensorData;
 use burn::tensor::backend::AutodiffBackend;
-use model::ops::{self, AdamW, Geometry};
+use model::ops::{self, AdamW, AttentionMask, AttentionShape, Geometry};
 
 type Fast = Autodiff<Flex>;
 type Plain = Autodiff<NdArray<f64>>;
@@ -116,28 +116,91 @@ impl Operation for Norm {
 }
 
 struct Attention {
-    batch: usize,
-    seq: usize,
-    n_heads: usize,
-    padded: bool,
+    shape: AttentionShape,
+    causal: bool,
+    bias: Option<BiasOf>,
 }
+
+/// A bias along some axes, `[batch, heads, queries, keys]`, one of all values that comes in place of the others.
+#[derive(Clone, Copy)]
+struct BiasOf {
+    along: [bool; 4],
+    layout: Layout,
+}
+
+#[derive(Clone, Copy)]
+enum Layout {
+    /// Row after row, of size 1 along the other axes.
+    Small,
+    /// Every axis as long as that of the scores, without more memory.
+    Expanded,
+    /// Columns after one another in memory.
+    Turned,
+    /// Every second value of a larger tensor.
+    Strided,
+}
+
+impl BiasOf {
+    fn tensor<B: Backend>(self, shape: AttentionShape) -> Tensor<B, 4> {
+        let full = [shape.batch, shape.heads, shape.queries, shape.keys];
+        let dims = [0, 1, 2, 3].map(|axis| if self.along[axis] { full[axis] } else { 1 });
+        let mut values = numbers(dims.iter().product(), 5);
+        // Some keys are not seen.
+        let hidden = values.iter_mut().skip(1).step_by(3);
+        hidden.for_each(|value| *value = -1e30);
+        let data = TensorData::new(values, dims).convert::<B::FloatElem>();
+        let bias = Tensor::<B, 4>::from_data(data, &Default::default());
+        match self.layout {
+            Layout::Small => bias,
+            Layout::Expanded => bias.expand(full),
+            Layout::Turned => {
+                let turned = bias.permute([3, 2, 1, 0]) + 0.0;
+                turned.permute([3, 2, 1, 0])
+            }
+            Layout::Strided => {
+                let wide: Tensor<B, 5> = Tensor::stack(vec![bias.clone(), bias + 1.0], 4);
+                wide.slice([0..dims[0], 0..dims[1], 0..dims[2], 0..dims[3], 0..1])
+                    .squeeze_dim(4)
+            }
+        }
+    }
+}
+
 impl Operation for Attention {
     fn run<B: Backend>(&self, inputs: Vec<Tensor<B, 2>>) -> Tensor<B, 2> {
-        let &Self {
-            batch,
-            seq,
-            n_heads,
-            padded,
-        } = self;
-        let bias = padded.then(|| {
-            // One token fewer in each text; of one text nothing is left.
-            let at = (0..batch * seq).map(|i| i % seq + i / seq >= seq || i / seq == 1);
-            let bias = at.map(|padding| if padding { -1e30 } else { 0.0 });
-            let data = TensorData::new(bias.collect::<Vec<f64>>(), [batch, 1, 1, seq]);
-            Tensor::from_data(data.convert::<B::FloatElem>(), &inputs[0].device())
-        });
         let [q, k, v] = [0, 1, 2].map(|at| inputs[at].clone());
-        ops::attention([q, k, v], bias, [batch, seq], n_heads, 0.0)
+        let mask = AttentionMask {
+            causal: self.causal,
+            bias: self.bias.map(|bias| bias.tensor(self.shape)),
+            scale: None,
+        };
+        ops::attention([q, k, v], &mask, self.shape, 0.0)
+    }
+}
+
+impl Attention {
+    fn check(self, what: &str, d_head: usize) {
+        let AttentionShape {
+            batch,
+            queries,
+            keys,
+            heads,
+            kv_heads,
+        } = self.shape;
+        let of_keys = [batch * keys, kv_heads * d_head];
+        let shapes = [[batch * queries, heads * d_head], of_keys, of_keys];
+        check(&format!("{what} {:?}", self.shape), self, &shapes);
+    }
+}
+
+/// Sizes as `[batch, queries, keys, heads, kv_heads]`.
+fn sizes([batch, queries, keys, heads, kv_heads]: [usize; 5]) -> AttentionShape {
+    AttentionShape {
+        batch,
+        queries,
+        keys,
+        heads,
+        kv_heads,
     }
 }
 
@@ -227,20 +290,273 @@ fn layer_norm_is_that_of_double_precision() {
 
 #[test]
 fn attention_is_that_of_double_precision() {
-    for [batch, seq, n_heads, d_head] in [[1, 1, 1, 1], [3, 7, 2, 5], [4, 33, 3, 16]] {
+    for [batch, seq, heads, d_head] in [[1, 1, 1, 1], [3, 7, 2, 5], [4, 33, 3, 16]] {
         for padded in [false, batch > 1] {
             let operation = Attention {
-                batch,
-                seq,
-                n_heads,
-                padded,
+                shape: AttentionShape::square(batch, seq, heads),
+                causal: false,
+                bias: padded.then_some(BiasOf {
+                    along: [true, false, false, true],
+                    layout: Layout::Small,
+                }),
             };
-            check(
-                "attention",
-                operation,
-                &[[batch * seq, n_heads * d_head]; 3],
+            operation.check("attention", d_head);
+        }
+    }
+}
+
+#[test]
+fn attention_of_decoders_is_that_of_double_precision() {
+    for causal in [false, true] {
+        for shape in [
+            // As many keys as queries: less than one block of a causal attention, one, and parts of one.
+            [1, 1, 1, 1, 1],
+            [3, 7, 7, 2, 2],
+            [2, 64, 64, 2, 1],
+            [2, 131, 131, 1, 1],
+            // The queries that a cache lacks.
+            [2, 1, 9, 3, 3],
+            [3, 1, 70, 4, 2],
+            [2, 5, 70, 6, 2],
+            [1, 65, 200, 2, 1],
+        ] {
+            let shape = sizes(shape);
+            let operation = Attention {
+                shape,
+                causal,
+                bias: None,
+            };
+            operation.check(&format!("causal: {causal}"), 5);
+        }
+    }
+    // More queries than keys.
+    let operation = Attention {
+        shape: sizes([2, 9, 4, 6, 3]),
+        causal: false,
+        bias: None,
+    };
+    operation.check("cross", 16);
+}
+
+#[test]
+fn a_bias_of_any_shape_and_layout_is_added_to_the_scores() {
+    let layouts = [
+        Layout::Small,
+        Layout::Expanded,
+        Layout::Turned,
+        Layout::Strided,
+    ];
+    for along in 0..16 {
+        for layout in layouts {
+            for (causal, shape) in [(false, [3, 5, 7, 4, 2]), (true, [2, 66, 67, 2, 2])] {
+                let along = [0, 1, 2, 3].map(|axis| along >> axis & 1 == 1);
+                let operation = Attention {
+                    shape: sizes(shape),
+                    causal,
+                    bias: Some(BiasOf { along, layout }),
+                };
+                operation.check(&format!("bias along {along:?}"), 3);
+            }
+        }
+    }
+}
+
+/// Attention whose bias is the fourth input.
+struct Biased(AttentionShape);
+impl Operation for Biased {
+    fn run<B: Backend>(&self, inputs: Vec<Tensor<B, 2>>) -> Tensor<B, 2> {
+        let AttentionShape {
+            heads,
+            queries,
+            keys,
+            ..
+        } = self.0;
+        let [q, k, v, bias] = [0, 1, 2, 3].map(|at| inputs[at].clone());
+        let mask = AttentionMask {
+            causal: true,
+            bias: Some(bias.reshape([1, heads, queries, keys])),
+            scale: Some(0.2),
+        };
+        ops::attention([q, k, v], &mask, self.0, 0.0)
+    }
+}
+
+#[test]
+fn a_bias_with_a_gradient_gets_it() {
+    let shape = sizes([2, 5, 6, 4, 2]);
+    let shapes = [[10, 12], [12, 6], [12, 6], [4, 30]];
+    check("bias", Biased(shape), &shapes);
+}
+
+#[test]
+fn a_causal_query_sees_the_keys_up_to_its_own_and_the_heads_of_its_group() {
+    // Equal scores and the identity as values: out come the probabilities, 1 / n where n keys are seen.
+    fn seen<B: Backend>() {
+        let shape = sizes([1, 2, 4, 4, 2]);
+        let device = Default::default();
+        let q = Tensor::<B, 2>::zeros([2, 16], &device);
+        let k = Tensor::<B, 2>::zeros([4, 8], &device);
+        let v = Tensor::<B, 2>::eye(4, &device);
+        let v = Tensor::cat(vec![v.clone(), v * 2.0], 1);
+        let mask = AttentionMask {
+            causal: true,
+            ..AttentionMask::default()
+        };
+        let out = ops::attention([q, k, v], &mask, shape, 0.0);
+        let out: Vec<f64> = out.into_data().iter::<f64>().collect();
+        let third = 1.0 / 3.0;
+        for (query, row) in [[third, third, third, 0.0], [0.25; 4]].iter().enumerate() {
+            for head in 0..4 {
+                let of_group = [1.0, 1.0, 2.0, 2.0][head];
+                for key in 0..4 {
+                    let expected = row[key] * of_group;
+                    let computed = out[query * 16 + head * 4 + key];
+                    assert!((computed - expected).abs() < 1e-6, "{query} {head} {key}");
+                }
+            }
+        }
+    }
+    seen::<Flex>();
+    seen::<NdArray<f64>>();
+}
+
+#[test]
+fn a_query_that_sees_no_key_gets_the_mean_of_all_and_no_nan() {
+    fn means<B: AutodiffBackend>(causal: bool, hidden: f64) {
+        let shape = AttentionShape::square(1, 3, 1);
+        let device = Default::default();
+        let tensor = |values: [f64; 3]| {
+            let data = TensorData::new(values.to_vec(), [3, 1]).convert::<B::FloatElem>();
+            Tensor::<B, 2>::from_data(data, &device).require_grad()
+        };
+        let inputs = [[1.0, 2.0, 3.0], [4.0, 5.0, 6.0], [3.0, 6.0, 12.0]].map(tensor);
+        // The first query sees nothing, the others the last key, where it is not ahead of them.
+        let nothing = [hidden; 3];
+        let last = [hidden, hidden, 0.0];
+        let bias = [nothing, last, last].concat();
+        let bias = TensorData::new(bias, [1, 1, 3, 3]).convert::<B::FloatElem>();
+        let mask = AttentionMask {
+            causal,
+            bias: Some(Tensor::from_data(bias, &device)),
+            scale: None,
+        };
+        let out = ops::attention(inputs.clone(), &mask, shape, 0.0);
+        let expected = if causal {
+            [3.0, 4.5, 12.0]
+        } else {
+            [7.0, 12.0, 12.0]
+        };
+        let grads = out.clone().sum().backward();
+        for (out, expected) in out.into_data().iter::<f64>().zip(expected) {
+            assert!(
+                (out - expected).abs() < 1e-5,
+                "{hidden}: {out}, not {expected}"
             );
         }
+        for input in inputs {
+            let gradient = input.grad(&grads).unwrap().into_data();
+            assert!(gradient.iter::<f64>().all(f64::is_finite));
+        }
+    }
+    for causal in [false, true] {
+        for hidden in [-1e30, -2e30, f64::NEG_INFINITY] {
+            means::<Fast>(causal, hidden);
+            means::<Plain>(causal, hidden);
+        }
+    }
+}
+
+#[test]
+fn any_number_of_threads_gives_the_same_bits() {
+    let attention = Attention {
+        shape: sizes([5, 67, 70, 6, 2]),
+        causal: true,
+        bias: None,
+    };
+    let shapes = [[335, 30], [350, 10], [350, 10]];
+    let run = || results::<Fast>(&attention, &shapes);
+    let of_one = with_threads(1, run);
+    for threads in [2, 3, 7] {
+        assert!(with_threads(threads, run) == of_one, "{threads} threads");
+    }
+}
+
+fn with_threads<T: Send>(threads: usize, run: impl FnOnce() -> T + Send) -> T {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
+    pool.build().unwrap().install(run)
+}
+
+#[test]
+fn attention_of_other_sizes_than_its_shape_is_refused() {
+    let refused = |shape: [usize; 5], [q, k, bias]: [&[usize]; 3], causal: bool| {
+        let device = Default::default();
+        let [q, k] = [q, k].map(|dims| Tensor::<Flex, 2>::zeros(dims, &device));
+        let mask = AttentionMask {
+            causal,
+            bias: (!bias.is_empty()).then(|| Tensor::zeros(bias, &device)),
+            scale: None,
+        };
+        panic_of(|| ops::attention([q, k.clone(), k], &mask, sizes(shape), 0.0))
+    };
+    for (shape, tensors, causal, message) in [
+        (
+            [1, 2, 2, 3, 2],
+            [&[2, 6], &[2, 4], &[] as &[usize]],
+            false,
+            "2 heads of keys do not divide 3 heads",
+        ),
+        ([1, 2, 2, 3, 0], [&[2, 6], &[2, 4], &[]], false, "0 heads"),
+        (
+            [1, 2, 2, 2, 2],
+            [&[3, 6], &[2, 6], &[]],
+            false,
+            "shape of q",
+        ),
+        (
+            [1, 2, 2, 4, 4],
+            [&[2, 6], &[2, 6], &[]],
+            false,
+            "shape of q",
+        ),
+        (
+            [1, 2, 3, 2, 2],
+            [&[2, 6], &[2, 6], &[]],
+            false,
+            "shape of k",
+        ),
+        (
+            [1, 2, 2, 2, 1],
+            [&[2, 6], &[2, 6], &[]],
+            false,
+            "shape of k",
+        ),
+        (
+            [1, 3, 2, 2, 2],
+            [&[3, 6], &[2, 6], &[]],
+            true,
+            "3 queries, the last of 2 keys",
+        ),
+        (
+            [2, 3, 3, 2, 2],
+            [&[6, 6], &[6, 6], &[1, 1, 2, 3]],
+            false,
+            "a bias of [1, 1, 2, 3] for scores of [2, 2, 3, 3]",
+        ),
+    ] {
+        let said = refused(shape, tensors, causal);
+        assert!(said.contains(message), "{said:?} lacks {message:?}");
+    }
+}
+
+/// What is said when it panics.
+fn panic_of<T>(run: impl FnOnce() -> T) -> String {
+    let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run));
+    let Err(payload) = caught else {
+        panic!("it is accepted");
+    };
+    match payload.downcast::<String>() {
+        Ok(message) => *message,
+        Err(payload) => payload.downcast::<&str>().unwrap().to_string(),
     }
 }
 
@@ -452,7 +768,8 @@ impl Operation for DroppingAttention {
         let [q, k, v] = [0, 1, 2].map(|at| inputs[at].clone());
         let Some(mask) = &self.mask else {
             B::seed(&q.device(), 7);
-            return ops::attention([q, k, v], None, [batch, seq], n_heads, RATE);
+            let shape = AttentionShape::square(batch, seq, n_heads);
+            return ops::attention([q, k, v], &AttentionMask::default(), shape, RATE);
         };
         let d_head = d_model / n_heads;
         let heads = |x: Tensor<B, 2>| x.reshape([batch, seq, n_heads, d_head]).swap_dims(1, 2);

@@ -80,6 +80,13 @@ pub(crate) fn values<B: Backend>(tensor: FloatTensor<B>) -> FlexTensor {
     }
 }
 
+/// Whether a gradient goes through a tensor, of a backend that [`takes`] said yes to.
+pub(crate) fn has_gradient<B: Backend>(tensor: &FloatTensor<B>) -> bool {
+    let tensor: &dyn Any = tensor;
+    let tracked = tensor.downcast_ref::<FloatTensor<Autodiff<Flex>>>();
+    tracked.is_some_and(|tensor| !tensor.node.requirement.is_none())
+}
+
 /// 64 random bits from Flex's generator.
 pub(crate) fn key() -> u64 {
     let parts = Distribution::Uniform(0.0, 65_536.0);

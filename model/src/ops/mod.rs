@@ -20,7 +20,7 @@ mod matrix;
 mod simd;
 
 pub use adamw::{AdamW, adamw};
-pub use attention::attention;
+pub use attention::{AttentionMask, AttentionShape, attention};
 pub use convolution::{Geometry, conv_transpose2d, conv2d};
 pub use cross_entropy::cross_entropy;
 pub use dropout::dropout;
