@@ -222,7 +222,7 @@ pub enum DataError {
         source: tokenizers::Error,
     },
     #[error("{place}: the tokenizer has no {token} token")]
-    SpecialMissing { place: String, token: &'static str },
+    SpecialMissing { place: String, token: String },
     #[error(
         "a vocabulary of {vocab_size} is too small: special tokens and characters take {needed}"
     )]
@@ -231,6 +231,36 @@ pub enum DataError {
     NoWords,
     #[error("the tokenizer failed")]
     Tokenizer(#[source] tokenizers::Error),
+    #[error("{place}: its post-processor cannot be applied: {reason}")]
+    BadPostProcessor { place: String, reason: String },
+    #[error("{place}: the tokenizer has no {role} token (such as {examples}), and this needs one")]
+    RoleMissing {
+        place: String,
+        role: &'static str,
+        examples: String,
+    },
+    #[error(
+        "{place}: no tokenizer: it holds neither tokenizer.json nor vocab.txt, nor vocab.json with merges.txt"
+    )]
+    NoTokenizer { place: String },
+    #[error("{path}: {reason}")]
+    BadTokenizerFile { path: String, reason: String },
+    #[error(
+        "{path}: a vocabulary of a kind that is not read here ({kind}); make a tokenizer.json of it: python -c \"from transformers import AutoTokenizer; AutoTokenizer.from_pretrained('{folder}').save_pretrained('{folder}')\""
+    )]
+    VocabularyKind {
+        path: String,
+        folder: String,
+        kind: String,
+    },
+    #[error(
+        "rows of {max_len} tokens have no room for a text: special tokens take {special} and the stride {stride}"
+    )]
+    NoRoomForText {
+        max_len: usize,
+        special: usize,
+        stride: usize,
+    },
 }
 
 /// `"text", "stars"`

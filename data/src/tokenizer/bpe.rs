@@ -1,0 +1,138 @@
+//! Trains a byte-level BPE vocabulary as GPT-2's, the same one on every run. In: texts. Out: a whole tokenizer.
+//!
+//! Sennrich et al. 2016, <https://arxiv.org/abs/1508.07909>, on bytes: Radford et al. 2019 (GPT-2). Each byte is a token,
+//! so any text can be spelled and comes back as it was.
+
+use std::collections::BTreeSet;
+
+use foldhash::HashMap;
+use serde_json::{Value, json};
+use tokenizers::pre_tokenizers::byte_level::ByteLevel;
+use tokenizers::{OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer};
+
+use super::count::{Splitter, WordCounts, count};
+use super::merge::Merger;
+use super::words::byte_words;
+use crate::DataError;
+
+/// GPT-2's only special token; it ends a text. Id 0 in a vocabulary trained here.
+pub(crate) const END: &str = "<|endoftext|>";
+/// Longer words, in bytes, teach nothing: they are encoded data.
+const LONGEST_WORD: usize = 1024;
+
+/// GPT-2's splitting; a word's first blank belongs to it, and bytes are spelled as printable characters.
+pub(crate) fn splitting() -> ByteLevel {
+    let (prefix_space, trim_offsets, use_regex) = (false, true, true);
+    ByteLevel::new(prefix_space, trim_offsets, use_regex)
+}
+
+/// Splits texts as GPT-2 does.
+struct Bytes {
+    splitting: ByteLevel,
+}
+
+impl Splitter for Bytes {
+    fn stretches<'a>(&self, text: &'a str) -> impl Iterator<Item = &'a str> {
+        byte_words(text)
+    }
+
+    fn split(&self, stretch: &str, word: &mut dyn FnMut(&str)) -> Result<(), DataError> {
+        let mut split = PreTokenizedString::from(stretch);
+        let done = self.splitting.pre_tokenize(&mut split);
+        done.map_err(DataError::Tokenizer)?;
+        for (part, ..) in split.get_splits(OffsetReferential::Original, OffsetType::None) {
+            word(part);
+        }
+        Ok(())
+    }
+}
+
+/// Trains a tokenizer; what its `tokenizer.json` holds.
+///
+/// - vocab_size: at most as many tokens, at least 257; fewer where the words run out of pairs to merge
+///
+/// # Errors
+/// The stream's first; no words, or a `vocab_size` without room for the bytes.
+pub(crate) fn train<S: AsRef<str> + Send>(
+    texts: impl Iterator<Item = Result<S, DataError>> + Send,
+    vocab_size: usize,
+) -> Result<Value, DataError> {
+    let splitting = splitting();
+    let words = count(texts, &Bytes { splitting })?;
+    let (tokens, merges) = vocabulary(&words, vocab_size)?;
+    let vocab: serde_json::Map<_, _> = tokens
+        .into_iter()
+        .enumerate()
+        .map(|(id, token)| (token, id.into()))
+        .collect();
+    let mut json = tokenizer(vocab.into(), merges);
+    json["added_tokens"] = json!([{
+        "id": 0,
+        "content": END,
+        "single_word": false,
+        "lstrip": false,
+        "rstrip": false,
+        "normalized": false,
+        "special": true,
+    }]);
+    Ok(json)
+}
+
+/// A `tokenizer.json` of GPT-2's kind.
+///
+/// - vocab: ids by token
+/// - merges: pairs of tokens, the first merge first
+pub(crate) fn tokenizer(vocab: Value, merges: Vec<[String; 2]>) -> Value {
+    json!({
+        "version": "1.0",
+        "truncation": null,
+        "padding": null,
+        "added_tokens": [],
+        "normalizer": null,
+        "pre_tokenizer": splitting(),
+        "post_processor": ByteLevel::new(false, false, true),
+        "decoder": ByteLevel::new(true, true, true),
+        "model": {
+            "type": "BPE",
+            "dropout": null,
+            "unk_token": null,
+            "continuing_subword_prefix": null,
+            "end_of_word_suffix": null,
+            "fuse_unk": false,
+            "byte_fallback": false,
+            "ignore_merges": false,
+            "vocab": vocab,
+            "merges": merges,
+        },
+    })
+}
+
+/// Tokens by id, the special one, bytes and merged ones; and the merges.
+fn vocabulary(
+    words: &WordCounts,
+    vocab_size: usize,
+) -> Result<(Vec<String>, Vec<[String; 2]>), DataError> {
+    let words = words
+        .iter()
+        .filter(|(word, _)| word.chars().count() <= LONGEST_WORD);
+    let mut words: Vec<(&str, u64)> = words.map(|(word, &count)| (word.as_str(), count)).collect();
+    if words.is_empty() {
+        return Err(DataError::NoWords);
+    }
+    words.sort_unstable();
+    let bytes: BTreeSet<char> = ByteLevel::alphabet().into_iter().collect();
+    let letters: HashMap<char, u32> = bytes.iter().copied().zip(1..).collect();
+    let mut tokens = vec![END.to_string()];
+    tokens.extend(bytes.iter().map(char::to_string));
+    if tokens.len() > vocab_size {
+        let needed = tokens.len();
+        return Err(DataError::VocabTooSmall { vocab_size, needed });
+    }
+    let mut merger = Merger::new(tokens, "", &words, |letter, _| letters[&letter]);
+    while merger.tokens.len() < vocab_size && merger.merge_most_frequent() {}
+    let spelled = |id: u32| merger.tokens[id as usize].clone();
+    let merges = merger.merges.iter();
+    let merges = merges.map(|&(left, right)| [spelled(left), spelled(right)]);
+    let merges = merges.collect();
+    Ok((merger.tokens, merges))
+}
