@@ -14,6 +14,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a failing test may panic"))]
 
+pub mod bad_rows;
 pub mod bundled;
 pub mod cache;
 pub mod corpus;
@@ -35,6 +36,7 @@ pub mod tokens;
 mod wordpiece;
 mod words;
 
+pub use bad_rows::{BadRows, LeftOut};
 pub use bundled::{mnist, wordnet, wordnet_nouns};
 pub use cache::Cache;
 pub use corpus::{Corpus, CorpusPlan, Made, Reading, TokenizerSource};
