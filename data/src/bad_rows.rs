@@ -71,6 +71,15 @@ impl LeftOut {
         self.reasons.iter().map(line).collect()
     }
 
+    /// The rows by reason in one line: `1 empty: bright/11.jpg; 2 truncated: bright/03.jpg, dark/05.jpg`.
+    pub fn by_reason(&self) -> String {
+        let reasons = self.reasons.iter();
+        let reasons: Vec<_> = reasons
+            .map(|reason| format!("{} {}: {}", reason.count, reason.name, reason.listed()))
+            .collect();
+        reasons.join("; ")
+    }
+
     /// Adds the rows of a later part of the data.
     pub fn merge(&mut self, later: LeftOut) {
         for Reason {
@@ -131,6 +140,10 @@ mod tests {
                 "3 rows left out, empty text: a.csv:59, a.csv:122, a.csv:132",
                 "1 row left out, not UTF-8: a.csv:7"
             ]
+        );
+        assert_eq!(
+            left_out.by_reason(),
+            "3 empty text: a.csv:59, a.csv:122, a.csv:132; 1 not UTF-8: a.csv:7"
         );
         assert_eq!((left_out.total(), left_out.is_empty()), (4, false));
     }

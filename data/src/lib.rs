@@ -42,7 +42,10 @@ pub use cache::Cache;
 pub use corpus::{Corpus, CorpusPlan, Made, Reading, TokenizerSource};
 pub use digest::digest;
 pub use error::DataError;
-pub use image::{ImageExample, ImageSet, read_image, read_images};
+pub use image::{
+    Ground, ImageExample, ImageOptions, ImageSet, ImageSets, decode_image, read_image,
+    read_image_files, read_image_folders, read_image_sets, read_images,
+};
 pub use labels::Labels;
 pub use order::Stream;
 pub use packing::Packed;
