@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::bad_rows::LeftOut;
+
 /// A failure of any stage of the pipeline. Lines are 1-based.
 #[derive(Debug, thiserror::Error)]
 #[allow(
@@ -15,7 +17,7 @@ pub enum DataError {
         "\"{name}\" is a bundled set and stands alone; write ./{name} if a file of that name is meant"
     )]
     BundledNotAlone { name: String },
-    #[error("images are read from one path, {count} are given")]
+    #[error("an IDX file and bundled images are read alone, {count} paths are given")]
     ManyImagePaths { count: usize },
 
     #[error("{path}: no such file")]
@@ -187,17 +189,81 @@ pub enum DataError {
     },
     #[error("{path}: several IDX image files and none is the obvious one: {}", .names.join(", "))]
     ManyIdx { path: PathBuf, names: Vec<String> },
-    #[error("{path}: holds no image; known extensions are {known}")]
+    #[error("{path}: holds no image; known are {known}")]
     NoImage { path: PathBuf, known: &'static str },
+    #[error(
+        "{path}: holds folders and no image; images are looked for in one folder a class, so name the folder that holds these"
+    )]
+    NestedFolders { path: PathBuf },
+    #[error("{path}: is a single image; name a folder of images, or an IDX file")]
+    OneImage { path: PathBuf },
     #[error("{path}: an image beside class folders; put it into one of them")]
     ImageBesideClasses { path: PathBuf },
+    #[error(
+        "{path}: folders named for splits ({}) beside others ({}); put the classes into the splits, or rename a class that is named like one",
+        .splits.join(", "),
+        .others.join(", ")
+    )]
+    MixedSplits {
+        path: PathBuf,
+        splits: Vec<String>,
+        others: Vec<String>,
+    },
+    #[error(
+        "{path}: {first} and {second} are both named for the same split; join them or rename one"
+    )]
+    SplitTwice {
+        path: PathBuf,
+        first: String,
+        second: String,
+    },
+    #[error("{origin}: holds splits and none to train on; a folder \"train\" is missing")]
+    NoTrainSplit { origin: String },
+    #[error(
+        "{path}: holds splits, where a single set is asked for; name the folder of one of them"
+    )]
+    GivenSplits { path: PathBuf },
+    #[error(
+        "{path}: has no class, and {labelled} has one; all images need one or none may have one"
+    )]
+    MixedLabels { path: PathBuf, labelled: PathBuf },
+    #[error(
+        "{origin}: {} of {files} image files can't be read ({}){}",
+        .left_out.total(),
+        .left_out.by_reason(),
+        if *.nothing_left { "" } else { "; data.bad_rows = \"skip\" leaves them out" }
+    )]
+    BadImages {
+        origin: String,
+        files: usize,
+        left_out: LeftOut,
+        nothing_left: bool,
+        #[source]
+        first: Box<DataError>,
+    },
+    #[error("{path}: is not an image, though its name says so")]
+    NotAnImage { path: PathBuf },
+    #[error("{path}: is {format}, a format that is not read; known are {known}")]
+    ImageFormat {
+        path: PathBuf,
+        format: &'static str,
+        known: &'static str,
+    },
+    #[error("{path}: a kind of {format} that is not read; PNG of 8 bits is")]
+    ImageKind {
+        path: PathBuf,
+        format: &'static str,
+        source: ::image::ImageError,
+    },
+    #[error("{path}: the {format} is truncated, its end is missing")]
+    ImageTruncated { path: PathBuf, format: &'static str },
     #[error("{path}: cannot decode the image")]
     Decode {
         path: PathBuf,
         source: ::image::ImageError,
     },
     #[error(
-        "{path}: is {height}x{width}, the first image ({first}) is {first_height}x{first_width}"
+        "{path}: is {height}x{width}, the first image ({first}) is {first_height}x{first_width}; data.size resizes all to one size"
     )]
     ImageSize {
         path: PathBuf,

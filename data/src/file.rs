@@ -105,13 +105,17 @@ pub(crate) fn too_long(path: &Path, line: usize) -> DataError {
 
 /// What a folder holds, sorted by name, hidden entries left out.
 pub(crate) fn list(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
+    let mut paths = list_all(folder)?;
+    paths.retain(|path| !name(path).starts_with('.'));
+    Ok(paths)
+}
+
+/// What a folder holds, sorted by name, hidden entries too.
+pub(crate) fn list_all(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
     let failed = |source| io_error(folder, source);
     let mut paths = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(failed)? {
-        let path = entry.map_err(failed)?.path();
-        if !name(&path).starts_with('.') {
-            paths.push(path);
-        }
+        paths.push(entry.map_err(failed)?.path());
     }
     paths.sort();
     Ok(paths)

@@ -11,6 +11,21 @@ use crate::{DataError, ImageSet, file, image};
 const IMAGES_MAGIC: u32 = 0x803;
 const LABELS_MAGIC: u32 = 0x801;
 
+/// The IDX file that a path names: itself, or the one to read in a folder; none where the folder holds none.
+///
+/// # Errors
+/// No such path, a file of one image, or several IDX files of which none is the obvious one.
+pub(crate) fn named(path: &Path) -> Result<Option<PathBuf>, DataError> {
+    let about = std::fs::metadata(path).map_err(|source| file::io_error(path, source))?;
+    if about.is_dir() {
+        return find(path);
+    }
+    if image::is_image(path) {
+        return Err(DataError::OneImage { path: path.into() });
+    }
+    Ok(Some(path.into()))
+}
+
 /// The IDX image file to read in a folder, if it holds any.
 pub(crate) fn find(folder: &Path) -> Result<Option<PathBuf>, DataError> {
     let mut found = file::list(folder)?;
@@ -28,11 +43,28 @@ pub(crate) fn find(folder: &Path) -> Result<Option<PathBuf>, DataError> {
     match found.as_slice() {
         [] => Ok(None),
         [path] => Ok(Some(path.clone())),
+        [a, b] if test_beside(a).as_ref() == Some(b) => Ok(Some(a.clone())),
+        [a, b] if test_beside(b).as_ref() == Some(a) => Ok(Some(b.clone())),
         _ => Err(DataError::ManyIdx {
             path: folder.into(),
             names: found.iter().map(|path| file::name(path)).collect(),
         }),
     }
+}
+
+/// The images to test on beside those to train on, packed or not: `t10k` or `test` where their name has `train`.
+pub(crate) fn test_beside(path: &Path) -> Option<PathBuf> {
+    let name = file::name(path);
+    let name = name.strip_suffix(".gz").unwrap_or(&name);
+    if !name.contains("train") {
+        return None;
+    }
+    let names = ["t10k", "test"].map(|test| name.replacen("train", test, 1));
+    let names = names
+        .iter()
+        .flat_map(|name| [name.clone(), format!("{name}.gz")]);
+    let mut paths = names.map(|name| path.with_file_name(name));
+    paths.find(|path| path.is_file())
 }
 
 /// Images of one file, with the labels of the file beside it where there is one.

@@ -1,29 +1,35 @@
-//! Reads images. In: an IDX file or an image folder. Out: [`ImageSet`], 8 bit, channel-first.
+//! Reads images. In: an IDX file, or folders of images. Out: [`ImageSet`], 8 bit, channel-first, or [`ImageSets`] where
+//! splits are given.
+//!
+//! A file is known by its content ([`content`]), shown as people see it ([`decode`]), and a folder by what is in it
+//! ([`folder`]).
 
-use std::fmt::Display;
-use std::io::{self, Cursor};
+mod content;
+mod decode;
+mod folder;
+mod memory;
+
+use std::io;
 use std::path::{Path, PathBuf};
 
 use burn_dataset::Dataset;
-use image::imageops::{self, FilterType};
-use image::{DynamicImage, ImageBuffer, ImageDecoder, ImageReader, Luma};
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
-use crate::{DataError, file, idx};
+use crate::bad_rows::{BadRows, LeftOut};
+use crate::{DataError, idx};
+use decode::Header;
+use folder::{Entry, Found, Split};
 
-const KNOWN: &str = ".png, .jpg, .jpeg";
+pub(crate) use decode::resize;
+use memory::MOST_PIXELS;
+pub(crate) use memory::{check_pixels, reserved, room};
 
 /// The longest side an image may have, in pixels; what JPEG can hold.
 const LONGEST_SIDE: usize = 65_535;
 
-/// Pixels that an image may have before it is resized: RGB of so many is 512 MiB, which is all that the decoder gives
-/// out. A file of some KiB can promise any number.
-const MOST_PIXELS: u64 = (512 << 20) / 3;
-
-/// One part in so many of the memory is for a set: its splits are a second copy, and a model has to train beside them.
-const SHARE: u64 = 4;
-
-/// Taken for the memory of a machine that does not say how much it has.
-const USUAL_MEMORY: u64 = 16 << 30;
+/// Files that a note names before it counts the rest.
+const NAMED: usize = 3;
 
 /// Grey or RGB images of one size, 8 bit, channel-first [n, channels, height, width].
 #[derive(Clone, Debug)]
@@ -120,304 +126,576 @@ impl Dataset<ImageExample> for ImageSet {
     }
 }
 
+/// The colour behind transparent pixels: red, green, blue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ground(pub [u8; 3]);
+
+impl Ground {
+    /// Paper.
+    pub const WHITE: Self = Self([255; 3]);
+
+    /// Whether a grey image stays grey over it.
+    fn is_grey(self) -> bool {
+        let [red, green, blue] = self.0;
+        red == green && green == blue
+    }
+}
+
+impl Default for Ground {
+    fn default() -> Self {
+        Self::WHITE
+    }
+}
+
+/// How images are read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ImageOptions {
+    /// Height and width to resize to; without it all images must be of one size.
+    pub size: Option<(usize, usize)>,
+    /// What happens to files that can't be read.
+    pub bad_rows: BadRows,
+    /// What is seen through transparent pixels.
+    pub ground: Ground,
+}
+
+/// The splits of a folder that has some, else one set to cut.
+#[derive(Clone, Debug)]
+pub struct ImageSets {
+    /// To train on; all images where no splits are given.
+    pub train: ImageSet,
+    /// As given, with the classes of all splits.
+    pub valid: Option<ImageSet>,
+    /// As given, with the classes of all splits.
+    pub test: Option<ImageSet>,
+    /// Files that can't be read, by reason.
+    pub left_out: LeftOut,
+    /// Files that are no images, by extension.
+    pub not_images: LeftOut,
+    /// What else a user should know.
+    pub notes: Vec<String>,
+}
+
+impl ImageSets {
+    /// One set and nothing to say about it.
+    pub(crate) fn whole(train: ImageSet) -> Self {
+        Self {
+            train,
+            valid: None,
+            test: None,
+            left_out: LeftOut::default(),
+            not_images: LeftOut::default(),
+            notes: vec![],
+        }
+    }
+
+    /// The number of images in all splits.
+    pub fn len(&self) -> usize {
+        let given = [&self.valid, &self.test].into_iter().flatten();
+        self.train.len() + given.map(ImageSet::len).sum::<usize>()
+    }
+
+    /// Whether there is no image.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// What was read and what was not, for the user:
+    ///
+    /// ```text
+    /// images: 57 read, 3 left out (1 empty: bright/11.jpg; 2 truncated: bright/03.jpg, dark/05.jpg)
+    /// left out 20 files that are no images: .txt 12, .md 8
+    /// ```
+    pub fn lines(&self) -> Vec<String> {
+        let mut read = format!("images: {} read", self.len());
+        if !self.left_out.is_empty() {
+            let left_out = self.left_out.total();
+            read += &format!(", {left_out} left out ({})", self.left_out.by_reason());
+        }
+        let mut lines = vec![read];
+        if !self.not_images.is_empty() {
+            let total = self.not_images.total();
+            let files = if total == 1 {
+                "file that is no image"
+            } else {
+                "files that are no images"
+            };
+            let mut reasons: Vec<_> = self.not_images.reasons().iter().collect();
+            reasons.sort_by_key(|reason| std::cmp::Reverse(reason.count));
+            let counts = reasons
+                .iter()
+                .map(|reason| format!("{} {}", reason.name, reason.count));
+            let counts: Vec<_> = counts.collect();
+            lines.push(format!("left out {total} {files}: {}", counts.join(", ")));
+        }
+        lines.extend(self.notes.iter().cloned());
+        lines
+    }
+}
+
 /// Reads one of
 ///
 /// - an IDX image file, packed or not, with the label file beside it (`images` → `labels`,
 ///   `idx3` → `idx1`) if there is one; the classes are "0" to the largest label
 /// - a folder with such a pair, of the names `train-images-idx3-ubyte` or `images-idx3-ubyte`
-/// - a folder of PNG and JPEG images: a sub-folder a class, or no sub-folders and no labels;
-///   RGB unless every image is grey
+/// - a folder of images (PNG, JPEG, WebP, BMP, GIF, TIFF, known by their content): a sub-folder a class, or no
+///   sub-folders and no labels; RGB unless every image is grey. Transparent pixels show white
 ///
 /// - size: (height, width) to resize to; without it all images must be of one size
 ///
 /// # Errors
-/// Anything that is missing or malformed, images of different sizes, a folder without an image, more pixels than fit.
+/// Anything that is missing or malformed, images of different sizes, a folder without an image, more pixels than fit;
+/// a folder of splits, which [`read_image_sets`] reads.
 pub fn read_images(path: &Path, size: Option<(usize, usize)>) -> Result<ImageSet, DataError> {
-    let about = std::fs::metadata(path).map_err(|source| file::io_error(path, source))?;
-    if !about.is_dir() {
-        return idx::read(path, size);
+    if let Some(path) = idx::named(path)? {
+        return idx::read(&path, size);
     }
-    match idx::find(path)? {
-        Some(path) => idx::read(&path, size),
-        None => read_folder(path, size),
+    let options = ImageOptions {
+        size,
+        ..ImageOptions::default()
+    };
+    let sets = read_folders(&[path.into()], &options)?;
+    if sets.valid.is_some() || sets.test.is_some() {
+        return Err(DataError::GivenSplits { path: path.into() });
+    }
+    Ok(sets.train)
+}
+
+/// Reads the splits that a folder has, or the one set that [`read_images`] reads:
+///
+/// - a folder whose sub-folders are named `train` or `training`; `val`, `valid`, `validation` or `dev`; `test` or
+///   `testing`, in any case. Each holds class folders, or images; a class has one number in all of them
+/// - a folder with an IDX file to train on and one to test on: `train-images-idx3-ubyte` and `t10k-images-idx3-ubyte`
+///
+/// # Errors
+/// As [`read_images`], and where it is unclear whether folders are splits or classes. Files that can't be read are an
+/// error that counts them all, or are left out, as `options` say; a split without any other is an error in both cases.
+pub fn read_image_sets(path: &Path, options: &ImageOptions) -> Result<ImageSets, DataError> {
+    match idx::named(path)? {
+        Some(file) => idx_sets(path, &file, options),
+        None => read_folders(&[path.into()], options),
     }
 }
 
-/// Decodes one file (PNG, JPEG) to the given shape (converted to grey or RGB; resized when the
-/// size differs), channel-first. Transparency is dropped.
+/// Reads several folders as one: splits of one name are one split, classes of one name one class.
+///
+/// # Errors
+/// As [`read_image_sets`]; an IDX file, which stands alone.
+pub fn read_image_folders(
+    paths: &[PathBuf],
+    options: &ImageOptions,
+) -> Result<ImageSets, DataError> {
+    if let [path] = paths {
+        return read_image_sets(path, options);
+    }
+    for path in paths {
+        if idx::named(path)?.is_some() {
+            let count = paths.len();
+            return Err(DataError::ManyImagePaths { count });
+        }
+    }
+    read_folders(paths, options)
+}
+
+/// An IDX file, with the one to test on beside it if `path` is their folder.
+fn idx_sets(path: &Path, file: &Path, options: &ImageOptions) -> Result<ImageSets, DataError> {
+    let mut sets = ImageSets::whole(idx::read(file, options.size)?);
+    let beside = idx::test_beside(file).filter(|_| path.is_dir());
+    let Some(test_path) = beside else {
+        return Ok(sets);
+    };
+    let mut test = idx::read(&test_path, options.size)?;
+    let train = &mut sets.train;
+    if train.labels.is_some() != test.labels.is_some() {
+        let (path, labelled) = if test.labels.is_some() {
+            (file.into(), test_path)
+        } else {
+            (test_path, file.into())
+        };
+        return Err(DataError::MixedLabels { path, labelled });
+    }
+    if (train.height, train.width) != (test.height, test.width) {
+        return Err(DataError::ImageSize {
+            path: test_path,
+            height: test.height,
+            width: test.width,
+            first: file.into(),
+            first_height: train.height,
+            first_width: train.width,
+        });
+    }
+    // Classes are "0" to the largest, so the longer list begins with the shorter one.
+    if train.classes.len() < test.classes.len() {
+        train.classes = test.classes.clone();
+    }
+    test.classes = train.classes.clone();
+    sets.test = Some(test);
+    Ok(sets)
+}
+
+/// Decodes one file to the given shape (converted to grey or RGB; resized when the size differs), channel-first.
+/// Transparent pixels show white.
+///
+/// # Errors
+/// No image, one that can't be decoded, or a shape that makes no sense.
 pub fn read_image(
     path: &Path,
     channels: usize,
     height: usize,
     width: usize,
 ) -> Result<Vec<u8>, DataError> {
-    check_shape(channels, height, width)?;
-    let bytes = file::read(path)?;
-    header(path, &bytes)?;
-    let image = reader(path, &bytes)?
-        .decode()
-        .map_err(|source| decode_error(path, source))?;
-    let from = (image.height() as usize, image.width() as usize);
-    Ok(resize(
-        channel_first(image, channels),
-        from,
-        (height, width),
-    ))
+    let bytes = decode::read(path)?;
+    let shape = [channels, height, width];
+    decode_image(path, &bytes, shape, Ground::WHITE)
 }
 
-/// The files of an image folder, in the order in which [`read_images`] reads them; nothing where it
-/// reads IDX.
+/// Decodes the bytes of a file, as [`read_image`] does.
+///
+/// - path: for messages, and for the format where the bytes do not say it
+/// - shape: channels, height, width
+pub fn decode_image(
+    path: &Path,
+    bytes: &[u8],
+    shape: [usize; 3],
+    ground: Ground,
+) -> Result<Vec<u8>, DataError> {
+    let [channels, height, width] = shape;
+    check_shape(channels, height, width)?;
+    decode::pixels(path, bytes, shape, ground)
+}
+
+/// Decodes many files to one shape on all cores; each keeps its place, whether it can be read or not.
+///
+/// - shape: channels, height, width
+///
+/// # Errors
+/// A shape that makes no sense, or more pixels than fit into memory.
+pub fn read_image_files(
+    files: &[PathBuf],
+    shape: [usize; 3],
+    ground: Ground,
+) -> Result<Vec<Result<Vec<u8>, DataError>>, DataError> {
+    let first = files.first().map(PathBuf::as_path);
+    let mut pixels = room(first.unwrap_or(Path::new("")), files.len() as u64, shape)?;
+    let len = shape.iter().product();
+    pixels.resize(files.len() * len, 0);
+    let paths: Vec<&Path> = files.iter().map(PathBuf::as_path).collect();
+    let headers = headers(&paths, ground);
+    let errors = decode_files(&paths, headers, shape, ground, &mut pixels);
+    let images = errors.into_iter().zip(pixels.chunks_exact(len));
+    Ok(images
+        .map(|(error, pixels)| error.map_or_else(|| Ok(pixels.to_vec()), Err))
+        .collect())
+}
+
+/// The files of an image folder, those of splits one split after the other, in the order in which they are read;
+/// nothing where IDX is read.
 ///
 /// # Errors
 /// The folder can't be listed, or holds no image.
 pub fn image_files(path: &Path) -> Result<Option<Vec<PathBuf>>, DataError> {
-    if !path.is_dir() || idx::find(path)?.is_some() {
+    if !path.is_dir() || idx::named(path)?.is_some() {
         return Ok(None);
     }
-    Ok(Some(find_images(path)?.files))
+    let found = folder::find(&[path.into()])?;
+    Ok(Some(
+        found.entries.into_iter().map(|entry| entry.path).collect(),
+    ))
 }
 
-/// Whether a path is a file with the extension of an image.
+/// Whether a path is a file that is an image by its content or its name.
 pub fn is_image(path: &Path) -> bool {
-    let name = file::name(path).to_lowercase();
-    let known = [".png", ".jpg", ".jpeg"];
-    path.is_file() && known.iter().any(|extension| name.ends_with(extension))
+    path.is_file() && content::may_be_image(path)
 }
 
-fn read_folder(path: &Path, size: Option<(usize, usize)>) -> Result<ImageSet, DataError> {
-    let found = find_images(path)?;
-    let (channels, first_height, first_width) = common_shape(&found.files, size.is_none())?;
-    let (height, width) = size.unwrap_or((first_height, first_width));
-    let mut pixels = room(path, found.files.len() as u64, [channels, height, width])?;
-    // One at a time: before it is resized, each may be large.
-    for file in &found.files {
-        pixels.extend(read_image(file, channels, height, width)?);
-    }
-    Ok(ImageSet {
-        origin: path.display().to_string(),
-        channels,
-        height,
-        width,
-        pixels,
-        labels: found.labels,
-        classes: found.classes,
-    })
+fn read_folders(roots: &[PathBuf], options: &ImageOptions) -> Result<ImageSets, DataError> {
+    let found = folder::find(roots)?;
+    let reading = Reading {
+        origin: origin(roots),
+        root: (roots.len() == 1).then(|| roots[0].as_path()),
+        found: &found,
+        options,
+    };
+    reading.sets()
 }
 
-/// The files of an image folder, before any is opened.
-struct Found {
-    files: Vec<PathBuf>,
-    labels: Option<Vec<u32>>,
-    classes: Vec<String>,
-}
-
-fn find_images(folder: &Path) -> Result<Found, DataError> {
-    let entries = file::list(folder)?;
-    let (folders, files): (Vec<_>, Vec<_>) = entries.into_iter().partition(|path| path.is_dir());
-    let files: Vec<PathBuf> = files.into_iter().filter(|path| is_image(path)).collect();
-    match (folders.as_slice(), files.first()) {
-        ([], None) => Err(no_image(folder)),
-        ([], Some(_)) => Ok(Found {
-            files,
-            labels: None,
-            classes: vec![],
-        }),
-        (_, Some(file)) => Err(DataError::ImageBesideClasses { path: file.clone() }),
-        (folders, None) => find_classes(folders),
+/// The first of several paths and how many more there are, for messages.
+fn origin(roots: &[PathBuf]) -> String {
+    let first = roots.first().map(|path| path.display().to_string());
+    let first = first.unwrap_or_default();
+    match roots.len() {
+        0 | 1 => first,
+        n => format!("{first} and {} more", n - 1),
     }
 }
 
-fn find_classes(folders: &[PathBuf]) -> Result<Found, DataError> {
-    let mut files = Vec::new();
-    let mut labels = Vec::new();
-    for (class, folder) in folders.iter().enumerate() {
-        let before = files.len();
-        files.extend(
-            file::list(folder)?
-                .into_iter()
-                .filter(|path| is_image(path)),
-        );
-        if files.len() == before {
-            return Err(no_image(folder));
-        }
-        labels.resize(files.len(), class as u32);
-    }
-    Ok(Found {
-        files,
-        labels: Some(labels),
-        classes: folders.iter().map(|folder| file::name(folder)).collect(),
-    })
+/// Images of folders on their way from files to sets.
+struct Reading<'a> {
+    origin: String,
+    /// The one folder that places are inside of.
+    root: Option<&'a Path>,
+    found: &'a Found,
+    options: &'a ImageOptions,
 }
 
-/// (channels, height, width): grey if every image is grey, the first image's size. Reads headers
-/// only.
-///
-/// - one_size: whether another size is an error
-fn common_shape(files: &[PathBuf], one_size: bool) -> Result<(usize, usize, usize), DataError> {
-    let mut channels = 1;
-    let mut first: Option<(usize, usize)> = None;
-    for path in files {
-        let (is_grey, height, width) = header(path, &file::read(path)?)?;
-        if !is_grey {
-            channels = 3;
-        }
-        let (first_height, first_width) = *first.get_or_insert((height, width));
-        if one_size && (height, width) != (first_height, first_width) {
-            return Err(DataError::ImageSize {
-                path: path.clone(),
-                height,
-                width,
-                first: files[0].clone(),
-                first_height,
-                first_width,
+/// A file that can't be read.
+type Bad = (PathBuf, DataError);
+
+impl Reading<'_> {
+    fn sets(&self) -> Result<ImageSets, DataError> {
+        let entries = self.found.entries.as_slice();
+        if !entries.iter().any(|entry| entry.split == Split::Train) {
+            return Err(DataError::NoTrainSplit {
+                origin: self.origin.clone(),
             });
         }
+        let headers = headers(&paths(entries), self.options.ground);
+        let mut notes = self.found.notes.clone();
+        notes.extend(self.misnamed(&headers));
+        let shape = self.shape(&headers)?;
+        // For all splits at once; each takes its share below.
+        drop(room(Path::new(&self.origin), entries.len() as u64, shape)?);
+        let (mut headers, mut bad) = (headers.into_iter(), Vec::new());
+        let mut split = |split| {
+            let entries = entries.iter().filter(|entry| entry.split == split);
+            let entries: Vec<&Entry> = entries.collect();
+            let headers = headers.by_ref().take(entries.len()).collect();
+            self.set(&entries, headers, shape, &mut bad)
+        };
+        let train = split(Split::Train)?;
+        let [valid, test] =
+            [split(Split::Valid)?, split(Split::Test)?].map(|set| (!set.is_empty()).then_some(set));
+        // What was given and can't be read at all is not the same as what was not given.
+        let all_bad = |split, set: &Option<ImageSet>| {
+            set.is_none() && entries.iter().any(|entry| entry.split == split)
+        };
+        let nothing_left =
+            train.is_empty() || all_bad(Split::Valid, &valid) || all_bad(Split::Test, &test);
+        Ok(ImageSets {
+            train,
+            valid,
+            test,
+            left_out: self.left_out(bad, nothing_left)?,
+            not_images: self.found.not_images.clone(),
+            notes,
+        })
     }
-    let (height, width) = first.unwrap_or_default();
-    Ok((channels, height, width))
-}
 
-/// Whether an image is grey, its height and its width, from the header; one with too many pixels is refused.
-fn header(path: &Path, bytes: &[u8]) -> Result<(bool, usize, usize), DataError> {
-    let decoder = reader(path, bytes)?
-        .into_decoder()
-        .map_err(|source| decode_error(path, source))?;
-    let (width, height) = decoder.dimensions();
-    check_pixels(path, height, width)?;
-    let is_grey = !decoder.color_type().has_color();
-    Ok((is_grey, height as usize, width as usize))
-}
-
-/// A reader that goes by the content: what is called .png may well be a JPEG.
-fn reader<'a>(path: &Path, bytes: &'a [u8]) -> Result<ImageReader<Cursor<&'a [u8]>>, DataError> {
-    ImageReader::new(Cursor::new(bytes))
-        .with_guessed_format()
-        .map_err(|source| file::io_error(path, source))
-}
-
-fn channel_first(image: DynamicImage, channels: usize) -> Vec<u8> {
-    if channels == 1 {
-        return image.into_luma8().into_raw();
+    /// Channels, height and width of the set: grey if every image is grey, and the size asked for or the first image's.
+    fn shape(&self, headers: &[Result<Header, DataError>]) -> Result<[usize; 3], DataError> {
+        let entries = self.found.entries.iter();
+        let good = entries.zip(headers).filter_map(|(entry, header)| {
+            let header = header.as_ref().ok()?;
+            Some((&entry.path, *header))
+        });
+        let channels = if good.clone().all(|(_, header)| header.is_grey) {
+            1
+        } else {
+            3
+        };
+        if let Some((height, width)) = self.options.size {
+            return Ok([channels, height, width]);
+        }
+        let mut good = good;
+        let Some((first, one)) = good.next() else {
+            // No image can be read, and the error that counts them is yet to come.
+            return Ok([1; 3]);
+        };
+        match good.find(|(_, other)| (other.height, other.width) != (one.height, one.width)) {
+            None => Ok([channels, one.height, one.width]),
+            Some((path, other)) => Err(DataError::ImageSize {
+                path: path.clone(),
+                height: other.height,
+                width: other.width,
+                first: first.clone(),
+                first_height: one.height,
+                first_width: one.width,
+            }),
+        }
     }
-    let rgb = image.into_rgb8().into_raw();
-    let channel = |offset| rgb.iter().skip(offset).step_by(3).copied();
-    channel(0).chain(channel(1)).chain(channel(2)).collect()
+
+    /// The images of a split that can be read; those that can't go to `bad`.
+    fn set(
+        &self,
+        entries: &[&Entry],
+        headers: Vec<Result<Header, DataError>>,
+        shape: [usize; 3],
+        bad: &mut Vec<Bad>,
+    ) -> Result<ImageSet, DataError> {
+        let [channels, height, width] = shape;
+        let len: usize = shape.iter().product();
+        let mut pixels = room(Path::new(&self.origin), entries.len() as u64, shape)?;
+        pixels.resize(entries.len() * len, 0);
+        let paths: Vec<&Path> = entries.iter().map(|entry| entry.path.as_path()).collect();
+        let errors = decode_files(&paths, headers, shape, self.options.ground, &mut pixels);
+        let mut labels = Vec::new();
+        let mut good = 0;
+        for (at, (entry, error)) in entries.iter().zip(errors).enumerate() {
+            if let Some(error) = error {
+                bad.push((entry.path.clone(), error));
+                continue;
+            }
+            pixels.copy_within(at * len..(at + 1) * len, good * len);
+            good += 1;
+            labels.extend(self.label(entry));
+        }
+        pixels.truncate(good * len);
+        Ok(ImageSet {
+            origin: self.origin.clone(),
+            channels,
+            height,
+            width,
+            pixels,
+            labels: (!self.found.classes.is_empty()).then_some(labels),
+            classes: self.found.classes.clone(),
+        })
+    }
+
+    /// The number of an image's class.
+    fn label(&self, entry: &Entry) -> Option<u32> {
+        let class = entry.class.as_ref()?;
+        let at = self.found.classes.binary_search(class).ok()?;
+        Some(at as u32)
+    }
+
+    /// Counts what can't be read, or refuses it.
+    fn left_out(&self, bad: Vec<Bad>, nothing_left: bool) -> Result<LeftOut, DataError> {
+        let mut left_out = LeftOut::default();
+        for (path, error) in &bad {
+            left_out.add(&reason(error), || self.place(path));
+        }
+        let refused = nothing_left || self.options.bad_rows == BadRows::Refuse;
+        match bad.into_iter().next() {
+            Some((_, first)) if refused => Err(DataError::BadImages {
+                origin: self.origin.clone(),
+                files: self.found.entries.len(),
+                left_out,
+                nothing_left,
+                first: Box::new(first),
+            }),
+            _ => Ok(left_out),
+        }
+    }
+
+    /// A note on files whose content is of another format than their name says.
+    fn misnamed(&self, headers: &[Result<Header, DataError>]) -> Option<String> {
+        let entries = self.found.entries.iter().zip(headers);
+        let misnamed: Vec<_> = entries
+            .filter_map(|(entry, header)| {
+                let format = header.as_ref().ok()?.format;
+                content::is_misnamed(&entry.path, format)
+                    .then(|| format!("{} is {}", self.place(&entry.path), content::name(format)))
+            })
+            .collect();
+        let (count, named) = (misnamed.len(), &misnamed[..misnamed.len().min(NAMED)]);
+        let more = match count - named.len() {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        let files = if count == 1 { "file is" } else { "files are" };
+        let note = || {
+            format!(
+                "{count} {files} named for another format: {}{more}",
+                named.join(", ")
+            )
+        };
+        (count > 0).then(note)
+    }
+
+    /// A file as messages name it: inside the one folder that was given.
+    fn place(&self, path: &Path) -> String {
+        let inside = self.root.and_then(|root| path.strip_prefix(root).ok());
+        inside.unwrap_or(path).display().to_string()
+    }
 }
 
-/// Pixels of one channel, borrowed.
-type Plane<'a> = ImageBuffer<Luma<u8>, &'a [u8]>;
-
-/// Resizes planes of one size (height, width) that lie one after the other.
-pub(crate) fn resize(pixels: Vec<u8>, from: (usize, usize), to: (usize, usize)) -> Vec<u8> {
-    if from == to {
-        return pixels;
+/// Why a file can't be read, as a reason that it shares with others.
+fn reason(error: &DataError) -> String {
+    match error {
+        DataError::Empty { .. } => "empty".into(),
+        DataError::ImageTruncated { .. } => "truncated".into(),
+        DataError::NotAnImage { .. } => "not an image".into(),
+        DataError::ImageFormat { format, .. } => format!("{format}, which is not read"),
+        DataError::ImageKind { format, .. } => format!("a kind of {format} that is not read"),
+        DataError::Decode { .. } => "broken".into(),
+        DataError::Io { source, .. } if source.kind() == io::ErrorKind::OutOfMemory => {
+            "too many pixels".into()
+        }
+        _ => "cannot be opened".into(),
     }
-    let planes = pixels.chunks_exact(from.0 * from.1);
-    let resized = planes.flat_map(|plane| {
-        let plane = Plane::from_raw(from.1 as u32, from.0 as u32, plane)
-            .expect("a plane holds height x width pixels");
-        // Triangle is bilinear, and averages over the pixels it leaves out when it shrinks.
-        imageops::resize(&plane, to.1 as u32, to.0 as u32, FilterType::Triangle).into_raw()
-    });
-    resized.collect()
+}
+
+fn paths(entries: &[Entry]) -> Vec<&Path> {
+    entries.iter().map(|entry| entry.path.as_path()).collect()
+}
+
+/// The headers of files, read on all cores.
+fn headers(paths: &[&Path], ground: Ground) -> Vec<Result<Header, DataError>> {
+    let header = |path: &&Path| decode::header(path, &decode::read(path)?, ground);
+    paths.par_iter().map(header).collect()
+}
+
+/// Decodes files into `pixels` on all cores; for each the reason why it can't be, if it can't.
+///
+/// - shape: channels, height, width
+/// - pixels: [n, channels, height, width]
+fn decode_files(
+    paths: &[&Path],
+    headers: Vec<Result<Header, DataError>>,
+    shape: [usize; 3],
+    ground: Ground,
+    pixels: &mut [u8],
+) -> Vec<Option<DataError>> {
+    let groups = groups(&headers);
+    let images = pixels.chunks_exact_mut(shape.iter().product());
+    let mut files = paths.iter().zip(headers).zip(images);
+    let mut errors = Vec::with_capacity(paths.len());
+    for n in groups {
+        let group: Vec<_> = files.by_ref().take(n).collect();
+        errors.par_extend(group.into_par_iter().map(|((path, header), image)| {
+            let read = || decode::pixels(path, &decode::read(path)?, shape, ground);
+            let decoded = header.and_then(|_| read());
+            decoded.map(|pixels| image.copy_from_slice(&pixels)).err()
+        }));
+    }
+    errors
+}
+
+/// How many files are decoded at a time, one group after the other: before they are resized, each may be large.
+fn groups(headers: &[Result<Header, DataError>]) -> Vec<usize> {
+    let mut groups = Vec::new();
+    let (mut files, mut pixels) = (0, 0);
+    for header in headers {
+        let size = header
+            .as_ref()
+            .map_or(0, |h| h.height as u64 * h.width as u64);
+        if files > 0 && pixels + size > MOST_PIXELS {
+            groups.push(files);
+            (files, pixels) = (0, 0);
+        }
+        files += 1;
+        pixels += size;
+    }
+    groups.push(files);
+    groups
 }
 
 fn check_shape(channels: usize, height: usize, width: usize) -> Result<(), DataError> {
     let side = 1..=LONGEST_SIDE;
-    match matches!(channels, 1 | 3) && side.contains(&height) && side.contains(&width) {
-        true => Ok(()),
-        false => Err(DataError::ImageShape {
-            channels,
-            height,
-            width,
-        }),
+    if matches!(channels, 1 | 3) && side.contains(&height) && side.contains(&width) {
+        return Ok(());
     }
-}
-
-/// Refuses an image that is too large to hold while it is resized.
-pub(crate) fn check_pixels(path: &Path, height: u32, width: u32) -> Result<(), DataError> {
-    let pixels = u64::from(height) * u64::from(width);
-    match pixels <= MOST_PIXELS {
-        true => Ok(()),
-        false => Err(too_large(
-            path,
-            format!("{height}x{width} are {pixels} pixels; an image may have {MOST_PIXELS}"),
-        )),
-    }
-}
-
-/// An empty vector with room for so many images, if this machine can hold them.
-///
-/// - shape: channels, height, width
-pub(crate) fn room(path: &Path, images: u64, shape: [usize; 3]) -> Result<Vec<u8>, DataError> {
-    let [channels, height, width] = shape;
-    check_shape(channels, height, width)?;
-    let values = shape
-        .iter()
-        .fold(images, |values, &n| values.saturating_mul(n as u64));
-    let colours = if channels == 1 { "grey" } else { "RGB" };
-    let what = format!("{images} {colours} images of {height}x{width}");
-    reserved(path, values, what)
-}
-
-/// An empty vector with room for so many bytes, if this machine can hold them.
-///
-/// - what: for the message, `70000 labels`
-pub(crate) fn reserved(path: &Path, bytes: u64, what: impl Display) -> Result<Vec<u8>, DataError> {
-    let memory = memory_bytes();
-    // Room that is promised and never filled is never touched, so it costs nothing.
-    let room = (bytes <= memory / SHARE).then(|| crate::room::of(bytes as usize));
-    room.flatten().ok_or_else(|| {
-        too_large(
-            path,
-            format!(
-                "{what} take {bytes} bytes; data may take a quarter of the {memory} bytes of memory, where that is free"
-            ),
-        )
+    Err(DataError::ImageShape {
+        channels,
+        height,
+        width,
     })
-}
-
-/// Bytes of memory this machine has.
-fn memory_bytes() -> u64 {
-    // Only Linux has the file.
-    let told = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    total_memory(&told).unwrap_or(USUAL_MEMORY)
-}
-
-/// What `/proc/meminfo` says of the whole memory, in bytes.
-fn total_memory(told: &str) -> Option<u64> {
-    let total = told.lines().find_map(|line| line.strip_prefix("MemTotal:"));
-    let kib: u64 = total?.strip_suffix("kB")?.trim().parse().ok()?;
-    kib.checked_mul(1024)
-}
-
-/// The kind is what a failed allocation has.
-fn too_large(path: &Path, reason: String) -> DataError {
-    DataError::Io {
-        path: path.into(),
-        source: io::Error::new(io::ErrorKind::OutOfMemory, reason),
-    }
-}
-
-fn no_image(folder: &Path) -> DataError {
-    DataError::NoImage {
-        path: folder.into(),
-        known: KNOWN,
-    }
-}
-
-fn decode_error(path: &Path, source: image::ImageError) -> DataError {
-    DataError::Decode {
-        path: path.into(),
-        source,
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use flate2::Crc;
-    use image::Rgb;
+    use image::{ImageBuffer, Luma, Rgb};
     use std::error::Error;
     use tempfile::TempDir;
 
@@ -557,49 +835,6 @@ mod tests {
         assert_eq!(reason(read_images(folder.path(), Some((8, 8)))), expected);
         assert_eq!(reason(read_image(&path, 1, 8, 8)), expected);
         assert_eq!(message(&folder, None), "a.png: cannot be read");
-        // 178,956,970 pixels are within it.
-        assert!(check_pixels(&path, 2, 89_478_485).is_ok());
-        assert!(check_pixels(&path, 2, 89_478_486).is_err());
-    }
-
-    #[test]
-    fn a_set_has_to_fit_into_a_quarter_of_the_memory() {
-        let path = Path::new("x");
-        let pixels = room(path, 3, [3, 2, 4]).unwrap();
-        assert!(pixels.is_empty() && pixels.capacity() >= 72);
-        // 2^48 bytes are more than any machine has.
-        let message = reason(room(path, 1 << 20, [1, 1 << 14, 1 << 14]));
-        let (start, rest) = message.split_once(" bytes; ").unwrap();
-        assert_eq!(
-            start,
-            "1048576 grey images of 16384x16384 take 281474976710656"
-        );
-        assert!(rest.contains("a quarter of the"), "{message}");
-        let message = reason(room(path, u64::MAX, [3, 2, 2]));
-        assert!(
-            message.contains("RGB images of 2x2 take 18446744073709551615 bytes"),
-            "{message}"
-        );
-        assert!(matches!(
-            room(path, 1, [1, 0, 2]),
-            Err(DataError::ImageShape { .. })
-        ));
-    }
-
-    #[test]
-    fn the_system_says_how_much_memory_there_is() {
-        let told = "MemTotal:        2048 kB\nMemFree:         1024 kB\n";
-        assert_eq!(total_memory(told), Some(2 << 20));
-        assert_eq!(total_memory("MemFree: 1024 kB\n"), None);
-        assert_eq!(total_memory(""), None);
-    }
-
-    #[test]
-    fn resizing_keeps_the_planes_apart() {
-        // Two planes of 2x2, each of one value, to 1x4.
-        let pixels = resize(vec![9, 9, 9, 9, 5, 5, 5, 5], (2, 2), (1, 4));
-        assert_eq!(pixels, [9, 9, 9, 9, 5, 5, 5, 5]);
-        assert_eq!(resize(vec![0, 100], (1, 2), (1, 1)), [50]);
     }
 
     #[test]

@@ -14,6 +14,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a failing test may panic"))]
 
+pub mod bad_rows;
 pub mod bundled;
 pub mod cache;
 pub mod corpus;
@@ -34,12 +35,16 @@ pub mod text;
 pub mod tokenizer;
 pub mod tokens;
 
+pub use bad_rows::{BadRows, LeftOut};
 pub use bundled::{mnist, wordnet, wordnet_nouns};
 pub use cache::Cache;
 pub use corpus::{Corpus, CorpusPlan, Made, Reading, TokenizerSource};
 pub use digest::digest;
 pub use error::DataError;
-pub use image::{ImageExample, ImageSet, read_image, read_images};
+pub use image::{
+    Ground, ImageExample, ImageOptions, ImageSet, ImageSets, decode_image, read_image,
+    read_image_files, read_image_folders, read_image_sets, read_images,
+};
 pub use labels::Labels;
 pub use order::Stream;
 pub use packing::{Packed, Sequence};

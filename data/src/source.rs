@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::image::{ImageOptions, ImageSets, read_image_folders};
 use crate::text::{self, TextExample};
 use crate::{DataError, ImageSet, TextColumns, TextSet, bundled, read_images, read_text};
 
@@ -86,6 +87,18 @@ pub fn images(data: &[String], size: Option<(usize, usize)>) -> Result<ImageSet,
         [path] => read_images(Path::new(path), size),
         _ => Err(DataError::ManyImagePaths { count: data.len() }),
     }
+}
+
+/// Images of a bundled set (`mnist`), of one path as [`crate::read_image_sets`] takes it, or of several folders as one.
+///
+/// # Errors
+/// As [`read_image_folders`]; nothing is named, or a bundled set beside something else.
+pub fn image_sets(data: &[String], options: &ImageOptions) -> Result<ImageSets, DataError> {
+    if alone(data, IMAGES)?.is_some() {
+        return Ok(ImageSets::whole(bundled::mnist().resized(options.size)?));
+    }
+    let paths: Vec<PathBuf> = data.iter().map(PathBuf::from).collect();
+    read_image_folders(&paths, options)
 }
 
 /// The bundled set that `data` names, if it names one.
