@@ -70,7 +70,10 @@ impl Cache {
                 "{name}:{}",
                 hex(Sha256::digest(bundled::DEFINITIONS))
             )]),
-            TextSource::Files(files) => files.iter().map(|path| self.file_contents(path)).collect(),
+            TextSource::Files(_) | TextSource::Given(_) => {
+                let files = source.files();
+                files.iter().map(|path| self.file_contents(path)).collect()
+            }
             TextSource::Memory(set) => {
                 let mut hash = Sha256::new();
                 for example in &set.examples {

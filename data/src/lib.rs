@@ -14,14 +14,17 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a failing test may panic"))]
 
+pub mod bad_rows;
 pub mod bundled;
 pub mod cache;
 pub mod corpus;
 pub mod digest;
 pub mod error;
 mod file;
+pub mod given;
 mod idx;
 pub mod image;
+mod json;
 pub mod labels;
 pub mod order;
 pub mod packing;
@@ -35,16 +38,18 @@ pub mod tokens;
 mod wordpiece;
 mod words;
 
+pub use bad_rows::{BadRows, LeftOut};
 pub use bundled::{mnist, wordnet, wordnet_nouns};
 pub use cache::Cache;
 pub use corpus::{Corpus, CorpusPlan, Made, Reading, TokenizerSource};
 pub use digest::digest;
 pub use error::DataError;
+pub use given::{GivenSplits, given_splits};
 pub use image::{ImageExample, ImageSet, read_image, read_images};
 pub use labels::Labels;
 pub use order::Stream;
 pub use packing::Packed;
 pub use split::{Splits, label_subset, split_by_content, text_key};
-pub use text::{TextColumns, TextExample, TextSet, TextStream, read_text};
+pub use text::{TextColumns, TextExample, TextRow, TextSet, TextStream, read_text};
 pub use tokenizer::TextTokenizer;
 pub use tokens::TokenRows;

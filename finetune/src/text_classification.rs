@@ -268,6 +268,7 @@ fn run(draft: Draft, options: Options) -> Result<Status, Failure> {
     let columns = TextColumns {
         text: recipe.data.text.clone(),
         label: Some(recipe.data.label.clone()),
+        ..TextColumns::default()
     };
     let texts = source::texts(&recipe.data.source, &columns)?;
     let run = Run {

@@ -460,6 +460,7 @@ fn plan(source: TextSource, recipe: &MlmRecipe) -> CorpusPlan {
         columns: TextColumns {
             text: data.text.clone(),
             label: None,
+            ..TextColumns::default()
         },
         valid: data.valid,
         test: data.test,
