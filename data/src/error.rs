@@ -198,6 +198,8 @@ pub enum DataError {
         train: usize,
         valid: usize,
     },
+    #[error("{origin}: changed while it was read; start again")]
+    ChangedWhileRead { origin: String },
     #[error("{path}: the cache cannot be used")]
     Cache {
         path: PathBuf,
@@ -212,6 +214,11 @@ pub enum DataError {
         reason: String,
     },
 
+    #[error("{origin}: {fault}")]
+    Within {
+        origin: String,
+        fault: Box<DataError>,
+    },
     #[error("{place}: has no label")]
     Unlabelled { place: String },
     #[error("the training data has no labels: classification needs at least two")]

@@ -73,12 +73,13 @@ impl GivenSplits {
         Ok(given)
     }
 
-    /// Each file with its split: those to train on, to validate on, to test on.
+    /// Each file with its split: those to validate on, to test on, to train on. In this order it is known what is held out
+    /// when what is trained on is read.
     pub fn each(&self) -> impl Iterator<Item = (&PathBuf, Split)> {
         let train = self.train.iter().map(|file| (file, Split::Train));
         let valid = self.valid.iter().map(|file| (file, Split::Valid));
         let test = self.test.iter().map(|file| (file, Split::Test));
-        train.chain(valid).chain(test)
+        valid.chain(test).chain(train)
     }
 
     fn files(&mut self, split: Option<Split>) -> &mut Vec<PathBuf> {

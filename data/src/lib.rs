@@ -3,8 +3,9 @@
 //! The pipeline, a stage a module:
 //!
 //! 1. readers: [`text`] (a stream, whatever the size), [`image`] and the embedded [`bundled`] sets; [`source`] picks one
-//!    by name or path
-//! 2. splits: [`split`] into train, valid and test by content; [`labels`] fixes the classes seen in training
+//!    by name or path; [`bad_rows`] counts what is left out
+//! 2. splits: [`split`] into train, valid and test by content, or [`given`] as files; [`labels`] fixes the classes seen
+//!    in training, [`labelled`] puts both together; [`summary`] says it all in a few lines
 //! 3. tokenizer: [`tokenizer`] trains or loads the one that turns text into ids
 //! 4. tokens: [`corpus`] makes those of both splits and keeps them in the [`cache`]; [`tokens`] holds them
 //! 5. order: [`order`] shuffles, batches and hands out random generators, all as pure functions of the seed;
@@ -25,12 +26,14 @@ pub mod given;
 mod idx;
 pub mod image;
 mod json;
+pub mod labelled;
 pub mod labels;
 pub mod order;
 pub mod packing;
 mod parquet;
 pub mod source;
 pub mod split;
+pub mod summary;
 mod table;
 pub mod text;
 pub mod tokenizer;
@@ -46,10 +49,12 @@ pub use digest::digest;
 pub use error::DataError;
 pub use given::{GivenSplits, given_splits};
 pub use image::{ImageExample, ImageSet, read_image, read_images};
+pub use labelled::{LabelledSplits, SplitShares};
 pub use labels::Labels;
 pub use order::Stream;
 pub use packing::Packed;
-pub use split::{Splits, label_subset, split_by_content, text_key};
+pub use split::{Splits, label_subset, split_by_content, split_labelled, text_key};
+pub use summary::{ClassCounts, DataSummary};
 pub use text::{TextColumns, TextExample, TextRow, TextSet, TextStream, read_text};
 pub use tokenizer::TextTokenizer;
-pub use tokens::TokenRows;
+pub use tokens::{CutTexts, TokenRows};
