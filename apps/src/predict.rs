@@ -204,6 +204,7 @@ impl Input {
         let columns = TextColumns {
             text: column.into(),
             label: None,
+            ..TextColumns::default()
         };
         let set = source::texts(&[input.into()], &columns)?;
         Ok(Self::Texts {

@@ -17,14 +17,14 @@ pub enum BadRows {
 }
 
 /// Rows or files that were left out, counted by reason, with the first few places of each.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeftOut {
     /// In the order in which the reasons first occurred.
     reasons: Vec<Reason>,
 }
 
 /// Rows left out for one reason.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reason {
     /// Why, as a phrase that suits one row and many: `empty text`.
     pub name: String,

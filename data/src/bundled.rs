@@ -65,6 +65,7 @@ fn definitions(keep: fn(&TextExample) -> bool) -> TextStream {
     let columns = TextColumns {
         text: "text".into(),
         label: Some("label".into()),
+        ..TextColumns::default()
     };
     let bytes = Box::new(MultiGzDecoder::new(DEFINITIONS));
     TextStream::embedded("bundled:wordnet", Format::Tsv, bytes, columns, keep)

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! $HEARTH_CACHE (or $XDG_CACHE_HOME/hearth, or ~/.cache/hearth)
-//!   hashes/       the SHA-256 of an input file, as long as its size and time stay
+//!   hashes/       the SHA-256 of an input file, as long as its size and times stay
 //!   tokenizers/   a trained tokenizer.json a file
 //!   tokens/       a folder a corpus: ids and lengths of its splits, and index.json with their check sums
 //! ```
@@ -21,8 +21,8 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use crate::source::TextSource;
-use crate::tokens::{TokenBuffer, TokenRows, Widths};
-use crate::{DataError, bundled, file};
+use crate::tokens::{CutTexts, TokenBuffer, TokenRows, Widths};
+use crate::{DataError, LeftOut, bundled, file};
 
 /// Raise it when files of the cache change their meaning.
 const VERSION: u32 = 1;
@@ -70,7 +70,10 @@ impl Cache {
                 "{name}:{}",
                 hex(Sha256::digest(bundled::DEFINITIONS))
             )]),
-            TextSource::Files(files) => files.iter().map(|path| self.file_contents(path)).collect(),
+            TextSource::Files(_) | TextSource::Given(_) => {
+                let files = source.files();
+                files.iter().map(|path| self.file_contents(path)).collect()
+            }
             TextSource::Memory(set) => {
                 let mut hash = Sha256::new();
                 for example in &set.examples {
@@ -80,6 +83,15 @@ impl Cache {
                 Ok(vec![format!("memory:{}", hex(hash.finalize()))])
             }
         }
+    }
+
+    /// The state of the source's files: another where one of them was written to meanwhile.
+    ///
+    /// # Errors
+    /// A file that cannot be looked at.
+    pub(crate) fn stamps(source: &TextSource) -> Result<Vec<Stamp>, DataError> {
+        let stamp = |path: &PathBuf| Stamp::of(path).map_err(|source| file::io_error(path, source));
+        source.files().iter().map(stamp).collect()
     }
 
     fn file_contents(&self, path: &Path) -> Result<String, DataError> {
@@ -150,11 +162,42 @@ impl Cache {
 }
 
 /// Which state of a file a hash is of.
+///
+/// Size and time of writing alone do not say it: `rsync -t`, `cp -p` and archives set times back. So the file's number and
+/// the time of its last change in any way, which no program can set, are compared too, where the system has them.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
-struct Stamp {
+pub(crate) struct Stamp {
     path: String,
     size: u64,
     nanoseconds: u64,
+    #[serde(default)]
+    identity: Option<Identity>,
+}
+
+/// What Unix knows of a file beside its size and time of writing.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct Identity {
+    device: u64,
+    inode: u64,
+    changed_nanoseconds: u64,
+}
+
+impl Identity {
+    #[cfg(unix)]
+    fn of(about: &fs::Metadata) -> Option<Self> {
+        use std::os::unix::fs::MetadataExt;
+        let changed = about.ctime() as i128 * 1_000_000_000 + about.ctime_nsec() as i128;
+        Some(Self {
+            device: about.dev(),
+            inode: about.ino(),
+            changed_nanoseconds: u64::try_from(changed).unwrap_or_default(),
+        })
+    }
+
+    #[cfg(not(unix))]
+    fn of(_: &fs::Metadata) -> Option<Self> {
+        None
+    }
 }
 
 impl Stamp {
@@ -165,12 +208,17 @@ impl Stamp {
             path: fs::canonicalize(path)?.display().to_string(),
             size: about.len(),
             nanoseconds: time.unwrap_or_default().as_nanos() as u64,
+            identity: Identity::of(&about),
         })
     }
 
     fn is_settled(&self) -> bool {
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        let written = Duration::from_nanos(self.nanoseconds);
+        let changed = self
+            .identity
+            .as_ref()
+            .map(|about| about.changed_nanoseconds);
+        let written = Duration::from_nanos(self.nanoseconds.max(changed.unwrap_or(0)));
         now.unwrap_or_default() > written + SETTLED
     }
 }
@@ -181,6 +229,25 @@ pub(crate) struct CachedTokens {
     pub(crate) texts: u64,
     pub(crate) train: TokenRows,
     pub(crate) valid: TokenRows,
+    pub(crate) notes: Notes,
+}
+
+/// What is said of a corpus beside its tokens.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Notes {
+    /// Training texts that were cut; not known of what early versions made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) cut: Option<CutTexts>,
+    /// Rows that are no examples.
+    #[serde(default, skip_serializing_if = "LeftOut::is_empty")]
+    pub(crate) left_out: LeftOut,
+    /// Texts that are given to validate or test on, and are trained on.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub(crate) leaks: u64,
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// A folder of tokens, whole or not there.
@@ -195,6 +262,8 @@ struct Progress {
     texts: u64,
     /// Bytes and check sum of each of [`FILES`].
     files: [(u64, u32); 4],
+    #[serde(flatten)]
+    notes: Notes,
 }
 
 impl TokenFolder {
@@ -211,6 +280,7 @@ impl TokenFolder {
         let [train_ids, train_lengths, valid_ids, valid_lengths] = paths;
         Some(CachedTokens {
             texts: progress.texts,
+            notes: progress.notes,
             train: TokenRows::map(widths, &train_ids, &train_lengths).ok()?,
             valid: TokenRows::map(widths, &valid_ids, &valid_lengths).ok()?,
         })
@@ -238,6 +308,16 @@ impl TokenFolder {
         };
         Builder::open(self.path.clone(), self.path.with_extension(beside), lock)
     }
+}
+
+/// Tokens of the next examples of a corpus.
+pub(crate) struct CorpusPart {
+    /// Examples read so far, of all splits.
+    pub(crate) texts: u64,
+    /// Of training and of validation.
+    pub(crate) splits: [TokenBuffer; 2],
+    /// Training texts of this part.
+    pub(crate) cut: CutTexts,
 }
 
 /// A folder of tokens that is being built.
@@ -291,10 +371,12 @@ impl Builder {
     }
 
     /// Adds the rows of the next examples.
-    ///
-    /// - texts: examples read so far, of all splits
-    pub(crate) fn add(&mut self, texts: u64, splits: [TokenBuffer; 2]) -> Result<(), DataError> {
-        let [train, valid] = splits;
+    pub(crate) fn add(&mut self, part: CorpusPart) -> Result<(), DataError> {
+        let CorpusPart {
+            texts,
+            splits: [train, valid],
+            cut,
+        } = part;
         let parts = [train.ids, train.lengths, valid.ids, valid.lengths];
         let write = || {
             for (i, bytes) in parts.iter().enumerate() {
@@ -302,6 +384,10 @@ impl Builder {
                 self.sums[i].update(bytes);
                 self.progress.files[i].0 += bytes.len() as u64;
                 self.progress.files[i].1 = self.sums[i].sum();
+            }
+            // An early version may have begun it without counting.
+            if self.progress.texts == 0 || self.progress.notes.cut.is_some() {
+                self.progress.notes.cut.get_or_insert_default().add(cut);
             }
             self.progress.texts = texts;
             let mut line = json(&self.progress);
@@ -313,6 +399,11 @@ impl Builder {
         write().map_err(|source| self.given_up(source))
     }
 
+    /// Removes what was begun, for it is of no use.
+    pub(crate) fn give_up(self) {
+        drop(fs::remove_dir_all(&self.folder));
+    }
+
     /// What a full disk cut short must not keep it full.
     fn given_up(&self, source: io::Error) -> DataError {
         drop(fs::remove_dir_all(&self.folder));
@@ -320,7 +411,11 @@ impl Builder {
     }
 
     /// Gives the folder its place.
-    pub(crate) fn finish(self) -> Result<(), DataError> {
+    ///
+    /// - left_out, leaks: as [`Notes`] has them
+    pub(crate) fn finish(mut self, left_out: LeftOut, leaks: u64) -> Result<(), DataError> {
+        self.progress.notes.left_out = left_out;
+        self.progress.notes.leaks = leaks;
         let finish = || {
             // Not synced to the disk: what a power cut tears is found by its check sum, and made again.
             fs::write(self.folder.join(INDEX), json(&self.progress))?;
@@ -433,9 +528,12 @@ mod tests {
         };
         let mut rows = TokenBuffer::new(widths);
         rows.push(&[1, 2, 3]);
-        let error = builder
-            .add(1, [rows, TokenBuffer::new(widths)])
-            .unwrap_err();
+        let part = CorpusPart {
+            texts: 1,
+            splits: [rows, TokenBuffer::new(widths)],
+            cut: CutTexts::default(),
+        };
+        let error = builder.add(part).unwrap_err();
         assert!(matches!(error, DataError::Cache { .. }), "{error}");
         assert!(!begun.exists());
     }

@@ -4,18 +4,21 @@
 //! Texts are read twice at most: to train a tokenizer, and to tokenize. Both results are kept in the [cache](crate::cache)
 //! under what they were made of, so a second start reads neither. The bundled definitions bring their tokenizer along.
 
+use std::collections::HashMap;
 use std::fmt;
+use std::hash::BuildHasher;
 use std::path::PathBuf;
 
+use foldhash::quality::FixedState;
 use rayon::prelude::*;
 use serde_json::{Value, json};
 
 use crate::bundled;
-use crate::cache::{Cache, CachedTokens, digest};
+use crate::cache::{Cache, CachedTokens, CorpusPart, Notes, digest};
 use crate::source::TextSource;
 use crate::split::{self, Split};
-use crate::tokens::{TokenBuffer, TokenRows, Width, Widths};
-use crate::{DataError, TextColumns, TextExample, TextTokenizer};
+use crate::tokens::{CutTexts, TokenBuffer, TokenRows, Width, Widths};
+use crate::{BadRows, DataError, LeftOut, TextColumns, TextExample, TextTokenizer};
 
 /// Examples, and bytes of their texts, tokenized before they are written.
 const CHUNK: usize = 1 << 15;
@@ -42,9 +45,9 @@ pub struct CorpusPlan {
     pub source: TextSource,
     /// Which columns.
     pub columns: TextColumns,
-    /// Share 0 to 1 of the texts that validates.
+    /// Share 0 to 1 of the texts that validates, unless files are given for it.
     pub valid: f64,
-    /// Share that is left out.
+    /// Share that is left out, unless files are given for it.
     pub test: f64,
     /// Of the splits.
     pub split_seed: u64,
@@ -64,6 +67,13 @@ pub struct Corpus {
     pub valid: TokenRows,
     /// How they came about.
     pub made: Made,
+    /// Training texts that were cut to the plan's `max_length`; `None` where an early version made the tokens and did not
+    /// count.
+    pub cut: Option<CutTexts>,
+    /// Rows that are not used, by reason.
+    pub left_out: LeftOut,
+    /// Texts that are given to validate or test on, and are trained on as well.
+    pub leaks: u64,
 }
 
 /// Where the tokens of a corpus come from.
@@ -139,11 +149,8 @@ impl fmt::Display for Reading {
     }
 }
 
-/// Hears of long work.
+/// Progress callback of long work.
 type Watch<'a> = &'a (dyn Fn(Reading) + Sync);
-
-/// Training and validation rows; examples read.
-type Tokens = (TokenRows, TokenRows, u64);
 
 impl CorpusPlan {
     /// Reads the corpus from the cache, or makes it and keeps it there.
@@ -156,7 +163,7 @@ impl CorpusPlan {
         self.open_watched(cache, &|_| ())
     }
 
-    /// [`open`](Self::open), and `watch` hears of it every 32,768 texts.
+    /// [`open`](Self::open), and calls `watch` every 32,768 texts.
     ///
     /// # Errors
     /// Those of [`open`](Self::open).
@@ -175,6 +182,7 @@ impl CorpusPlan {
     }
 
     fn cached(&self, cache: &Cache, watch: Watch<'_>) -> Result<Corpus, DataError> {
+        let stamps = Cache::stamps(&self.source)?;
         let contents = cache.contents(&self.source)?;
         let tokenizer = self.cached_tokenizer(cache, &contents, watch)?;
         let widths = self.widths(&tokenizer);
@@ -186,19 +194,24 @@ impl CorpusPlan {
         let folder = cache.tokens(&Cache::key(&made_of));
         let place = folder.path().to_path_buf();
         if let Some(tokens) = folder.open(widths) {
-            return self.corpus(tokenizer, tokens.into(), Made::Opened(place));
+            return self.corpus(tokenizer, tokens, Made::Opened(place));
         }
         let mut builder = folder.build()?;
         // Another process may have been building it meanwhile.
         if let Some(tokens) = folder.open(widths) {
-            return self.corpus(tokenizer, tokens.into(), Made::Opened(place));
+            return self.corpus(tokenizer, tokens, Made::Opened(place));
         }
         let resumed = builder.done();
-        self.tokenize(&tokenizer, resumed, &mut |texts, splits| {
-            watch(Reading::tokenizing(texts));
-            builder.add(texts, splits)
+        let (left_out, leaks) = self.tokenize(&tokenizer, resumed, &mut |part| {
+            watch(Reading::tokenizing(part.texts));
+            builder.add(part)
         })?;
-        builder.finish()?;
+        if Cache::stamps(&self.source)? != stamps {
+            builder.give_up();
+            let origin = self.source.origin();
+            return Err(DataError::ChangedWhileRead { origin });
+        }
+        builder.finish(left_out, leaks)?;
         let unreadable = || DataError::Cache {
             path: place.clone(),
             source: std::io::Error::other("what was written cannot be read back"),
@@ -208,7 +221,7 @@ impl CorpusPlan {
             folder: place,
             resumed,
         };
-        self.corpus(tokenizer, tokens.into(), made)
+        self.corpus(tokenizer, tokens, made)
     }
 
     fn cached_tokenizer(
@@ -232,13 +245,19 @@ impl CorpusPlan {
 
     /// What decides which rows stand in which split.
     fn read_as(&self, contents: &[String]) -> Value {
-        json!({
+        let mut read_as = json!({
             "contents": contents,
             "text": self.columns.text,
             "valid": self.valid,
             "test": self.test,
             "split_seed": self.split_seed,
-        })
+        });
+        let given = self.source.given();
+        if !given.is_empty() {
+            let given = given.iter().map(|split| format!("{split:?}"));
+            read_as["given"] = given.collect();
+        }
+        read_as
     }
 
     /// - instead: why there is no cache, though one was wanted
@@ -246,11 +265,13 @@ impl CorpusPlan {
         let tokenizer = self.tokenizer(watch)?;
         let widths = self.widths(&tokenizer);
         let [mut train, mut valid] = [(); 2].map(|()| TokenBuffer::new(widths));
-        let mut read = 0;
-        self.tokenize(&tokenizer, 0, &mut |texts, [more_train, more_valid]| {
+        let (mut texts, mut cut) = (0, CutTexts::default());
+        let (left_out, leaks) = self.tokenize(&tokenizer, 0, &mut |part| {
+            let [more_train, more_valid] = part.splits;
             train.append(more_train);
             valid.append(more_valid);
-            read = texts;
+            texts = part.texts;
+            cut.add(part.cut);
             watch(Reading::tokenizing(texts));
             match &instead {
                 Some(error) if train.ids.len() + valid.ids.len() > LIMIT << 20 => {
@@ -259,7 +280,16 @@ impl CorpusPlan {
                 _ => Ok(()),
             }
         })?;
-        let tokens = (train.finish(), valid.finish(), read);
+        let tokens = CachedTokens {
+            texts,
+            train: train.finish(),
+            valid: valid.finish(),
+            notes: Notes {
+                cut: Some(cut),
+                left_out,
+                leaks,
+            },
+        };
         let instead = instead.as_ref().map(reason);
         self.corpus(tokenizer, tokens, Made::InMemory { instead })
     }
@@ -275,28 +305,42 @@ impl CorpusPlan {
     fn corpus(
         &self,
         tokenizer: TextTokenizer,
-        (train, valid, texts): Tokens,
+        tokens: CachedTokens,
         made: Made,
     ) -> Result<Corpus, DataError> {
+        let CachedTokens {
+            texts,
+            train,
+            valid,
+            notes,
+        } = tokens;
+        // Rows that were left out when the tokens were made may be refused now.
+        if self.columns.bad_rows == BadRows::Refuse && !notes.left_out.is_empty() {
+            let left_out = notes.left_out;
+            return Err(DataError::BadRows { left_out });
+        }
         self.check_split(texts, train.len(), valid.len())?;
         Ok(Corpus {
             tokenizer,
             train,
             valid,
             made,
+            cut: notes.cut,
+            left_out: notes.left_out,
+            leaks: notes.leaks,
         })
     }
 
     fn check_split(&self, texts: u64, train: usize, valid: usize) -> Result<(), DataError> {
-        match train > 0 && valid > 0 {
-            true => Ok(()),
-            false => Err(DataError::EmptySplit {
-                origin: self.source.origin(),
-                texts,
-                train,
-                valid,
-            }),
+        if train > 0 && valid > 0 {
+            return Ok(());
         }
+        Err(DataError::EmptySplit {
+            origin: self.source.origin(),
+            texts,
+            train,
+            valid,
+        })
     }
 
     fn widths(&self, tokenizer: &TextTokenizer) -> Widths {
@@ -330,16 +374,17 @@ impl CorpusPlan {
     ) -> Result<TextTokenizer, DataError> {
         let (mut texts, mut train, mut valid) = (0, 0, 0);
         let examples = self.source.stream(&self.columns)?;
+        let rule = self.split_rule();
         let trained_on = examples.filter_map(|example| {
-            let text = match example {
-                Ok(example) => example.text,
+            let TextExample { text, file, .. } = match example {
+                Ok(example) => example,
                 Err(error) => return Some(Err(error)),
             };
             texts += 1;
             if texts % CHUNK as u64 == 0 {
                 watch(Reading::training(texts));
             }
-            match self.split(&text) {
+            match rule.split(file, &split::text_key(&text)) {
                 Split::Train => {
                     train += 1;
                     return Some(Ok(text));
@@ -360,59 +405,136 @@ impl CorpusPlan {
         trained
     }
 
-    fn split(&self, text: &str) -> Split {
-        let key = split::text_key(text);
-        split::split_of(key.as_bytes(), self.valid, self.test, self.split_seed)
+    fn split_rule(&self) -> SplitRule {
+        let given = self.source.given();
+        let share = |split, share| if given.contains(&split) { 0.0 } else { share };
+        SplitRule {
+            valid: share(Split::Valid, self.valid),
+            test: share(Split::Test, self.test),
+            seed: self.split_seed,
+            given,
+        }
     }
 
-    /// Tokenizes all examples but the first `done`, and hands the rows of each chunk to `take`, with the number of
-    /// examples read.
+    /// Tokenizes all examples but the first `done`, and hands the rows of each chunk to `take`. Returns the rows that are
+    /// left out, and how many texts leak.
     fn tokenize(
         &self,
         tokenizer: &TextTokenizer,
         done: u64,
-        take: &mut dyn FnMut(u64, [TokenBuffer; 2]) -> Result<(), DataError>,
-    ) -> Result<(), DataError> {
-        let widths = self.widths(tokenizer);
-        let encode = |texts: &[String]| -> Result<TokenBuffer, DataError> {
-            let mut buffer = TokenBuffer::new(widths);
-            let rows = tokenizer.encode(texts, self.max_length)?;
-            rows.iter().for_each(|row| buffer.push(row));
-            Ok(buffer)
-        };
-        let encode = |chunk: Chunk| {
-            let [train, valid] = self.splits(chunk.texts);
-            Ok([encode(&train)?, encode(&valid)?])
-        };
+        take: &mut dyn FnMut(CorpusPart) -> Result<(), DataError>,
+    ) -> Result<(LeftOut, u64), DataError> {
+        let rule = self.split_rule();
+        let mut leaks = Leaks::of(&rule);
         let mut examples = self.source.stream(&self.columns)?;
         for example in examples.by_ref().take(done as usize) {
-            example?;
+            let example = example?;
+            if let Some(leaks) = &mut leaks {
+                let key = split::text_key(&example.text);
+                leaks.see(rule.split(example.file, &key), &key);
+            }
         }
         let mut texts = done;
         let mut chunk = Chunk::read(&mut examples)?;
         while !chunk.texts.is_empty() {
             texts += chunk.texts.len() as u64;
             // One core reads ahead.
-            let (rows, next) = rayon::join(|| encode(chunk), || Chunk::read(&mut examples));
-            take(texts, rows?)?;
+            let (rows, next) = rayon::join(
+                || self.part(tokenizer, &rule, chunk.texts, texts, leaks.as_mut()),
+                || Chunk::read(&mut examples),
+            );
+            take(rows?)?;
             chunk = next?;
         }
-        Ok(())
+        let leaks = leaks.map_or(0, |leaks| leaks.count);
+        Ok((examples.left_out(), leaks))
     }
 
-    /// Texts of the training and of the validation split.
-    fn splits(&self, texts: Vec<String>) -> [Vec<String>; 2] {
-        let texts = texts.into_par_iter().map(|text| (self.split(&text), text));
+    /// - read: examples up to the last of `texts`
+    fn part(
+        &self,
+        tokenizer: &TextTokenizer,
+        rule: &SplitRule,
+        texts: Vec<(String, u32)>,
+        read: u64,
+        mut leaks: Option<&mut Leaks>,
+    ) -> Result<CorpusPart, DataError> {
+        let texts = texts.into_par_iter().map(|(text, file)| {
+            let key = split::text_key(&text);
+            (rule.split(file, &key), key, text)
+        });
         let texts: Vec<_> = texts.collect();
         let mut splits: [Vec<String>; 2] = Default::default();
-        for (split, text) in texts {
+        for (split, key, text) in texts {
+            if let Some(leaks) = &mut leaks {
+                leaks.see(split, &key);
+            }
             match split {
                 Split::Train => splits[0].push(text),
                 Split::Valid => splits[1].push(text),
                 Split::Test => {}
             }
         }
-        splits
+        let [train, valid] = splits;
+        let buffer = |rows: &[Vec<u32>]| {
+            let mut buffer = TokenBuffer::new(self.widths(tokenizer));
+            rows.iter().for_each(|row| buffer.push(row));
+            buffer
+        };
+        let train_rows = tokenizer.encode(&train, self.max_length)?;
+        let valid_rows = tokenizer.encode(&valid, self.max_length)?;
+        Ok(CorpusPart {
+            texts: read,
+            splits: [buffer(&train_rows), buffer(&valid_rows)],
+            cut: CutTexts::count(tokenizer, &train, &train_rows, self.max_length)?,
+        })
+    }
+}
+
+/// Which split a text belongs to.
+struct SplitRule {
+    /// Of each file, where they are given as splits.
+    given: Vec<Split>,
+    /// Shares of what is not given.
+    valid: f64,
+    test: f64,
+    seed: u64,
+}
+
+impl SplitRule {
+    fn split(&self, file: u32, key: &str) -> Split {
+        match self.given.get(file as usize) {
+            Some(&split) if split != Split::Train => split,
+            _ => split::split_of(key.as_bytes(), self.valid, self.test, self.seed),
+        }
+    }
+}
+
+/// Counts texts of given splits that are trained on as well. Files to train on come last, so what is held out is known.
+struct Leaks {
+    hasher: FixedState,
+    /// How often each text is held out, by its hash.
+    held_out: HashMap<u64, u64>,
+    count: u64,
+}
+
+impl Leaks {
+    /// Nothing where no split is given: by content none can leak.
+    fn of(rule: &SplitRule) -> Option<Self> {
+        (!rule.given.is_empty()).then(|| Self {
+            hasher: FixedState::default(),
+            held_out: HashMap::new(),
+            count: 0,
+        })
+    }
+
+    fn see(&mut self, split: Split, key: &str) {
+        let key = self.hasher.hash_one(key);
+        if split == Split::Train {
+            self.count += self.held_out.remove(&key).unwrap_or(0);
+        } else {
+            *self.held_out.entry(key).or_default() += 1;
+        }
     }
 }
 
@@ -425,7 +547,8 @@ fn reason(error: &DataError) -> String {
 /// Texts to tokenize together.
 #[derive(Default)]
 struct Chunk {
-    texts: Vec<String>,
+    /// Each with the number of its file.
+    texts: Vec<(String, u32)>,
     bytes: usize,
 }
 
@@ -438,24 +561,19 @@ impl Chunk {
         while !chunk.is_full()
             && let Some(example) = examples.next()
         {
-            chunk.push(example?.text);
+            let TextExample { text, file, .. } = example?;
+            chunk.push(text, file);
         }
         Ok(chunk)
     }
 
-    fn push(&mut self, text: String) {
+    fn push(&mut self, text: String, file: u32) {
         self.bytes += text.len();
-        self.texts.push(text);
+        self.texts.push((text, file));
     }
 
     fn is_full(&self) -> bool {
         self.texts.len() >= CHUNK || self.bytes >= CHUNK_BYTES
-    }
-}
-
-impl From<CachedTokens> for Tokens {
-    fn from(tokens: CachedTokens) -> Self {
-        (tokens.train, tokens.valid, tokens.texts)
     }
 }
 
@@ -696,11 +814,11 @@ mod tests {
                 "max_length": plan.max_length,
             });
             let mut builder = cache.tokens(&Cache::key(&made_of)).build().unwrap();
-            let done = plan.tokenize(&tokenizer, 0, &mut |texts, splits| match texts
-                > chunks * CHUNK as u64
-            {
-                true => Err(DataError::NoWords),
-                false => builder.add(texts, splits),
+            let done = plan.tokenize(&tokenizer, 0, &mut |part| {
+                if part.texts > chunks * CHUNK as u64 {
+                    return Err(DataError::NoWords);
+                }
+                builder.add(part)
             });
             assert!(done.is_err());
             drop(builder);

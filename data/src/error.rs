@@ -1,6 +1,8 @@
 //! Why data could not be read: one variant a cause, each with the place and the value.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use crate::LeftOut;
 
 use crate::bad_rows::LeftOut;
 
@@ -50,11 +52,41 @@ pub enum DataError {
         line: usize,
         limit: usize,
     },
-    #[error("{path}:{line}: not valid UTF-8")]
-    NotUtf8 { path: PathBuf, line: usize },
+    #[error("{path}:{line}: not valid UTF-8: byte 0x{byte:02X} at place {at}{}", likely(*.latin))]
+    NotUtf8 {
+        path: PathBuf,
+        line: usize,
+        byte: u8,
+        at: usize,
+        latin: Option<char>,
+    },
+    #[error(
+        "{path}: {broken} of {rows} rows are not valid UTF-8, and none of the others has a letter beyond ASCII: \
+         the file has another encoding (line {line}: byte 0x{byte:02X} at place {at}{}); convert it, for example with \
+         iconv -f {} -t UTF-8",
+        likely(*.latin),
+        if .latin.is_some() { "WINDOWS-1252" } else { "GB18030" }
+    )]
+    OtherEncoding {
+        path: PathBuf,
+        broken: u64,
+        rows: u64,
+        line: usize,
+        byte: u8,
+        at: usize,
+        latin: Option<char>,
+    },
+    #[error(
+        "{path}: is UTF-32, which is not read; convert it, for example with iconv -f UTF-32 -t UTF-8"
+    )]
+    Utf32 { path: PathBuf },
     #[error("{path}: a text file of one example a line has no labels; use .csv, .tsv or .jsonl")]
     NoLabelsInLines { path: PathBuf },
-    #[error("{path}:{line}: column \"{column}\" is missing; the columns are {}", quoted(.columns))]
+    #[error(
+        "{path}:{line}: column \"{column}\" is missing; the columns are {}{}",
+        quoted(.columns),
+        suggested(.column, .columns)
+    )]
     ColumnMissing {
         path: PathBuf,
         line: usize,
@@ -76,13 +108,24 @@ pub enum DataError {
         line: usize,
         source: serde_json::Error,
     },
-    #[error("{path}:{line}: is {found}, each line must be a JSON object")]
+    #[error("{path}:{line}: is {found}, each {unit} must be a JSON object")]
     NotAnObject {
         path: PathBuf,
         line: usize,
         found: &'static str,
+        unit: &'static str,
     },
-    #[error("{path}:{line}: key \"{key}\" is missing; the keys are {}", quoted(.keys))]
+    #[error("{path}:{line}: the JSON breaks off here: {reason}")]
+    JsonBreaksOff {
+        path: PathBuf,
+        line: usize,
+        reason: &'static str,
+    },
+    #[error(
+        "{path}:{line}: key \"{key}\" is missing; the keys are {}{}",
+        quoted(.keys),
+        suggested(.key, .keys)
+    )]
     KeyMissing {
         path: PathBuf,
         line: usize,
@@ -96,12 +139,57 @@ pub enum DataError {
         key: String,
         found: &'static str,
     },
+    #[error("{path}: column \"{column}\" holds {found}; {needed}")]
+    ColumnType {
+        path: PathBuf,
+        column: String,
+        found: String,
+        needed: &'static str,
+    },
     #[error("{path}:{line}: \"{column}\" is empty")]
     EmptyField {
         path: PathBuf,
         line: usize,
         column: String,
     },
+    #[error(
+        "{path}:{line}: \"{key}\" is a number with a fraction, {value}: that is a regression, not a class; \
+         write it as text if it is the name of a class"
+    )]
+    FractionLabel {
+        path: PathBuf,
+        line: usize,
+        key: String,
+        value: String,
+    },
+    #[error(
+        "{path}:{line}: \"{key}\" is a list of {count} labels; a text has one class, and several labels are not supported"
+    )]
+    SeveralLabels {
+        path: PathBuf,
+        line: usize,
+        key: String,
+        count: usize,
+    },
+    #[error("{path}:{line}: \"{key}\" is {id}, and the file names {count} classes, 0 to {}", .count - 1)]
+    NoSuchClass {
+        path: PathBuf,
+        line: usize,
+        key: String,
+        id: i128,
+        count: usize,
+    },
+
+    #[error("{}; mend this row, or set data.bad_rows = \"skip\" to leave it out", with_cause(.fault))]
+    BadRow { fault: Box<DataError> },
+    #[error(
+        "{} rows can't be used: {}; mend them, or set data.bad_rows = \"skip\" to leave them out",
+        .left_out.total(),
+        by_reason(.left_out)
+    )]
+    BadRows { left_out: LeftOut },
+    #[error("{origin}: none of its {} rows can be used: {}", .left_out.total(), by_reason(.left_out))]
+    NoUsableRow { origin: String, left_out: LeftOut },
 
     #[error(
         "{origin}: {texts} texts leave {train} to train and {valid} to validate on; raise data.valid or add texts"
@@ -112,6 +200,8 @@ pub enum DataError {
         train: usize,
         valid: usize,
     },
+    #[error("{origin}: changed while it was read; start again")]
+    ChangedWhileRead { origin: String },
     #[error("{path}: the cache cannot be used")]
     Cache {
         path: PathBuf,
@@ -126,6 +216,11 @@ pub enum DataError {
         reason: String,
     },
 
+    #[error("{origin}: {fault}")]
+    Within {
+        origin: String,
+        fault: Box<DataError>,
+    },
     #[error("{place}: has no label")]
     Unlabelled { place: String },
     #[error("the training data has no labels: classification needs at least two")]
@@ -329,8 +424,101 @@ pub enum DataError {
     },
 }
 
+/// What is wrong with one row of a file, when the rows after it can still be read.
+pub(crate) struct RowFault<'a> {
+    pub(crate) path: &'a Path,
+    pub(crate) line: usize,
+    /// As a phrase that suits one row and many.
+    pub(crate) reason: String,
+}
+
+impl DataError {
+    /// The faulty row, where a row is all that is wrong.
+    pub(crate) fn row_fault(&self) -> Option<RowFault<'_>> {
+        let (path, line, reason) = match self {
+            Self::NotUtf8 {
+                path, line, latin, ..
+            } => {
+                let likely = latin.map_or("", |_| ", perhaps Windows-1252");
+                (path, line, format!("not valid UTF-8{likely}"))
+            }
+            Self::FieldCount {
+                path,
+                line,
+                found,
+                expected,
+            } => {
+                let more = if found > expected { "more" } else { "fewer" };
+                (
+                    path,
+                    line,
+                    format!("{more} fields than the header's {expected}"),
+                )
+            }
+            Self::Json { path, line, .. } => (path, line, "not valid JSON".into()),
+            Self::NotAnObject {
+                path, line, found, ..
+            } => (path, line, format!("{found} and no JSON object")),
+            Self::KeyMissing {
+                path, line, key, ..
+            } => (path, line, format!("key \"{key}\" is missing")),
+            Self::NotAString {
+                path,
+                line,
+                key,
+                found,
+            } => (path, line, format!("\"{key}\" is {found}")),
+            Self::EmptyField { path, line, column } => {
+                (path, line, format!("\"{column}\" is empty"))
+            }
+            _ => return None,
+        };
+        let line = *line;
+        Some(RowFault { path, line, reason })
+    }
+}
+
 /// `"text", "stars"`
 fn quoted(names: &[String]) -> String {
     let names: Vec<_> = names.iter().map(|name| format!("\"{name}\"")).collect();
     names.join(", ")
+}
+
+/// Columns that are perhaps meant: inside a group, a group's own, or another spelling.
+fn suggested(wanted: &str, columns: &[String]) -> String {
+    let folded = |name: &str| name.trim().to_lowercase();
+    let meant = |name: &&String| {
+        name.ends_with(&format!(".{wanted}"))
+            || name.starts_with(&format!("{wanted}."))
+            || folded(name) == folded(wanted)
+    };
+    let meant: Vec<String> = columns.iter().filter(meant).cloned().collect();
+    if meant.is_empty() {
+        return String::new();
+    }
+    format!("; perhaps {} is meant", quoted(&meant))
+}
+
+/// What a byte that is no UTF-8 would be in the most frequent other encoding of Latin letters.
+fn likely(latin: Option<char>) -> String {
+    match latin {
+        Some(letter) => format!(", which is {letter:?} in Windows-1252"),
+        None => ", as in files of another encoding".into(),
+    }
+}
+
+fn with_cause(error: &DataError) -> String {
+    match std::error::Error::source(error) {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
+    }
+}
+
+/// `"text" is empty in 2 (a.csv:59, a.csv:122), not valid UTF-8 in 1 (a.csv:7)`
+fn by_reason(left_out: &LeftOut) -> String {
+    let phrase = |reason: &crate::bad_rows::Reason| {
+        format!("{} in {} ({})", reason.name, reason.count, reason.listed())
+    };
+    let phrases: Vec<_> = left_out.reasons().iter().map(phrase).collect();
+    phrases.join(", ")
 }

@@ -1,41 +1,89 @@
-//! The classes of a classification task: fixed by the training split, then looked up by name.
+//! The classes of a classification task. In: labels as files have them. Out: names in order, and a class id a name.
+//!
+//! Labels are values. Text is compared after Unicode's canonical composition (NFC), so that one word written in two ways
+//! is one class. Where all labels of a set are numbers, `1.0` is `1`. Classes are in the order that the file gives them,
+//! else of their numbers, else sorted.
 
-use std::collections::BTreeSet;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use crate::{DataError, TextSet};
+use unicode_normalization::{UnicodeNormalization, is_nfc};
+
+use crate::{DataError, TextExample, TextSet};
 
 /// As many known labels as an error names.
 const NEAREST: usize = 5;
+/// Whole numbers up to this one have neighbours that differ by one.
+const LARGEST_WHOLE: f64 = (1_u64 << 53) as f64;
 
 /// Label names in order; a label's index is its class id.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Labels {
     names: Vec<String>,
+    ids: HashMap<String, u32>,
 }
 
 impl Labels {
-    /// Sorted and unique names, so ids do not depend on the order of the rows.
+    /// Unique names, whole numbers in their order and else sorted, so that ids do not depend on the order of the rows.
     ///
     /// # Errors
     /// Fewer than two classes leave nothing to tell apart.
     pub fn from_training<'a>(names: impl Iterator<Item = &'a str>) -> Result<Self, DataError> {
-        let unique: BTreeSet<&str> = names.collect();
-        let names: Vec<String> = unique.into_iter().map(String::from).collect();
-        match names.as_slice() {
-            [] => Err(DataError::NoLabels),
-            [label] => Err(DataError::OneClass {
-                label: label.clone(),
-            }),
-            _ => Ok(Self { names }),
+        Self::in_order(&[], names)
+    }
+
+    /// [`from_training`](Self::from_training), the names of `given` first and in its order.
+    ///
+    /// # Errors
+    /// Fewer than two classes.
+    pub fn in_order<'a>(
+        given: &[String],
+        names: impl Iterator<Item = &'a str>,
+    ) -> Result<Self, DataError> {
+        let mut rest: BTreeSet<&str> = names.collect();
+        let mut names: Vec<String> = Vec::with_capacity(rest.len());
+        names.extend(
+            given
+                .iter()
+                .filter(|name| rest.remove(name.as_str()))
+                .cloned(),
+        );
+        let mut rest: Vec<&str> = rest.into_iter().collect();
+        let numbers: Option<Vec<i128>> = rest.iter().map(|name| whole_number(name)).collect();
+        if numbers.is_some() {
+            rest.sort_by_key(|name| whole_number(name));
         }
+        names.extend(rest.into_iter().map(String::from));
+        if let [label] = names.as_slice() {
+            let label = label.clone();
+            return Err(DataError::OneClass { label });
+        }
+        if names.is_empty() {
+            return Err(DataError::NoLabels);
+        }
+        let ids = names.iter().cloned().zip(0..).collect();
+        Ok(Self { names, ids })
     }
 
     /// The class id of a name, if it was seen in training.
     pub fn index(&self, name: &str) -> Option<u32> {
-        let found = self
-            .names
-            .binary_search_by(|known| known.as_str().cmp(name));
-        found.ok().map(|index| index as u32)
+        self.ids.get(name).copied()
+    }
+
+    /// Classes whose names differ in capitals or white space alone, so that they may be meant as one: groups of two or
+    /// more, in the order of their first.
+    pub fn alike(&self) -> Vec<Vec<String>> {
+        let mut groups: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for name in &self.names {
+            let key: String = name.to_lowercase().split_whitespace().collect();
+            groups.entry(key).or_default().push(name.clone());
+        }
+        let mut groups: Vec<_> = groups
+            .into_values()
+            .filter(|group| group.len() > 1)
+            .collect();
+        groups.sort_by_key(|group| self.index(&group[0]));
+        groups
     }
 
     /// The names; position is class id.
@@ -73,6 +121,57 @@ impl Labels {
     }
 }
 
+/// A label as it is compared: without white space around it, and composed.
+pub(crate) fn canonical(label: &str) -> Cow<'_, str> {
+    let label = label.trim();
+    if is_nfc(label) {
+        return label.into();
+    }
+    label.nfc().collect::<String>().into()
+}
+
+/// The digits of a whole number; `None` for others, and for those too large to be exact.
+pub(crate) fn whole(number: f64) -> Option<String> {
+    let exact = number.fract() == 0.0 && number.abs() <= LARGEST_WHOLE;
+    exact.then(|| format!("{}", number as i64))
+}
+
+/// Writes whole numbers without a fraction, `1.0` as `1`, where all labels are numbers.
+pub(crate) fn unify_numbers(examples: &mut [TextExample]) {
+    let labels = || {
+        examples
+            .iter()
+            .filter_map(|example| example.label.as_deref())
+    };
+    let with_point = labels().any(|label| label.contains('.'));
+    if !with_point || !labels().all(|label| number(label).is_some()) {
+        return;
+    }
+    for example in examples {
+        if let Some(label) = &mut example.label
+            && let Some((whole, zeros)) = number(label)
+            && zeros.bytes().all(|digit| digit == b'0')
+        {
+            *label = if whole == "-0" { "0" } else { whole }.into();
+        }
+    }
+}
+
+/// A decimal number as programs write it: digits before the point, and those behind it. `007` is a name and no number.
+fn number(label: &str) -> Option<(&str, &str)> {
+    let (whole, fraction) = label.split_once('.').unwrap_or((label, ""));
+    let digits = whole.strip_prefix('-').unwrap_or(whole);
+    let plain = digits == "0" || !digits.starts_with('0');
+    let all_digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    let is_number = plain && !digits.is_empty() && all_digits(digits) && all_digits(fraction);
+    is_number.then_some((whole, fraction))
+}
+
+fn whole_number(label: &str) -> Option<i128> {
+    let (whole, _) = number(label).filter(|_| !label.contains('.'))?;
+    whole.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -87,6 +186,7 @@ mod tests {
                 file: 0,
             }],
             files: vec!["test.csv".into()],
+            ..TextSet::default()
         }
     }
 
@@ -138,5 +238,77 @@ mod tests {
             "test.csv:9: label \"ca\" is not among the 7 labels seen in training; \
              the nearest are: cat, ant, bee, dog, eel"
         );
+    }
+
+    #[test]
+    fn numbers_are_in_their_order_and_given_names_in_theirs() {
+        let of = |given: &[&str], names: &[&str]| {
+            let given: Vec<String> = given.iter().map(|name| name.to_string()).collect();
+            Labels::in_order(&given, names.iter().copied())
+                .unwrap()
+                .names
+        };
+        assert_eq!(of(&[], &["10", "9", "-2", "0"]), ["-2", "0", "9", "10"]);
+        assert_eq!(of(&[], &["10", "9", "x"]), ["10", "9", "x"]);
+        assert_eq!(of(&[], &["10", "9", "07"]), ["07", "10", "9"]);
+        // A name without a row is no class, one that is not among them comes last.
+        assert_eq!(of(&["z", "q", "a"], &["a", "m", "z"]), ["z", "a", "m"]);
+    }
+
+    fn unified(labels: &[&str]) -> Vec<String> {
+        let rows = labels.iter().map(|label| ("text", *label));
+        let mut set = TextSet::from_labelled(rows);
+        unify_numbers(&mut set.examples);
+        let labels = set.examples.into_iter().filter_map(|example| example.label);
+        labels.collect()
+    }
+
+    #[test]
+    fn one_and_one_point_zero_are_one_class_among_numbers() {
+        assert_eq!(
+            unified(&["1", "1.0", "-2.00", "-0."]),
+            ["1", "1", "-2", "0"]
+        );
+        assert_eq!(unified(&["1.5", "2.0"]), ["1.5", "2"]);
+        // Names, among which a number is a name.
+        for names in [
+            ["1.0", "x"],
+            ["1.0", "007"],
+            ["1.0", "1e3"],
+            ["1.0", "."],
+            ["1.0", "-"],
+        ] {
+            assert_eq!(unified(&names), names);
+        }
+    }
+
+    #[test]
+    fn one_word_in_two_spellings_is_one_label() {
+        assert_eq!(canonical(" cafe\u{301}\t"), "caf\u{e9}");
+        assert_eq!(canonical("caf\u{e9}"), "caf\u{e9}");
+    }
+
+    #[test]
+    fn whole_floats_are_integers() {
+        assert_eq!(whole(3.0).as_deref(), Some("3"));
+        assert_eq!(whole(-0.0).as_deref(), Some("0"));
+        for other in [0.5, 1e300, f64::NAN, f64::INFINITY] {
+            assert_eq!(whole(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn names_that_look_alike_are_found() {
+        let names = [
+            "animal",
+            "Tool",
+            "Animal",
+            "New York",
+            "new  york",
+            "tool s",
+        ];
+        let labels = Labels::from_training(names.into_iter()).unwrap();
+        let expected = [vec!["Animal", "animal"], vec!["New York", "new  york"]];
+        assert_eq!(labels.alike(), expected);
     }
 }

@@ -3,8 +3,9 @@
 //! The pipeline, a stage a module:
 //!
 //! 1. readers: [`text`] (a stream, whatever the size), [`image`] and the embedded [`bundled`] sets; [`source`] picks one
-//!    by name or path
-//! 2. splits: [`split`] into train, valid and test by content; [`labels`] fixes the classes seen in training
+//!    by name or path; [`bad_rows`] counts what is left out
+//! 2. splits: [`split`] into train, valid and test by content, or [`given`] as files; [`labels`] fixes the classes seen
+//!    in training, [`labelled`] puts both together; [`summary`] says it all in a few lines
 //! 3. tokenizer: [`tokenizer`] trains or loads the one that turns text into ids
 //! 4. tokens: [`corpus`] makes those of both splits and keeps them in the [`cache`]; [`tokens`] holds them
 //! 5. order: [`order`] shuffles, batches and hands out random generators, all as pure functions of the seed;
@@ -21,8 +22,11 @@ pub mod corpus;
 pub mod digest;
 pub mod error;
 mod file;
+pub mod given;
 mod idx;
 pub mod image;
+mod json;
+pub mod labelled;
 pub mod labels;
 pub mod order;
 pub mod packing;
@@ -30,6 +34,7 @@ mod parquet;
 pub mod room;
 pub mod source;
 pub mod split;
+pub mod summary;
 mod table;
 pub mod text;
 pub mod tokenizer;
@@ -41,14 +46,17 @@ pub use cache::Cache;
 pub use corpus::{Corpus, CorpusPlan, Made, Reading, TokenizerSource};
 pub use digest::digest;
 pub use error::DataError;
+pub use given::{GivenSplits, given_splits};
 pub use image::{
     Ground, ImageExample, ImageOptions, ImageSet, ImageSets, decode_image, read_image,
     read_image_files, read_image_folders, read_image_sets, read_images,
 };
+pub use labelled::{LabelledSplits, SplitShares};
 pub use labels::Labels;
 pub use order::Stream;
 pub use packing::{Packed, Sequence};
-pub use split::{Splits, label_subset, split_by_content, text_key};
-pub use text::{TextColumns, TextExample, TextSet, TextStream, read_text};
+pub use split::{Splits, label_subset, split_by_content, split_labelled, text_key};
+pub use summary::{ClassCounts, DataSummary};
+pub use text::{TextColumns, TextExample, TextRow, TextSet, TextStream, read_text};
 pub use tokenizer::{CutCounts, Role, Roles, TextDecoder, TextTokenizer};
-pub use tokens::TokenRows;
+pub use tokens::{CutTexts, TokenRows};

@@ -3,8 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use crate::image::{ImageOptions, ImageSets, read_image_folders};
-use crate::text::{self, TextExample};
-use crate::{DataError, ImageSet, TextColumns, TextSet, bundled, read_images, read_text};
+use crate::split::Split;
+use crate::text::{self, TextExample, TextRow, TextStream};
+use crate::{
+    DataError, GivenSplits, ImageSet, LeftOut, TextColumns, TextSet, bundled, read_images,
+    read_text,
+};
 
 const TEXTS: &[&str] = &["wordnet", "wordnet-nouns"];
 const IMAGES: &[&str] = &["mnist"];
@@ -29,12 +33,40 @@ pub enum TextSource {
     Bundled(&'static str),
     /// Files, folders and patterns already looked up.
     Files(Vec<PathBuf>),
+    /// Files that are given as splits.
+    Given(GivenSplits),
     /// Texts in memory.
     Memory(TextSet),
 }
 
 /// Examples one at a time; it ends after an error.
-pub type TextExamples<'a> = Box<dyn Iterator<Item = Result<TextExample, DataError>> + Send + 'a>;
+pub enum TextExamples<'a> {
+    /// Of files, or of a bundled set.
+    Stream(Box<TextStream>),
+    /// Of a set in memory.
+    Memory(std::slice::Iter<'a, TextExample>),
+}
+
+impl TextExamples<'_> {
+    /// Rows left out up to now.
+    pub fn left_out(&self) -> LeftOut {
+        match self {
+            Self::Stream(stream) => stream.left_out().clone(),
+            Self::Memory(_) => LeftOut::default(),
+        }
+    }
+}
+
+impl Iterator for TextExamples<'_> {
+    type Item = Result<TextExample, DataError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        match self {
+            Self::Stream(stream) => stream.next(),
+            Self::Memory(examples) => examples.next().cloned().map(Ok),
+        }
+    }
+}
 
 impl TextSource {
     /// The bundled set, or the files, that `data` names, as [`texts`] takes it.
@@ -53,24 +85,104 @@ impl TextSource {
         Ok(Self::Files(files))
     }
 
+    /// [`named`](Self::named) in splits: those that `valid` and `test` name, else those that the names of the files say.
+    ///
+    /// # Errors
+    /// Those of [`named`](Self::named), or a bundled set beside given splits.
+    pub fn in_splits(
+        data: &[String],
+        valid: &[String],
+        test: &[String],
+    ) -> Result<Self, DataError> {
+        let source = Self::named(data)?;
+        let named = !valid.is_empty() || !test.is_empty();
+        match source {
+            Self::Files(files) if !named => Ok(match crate::given_splits(&files) {
+                Some(given) => Self::Given(given),
+                None => Self::Files(files),
+            }),
+            Self::Files(files) => Ok(Self::Given(GivenSplits::named(&files, valid, test)?)),
+            Self::Bundled(name) if named => Err(DataError::BundledNotAlone { name: name.into() }),
+            other => Ok(other),
+        }
+    }
+
     /// Its examples from the first.
     ///
     /// # Errors
     /// A file that cannot be opened; what is malformed is the stream's last item.
     pub fn stream(&self, columns: &TextColumns) -> Result<TextExamples<'_>, DataError> {
-        Ok(match self {
-            Self::Bundled("wordnet") => Box::new(bundled::wordnet_stream()),
-            Self::Bundled(_) => Box::new(bundled::wordnet_nouns_stream()),
-            Self::Files(files) => Box::new(text::stream(files, columns)?),
-            Self::Memory(set) => Box::new(set.examples.iter().cloned().map(Ok)),
-        })
+        match self {
+            Self::Memory(set) => Ok(TextExamples::Memory(set.examples.iter())),
+            _ => Ok(TextExamples::Stream(Box::new(self.open(columns)?))),
+        }
+    }
+
+    /// All rows with their places, those without a text too, for what answers each row.
+    ///
+    /// # Errors
+    /// A file that cannot be opened; a file that can't be read on is the last item.
+    pub fn rows<'a>(
+        &'a self,
+        columns: &TextColumns,
+    ) -> Result<Box<dyn Iterator<Item = Result<TextRow, DataError>> + 'a>, DataError> {
+        let Self::Memory(set) = self else {
+            return Ok(Box::new(self.open(columns)?.rows()));
+        };
+        let row = |(at, example): (usize, &TextExample)| TextRow {
+            place: set.place(at),
+            text: Ok(example.text.clone()),
+        };
+        Ok(Box::new(set.examples.iter().enumerate().map(row).map(Ok)))
+    }
+
+    /// All its examples, in memory, with the splits that they are given for.
+    ///
+    /// # Errors
+    /// Those of [`read_text`].
+    pub fn collect(&self, columns: &TextColumns) -> Result<TextSet, DataError> {
+        if let Self::Memory(set) = self {
+            return Ok(set.clone());
+        }
+        let mut set = self.open(columns)?.collect_set()?;
+        if let Self::Given(given) = self {
+            set.given = given.each().map(|(_, split)| split).collect();
+        }
+        Ok(set)
+    }
+
+    fn open(&self, columns: &TextColumns) -> Result<TextStream, DataError> {
+        match self {
+            Self::Bundled("wordnet") => Ok(bundled::wordnet_stream()),
+            Self::Bundled(_) => Ok(bundled::wordnet_nouns_stream()),
+            Self::Memory(set) => text::stream(&set.files, columns),
+            Self::Files(_) | Self::Given(_) => text::stream(&self.files(), columns),
+        }
+    }
+
+    /// The files that it reads, in their order; none of what is bundled or in memory.
+    pub fn files(&self) -> Vec<PathBuf> {
+        match self {
+            Self::Files(files) => files.clone(),
+            Self::Given(given) => given.each().map(|(file, _)| file.clone()).collect(),
+            Self::Bundled(_) | Self::Memory(_) => Vec::new(),
+        }
+    }
+
+    /// The split of each of its files, where they are given as splits; else empty.
+    pub(crate) fn given(&self) -> Vec<Split> {
+        match self {
+            Self::Given(given) => given.each().map(|(_, split)| split).collect(),
+            Self::Memory(set) => set.given.clone(),
+            Self::Bundled(_) | Self::Files(_) => Vec::new(),
+        }
     }
 
     /// The file, or the first of the files, for messages.
     pub fn origin(&self) -> String {
         match self {
             Self::Bundled(_) => "bundled:wordnet".into(),
-            Self::Files(files) => text::origin(files),
+            Self::Files(_) | Self::Given(_) => text::origin(&self.files()),
             Self::Memory(set) => set.origin(),
         }
     }

@@ -1,6 +1,8 @@
 //! Splits by content. In: a key an example. Out: row indices of train, valid and test.
 
-use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::collections::{HashMap, HashSet};
+use std::hash::Hash;
 
 use sha2::{Digest, Sha256};
 
@@ -43,6 +45,59 @@ pub fn split_by_content<'a>(
     splits
 }
 
+/// Classes with fewer different contents than these are trained on as a whole, if none of them fell to training.
+const RARE: usize = 3;
+
+/// [`split_by_content`] for rows with classes: a class that would have no row to train on keeps one content there, the one
+/// whose hash is nearest to training, or all of them where it has fewer than three. So each class can be learned, and
+/// contents still never are in two splits. Where every class has a row to train on, the splits are those of
+/// [`split_by_content`].
+///
+/// - keys: of each row
+/// - labels: the class of each row
+///
+/// # Panics
+/// If there are fewer labels than keys.
+pub fn split_labelled<K: AsRef<[u8]>, L: Eq + Hash>(
+    keys: &[K],
+    labels: &[L],
+    valid: f64,
+    test: f64,
+    seed: u64,
+) -> Splits {
+    let splits = split_by_content(keys.iter().map(AsRef::as_ref), valid, test, seed);
+    let trained: HashSet<&L> = splits.train.iter().map(|&row| &labels[row]).collect();
+    let mut untrained: HashMap<&L, HashSet<&[u8]>> = HashMap::new();
+    for &row in splits.valid.iter().chain(&splits.test) {
+        if !trained.contains(&labels[row]) {
+            let contents = untrained.entry(&labels[row]).or_default();
+            contents.insert(keys[row].as_ref());
+        }
+    }
+    if untrained.is_empty() {
+        return splits;
+    }
+    let moved = untrained.into_values().flat_map(|contents| {
+        let mut contents: Vec<&[u8]> = contents.into_iter().collect();
+        let place = |key: &[u8]| unit_hash(key, seed);
+        contents.sort_by(|a, b| place(b).total_cmp(&place(a)).then(a.cmp(b)));
+        if contents.len() >= RARE {
+            contents.truncate(1);
+        }
+        contents
+    });
+    let moved: HashSet<&[u8]> = moved.collect();
+    let stays = |row: &usize| !moved.contains(keys[*row].as_ref());
+    let mut train = splits.train;
+    let [valid, test] = [splits.valid, splits.test].map(|rows| {
+        let (stay, go): (Vec<usize>, Vec<usize>) = rows.into_iter().partition(stays);
+        train.extend(go);
+        stay
+    });
+    train.sort_unstable();
+    Splits { train, valid, test }
+}
+
 /// A split.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Split {
@@ -56,10 +111,13 @@ pub enum Split {
 
 /// The split of one key, as [`split_by_content`] has it.
 pub fn split_of(key: &[u8], valid: f64, test: f64, seed: u64) -> Split {
-    match unit_hash(key, seed) {
-        at if at < test => Split::Test,
-        at if at < test + valid => Split::Valid,
-        _ => Split::Train,
+    let at = unit_hash(key, seed);
+    if at < test {
+        Split::Test
+    } else if at < test + valid {
+        Split::Valid
+    } else {
+        Split::Train
     }
 }
 
@@ -96,6 +154,9 @@ fn is_folded(text: &str) -> bool {
 /// 1,000 is a prefix of that of 5,000. Stratified: each subset holds every class in its share of
 /// the whole, to within a row or so. With `n` above the number of rows, all of them.
 ///
+/// At least one row of each class is kept: where the share of a class is less than a row, its first row takes the place
+/// of the last row of a class that has others. With `n` below the number of classes, there are as many rows as classes.
+///
 /// - labels: the class of each row
 pub fn label_subset(labels: &[u32], n: usize, seed: u64) -> Vec<usize> {
     let mut sizes: HashMap<u32, f64> = HashMap::new();
@@ -116,7 +177,28 @@ pub fn label_subset(labels: &[u32], n: usize, seed: u64) -> Vec<usize> {
         .collect();
     // Stable: classes whose turns coincide stay in random order.
     rows.sort_by(|a, b| a.0.total_cmp(&b.0));
-    rows.into_iter().take(n).map(|(_, row)| row).collect()
+    let mut order = rows.into_iter().map(|(_, row)| row);
+    let mut chosen: Vec<usize> = order.by_ref().take(n).collect();
+    let mut counts: HashMap<u32, usize> = HashMap::new();
+    for &row in &chosen {
+        *counts.entry(labels[row]).or_default() += 1;
+    }
+    let mut missing = Vec::new();
+    for row in order {
+        if let Entry::Vacant(class) = counts.entry(labels[row]) {
+            class.insert(1);
+            missing.push(row);
+        }
+    }
+    for _ in 0..missing.len() {
+        let spare = chosen.iter().rposition(|&row| counts[&labels[row]] > 1);
+        let Some(spare) = spare else { break };
+        counts
+            .entry(labels[chosen.remove(spare)])
+            .and_modify(|count| *count -= 1);
+    }
+    chosen.extend(missing);
+    chosen
 }
 
 /// The key's place in 0..1 under this seed.
@@ -239,5 +321,73 @@ mod tests {
         assert_ne!(ten, label_subset(&labels, 10, 5));
         let all: HashSet<usize> = label_subset(&labels, 1000, 4).into_iter().collect();
         assert_eq!(all.len(), 100);
+    }
+
+    #[test]
+    fn every_class_keeps_a_row_of_few_labels() {
+        // 60 rows of class 0, 30 of class 1, one each of classes 2 to 11.
+        let labels: Vec<u32> = (0..100)
+            .map(|i| {
+                if i < 60 {
+                    0
+                } else if i < 90 {
+                    1
+                } else {
+                    i - 88
+                }
+            })
+            .collect();
+        for (n, rows) in [(40, 40), (13, 13), (12, 12), (5, 12)] {
+            let subset = label_subset(&labels, n, 7);
+            assert_eq!(subset.len(), rows, "{n}");
+            let classes: HashSet<u32> = subset.iter().map(|&row| labels[row]).collect();
+            assert_eq!(classes.len(), 12, "{n}");
+            assert_eq!(subset.iter().collect::<HashSet<_>>().len(), rows);
+        }
+        // Where no class is missing, it is the beginning of the order.
+        assert_eq!(
+            label_subset(&labels, 95, 7)[..80],
+            label_subset(&labels, 100, 7)[..80]
+        );
+    }
+
+    /// Contents and classes: 300 of a common class, then those of one rare class.
+    fn with_rare(contents: usize) -> (Vec<String>, Vec<&'static str>) {
+        let common = (0..300).map(|i| (format!("common {i}"), "common"));
+        // Each content twice.
+        let rare = (0..2 * contents).map(|i| (format!("rare {}", i / 2), "rare"));
+        common.chain(rare).unzip()
+    }
+
+    #[test]
+    fn a_class_without_a_training_row_gets_one() {
+        let mut moved = 0;
+        for contents in 1..=5 {
+            for seed in 0..200 {
+                let (keys, labels) = with_rare(contents);
+                let plain = split_by_content(keys.iter().map(|key| key.as_bytes()), 0.4, 0.3, seed);
+                let splits = split_labelled(&keys, &labels, 0.4, 0.3, seed);
+                let rare = |rows: &[usize]| rows.iter().filter(|&&row| row >= 300).count();
+                if rare(&plain.train) > 0 {
+                    assert_eq!(splits, plain, "nothing to mend");
+                    continue;
+                }
+                moved += 1;
+                let expected = if contents < RARE { 2 * contents } else { 2 };
+                assert_eq!(
+                    rare(&splits.train),
+                    expected,
+                    "{contents} contents, seed {seed}"
+                );
+                assert!(splits.train.is_sorted());
+                // The others stay where they were.
+                assert!(splits.valid.iter().all(|row| plain.valid.contains(row)));
+                assert!(splits.test.iter().all(|row| plain.test.contains(row)));
+                let all = splits.train.len() + splits.valid.len() + splits.test.len();
+                assert_eq!(all, keys.len());
+            }
+        }
+        // 0.7 + 0.7^2 + ... + 0.7^5 of 200 seeds, about 388.
+        assert!((300..480).contains(&moved), "{moved}");
     }
 }

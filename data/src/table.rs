@@ -1,13 +1,21 @@
 //! Cuts CSV and TSV into records, a line at a time. In: lines. Out: fields, and the line where each record begins.
+//!
+//! A comma or a tab separates fields, as the file's extension says. Where the header lacks the wanted columns, it is
+//! tried whether it has them with another separator: `;` as Excel writes it in many countries, `|`, tab or comma. A first
+//! line `sep=;` decides, too.
 
 use csv_core::{ReadRecordResult, Reader, ReaderBuilder};
 
-use crate::file::{LONGEST_LINE, Lines, too_long};
+use crate::file::{LONGEST_LINE, Lines, too_long, utf8};
 use crate::{DataError, TextColumns};
+
+/// What may separate fields.
+const SEPARATORS: [u8; 4] = *b",;|\t";
 
 /// Records of one file.
 pub(crate) struct Table {
     lines: Lines,
+    quoting: bool,
     reader: Reader,
     record: Record,
     /// The line being cut, and how much of it is.
@@ -53,13 +61,11 @@ impl Record {
 impl Table {
     /// - quoting: CSV has quotes, TSV has none
     pub(crate) fn new(lines: Lines, quoting: bool) -> Self {
-        let mut builder = ReaderBuilder::new();
-        if !quoting {
-            builder.delimiter(b'\t').quoting(false);
-        }
+        let separator = if quoting { b',' } else { b'\t' };
         Self {
             lines,
-            reader: builder.build(),
+            quoting,
+            reader: reader(separator, quoting),
             record: Record::default(),
             line: Vec::new(),
             cut: 0,
@@ -148,38 +154,109 @@ impl Table {
         self.line.clear();
         self.line.push(b'\n');
         self.cut = 0;
-        match self.feed() {
-            true => Ok(Some(&self.record)),
-            false => Err(DataError::OpenQuote {
-                path: self.lines.path.clone(),
-                line: self.record.line,
-            }),
+        if self.feed() {
+            return Ok(Some(&self.record));
         }
+        Err(DataError::OpenQuote {
+            path: self.lines.path.clone(),
+            line: self.record.line,
+        })
     }
 
-    /// Finds the wanted columns in a header.
+    /// Reads the header and finds the wanted columns in it; false where the file has no record at all.
     ///
-    /// - names: of all columns
-    pub(crate) fn header(
-        &mut self,
-        names: &[String],
-        wanted: &TextColumns,
-        line: usize,
-    ) -> Result<(), DataError> {
-        let find = |column: &str| {
-            let found = names.iter().position(|name| name == column);
-            found.ok_or_else(|| DataError::ColumnMissing {
-                path: self.lines.path.clone(),
-                line,
-                column: column.into(),
-                columns: names.to_vec(),
-            })
+    /// # Errors
+    /// A column that is missing, or a header that is not UTF-8.
+    pub(crate) fn header(&mut self, wanted: &TextColumns) -> Result<bool, DataError> {
+        if self.next()?.is_none() {
+            return Ok(false);
+        }
+        if let Some(separator) = announced(&self.line) {
+            self.reader = reader(separator, self.quoting);
+            if self.next()?.is_none() {
+                return Ok(false);
+            }
+        }
+        let (line, path) = (self.record.line, &self.lines.path);
+        let fields = self.record.fields();
+        let names: Vec<String> = fields
+            .map(|field| utf8(path, field, line).map(String::from))
+            .collect::<Result<_, _>>()?;
+        let columns = match Columns::find(&names, wanted) {
+            Err(column) => {
+                let (separator, names) = self.other_separator(&names, wanted);
+                let columns =
+                    Columns::find(&names, wanted).map_err(|_| DataError::ColumnMissing {
+                        path: path.clone(),
+                        line,
+                        column: column.into(),
+                        columns: names,
+                    })?;
+                self.reader = reader(separator, self.quoting || separator != b'\t');
+                columns
+            }
+            Ok(columns) => columns,
         };
-        self.columns = Some(Columns {
+        self.columns = Some(columns);
+        Ok(true)
+    }
+
+    /// The separator with which the header has the wanted columns, else the one with which it has the most.
+    fn other_separator(&self, names: &[String], wanted: &TextColumns) -> (u8, Vec<String>) {
+        let mut best = (b',', names.to_vec());
+        for separator in SEPARATORS {
+            let names = header_fields(&self.line, separator);
+            let found = Columns::find(&names, wanted).is_ok();
+            if found || names.len() > best.1.len() {
+                best = (separator, names);
+            }
+            if found {
+                break;
+            }
+        }
+        best
+    }
+}
+
+impl Columns {
+    /// Where the wanted columns are; else the first that is missing.
+    fn find<'a>(names: &[String], wanted: &'a TextColumns) -> Result<Self, &'a str> {
+        let find = |column: &'a str| {
+            let found = names.iter().position(|name| name == column);
+            found.ok_or(column)
+        };
+        Ok(Self {
             text: find(&wanted.text)?,
             label: wanted.label.as_deref().map(find).transpose()?,
             count: names.len(),
-        });
-        Ok(())
+        })
     }
+}
+
+fn reader(separator: u8, quoting: bool) -> Reader {
+    let mut builder = ReaderBuilder::new();
+    builder.delimiter(separator).quoting(quoting).build()
+}
+
+/// The separator that a first line `sep=;` names.
+fn announced(line: &[u8]) -> Option<u8> {
+    match line.trim_ascii() {
+        [b's' | b'S', b'e' | b'E', b'p' | b'P', b'=', separator] => Some(*separator),
+        // A tab is trimmed away.
+        b"sep=" if line.ends_with(b"\t\n") || line.ends_with(b"\t\r\n") => Some(b'\t'),
+        _ => None,
+    }
+}
+
+/// Names of the columns in a header of one line.
+fn header_fields(line: &[u8], separator: u8) -> Vec<String> {
+    let quoting = true;
+    let (mut bytes, mut ends) = (vec![0; line.len() + 1], vec![0; line.len() + 1]);
+    let line = [line.trim_ascii_end(), b"\n"].concat();
+    let (_, _, _, count) = reader(separator, quoting).read_record(&line, &mut bytes, &mut ends);
+    let starts = std::iter::once(0).chain(ends.iter().copied());
+    let fields = starts.zip(ends.iter()).take(count);
+    fields
+        .map(|(start, &end)| String::from_utf8_lossy(&bytes[start..end]).into_owned())
+        .collect()
 }

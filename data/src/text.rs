@@ -3,25 +3,33 @@
 //! The format follows from the extension, each but Parquet also with `.gz` or `.zst`:
 //!
 //! - `.txt`, `.text`: a line an example, blank lines skipped, no labels
-//! - `.csv`, `.tsv`: a header line names the columns; `.tsv` knows no quoting
-//! - `.jsonl`, `.ndjson`: a JSON object a line; a label may be a string or an integer
-//! - `.parquet`: a column of strings; labels are strings or integers; a row's number stands for its line
+//! - `.csv`, `.tsv`: a header line names the columns; `.tsv` has no quoting; another separator is recognised
+//! - `.jsonl`, `.ndjson`: a JSON object a line
+//! - `.json`: an array of objects, `{"data": [...]}`, or objects one after another
+//! - `.parquet`: a column of strings, nested ones as `meta.text`; a row's number is given as its line
+//!
+//! All are UTF-8 or UTF-16. A label is text, an integer, a whole number, true or false. A row without a text or a label, or
+//! one that can't be read, is refused or left out ([`TextColumns::bad_rows`]), and counted either way.
 //!
 //! A stream holds one line, one record or a few rows at a time, so files may be far larger than memory.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
-use std::str;
 
 use burn_dataset::Dataset;
 use serde_json::{Map, Value};
 
-use crate::file::{Bytes, Lines};
+use crate::file::{Bytes, Lines, utf8};
+use crate::json::JsonElements;
 use crate::parquet::{Cell, ParquetRows};
+use crate::split::Split;
 use crate::table::{Columns, Record, Table};
-use crate::{DataError, file};
+use crate::{BadRows, DataError, LeftOut, file, given, labels};
 
 const KNOWN: &str =
-    ".txt, .text, .csv, .tsv, .jsonl, .ndjson, each also with .gz or .zst, and .parquet";
+    ".txt, .text, .csv, .tsv, .jsonl, .ndjson, .json, each also with .gz or .zst, and .parquet";
+/// A file with fewer broken rows than these, or than one in a hundred, is taken for UTF-8 all the same.
+const OTHER_ENCODING: u64 = 10;
 
 /// One example of text.
 #[derive(Clone, Debug, PartialEq)]
@@ -36,13 +44,15 @@ pub struct TextExample {
     pub file: u32,
 }
 
-/// Which columns or keys to read.
+/// Which columns or keys to read, and what happens to rows that can't be used.
 #[derive(Clone, Debug)]
 pub struct TextColumns {
     /// Of the text.
     pub text: String,
     /// Of the label; `None` reads no labels.
     pub label: Option<String>,
+    /// Rows without a text or a label, and those that can't be read.
+    pub bad_rows: BadRows,
 }
 
 impl Default for TextColumns {
@@ -50,17 +60,24 @@ impl Default for TextColumns {
         Self {
             text: "text".into(),
             label: None,
+            bad_rows: BadRows::Refuse,
         }
     }
 }
 
 /// Examples in the order of their files and lines.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct TextSet {
     /// The examples.
     pub examples: Vec<TextExample>,
     /// Where they come from.
     pub files: Vec<PathBuf>,
+    /// The split of each of `files`, where they are given as splits; else empty.
+    pub given: Vec<Split>,
+    /// Rows that are not among the examples.
+    pub left_out: LeftOut,
+    /// Names of all classes in the order that a file gives them; else empty.
+    pub class_names: Vec<String>,
 }
 
 impl TextSet {
@@ -87,6 +104,7 @@ impl TextSet {
         Self {
             examples: rows.enumerate().map(example).collect(),
             files: vec!["memory".into()],
+            ..Self::default()
         }
     }
 
@@ -103,6 +121,14 @@ impl TextSet {
     /// The file, or the first of the files, for messages.
     pub fn origin(&self) -> String {
         origin(&self.files)
+    }
+
+    /// The split that example `i` is given for; `None` where splits are not given.
+    ///
+    /// # Panics
+    /// If `i` is outside the set.
+    pub fn given_split(&self, i: usize) -> Option<Split> {
+        self.given.get(self.examples[i].file as usize).copied()
     }
 
     /// `path:line` of example `i`.
@@ -137,7 +163,7 @@ impl Dataset<TextExample> for TextSet {
 /// Reads files, folders and patterns as [`stream`] does, all into memory.
 ///
 /// # Errors
-/// Anything that is missing or malformed, an empty text or label, a file without an example.
+/// Anything that is missing or malformed, rows that are to be refused, a file without an example.
 pub fn read_text(paths: &[PathBuf], columns: &TextColumns) -> Result<TextSet, DataError> {
     stream(paths, columns)?.collect_set()
 }
@@ -169,13 +195,29 @@ pub fn text_files(path: &Path) -> Result<Vec<PathBuf>, DataError> {
     }
     let mut files = file::list(path)?;
     files.retain(|file| is_text_file(file));
-    match files.is_empty() {
-        true => Err(DataError::NoKnownFile {
+    if files.is_empty() {
+        files = split_folders(path)?;
+    }
+    if files.is_empty() {
+        return Err(DataError::NoKnownFile {
             path: path.into(),
             known: KNOWN,
-        }),
-        false => Ok(files),
+        });
     }
+    Ok(files)
+}
+
+/// The files in the folders of a folder that are named like splits, or `data` as in repositories of the Hugging Face Hub.
+fn split_folders(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
+    let mut files = Vec::new();
+    for path in file::list(folder)? {
+        let is_meant = file::name(&path) == "data" || given::split_of_name(&path).is_some();
+        if path.is_dir() && is_meant {
+            files.extend(file::list(&path)?);
+        }
+    }
+    files.retain(|file| is_text_file(file));
+    Ok(files)
 }
 
 fn matches(pattern: &Path) -> Result<Vec<PathBuf>, DataError> {
@@ -194,13 +236,13 @@ fn matches(pattern: &Path) -> Result<Vec<PathBuf>, DataError> {
             files.push(file);
         }
     }
-    match files.is_empty() {
-        true => Err(DataError::NoMatch {
+    if files.is_empty() {
+        return Err(DataError::NoMatch {
             path: path(),
             known: KNOWN,
-        }),
-        false => Ok(files),
+        });
     }
+    Ok(files)
 }
 
 fn is_text_file(path: &Path) -> bool {
@@ -213,6 +255,7 @@ pub(crate) enum Format {
     Csv,
     Tsv,
     Jsonl,
+    Json,
     Parquet,
 }
 
@@ -226,6 +269,7 @@ impl Format {
             Some("csv") => Ok(Self::Csv),
             Some("tsv") => Ok(Self::Tsv),
             Some("jsonl" | "ndjson") => Ok(Self::Jsonl),
+            Some("json") => Ok(Self::Json),
             // Parquet is packed inside, and read from its end.
             Some("parquet") if packing.is_empty() => Ok(Self::Parquet),
             _ => Err(DataError::UnknownExtension {
@@ -237,6 +281,9 @@ impl Format {
 }
 
 /// Examples in the order of their files and lines, one at a time. After an error it ends.
+///
+/// Rows that can't be used are left out and counted, or end it: those that are refused after the last row has been read,
+/// so that the error counts them all.
 pub struct TextStream {
     files: Vec<PathBuf>,
     columns: TextColumns,
@@ -246,7 +293,21 @@ pub struct TextStream {
     embedded: Option<(Format, Bytes)>,
     keep: fn(&TextExample) -> bool,
     current: Option<FileStream>,
-    failed: bool,
+    class_names: Vec<String>,
+    left_out: LeftOut,
+    /// The first row that is refused.
+    refused: Option<DataError>,
+    usable: bool,
+    ended: bool,
+}
+
+/// A row in its place, with a text or without.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TextRow {
+    /// `path:line`
+    pub place: String,
+    /// The text, or why there is none: `"text" is empty`.
+    pub text: Result<String, String>,
 }
 
 impl TextStream {
@@ -258,7 +319,11 @@ impl TextStream {
             embedded: None,
             keep: |_| true,
             current: None,
-            failed: false,
+            class_names: Vec::new(),
+            left_out: LeftOut::default(),
+            refused: None,
+            usable: false,
+            ended: false,
         }
     }
 
@@ -285,40 +350,135 @@ impl TextStream {
         &self.files
     }
 
+    /// Rows left out up to now.
+    pub fn left_out(&self) -> &LeftOut {
+        &self.left_out
+    }
+
     /// All that is left of it.
     ///
     /// # Errors
-    /// The first malformed example.
+    /// What can't be read, and rows that are refused.
     pub fn collect_set(mut self) -> Result<TextSet, DataError> {
-        let examples = self.by_ref().collect::<Result<_, _>>()?;
+        let mut examples: Vec<_> = self.by_ref().collect::<Result<_, _>>()?;
+        labels::unify_numbers(&mut examples);
         Ok(TextSet {
             examples,
             files: self.files,
+            left_out: self.left_out,
+            class_names: self.class_names,
+            ..TextSet::default()
         })
     }
 
-    fn advance(&mut self) -> Result<Option<TextExample>, DataError> {
+    /// All rows with their places, those without a text too, whatever `bad_rows` says.
+    pub fn rows(mut self) -> impl Iterator<Item = Result<TextRow, DataError>> {
+        std::iter::from_fn(move || {
+            if self.ended {
+                return None;
+            }
+            let row = self.advance();
+            self.ended = !matches!(row, Ok(Some(_)));
+            let row = row.transpose()?;
+            Some(row.map(|row| self.placed(row)))
+        })
+    }
+
+    fn placed(&self, row: Result<TextExample, DataError>) -> TextRow {
+        let place = |path: &Path, line| format!("{}:{line}", path.display());
+        match row {
+            Ok(example) => TextRow {
+                place: place(&self.files[example.file as usize], example.line),
+                text: Ok(example.text),
+            },
+            Err(error) => match error.row_fault() {
+                Some(fault) => TextRow {
+                    place: place(fault.path, fault.line),
+                    text: Err(fault.reason),
+                },
+                // Faults of rows alone are items: of this kind there is none.
+                None => TextRow {
+                    place: origin(&self.files),
+                    text: Err(error.to_string()),
+                },
+            },
+        }
+    }
+
+    /// The next row, usable or not.
+    fn advance(&mut self) -> Result<Option<Result<TextExample, DataError>>, DataError> {
         loop {
             if let Some(current) = &mut self.current {
                 match current.next()? {
-                    Some(example) if (self.keep)(&example) => return Ok(Some(example)),
-                    Some(_) => continue,
+                    Some(Ok(example)) if !(self.keep)(&example) => continue,
+                    Some(row) => return Ok(Some(row)),
                     None => self.current = None,
                 }
             }
             if self.opened == self.files.len() {
                 return Ok(None);
             }
-            let parser = Parser {
-                path: self.files[self.opened].clone(),
-                file: self.opened as u32,
-                columns: self.columns.clone(),
-            };
-            self.current = Some(match self.embedded.take() {
-                Some((format, bytes)) => FileStream::read(parser, format, bytes)?,
-                None => FileStream::open(parser)?,
-            });
-            self.opened += 1;
+            let file = self.open_next()?;
+            for name in file.class_names() {
+                if !self.class_names.contains(name) {
+                    self.class_names.push(name.clone());
+                }
+            }
+            self.current = Some(file);
+        }
+    }
+
+    fn open_next(&mut self) -> Result<FileStream, DataError> {
+        let parser = Parser {
+            path: self.files[self.opened].clone(),
+            file: self.opened as u32,
+            columns: self.columns.clone(),
+        };
+        self.opened += 1;
+        match self.embedded.take() {
+            Some((format, bytes)) => FileStream::read(parser, format, bytes),
+            None => FileStream::open(parser),
+        }
+    }
+
+    /// The next example, once faulty rows are counted.
+    fn next_example(&mut self) -> Result<Option<TextExample>, DataError> {
+        while let Some(row) = self.advance()? {
+            match row {
+                Ok(example) => {
+                    self.usable = true;
+                    // What is refused is counted to the end, and not handed out any more.
+                    if self.refused.is_none() {
+                        return Ok(Some(example));
+                    }
+                }
+                Err(error) => self.count(error),
+            }
+        }
+        let left_out = || self.left_out.clone();
+        match self.refused.take() {
+            Some(fault) if self.left_out.total() == 1 => {
+                let fault = Box::new(fault);
+                Err(DataError::BadRow { fault })
+            }
+            Some(_) => Err(DataError::BadRows {
+                left_out: left_out(),
+            }),
+            None if !self.usable && !self.left_out.is_empty() => Err(DataError::NoUsableRow {
+                origin: origin(&self.files),
+                left_out: left_out(),
+            }),
+            None => Ok(None),
+        }
+    }
+
+    fn count(&mut self, error: DataError) {
+        if let Some(fault) = error.row_fault() {
+            let place = || format!("{}:{}", fault.path.display(), fault.line);
+            self.left_out.add(&fault.reason, place);
+        }
+        if self.columns.bad_rows == BadRows::Refuse {
+            self.refused.get_or_insert(error);
         }
     }
 }
@@ -327,25 +487,40 @@ impl Iterator for TextStream {
     type Item = Result<TextExample, DataError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.failed {
+        if self.ended {
             return None;
         }
-        let next = self.advance();
-        self.failed = next.is_err();
+        let next = self.next_example();
+        self.ended = !matches!(next, Ok(Some(_)));
         next.transpose()
     }
 }
 
-/// The examples of one file.
+/// The rows of one file.
 struct FileStream {
     parser: Parser,
     records: Records,
-    found: bool,
+    seen: Seen,
+}
+
+/// What has been met in a file.
+#[derive(Default)]
+struct Seen {
+    rows: u64,
+    usable: bool,
+    /// The key that the first row lacks, and those that it has.
+    keyless: Option<(usize, String, Vec<String>)>,
+    /// Rows that are not UTF-8; line, byte, place and letter of the first.
+    broken: u64,
+    first_broken: Option<(usize, u8, usize, Option<char>)>,
+    /// Whether a letter beyond ASCII was read.
+    beyond_ascii: bool,
 }
 
 enum Records {
     Lines(Lines),
     Jsonl(Lines),
+    Json(Box<JsonElements>),
     Table(Box<Table>),
     Parquet(Box<ParquetRows>),
 }
@@ -362,6 +537,10 @@ impl FileStream {
     }
 
     fn read(parser: Parser, format: Format, bytes: Bytes) -> Result<Self, DataError> {
+        if format == Format::Json {
+            let elements = JsonElements::new(&parser.path, bytes)?;
+            return Ok(Self::new(parser, Records::Json(Box::new(elements))));
+        }
         let lines = Lines::new(&parser.path, bytes)?;
         let records = match format {
             Format::Lines if parser.columns.label.is_some() => {
@@ -371,7 +550,7 @@ impl FileStream {
             Format::Csv | Format::Tsv => {
                 Records::Table(Box::new(Table::new(lines, format == Format::Csv)))
             }
-            Format::Lines | Format::Parquet => Records::Lines(lines),
+            Format::Lines | Format::Json | Format::Parquet => Records::Lines(lines),
         };
         Ok(Self::new(parser, records))
     }
@@ -380,24 +559,104 @@ impl FileStream {
         Self {
             parser,
             records,
-            found: false,
+            seen: Seen::default(),
         }
     }
 
-    fn next(&mut self) -> Result<Option<TextExample>, DataError> {
+    fn class_names(&self) -> &[String] {
+        match &self.records {
+            Records::Parquet(rows) => rows.class_names.as_deref().unwrap_or_default(),
+            _ => &[],
+        }
+    }
+
+    /// The next row: an example, or what is wrong with it.
+    fn next(&mut self) -> Result<Option<Result<TextExample, DataError>>, DataError> {
         let parser = &self.parser;
         let next = match &mut self.records {
             Records::Lines(lines) => parser.line(lines),
             Records::Jsonl(lines) => parser.jsonl(lines),
-            Records::Table(table) => parser.record(table),
+            Records::Json(elements) => parser.json(elements),
+            Records::Table(table) => {
+                if table.columns.is_none() && !table.header(&parser.columns)? {
+                    return self.finish();
+                }
+                parser.record(table)
+            }
             Records::Parquet(rows) => parser.cells(rows),
-        }?;
-        if next.is_none() && !self.found {
-            let path = parser.path();
-            return Err(DataError::NoExample { path });
+        };
+        let row = match next {
+            Ok(None) => return self.finish(),
+            Ok(Some(example)) => Ok(example),
+            Err(error) if error.row_fault().is_some() => Err(error),
+            Err(error) => return Err(error),
+        };
+        self.seen.row(&row);
+        Ok(Some(row))
+    }
+
+    fn finish(&mut self) -> Result<Option<Result<TextExample, DataError>>, DataError> {
+        let path = || self.parser.path.clone();
+        if self.seen.rows == 0 {
+            return Err(DataError::NoExample { path: path() });
         }
-        self.found = true;
-        Ok(next)
+        self.seen.other_encoding(path)?;
+        match self.seen.keyless.take() {
+            // No row has it: the key is another one.
+            Some((line, key, keys)) if !self.seen.usable => Err(DataError::KeyMissing {
+                path: path(),
+                line,
+                key,
+                keys,
+            }),
+            _ => Ok(None),
+        }
+    }
+}
+
+impl Seen {
+    fn row(&mut self, row: &Result<TextExample, DataError>) {
+        self.rows += 1;
+        match row {
+            Ok(example) => {
+                self.usable = true;
+                self.beyond_ascii = self.beyond_ascii || !example.text.is_ascii();
+            }
+            Err(DataError::KeyMissing {
+                line, key, keys, ..
+            }) if self.rows == 1 => self.keyless = Some((*line, key.clone(), keys.clone())),
+            Err(DataError::NotUtf8 {
+                line,
+                byte,
+                at,
+                latin,
+                ..
+            }) => {
+                self.broken += 1;
+                self.first_broken.get_or_insert((*line, *byte, *at, *latin));
+            }
+            Err(_) => {}
+        }
+    }
+
+    /// # Errors
+    /// Many rows are not UTF-8, and no row has a letter that would show that the others are.
+    fn other_encoding(&self, path: impl Fn() -> PathBuf) -> Result<(), DataError> {
+        let many = self.broken >= OTHER_ENCODING && self.broken * 100 > self.rows;
+        match self.first_broken {
+            Some((line, byte, at, latin)) if many && !self.beyond_ascii => {
+                Err(DataError::OtherEncoding {
+                    path: path(),
+                    broken: self.broken,
+                    rows: self.rows,
+                    line,
+                    byte,
+                    at,
+                    latin,
+                })
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -417,19 +676,39 @@ impl Parser {
     }
 
     fn jsonl(&self, lines: &mut Lines) -> Result<Option<TextExample>, DataError> {
-        let Some((text, line)) = self.unblank(lines)? else {
-            return Ok(None);
-        };
-        let object = self.object(text, line)?;
+        match self.unblank(lines)? {
+            Some((text, line)) => self.element(text, "line", line).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn json(&self, elements: &mut JsonElements) -> Result<Option<TextExample>, DataError> {
+        match elements.next()? {
+            Some((bytes, line)) => {
+                let text = utf8(&self.path, bytes, line)?;
+                self.element(text, "element", line).map(Some)
+            }
+            None => Ok(None),
+        }
+    }
+
+    /// - unit: what each object is, for messages
+    fn element(
+        &self,
+        text: &str,
+        unit: &'static str,
+        line: usize,
+    ) -> Result<TextExample, DataError> {
+        let object = self.object(text, unit, line)?;
         let text = match self.value(&object, &self.columns.text, line)? {
             Value::String(text) => text,
             other => return Err(self.not_a_string(&self.columns.text, kind(other), line)),
         };
         let label = match &self.columns.label {
-            Some(key) => Some(self.json_label(&object, key, line)?),
+            Some(key) => Some(self.json_label(self.value(&object, key, line)?, key, line)?),
             None => None,
         };
-        self.example(text, label.as_deref(), line).map(Some)
+        self.example(text, label.as_deref(), line)
     }
 
     /// The next line that is not blank, without `\n` or `\r\n`, and its number.
@@ -438,17 +717,22 @@ impl Parser {
             let Some((bytes, line)) = lines.next()? else {
                 return Ok(None);
             };
-            if !self.utf8(bytes, line)?.trim().is_empty() {
+            if !utf8(&self.path, bytes, line)?.trim().is_empty() {
                 break;
             }
         }
         let (bytes, line) = lines.current();
         let bytes = bytes.strip_suffix(b"\n").unwrap_or(bytes);
         let bytes = bytes.strip_suffix(b"\r").unwrap_or(bytes);
-        Ok(Some((self.utf8(bytes, line)?, line)))
+        Ok(Some((utf8(&self.path, bytes, line)?, line)))
     }
 
-    fn object(&self, text: &str, line: usize) -> Result<Map<String, Value>, DataError> {
+    fn object(
+        &self,
+        text: &str,
+        unit: &'static str,
+        line: usize,
+    ) -> Result<Map<String, Value>, DataError> {
         let path = self.path();
         match serde_json::from_str(text) {
             Ok(Value::Object(object)) => Ok(object),
@@ -456,35 +740,78 @@ impl Parser {
                 path,
                 line,
                 found: kind(&other),
+                unit,
             }),
             Err(source) => Err(DataError::Json { path, line, source }),
         }
     }
 
+    /// What is under a key, or under a path of keys such as `meta.label`.
     fn value<'b>(
         &self,
         object: &'b Map<String, Value>,
         key: &str,
         line: usize,
     ) -> Result<&'b Value, DataError> {
-        object.get(key).ok_or_else(|| DataError::KeyMissing {
+        let nested = || {
+            let (first, rest) = key.split_once('.')?;
+            let first = object.get(first)?;
+            rest.split('.')
+                .try_fold(first, |value, part| value.get(part))
+        };
+        let found = object.get(key).or_else(nested);
+        found.ok_or_else(|| DataError::KeyMissing {
             path: self.path(),
             line,
             key: key.into(),
-            keys: object.keys().cloned().collect(),
+            keys: keys(object),
         })
     }
 
-    fn json_label(
-        &self,
-        object: &Map<String, Value>,
-        key: &str,
-        line: usize,
-    ) -> Result<String, DataError> {
-        match self.value(object, key, line)? {
+    fn json_label(&self, value: &Value, key: &str, line: usize) -> Result<String, DataError> {
+        match value {
             Value::String(label) => Ok(label.clone()),
-            Value::Number(label) if !label.is_f64() => Ok(label.to_string()),
-            other => Err(self.not_a_string(key, kind(other), line)),
+            Value::Bool(label) => Ok(label.to_string()),
+            Value::Number(label) => match label.as_f64().filter(|_| label.is_f64()) {
+                Some(label) => self.float_label(label, key, line),
+                None => Ok(label.to_string()),
+            },
+            Value::Array(items) => match items.as_slice() {
+                [] => Err(self.not_a_string(key, "an empty list", line)),
+                [label] => self.json_label(label, key, line),
+                items => Err(self.several_labels(key, items.len(), line)),
+            },
+            Value::Null | Value::Object(_) => Err(self.not_a_string(key, kind(value), line)),
+        }
+    }
+
+    fn float_label(&self, label: f64, key: &str, line: usize) -> Result<String, DataError> {
+        // What pandas writes where there is none.
+        if label.is_nan() {
+            return Err(self.not_a_string(key, "not a number", line));
+        }
+        if label.fract() != 0.0 {
+            return Err(self.fraction(key, label.to_string(), line));
+        }
+        let found = "a number too large to be exact";
+        labels::whole(label).ok_or_else(|| self.not_a_string(key, found, line))
+    }
+
+    fn fraction(&self, key: &str, value: String, line: usize) -> DataError {
+        DataError::FractionLabel {
+            path: self.path(),
+            line,
+            key: key.into(),
+            value,
+        }
+    }
+
+    fn several_labels(&self, key: &str, count: usize, line: usize) -> DataError {
+        DataError::SeveralLabels {
+            path: self.path(),
+            line,
+            key: key.into(),
+            count,
         }
     }
 
@@ -498,17 +825,6 @@ impl Parser {
     }
 
     fn record(&self, table: &mut Table) -> Result<Option<TextExample>, DataError> {
-        if table.columns.is_none() {
-            let Some(header) = table.next()? else {
-                return Ok(None);
-            };
-            let line = header.line;
-            let names = header.fields().map(|field| self.utf8(field, line));
-            let names = names
-                .map(|name| name.map(String::from))
-                .collect::<Result<Vec<_>, _>>()?;
-            table.header(&names, &self.columns, line)?;
-        }
         let columns = table.columns;
         match (table.next()?, columns) {
             (Some(record), Some(columns)) => self.row(record, columns).map(Some),
@@ -526,31 +842,77 @@ impl Parser {
                 expected: columns.count,
             });
         }
-        let text = self.utf8(record.field(columns.text), line)?;
-        let label = columns
-            .label
-            .map(|label| self.utf8(record.field(label), line));
-        self.example(text, label.transpose()?, line)
+        let field = |at: usize| utf8(&self.path, record.field(at), line);
+        let text = field(columns.text)?;
+        let label = columns.label.map(field).transpose()?;
+        self.example(text, label, line)
     }
 
     fn cells(&self, rows: &mut ParquetRows) -> Result<Option<TextExample>, DataError> {
         let Some((cells, line)) = rows.next()? else {
             return Ok(None);
         };
-        let names = [Some(&self.columns.text), self.columns.label.as_ref()];
-        let mut read = Vec::with_capacity(2);
-        for (cell, name) in cells.into_iter().zip(names.into_iter().flatten()) {
-            read.push(match cell {
-                Cell::Bytes(bytes) => self.utf8(&bytes, line)?.to_string(),
-                Cell::Integer(n) => n.to_string(),
-                Cell::Null => return Err(self.not_a_string(name, "null", line)),
-            });
-        }
-        let [text, label @ ..] = read.as_slice() else {
-            return Ok(None);
+        let mut cells = cells.into_iter();
+        let text = match cells.next() {
+            Some(Cell::Bytes(bytes)) => bytes,
+            _ => return Err(self.not_a_string(&self.columns.text, "null", line)),
         };
-        let label = label.first().map(String::as_str);
-        self.example(text, label, line).map(Some)
+        let text = utf8(&self.path, &text, line)?;
+        let label = match (&self.columns.label, cells.next()) {
+            (Some(key), Some(cell)) => {
+                let names = rows.class_names.as_deref();
+                Some(self.cell_label(cell, key, names, line)?)
+            }
+            _ => None,
+        };
+        self.example(text, label.as_deref(), line).map(Some)
+    }
+
+    /// - names: of the classes that integers number
+    fn cell_label(
+        &self,
+        cell: Cell,
+        key: &str,
+        names: Option<&[String]>,
+        line: usize,
+    ) -> Result<String, DataError> {
+        match cell {
+            Cell::Null => Err(self.not_a_string(key, "null", line)),
+            Cell::Bytes(bytes) => Ok(utf8(&self.path, &bytes, line)?.to_string()),
+            Cell::Bool(label) => Ok(label.to_string()),
+            Cell::Integer(id) => match names {
+                Some(names) => self.class_name(id, key, names, line),
+                None => Ok(id.to_string()),
+            },
+            Cell::Float(label) => self.float_label(label, key, line),
+            Cell::Fraction(value) => Err(self.fraction(key, value, line)),
+            Cell::List(mut items) => match (items.pop(), items.len()) {
+                (None, _) => Err(self.not_a_string(key, "an empty list", line)),
+                (Some(label), 0) => self.cell_label(label, key, names, line),
+                (Some(_), others) => Err(self.several_labels(key, others + 1, line)),
+            },
+        }
+    }
+
+    fn class_name(
+        &self,
+        id: i128,
+        key: &str,
+        names: &[String],
+        line: usize,
+    ) -> Result<String, DataError> {
+        // So `datasets` writes a label that is not known.
+        if id == -1 {
+            return Err(self.not_a_string(key, "-1, which is no class", line));
+        }
+        let name = usize::try_from(id).ok().and_then(|id| names.get(id));
+        name.cloned().ok_or_else(|| DataError::NoSuchClass {
+            path: self.path(),
+            line,
+            key: key.into(),
+            id,
+            count: names.len(),
+        })
     }
 
     fn example(
@@ -559,7 +921,7 @@ impl Parser {
         label: Option<&str>,
         line: usize,
     ) -> Result<TextExample, DataError> {
-        let label = label.map(str::trim);
+        let label = label.map(labels::canonical);
         let empty = |column: &str| DataError::EmptyField {
             path: self.path(),
             line,
@@ -568,27 +930,38 @@ impl Parser {
         if text.trim().is_empty() {
             return Err(empty(&self.columns.text));
         }
-        if let (Some(""), Some(column)) = (label, &self.columns.label) {
+        if let (Some(""), Some(column)) = (label.as_deref(), &self.columns.label) {
             return Err(empty(column));
         }
         Ok(TextExample {
             text: text.into(),
-            label: label.map(String::from),
+            label: label.map(Cow::into_owned),
             line,
             file: self.file,
-        })
-    }
-
-    fn utf8<'b>(&self, bytes: &'b [u8], line: usize) -> Result<&'b str, DataError> {
-        str::from_utf8(bytes).map_err(|_| DataError::NotUtf8 {
-            path: self.path(),
-            line,
         })
     }
 
     fn path(&self) -> PathBuf {
         self.path.clone()
     }
+}
+
+/// The keys of an object, and the paths of those in objects in it.
+fn keys(object: &Map<String, Value>) -> Vec<String> {
+    let mut keys = Vec::new();
+    for (key, value) in object {
+        match value.as_object() {
+            Some(inner) if !inner.is_empty() => {
+                keys.extend(
+                    self::keys(inner)
+                        .iter()
+                        .map(|inner| format!("{key}.{inner}")),
+                );
+            }
+            _ => keys.push(key.clone()),
+        }
+    }
+    keys
 }
 
 fn kind(value: &Value) -> &'static str {
@@ -613,6 +986,7 @@ mod tests {
         TextColumns {
             text: "text".into(),
             label: label.map(String::from),
+            ..TextColumns::default()
         }
     }
 
@@ -828,7 +1202,7 @@ mod tests {
         );
         let wanted = TextColumns {
             text: "label".into(),
-            label: None,
+            ..TextColumns::default()
         };
         let folder = TempDir::new().unwrap();
         let path = folder.path().join("a.parquet");

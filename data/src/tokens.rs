@@ -11,13 +11,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use memmap2::Mmap;
+use serde::{Deserialize, Serialize};
 
 use crate::order::Lengths;
+use crate::{DataError, TextTokenizer};
 
 /// Rows between two that have their start kept.
 const BLOCK: usize = 256;
 /// Rows read before pages of a mapped file are given back. A page fault brings 16 pages, so that is about 8 MiB of each file.
 const READS: usize = 128;
+/// Texts at a time that are tokenized whole, to count what cutting loses of them.
+const COUNTED: usize = 256;
 
 /// Bytes of a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,9 +33,10 @@ pub(crate) enum Width {
 impl Width {
     /// The narrowest that holds numbers up to this one.
     pub(crate) fn of(largest: usize) -> Self {
-        match largest <= usize::from(u16::MAX) {
-            true => Self::Two,
-            false => Self::Four,
+        if largest <= usize::from(u16::MAX) {
+            Self::Two
+        } else {
+            Self::Four
         }
     }
 
@@ -70,6 +75,83 @@ impl Width {
                 .iter()
                 .fold(start, |all, number| step(all, u32::from_le_bytes(*number))),
         }
+    }
+}
+
+/// Texts that are longer than a sequence, and what is lost by cutting them. Special tokens count as tokens.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CutTexts {
+    /// Texts that are cut.
+    pub texts: u64,
+    /// Of so many.
+    pub of_texts: u64,
+    /// Tokens that are lost.
+    pub tokens_lost: u64,
+    /// Of so many before cutting.
+    pub of_tokens: u64,
+}
+
+impl CutTexts {
+    /// Counts what [`TextTokenizer::encode`] cut.
+    ///
+    /// Rows shorter than `max_len` tell their length themselves. Of the others up to 256 are tokenized once more without
+    /// a limit, evenly spread, and stand for all of them: so it costs little where texts are many and long.
+    ///
+    /// - rows: what `encode` gave for `texts` and `max_len`
+    ///
+    /// # Errors
+    /// The tokenizer fails.
+    ///
+    /// # Panics
+    /// If there are fewer texts than rows.
+    pub fn count(
+        tokenizer: &TextTokenizer,
+        texts: &[impl AsRef<str> + Sync],
+        rows: &[Vec<u32>],
+        max_len: usize,
+    ) -> Result<Self, DataError> {
+        let full: Vec<usize> = (0..rows.len())
+            .filter(|&row| rows[row].len() >= max_len)
+            .collect();
+        let looked_at = full.len().min(COUNTED);
+        let picked = (0..looked_at).map(|i| full[i * full.len() / looked_at]);
+        let picked: Vec<&str> = picked.map(|row| texts[row].as_ref()).collect();
+        let whole = tokenizer.encode(&picked, usize::MAX)?;
+        let lost: Vec<u64> = whole
+            .iter()
+            .map(|row| row.len().saturating_sub(max_len) as u64)
+            .filter(|&lost| lost > 0)
+            .collect();
+        let of_all = |counted: u64| counted * full.len() as u64 / looked_at.max(1) as u64;
+        let tokens_lost = of_all(lost.iter().sum());
+        let kept: usize = rows.iter().map(Vec::len).sum();
+        Ok(Self {
+            texts: of_all(lost.len() as u64),
+            of_texts: rows.len() as u64,
+            tokens_lost,
+            of_tokens: kept as u64 + tokens_lost,
+        })
+    }
+
+    /// Counts other texts as well.
+    pub fn add(&mut self, other: Self) {
+        self.texts += other.texts;
+        self.of_texts += other.of_texts;
+        self.tokens_lost += other.tokens_lost;
+        self.of_tokens += other.of_tokens;
+    }
+
+    /// `57 of 60 texts are cut to 64 tokens, 96.9 % of the tokens are lost`
+    ///
+    /// - length: of a sequence, in tokens
+    pub fn line(&self, length: usize) -> String {
+        let share = 100.0 * self.tokens_lost as f64 / self.of_tokens.max(1) as f64;
+        let Self {
+            texts, of_texts, ..
+        } = self;
+        format!(
+            "{texts} of {of_texts} texts are cut to {length} tokens, {share:.1} % of the tokens are lost"
+        )
     }
 }
 
@@ -234,6 +316,21 @@ impl TokenRows {
         }
     }
 
+    /// What [`cut_to`](Self::cut_to) loses of these rows.
+    pub fn cut_texts(&self) -> CutTexts {
+        let mut counts = CutTexts::default();
+        for row in 0..self.len() as u32 {
+            let (whole, kept) = (self.whole(row), self.length(row));
+            counts.add(CutTexts {
+                texts: u64::from(kept < whole),
+                of_texts: 1,
+                tokens_lost: u64::from(whole - kept),
+                of_tokens: whole.into(),
+            });
+        }
+        counts
+    }
+
     /// Some of the rows, in this order, in memory.
     ///
     /// # Panics
@@ -375,5 +472,52 @@ mod tests {
         assert_eq!(tokens.length(0), 3);
         assert_eq!(tokens.select(&[1, 0]).row(1), [2, 9, 3]);
         assert!(TokenRows::from_rows(&[[0; 0]; 0]).is_empty());
+    }
+
+    #[test]
+    fn what_cutting_loses_is_counted() {
+        let tokens = TokenRows::from_rows(&[vec![2, 9, 9, 9, 3], vec![2, 9, 3], vec![2, 3]]);
+        let counts = tokens.cut_to(3, 3).cut_texts();
+        let expected = CutTexts {
+            texts: 1,
+            of_texts: 3,
+            tokens_lost: 2,
+            of_tokens: 10,
+        };
+        assert_eq!(counts, expected);
+        assert_eq!(
+            counts.line(3),
+            "1 of 3 texts are cut to 3 tokens, 20.0 % of the tokens are lost"
+        );
+        assert_eq!(tokens.cut_texts().texts, 0);
+    }
+
+    #[test]
+    fn texts_that_were_cut_are_counted_by_their_whole_length() {
+        let tokenizer = TextTokenizer::train_wordpiece(&["a b c d e f g h"], 40).unwrap();
+        // 1 to 8 words, with [CLS] and [SEP] 3 to 10 tokens.
+        let texts: Vec<&str> = (1..=8).map(|n| &"a b c d e f g h"[..2 * n - 1]).collect();
+        let rows = tokenizer.encode(&texts, 6).unwrap();
+        let counts = CutTexts::count(&tokenizer, &texts, &rows, 6).unwrap();
+        // Lost: 1, 2, 3 and 4 of 7, 8, 9 and 10.
+        let expected = CutTexts {
+            texts: 4,
+            of_texts: 8,
+            tokens_lost: 10,
+            of_tokens: 52,
+        };
+        assert_eq!(counts, expected);
+        // Where there are many, some stand for all.
+        let many: Vec<&str> = texts.iter().copied().cycle().take(80_000).collect();
+        let rows = tokenizer.encode(&many, 6).unwrap();
+        let counts = CutTexts::count(&tokenizer, &many, &rows, 6).unwrap();
+        assert_eq!(counts.of_texts, 80_000);
+        // Of 50,000 full rows 256 are looked at, by which 1 in 5 and 5 in 5 have 5 standard deviations of 0.13.
+        assert!((35_000..45_000).contains(&counts.texts), "{counts:?}");
+        let share = counts.tokens_lost as f64 / counts.of_tokens as f64;
+        assert!((share - 10.0 / 52.0).abs() < 0.03, "{share}");
+        let none: [&str; 0] = [];
+        let counts = CutTexts::count(&tokenizer, &none, &[], 6).unwrap();
+        assert_eq!(counts, CutTexts::default());
     }
 }
