@@ -2,8 +2,6 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::LeftOut;
-
 use crate::bad_rows::LeftOut;
 
 /// A failure of any stage of the pipeline. Lines are 1-based.

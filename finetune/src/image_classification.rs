@@ -78,7 +78,10 @@ impl Job for ImageClassification {
         let model = ImageClassifier::draw(&data.config, classes.len(), &start.draw(device, names));
         let model = start.fill(model, names, Load::Backbone)?;
         let targets = train.classes.iter().copied();
-        Ok(ImageClasses::new(model, self.loss.over(classes.len(), targets)))
+        Ok(ImageClasses::new(
+            model,
+            self.loss.over(classes.len(), targets),
+        ))
     }
 
     fn batches(

@@ -14,5 +14,8 @@ use train::job::entry;
 /// Everything `finetune` can train; the first is the default.
 pub const TRAINER: Trainer = Trainer {
     key: "task",
-    entries: &[entry::<TextClassification>(), entry::<ImageClassification>()],
+    entries: &[
+        entry::<TextClassification>(),
+        entry::<ImageClassification>(),
+    ],
 };

@@ -8,9 +8,7 @@ use model::bundle::Load;
 use model::{HeadKind, TextClassifier};
 use serde::{Deserialize, Serialize};
 use train::Failure;
-use train::job::text::{
-    self, LabelledBatch, LabelledTextData, LabelledTexts, TokenizerRecipe,
-};
+use train::job::text::{self, LabelledBatch, LabelledTextData, LabelledTexts, TokenizerRecipe};
 use train::job::{Job, Product, Recipe, Splits, Start};
 use train::objectives::class_loss::ClassLossRecipe;
 use train::objectives::classes::TextClasses;
@@ -46,12 +44,7 @@ impl Job for TextClassification {
         self.data.source()
     }
 
-    fn data(
-        &self,
-        _: &Recipe,
-        start: &Start,
-        texts: TextSet,
-    ) -> Result<LabelledTextData, Failure> {
+    fn data(&self, _: &Recipe, start: &Start, texts: TextSet) -> Result<LabelledTextData, Failure> {
         self.data.read(&texts, &self.tokenizer, start)
     }
 
@@ -63,7 +56,13 @@ impl Job for TextClassification {
             max_length,
             ..
         } = data;
-        text::product(tokenizer, config, HeadKind::Classes, Some(classes), *max_length)
+        text::product(
+            tokenizer,
+            config,
+            HeadKind::Classes,
+            Some(classes),
+            *max_length,
+        )
     }
 
     fn objective<B: AutodiffBackend>(
@@ -76,8 +75,14 @@ impl Job for TextClassification {
         let n_classes = data.classes.len();
         let model = TextClassifier::draw(&data.config, n_classes, &start.draw(device, names));
         let model = start.fill(model, names, Load::Backbone)?;
-        let loss = self.loss.over(n_classes, data.train.iter().map(|row| row.class));
-        Ok(TextClasses::new(model, loss, data.config.class_plan().place))
+        let loss = self
+            .loss
+            .over(n_classes, data.train.iter().map(|row| row.class));
+        Ok(TextClasses::new(
+            model,
+            loss,
+            data.config.class_plan().place,
+        ))
     }
 
     fn batches(

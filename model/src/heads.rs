@@ -5,10 +5,10 @@ use burn::prelude::*;
 use burn::tensor::activation::sigmoid;
 
 use crate::cache::Cache;
+use crate::families::conv_autoencoder::Decoder;
 use crate::families::{Place, TokenInput};
 use crate::layers::{Draw, LayerNorm, Linear};
 use crate::ops::{Activation, dropout, linear_transposed};
-use crate::families::conv_autoencoder::Decoder;
 use crate::registry::{ImageBackbone, ImageConfig, TextBackbone, TextConfig};
 
 /// A backbone and what is asked of it.
@@ -193,7 +193,9 @@ impl<B: Backend> ClassHead<B> {
     pub fn uniform(width: usize, n_classes: usize, draw: &Draw<'_, B>) -> Self {
         Self {
             dense: None,
-            output: draw.inside("head").uniform_linear("output", width, n_classes),
+            output: draw
+                .inside("head")
+                .uniform_linear("output", width, n_classes),
             activation: Activation::Gelu,
             before_dense: 0.0,
             before_output: 0.0,
@@ -240,7 +242,10 @@ impl<B: Backend> ImageClassifier<B> {
     /// Draws a model; the weights are a function of the backend's seed.
     pub fn draw(config: &ImageConfig, n_classes: usize, draw: &Draw<'_, B>) -> Self {
         let backbone = config.init(&draw.inside("backbone"));
-        Self::new(backbone, ClassHead::uniform(config.width(), n_classes, draw))
+        Self::new(
+            backbone,
+            ClassHead::uniform(config.width(), n_classes, draw),
+        )
     }
 
     /// Scores of the classes.

@@ -18,7 +18,9 @@ pub mod walk;
 pub use bundle::{Bundle, BundleError, Precision};
 pub use cache::Cache;
 pub use families::TokenInput;
-pub use heads::{Autoencoder, ClassHead, Headed, ImageClassifier, TextClassifier, TokenHead, TokenModel};
+pub use heads::{
+    Autoencoder, ClassHead, Headed, ImageClassifier, TextClassifier, TokenHead, TokenModel,
+};
 pub use layers::Draw;
 pub use names::{HeadKind, Names};
 pub use registry::{ImageConfig, TextConfig};

@@ -108,7 +108,11 @@ impl Names {
         let name = if let Some(inside) = path.strip_prefix("backbone.") {
             format!("{}{}", self.prefix(), self.family.theirs(inside))
         } else if let Some(inside) = path.strip_prefix("head.") {
-            let found = self.head.renames.iter().find(|(ours, _)| inside.starts_with(ours));
+            let found = self
+                .head
+                .renames
+                .iter()
+                .find(|(ours, _)| inside.starts_with(ours));
             match found {
                 Some((ours, theirs)) => format!("{theirs}{}", &inside[ours.len()..]),
                 None => inside.into(),
@@ -146,9 +150,12 @@ impl Family {
 
     /// A path inside the backbone, as Hugging Face names it, without the prefix.
     pub fn theirs(&self, path: &str) -> String {
-        let name = self.renames.iter().fold(format!(".{path}"), |name, (ours, theirs)| {
-            name.replace(ours, theirs)
-        });
+        let name = self
+            .renames
+            .iter()
+            .fold(format!(".{path}"), |name, (ours, theirs)| {
+                name.replace(ours, theirs)
+            });
         name.trim_start_matches('.').into()
     }
 }

@@ -46,7 +46,8 @@ impl ModulePath {
     pub fn name(&self) -> String {
         let path = self.fields.join(".");
         let path = path.strip_prefix("objective.").unwrap_or(&path);
-        self.names.theirs(path.strip_prefix("model.").unwrap_or(path))
+        self.names
+            .theirs(path.strip_prefix("model.").unwrap_or(path))
     }
 
     /// Whether a bundle holds the matrix here the other way round.

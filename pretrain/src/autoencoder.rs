@@ -135,7 +135,13 @@ impl DenoisingAutoencoder {
     /// Validation images in order, with the same noise in every run.
     fn validating(&self, valid: ImageSet, batch_size: usize) -> NoisyImages {
         let in_order = Epochs::in_order(valid.len(), batch_size);
-        NoisyImages::new(valid, in_order, Augment::NONE, self.noise, self.data.split_seed)
+        NoisyImages::new(
+            valid,
+            in_order,
+            Augment::NONE,
+            self.noise,
+            self.data.split_seed,
+        )
     }
 }
 

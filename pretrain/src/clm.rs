@@ -45,18 +45,30 @@ impl Job for Clm {
         self.data.source()
     }
 
-    fn data(&self, recipe: &Recipe, start: &Start, source: TextSource) -> Result<TextData, Failure> {
+    fn data(
+        &self,
+        recipe: &Recipe,
+        start: &Start,
+        source: TextSource,
+    ) -> Result<TextData, Failure> {
         let data = self.data.read(source, &self.tokenizer, recipe, start)?;
         if !data.config.describe().causal {
             let family = data.config.family().model_type;
-            let reason = format!("is \"{family}\", which sees the tokens to come; pretrain mlm is for it");
+            let reason =
+                format!("is \"{family}\", which sees the tokens to come; pretrain mlm is for it");
             return Err(Impossible::new("model.family", reason).into());
         }
         Ok(data)
     }
 
     fn product(&self, data: &TextData) -> Result<Product, Failure> {
-        text::product(&data.tokenizer, &data.config, HeadKind::Tokens, None, data.max_length)
+        text::product(
+            &data.tokenizer,
+            &data.config,
+            HeadKind::Tokens,
+            None,
+            data.max_length,
+        )
     }
 
     fn objective<B: AutodiffBackend>(

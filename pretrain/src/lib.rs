@@ -16,5 +16,9 @@ use train::job::entry;
 /// Everything `pretrain` can train; the first is the default.
 pub const TRAINER: Trainer = Trainer {
     key: "objective",
-    entries: &[entry::<Mlm>(), entry::<Clm>(), entry::<DenoisingAutoencoder>()],
+    entries: &[
+        entry::<Mlm>(),
+        entry::<Clm>(),
+        entry::<DenoisingAutoencoder>(),
+    ],
 };

@@ -12,9 +12,7 @@ use model::{HeadKind, TokenModel};
 use rand::{Rng, RngExt};
 use serde::{Deserialize, Serialize};
 use train::Failure;
-use train::job::text::{
-    self, Collate, Sample, TextData, Texts, TokenBatch, TokenizerRecipe,
-};
+use train::job::text::{self, Collate, Sample, TextData, Texts, TokenBatch, TokenizerRecipe};
 use train::job::{Job, Product, Recipe, Splits, Start};
 use train::objectives::class_loss::{ClassLoss, SmoothingRecipe};
 use train::objectives::tokens::{Predicted, TokenPrediction};
@@ -88,7 +86,9 @@ impl Job for Mlm {
         let data = self.data.read(source, &self.tokenizer, recipe, start)?;
         if data.config.describe().causal {
             let family = data.config.family().model_type;
-            let reason = format!("is \"{family}\", which sees no token to its right; pretrain clm is for it");
+            let reason = format!(
+                "is \"{family}\", which sees no token to its right; pretrain clm is for it"
+            );
             return Err(Impossible::new("model.family", reason).into());
         }
         mask_token(&data.tokenizer)?;
@@ -96,7 +96,13 @@ impl Job for Mlm {
     }
 
     fn product(&self, data: &TextData) -> Result<Product, Failure> {
-        text::product(&data.tokenizer, &data.config, HeadKind::Tokens, None, data.max_length)
+        text::product(
+            &data.tokenizer,
+            &data.config,
+            HeadKind::Tokens,
+            None,
+            data.max_length,
+        )
     }
 
     fn objective<B: AutodiffBackend>(
@@ -121,7 +127,9 @@ impl Job for Mlm {
 }
 
 fn mask_token(tokenizer: &TextTokenizer) -> Result<u32, DataError> {
-    tokenizer.mask().ok_or(DataError::RoleMissing { role: "mask" })
+    tokenizer
+        .mask()
+        .ok_or(DataError::RoleMissing { role: "mask" })
 }
 
 /// Masks rows, each by its number; special tokens are never predicted.

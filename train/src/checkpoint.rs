@@ -180,7 +180,11 @@ fn prune(folder: &Path, newest: u64, keep: usize) -> Result<()> {
 
 impl<B: AutodiffBackend, M: AutodiffModule<B>> Snapshot<'_, B, M> {
     fn write(&self, folder: &Path) -> Result<()> {
-        let weights = bundle::serialise(&self.module.valid(), self.optimizer.groups().names(), Precision::F32);
+        let weights = bundle::serialise(
+            &self.module.valid(),
+            self.optimizer.groups().names(),
+            Precision::F32,
+        );
         let (slots, taken) = self.optimizer.save();
         let mut position = self.position.clone();
         position.taken = taken.into_iter().collect();

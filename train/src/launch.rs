@@ -389,7 +389,12 @@ impl<B: AutodiffBackend, O: Trainable<B>> Start<B, O> {
         self.model = checkpoint::load(&path, self.model, optimizer, ema, &position, device)?;
         if let Some(best) = &position.best {
             let path = folder.join(checkpoint::name(best.step));
-            let model = checkpoint::validated(&path, self.model.valid(), optimizer.groups().names(), device)?;
+            let model = checkpoint::validated(
+                &path,
+                self.model.valid(),
+                optimizer.groups().names(),
+                device,
+            )?;
             self.best = Some(model.objective);
         }
         self.position = position;

@@ -540,7 +540,13 @@ impl<B: AutodiffBackend, O: Trainable<B>> Sitting<'_, B, O> {
             return run.remove_bundle().map_err(Into::into);
         };
         let path = run.checkpoints().join(checkpoint::name(best.step));
-        let model = checkpoint::validated(&path, model.valid(), self.strategy.optimizer.groups().names(), device)?.objective;
+        let model = checkpoint::validated(
+            &path,
+            model.valid(),
+            self.strategy.optimizer.groups().names(),
+            device,
+        )?
+        .objective;
         (self.strategy.export)(&model, &run.bundle())?;
         self.journey.best = Some(model);
         Ok(())

@@ -145,7 +145,9 @@ impl Bundle {
         };
         let name = names.theirs("head.output.weight");
         let weights = self.weights()?;
-        let tensor = weights.get(&name).or_else(|| weights.get(&format!("model.{name}")));
+        let tensor = weights
+            .get(&name)
+            .or_else(|| weights.get(&format!("model.{name}")));
         Ok(tensor.and_then(|tensor| tensor.shape.first().copied()))
     }
 

@@ -135,9 +135,7 @@ impl Bundle {
     /// Those of [`open`](Self::open).
     pub fn find(path: &Path) -> Result<Self, BundleError> {
         let of_run = path.join("model");
-        let holds = |path: &Path| {
-            path.join(CONFIG).is_file() || path.join(peft::CONFIG).is_file()
-        };
+        let holds = |path: &Path| path.join(CONFIG).is_file() || path.join(peft::CONFIG).is_file();
         if !holds(path) && holds(&of_run) {
             return Self::open(&of_run);
         }
@@ -207,7 +205,10 @@ impl Bundle {
 
     /// Whether its model reads texts.
     pub fn is_text(&self) -> bool {
-        self.text_config().is_ok() || crate::registry::TEXT_FAMILIES.iter().any(|family| family.model_type == self.family.model_type)
+        self.text_config().is_ok()
+            || crate::registry::TEXT_FAMILIES
+                .iter()
+                .any(|family| family.model_type == self.family.model_type)
     }
 
     /// The configuration of a text model, checked.
@@ -304,15 +305,23 @@ impl Bundle {
     fn holds(&self, names: &Names) -> Result<bool, BundleError> {
         // Two heads may have one name and another meaning: a class a token, a class a text.
         let class = self.class().unwrap_or_default();
-        let other = ["ForTokenClassification", "ForQuestionAnswering", "ForMultipleChoice", "ForNextSentencePrediction"];
+        let other = [
+            "ForTokenClassification",
+            "ForQuestionAnswering",
+            "ForMultipleChoice",
+            "ForNextSentencePrediction",
+        ];
         if names.head.kind == HeadKind::Classes && other.iter().any(|end| class.ends_with(end)) {
             return Ok(false);
         }
         let weights = self.weights()?;
         let mut own = names.head.renames.iter().map(|(_, theirs)| *theirs);
         let untied = self.config.get("tie_word_embeddings") == Some(&Value::Bool(false));
-        let decoder = |theirs: &str| theirs.ends_with("decoder.") || theirs == "lm_head." || theirs == "vocab_projector.";
-        let needed = own.find(|theirs| !(names.head.kind == HeadKind::Tokens && decoder(theirs) && !untied));
+        let decoder = |theirs: &str| {
+            theirs.ends_with("decoder.") || theirs == "lm_head." || theirs == "vocab_projector."
+        };
+        let needed =
+            own.find(|theirs| !(names.head.kind == HeadKind::Tokens && decoder(theirs) && !untied));
         let Some(needed) = needed else {
             // Nothing but the tied token table.
             return Ok(true);
@@ -359,7 +368,8 @@ impl Bundle {
             reason,
         };
         let wanted = walk::parameters(&module, names);
-        let (chosen, loaded) = choose(&wanted, names, load, weights).map_err(|m| wrong(m.to_string()))?;
+        let (chosen, loaded) =
+            choose(&wanted, names, load, weights).map_err(|m| wrong(m.to_string()))?;
         let mut failure = None;
         let module = walk::replace(module, names, &mut |name| {
             let source = chosen.get(name)?;
@@ -422,11 +432,18 @@ fn choose(
     }
     let used: Vec<&String> = chosen.values().collect();
     let spare = |name: &str| {
-        let tied = names.head.aliases.iter().any(|(_, other)| *other == without_wrapper(name));
+        let tied = names
+            .head
+            .aliases
+            .iter()
+            .any(|(_, other)| *other == without_wrapper(name));
         let ignored = names.family.ignored.iter().any(|end| name.ends_with(end));
         !tied && !ignored && !used.iter().any(|used| *used == name)
     };
-    let unused = weights.iter().map(|tensor| tensor.name).filter(|name| spare(name));
+    let unused = weights
+        .iter()
+        .map(|tensor| tensor.name)
+        .filter(|name| spare(name));
     loaded.unused = unused.map(str::to_string).collect();
     // A head of which a part is there is broken, not missing.
     if mismatch.missing.is_empty() && mismatch.shapes.is_empty() && !chosen.is_empty() {
@@ -464,7 +481,11 @@ fn candidates(name: &str, names: Names) -> Vec<String> {
 
 fn is_optional(name: &str, names: Names, load: Load) -> bool {
     let bare = name.strip_prefix(names.prefix()).unwrap_or(name);
-    let optional = names.family.optional.iter().any(|part| bare.starts_with(part));
+    let optional = names
+        .family
+        .optional
+        .iter()
+        .any(|part| bare.starts_with(part));
     match load {
         Load::Whole => false,
         Load::Backbone => optional,
@@ -613,7 +634,9 @@ pub fn apply<B: Backend, M: Module<B>>(module: M, names: Names, bytes: &[u8]) ->
         let view = file.tensor(&name).map_err(|_| format!("lacks {name}"))?;
         if view.shape() != shape.as_slice() {
             let found = view.shape();
-            return Err(format!("{name} has shape {found:?}; the model's is {shape:?}"));
+            return Err(format!(
+                "{name} has shape {found:?}; the model's is {shape:?}"
+            ));
         }
         if view.dtype() != Dtype::F32 {
             return Err(format!("{name} holds {:?}, not F32", view.dtype()));
@@ -622,6 +645,10 @@ pub fn apply<B: Backend, M: Module<B>>(module: M, names: Names, bytes: &[u8]) ->
     Ok(walk::replace(module, names, &mut |name| {
         let view = file.tensor(name).ok()?;
         let (bytes, shape) = (view.data().to_vec(), view.shape().to_vec());
-        Some(burn::tensor::TensorData::from_bytes_vec(bytes, shape, DType::F32))
+        Some(burn::tensor::TensorData::from_bytes_vec(
+            bytes,
+            shape,
+            DType::F32,
+        ))
     }))
 }

@@ -75,7 +75,9 @@ impl SavedAdapter {
             serde_json::from_slice(&bytes).map_err(|e| wrong(e.to_string()))?;
         if settings.peft_type != "LORA" {
             let kind = &settings.peft_type;
-            return Err(wrong(format!("peft_type is \"{kind}\"; only LORA is implemented")));
+            return Err(wrong(format!(
+                "peft_type is \"{kind}\"; only LORA is implemented"
+            )));
         }
         if settings.lora_bias || settings.bias.as_deref().is_some_and(|bias| bias != "none") {
             return Err(wrong("trains biases, which is not implemented".into()));
@@ -163,9 +165,7 @@ impl SavedAdapter {
     }
 
     fn scale(&self, layer: &str) -> f64 {
-        let Settings {
-            r, lora_alpha, ..
-        } = self.settings;
+        let Settings { r, lora_alpha, .. } = self.settings;
         let rank = of_pattern(&self.settings.rank_pattern, layer).unwrap_or(r) as f64;
         let alpha = of_pattern(&self.settings.alpha_pattern, layer).unwrap_or(lora_alpha);
         if self.settings.use_rslora {
@@ -453,5 +453,7 @@ fn merged_weights<B: Backend, M: Module<B>>(
 ///
 /// Values that cannot be read from the device.
 pub fn serialise<B: Backend, M: Module<B>>(module: &M, names: Names) -> Result<Vec<u8>, String> {
-    serialise_some(module, names, Precision::F32, &|name| name.contains(".lora_"))
+    serialise_some(module, names, Precision::F32, &|name| {
+        name.contains(".lora_")
+    })
 }

@@ -42,7 +42,10 @@ pub const NAMES: Family = Family {
             ],
             aliases: &[
                 ("cls.predictions.bias", "cls.predictions.decoder.bias"),
-                ("bert.embeddings.word_embeddings.weight", "cls.predictions.decoder.weight"),
+                (
+                    "bert.embeddings.word_embeddings.weight",
+                    "cls.predictions.decoder.weight",
+                ),
             ],
         },
         HeadNames {
@@ -215,7 +218,10 @@ impl BertConfig {
             dense: None,
             place: Place::First,
             bias: true,
-            dropout: [0.0, self.classifier_dropout.unwrap_or(self.hidden_dropout_prob)],
+            dropout: [
+                0.0,
+                self.classifier_dropout.unwrap_or(self.hidden_dropout_prob),
+            ],
         }
     }
 

@@ -179,7 +179,12 @@ impl AutoencoderConfig {
         };
         Decoder {
             latent: draw.uniform_linear("latent", self.latent_size, channels * height * width),
-            convolutions: outputs.into_iter().enumerate().rev().map(transposed).collect(),
+            convolutions: outputs
+                .into_iter()
+                .enumerate()
+                .rev()
+                .map(transposed)
+                .collect(),
             shape: [channels, height, width],
         }
     }

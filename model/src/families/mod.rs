@@ -106,7 +106,9 @@ pub(crate) fn check_heads(n_heads: usize, d_model: usize) -> Result<(), String> 
 /// Refuses what is no share.
 pub(crate) fn check_dropout(rates: &[f64]) -> Result<(), String> {
     match rates.iter().find(|rate| !(0.0..1.0).contains(*rate)) {
-        Some(rate) => Err(format!("dropout is {rate}; it must be at least 0 and below 1")),
+        Some(rate) => Err(format!(
+            "dropout is {rate}; it must be at least 0 and below 1"
+        )),
         None => Ok(()),
     }
 }

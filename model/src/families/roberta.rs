@@ -37,7 +37,10 @@ pub const NAMES: Family = Family {
             ],
             aliases: &[
                 ("lm_head.bias", "lm_head.decoder.bias"),
-                ("roberta.embeddings.word_embeddings.weight", "lm_head.decoder.weight"),
+                (
+                    "roberta.embeddings.word_embeddings.weight",
+                    "lm_head.decoder.weight",
+                ),
             ],
         },
         HeadNames {
@@ -120,7 +123,10 @@ impl RobertaConfig {
 
     /// Draws an encoder without a pooler; the weights are a function of the backend's seed.
     pub fn init<B: Backend>(&self, _: HeadKind, draw: &Draw<'_, B>) -> Roberta<B> {
-        let plan = self.encoder.plan().unwrap_or_else(|reason| panic!("{reason}"));
+        let plan = self
+            .encoder
+            .plan()
+            .unwrap_or_else(|reason| panic!("{reason}"));
         let plan = EncoderPlan {
             first_position: self.first_position(),
             ..plan

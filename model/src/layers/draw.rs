@@ -98,8 +98,7 @@ impl<'a, B: Backend> Draw<'a, B> {
 
     /// A linear layer in GPT-2's layout, with a bias of zero.
     pub fn conv1d(&self, name: &str, d_input: usize, d_output: usize) -> Conv1d<B> {
-        let Linear { weight, bias, .. } =
-            Linear::normal(d_input, d_output, self.std, self.device);
+        let Linear { weight, bias, .. } = Linear::normal(d_input, d_output, self.std, self.device);
         Conv1d {
             weight,
             bias,

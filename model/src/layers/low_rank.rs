@@ -115,12 +115,7 @@ impl<B: Backend> LowRank<B> {
     /// - base: `x weight`, `[n, d_output]`
     /// - weight: `[d_input, d_output]`
     /// - out: `[n, d_output]`
-    pub fn adapt(
-        &self,
-        x: Tensor<B, 2>,
-        base: Tensor<B, 2>,
-        weight: Tensor<B, 2>,
-    ) -> Tensor<B, 2> {
+    pub fn adapt(&self, x: Tensor<B, 2>, base: Tensor<B, 2>, weight: Tensor<B, 2>) -> Tensor<B, 2> {
         let (a, b) = (self.lora_a.val(), self.lora_b.val());
         let Some(magnitude) = &self.magnitude else {
             let thin = dropout(x, self.dropout).matmul(a);
@@ -144,5 +139,8 @@ impl<B: Backend> LowRank<B> {
 /// - out: `[d_output]`
 pub fn column_lengths<B: Backend>(weight: Tensor<B, 2>) -> Tensor<B, 1> {
     let [_, d_output] = weight.dims();
-    (weight.clone() * weight).sum_dim(0).sqrt().reshape([d_output])
+    (weight.clone() * weight)
+        .sum_dim(0)
+        .sqrt()
+        .reshape([d_output])
 }

@@ -9,7 +9,11 @@ use crate::recipe::Impossible;
 /// # Errors
 ///
 /// Rows of one class only: nothing to tell apart.
-pub fn labelled_subset(classes: &[u32], labels: usize, seed: u64) -> Result<Vec<usize>, Impossible> {
+pub fn labelled_subset(
+    classes: &[u32],
+    labels: usize,
+    seed: u64,
+) -> Result<Vec<usize>, Impossible> {
     let rows: Vec<usize> = if labels == 0 {
         (0..classes.len()).collect()
     } else {

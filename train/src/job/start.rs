@@ -177,7 +177,9 @@ impl Start {
 
     /// Says which part of the model the bundle does not have.
     fn report(&self, drawn: &[String], names: Names) {
-        let head = drawn.iter().any(|name| !names.is_backbone(name) && !name.contains(".lora_"));
+        let head = drawn
+            .iter()
+            .any(|name| !names.is_backbone(name) && !name.contains(".lora_"));
         if head && names.head.kind != HeadKind::Classes {
             let text = format!("{} has no such head: it is drawn anew", self.from);
             self.console.note(&text);
@@ -186,14 +188,18 @@ impl Start {
 
     /// What writes the adapter, where the bundle is one.
     pub(crate) fn into_adapter(self) -> Option<AdapterFiles> {
-        let Self { adapter, bundle, .. } = self;
+        let Self {
+            adapter, bundle, ..
+        } = self;
         adapter.map(|adapter| AdapterFiles::new(adapter, bundle.as_ref()))
     }
 }
 
 fn family_named(recipe: &Recipe) -> Option<&'static model::names::Family> {
     let named = recipe.model.get("family")?.as_str()?;
-    let all = model::registry::TEXT_FAMILIES.iter().chain(model::registry::IMAGE_FAMILIES);
+    let all = model::registry::TEXT_FAMILIES
+        .iter()
+        .chain(model::registry::IMAGE_FAMILIES);
     all.copied().find(|family| family.model_type == named)
 }
 
@@ -232,7 +238,10 @@ impl Recipe {
     /// # Errors
     ///
     /// A family of texts.
-    pub fn image_sizes(&self, [channels, height, width]: [usize; 3]) -> Result<ImageConfig, Impossible> {
+    pub fn image_sizes(
+        &self,
+        [channels, height, width]: [usize; 3],
+    ) -> Result<ImageConfig, Impossible> {
         self.sizes(serde_json::json!({
             "image_channels": channels,
             "image_height": height,

@@ -76,7 +76,11 @@ impl AdapterRecipe {
             let reason = format!("is {}; it must be at least 0 and below 1", self.dropout);
             return wrong("dropout", reason);
         }
-        if let Some(reason) = self.targets.iter().find_map(|text| Target::parse(text).err()) {
+        if let Some(reason) = self
+            .targets
+            .iter()
+            .find_map(|text| Target::parse(text).err())
+        {
             return wrong("targets", format!("hold {reason}"));
         }
         Ok(())
@@ -129,7 +133,9 @@ impl StrategyRecipe {
             let reason = "names parameters, which takes strategy.kind = \"freeze\"";
             return Err(Impossible::new("strategy.freeze", reason));
         }
-        self.freeze.iter().try_for_each(|pattern| group(pattern, 0.0).map(drop))
+        self.freeze
+            .iter()
+            .try_for_each(|pattern| group(pattern, 0.0).map(drop))
     }
 }
 
@@ -153,7 +159,11 @@ pub fn groups(recipe: &Recipe, names: Names) -> Result<Vec<Group>, Impossible> {
     if recipe.adapter.kind == AdapterKind::Lora {
         groups.push(group(r"\.lora_", 1.0)?);
         // The head of a classifier is new: it has to train.
-        let stays = if names.head.kind == HeadKind::Classes { &backbone } else { "" };
+        let stays = if names.head.kind == HeadKind::Classes {
+            &backbone
+        } else {
+            ""
+        };
         groups.push(group(stays, 0.0)?);
     } else if *kind == StrategyKind::Head {
         groups.push(group(&backbone, 0.0)?);
@@ -227,8 +237,14 @@ mod tests {
             "strategy.freeze=[\"embeddings\"]",
             "strategy.backbone_lr=0.1",
         ];
-        assert_eq!(multiplier(&settings, "bert.embeddings.word_embeddings.weight"), 0.0);
-        assert_eq!(multiplier(&settings, "bert.encoder.layer.0.output.dense.weight"), 0.1);
+        assert_eq!(
+            multiplier(&settings, "bert.embeddings.word_embeddings.weight"),
+            0.0
+        );
+        assert_eq!(
+            multiplier(&settings, "bert.encoder.layer.0.output.dense.weight"),
+            0.1
+        );
         assert_eq!(multiplier(&settings, "classifier.bias"), 1.0);
     }
 
@@ -236,7 +252,10 @@ mod tests {
     fn an_adapter_trains_with_a_new_head_alone() {
         let settings = ["adapter.kind=lora"];
         let query = "bert.encoder.layer.0.attention.self.query";
-        assert_eq!(multiplier(&settings, &format!("{query}.lora_A.weight")), 1.0);
+        assert_eq!(
+            multiplier(&settings, &format!("{query}.lora_A.weight")),
+            1.0
+        );
         assert_eq!(multiplier(&settings, &format!("{query}.weight")), 0.0);
         assert_eq!(multiplier(&settings, "classifier.weight"), 1.0);
     }
@@ -245,8 +264,14 @@ mod tests {
     fn bad_strategies_and_adapters_are_refused() {
         for (settings, word) in [
             (&["strategy.kind=freeze"][..], "names nothing"),
-            (&["strategy.kind=freeze", "strategy.freeze=[\"(\"]"], "regular expression"),
-            (&["strategy.kind=head", "strategy.freeze=[\"a\"]"], "strategy.kind"),
+            (
+                &["strategy.kind=freeze", "strategy.freeze=[\"(\"]"],
+                "regular expression",
+            ),
+            (
+                &["strategy.kind=head", "strategy.freeze=[\"a\"]"],
+                "strategy.kind",
+            ),
             (&["strategy.backbone_lr=-1.0"], "backbone_lr"),
             (&["strategy.dropout=1.0"], "strategy.dropout"),
         ] {

@@ -284,7 +284,11 @@ impl Texts {
                 max_length
             },
         };
-        let cache = if self.cache { Cache::from_environment() } else { None };
+        let cache = if self.cache {
+            Cache::from_environment()
+        } else {
+            None
+        };
         let console = &start.console;
         let corpus = plan.open_watched(cache.as_ref(), &console.now_and_then())?;
         match &corpus.made {
@@ -579,7 +583,11 @@ impl LabelledTexts {
         let config = start.text_config(&tokenizer)?;
         check_lengths(max_length, config.describe().positions)?;
         let data = &self.splits;
-        let keys: Vec<_> = texts.examples.iter().map(|e| split::text_key(&e.text)).collect();
+        let keys: Vec<_> = texts
+            .examples
+            .iter()
+            .map(|e| split::text_key(&e.text))
+            .collect();
         let keys = keys.iter().map(String::as_bytes);
         let splits = split::split_by_content(keys, data.valid, data.test, data.split_seed);
         if splits.train.is_empty() || splits.valid.is_empty() {
@@ -603,7 +611,11 @@ impl LabelledTexts {
         let limited = |rows: &[usize], limit: usize| -> Vec<usize> {
             let order = order::shuffled(rows.len(), data.split_seed, 0);
             let limit = if limit == 0 { rows.len() } else { limit };
-            order.iter().take(limit).map(|&at| rows[at as usize]).collect()
+            order
+                .iter()
+                .take(limit)
+                .map(|&at| rows[at as usize])
+                .collect()
         };
         let encode = |rows: &[usize]| -> Result<Arc<Vec<LabelledRow>>, Failure> {
             let picked: Vec<_> = rows.iter().map(|&row| &texts.examples[row].text).collect();
@@ -679,8 +691,12 @@ impl LabelledTextData {
     pub fn batches(self, recipe: &Recipe) -> Splits<LabelledBatch> {
         let (batching, accumulation) = (recipe.training.batching(), recipe.training.accumulation);
         let lengths = self.train.iter().map(|row| row.tokens.len() as u32);
-        let shuffled =
-            Epochs::shuffled(lengths.collect::<Vec<u32>>(), batching, accumulation, recipe.seed);
+        let shuffled = Epochs::shuffled(
+            lengths.collect::<Vec<u32>>(),
+            batching,
+            accumulation,
+            recipe.seed,
+        );
         let digest = data::digest(self.train.len(), |at| {
             let LabelledRow { tokens, class } = &self.train[at];
             let ids = tokens.iter().chain([class]);

@@ -6,9 +6,9 @@
 use burn::prelude::*;
 use serde_json::{Value, json};
 
-use crate::objectives::class_loss::cross_entropy;
 use crate::metrics::Metrics;
 use crate::objective::Tally;
+use crate::objectives::class_loss::cross_entropy;
 
 /// Names of what a [`ClassTally`] reports.
 pub const METRICS: &[&str] = &["loss", "accuracy", "macro_f1"];

@@ -48,7 +48,8 @@ impl<B: Backend> TokenPrediction<B> {
     /// Scores of the vocabulary at the places to predict, `[n, vocab_size]`.
     fn logits(&self, batch: &Predicted, device: &B::Device) -> Tensor<B, 2> {
         let at = indices(&batch.at, device);
-        self.model.logits(&batch.inputs.input(device), Some(at), None)
+        self.model
+            .logits(&batch.inputs.input(device), Some(at), None)
     }
 }
 

@@ -217,4 +217,3 @@ pub fn check_shares(valid: f64, test: f64) -> Result<(), Impossible> {
         )),
     }
 }
-

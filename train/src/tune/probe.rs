@@ -130,7 +130,8 @@ where
     /// Names of the parameters with such a setting.
     fn named(&self, fits: impl Fn(&Setting) -> bool) -> Vec<String> {
         let settings = self.optimizer.groups();
-        let mut names = groups::parameter_names::<B, _>(&self.model, self.optimizer.groups().names());
+        let mut names =
+            groups::parameter_names::<B, _>(&self.model, self.optimizer.groups().names());
         names.retain(|name| settings.setting(name).is_some_and(&fits));
         names
     }
@@ -280,9 +281,19 @@ where
         let pass = subject.pass(steps, 0);
         let is_finite = pass.sums.mean_loss().is_finite();
         match steps {
-            0 => silent = without_gradient::<B, _>(&subject.model, &pass.grads, subject.optimizer.groups()),
+            0 => {
+                silent = without_gradient::<B, _>(
+                    &subject.model,
+                    &pass.grads,
+                    subject.optimizer.groups(),
+                )
+            }
             LAST => {
-                let still = without_gradient::<B, _>(&subject.model, &pass.grads, subject.optimizer.groups());
+                let still = without_gradient::<B, _>(
+                    &subject.model,
+                    &pass.grads,
+                    subject.optimizer.groups(),
+                );
                 silent.retain(|name| still.contains(name));
             }
             _ => {}
