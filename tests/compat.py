@@ -32,7 +32,7 @@ TIMES = ("seconds", "timing")
 LASTING = ("status", "seed", "steps", "epochs", "parameters", "padding_fraction", "skipped_steps", "rollbacks", "best")
 LASTING += ("final", "test")
 
-# Every key that decides what is trained stands here, whatever later defaults are.
+# Every key that decides what is trained is given here, so that later defaults change nothing.
 SHARED = (
     f"training.steps={STEPS}",
     "training.log_every=1",
@@ -330,7 +330,7 @@ class Comparison:
 
 
 def killed(first, later, variant, run, signals, lines):
-    """Begins a run, ends it by each signal in turn and resumes it to its end; false if a signal came too late."""
+    """Begins a run, ends it by each signal in turn and resumes it to its end; false if the run ended before a signal."""
     process = first.begin(variant, run.name)
     for part, number in enumerate(signals, start=1):
         at = lines * part // (len(signals) + 1)

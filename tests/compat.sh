@@ -4,8 +4,8 @@
 #     tests/compat.sh [BASE [BASE_BIN [HEAD_BIN]]]
 #
 #     BASE        the earlier commit [default: cc9b797]
-#     BASE_BIN    a folder with its `pretrain` and `finetune`; without it they are built in a worktree of BASE, in a
-#                 target folder of their own
+#     BASE_BIN    a folder with its `pretrain` and `finetune`; without it they are built in a worktree of BASE, with a
+#                 separate target folder
 #     HEAD_BIN    the same of this working tree; without it they are built in $CARGO_TARGET_DIR (or target/)
 #     PROFILE     environment: the Cargo profile of both, dev or release [default: dev]
 #

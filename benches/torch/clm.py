@@ -65,7 +65,7 @@ class Batches:
 
 
 def within_texts(segments):
-    """[batch, 1, seq, seq], true where a token sees another: earlier or itself, and of its own text."""
+    """[batch, 1, seq, seq], true where a token sees another: earlier or itself, and in the same text."""
     seq = segments.shape[1]
     earlier = torch.ones(seq, seq, dtype=torch.bool).tril()
     # Padding sees itself, as a row that sees nothing has no softmax.
