@@ -16,9 +16,13 @@ use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use thiserror::Error;
 
 use crate::bert::{BertConfig, HUGGING_FACE_NAMES};
+
+mod error;
+pub mod weights;
+
+pub use error::BundleError;
 
 /// Weights, in a bundle.
 pub const WEIGHTS: &str = "model.safetensors";
@@ -28,53 +32,6 @@ pub const CONFIG: &str = "config.json";
 pub const TOKENIZER: &str = "tokenizer.json";
 /// Size and colours of an image model's input, in a bundle.
 pub const PREPROCESSOR: &str = "preprocessor_config.json";
-
-/// What is wrong with a bundle.
-#[derive(Debug, Error)]
-pub enum BundleError {
-    /// The directory is missing or lacks a file.
-    #[error("{}: is no bundle: {reason}", path.display())]
-    NotABundle {
-        /// The directory.
-        path: PathBuf,
-        /// What is missing.
-        reason: String,
-    },
-    /// A model of another kind is needed.
-    #[error("{}: holds {found}, and {wanted} is needed here", path.display())]
-    WrongKind {
-        /// The directory.
-        path: PathBuf,
-        /// What its configuration names.
-        found: String,
-        /// What the caller can use.
-        wanted: String,
-    },
-    /// `config.json` can't be used.
-    #[error("{}: {reason}", path.display())]
-    Config {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// The weights do not fit the configuration.
-    #[error("{}: {reason}", path.display())]
-    Weights {
-        /// The file.
-        path: PathBuf,
-        /// Which tensor, and how.
-        reason: String,
-    },
-    /// Reading or writing failed.
-    #[error("{}: {source}", path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
-}
 
 /// Kinds of models that a bundle can hold, as `architectures` in `config.json` names them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
