@@ -1,101 +1,491 @@
-//! shim
+//! Tensors of a file or directory by their canonical names, whatever wrote it.
+//!
+//! In: `model.safetensors` or `pytorch_model.bin` (zip or legacy pickle), whole or in shards with their index. Out: names,
+//! shapes and element types at once; the values of one tensor at a time, as f32. Files are mapped into memory and not
+//! copied. A file is known by its content, not by its extension.
+//!
+//! A canonical name is the one that the model's own code gives: without the words of wrappers (`module.`, `_orig_mod.`), and
+//! with `weight` and `bias` for the `gamma` and `beta` of old norms.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::fs::{self, File};
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+
+use burn::tensor::{DType, TensorData, bf16, f16};
+use memmap2::Mmap;
+
 use super::BundleError;
-use burn::tensor::{DType, TensorData};
-use safetensors::{Dtype, SafeTensors};
-use std::{borrow::Cow, path::Path};
-#[derive(Debug)]
-#[allow(missing_docs)]
+use pickle::Kind;
+
+mod format;
+mod layout;
+mod mismatch;
+mod names;
+mod pickle;
+mod safetensors_file;
+mod state_dict;
+mod torch_file;
+
+#[cfg(test)]
+mod tests;
+
+use layout::Layout;
+pub use mismatch::{Mismatch, likely_kind};
+
+/// Weights of a directory and, for a model in shards, the index of its shards: first safetensors, then pickles.
+const IN_DIRECTORY: [(&str, &str); 2] = [
+    ("model.safetensors", "model.safetensors.index.json"),
+    ("pytorch_model.bin", "pytorch_model.bin.index.json"),
+];
+
+/// Tensors of one or several files. Clones share the files.
+#[derive(Clone, Debug)]
 pub struct Weights {
-    bytes: Cow<'static, [u8]>,
-    index: Vec<(String, Vec<usize>)>,
-    name: String,
+    sources: Arc<Vec<Source>>,
+    files: Vec<PathBuf>,
+    tensors: BTreeMap<String, Stored>,
+    /// Tensors whose values can't be read, and what they are.
+    foreign: BTreeMap<String, (usize, &'static str)>,
+    level: Option<String>,
 }
-#[allow(missing_docs)]
+
+/// What is known of a tensor without reading its values.
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct TensorInfo<'a> {
+    /// Its canonical name.
     pub name: &'a str,
+    /// Its name in the file.
+    pub raw: &'a str,
+    /// As in PyTorch: a linear layer's weight is [outputs, inputs].
     pub shape: &'a [usize],
+    /// Element type in the file.
+    pub dtype: DType,
+    /// The file that holds it.
+    pub file: &'a str,
 }
-#[allow(missing_docs)]
-impl Weights {
-    pub fn open_directory(path: &Path) -> Result<Self, BundleError> {
-        let at = path.join("model.safetensors");
-        if !at.exists() {
-            return Err(BundleError::NotABundle {
-                path: path.into(),
-                reason: "model.safetensors is missing".into(),
-            });
+
+#[derive(Debug)]
+struct Source {
+    path: PathBuf,
+    /// The path as text.
+    name: String,
+    bytes: Bytes,
+}
+
+#[derive(Debug)]
+enum Bytes {
+    Mapped(Mmap),
+    Held(Cow<'static, [u8]>),
+}
+
+impl std::ops::Deref for Bytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Mapped(map) => map,
+            Self::Held(bytes) => bytes,
         }
-        let bytes = std::fs::read(&at).map_err(|source| BundleError::Io {
-            path: at.clone(),
-            source,
-        })?;
-        Self::from_safetensors(&at.display().to_string(), Cow::Owned(bytes))
     }
-    pub fn open_file(path: &Path) -> Result<Self, BundleError> {
-        let bytes = std::fs::read(path).map_err(|source| BundleError::Io {
+}
+
+/// A tensor as its file describes it.
+#[derive(Debug)]
+struct Found {
+    /// In the file.
+    name: String,
+    kind: Kind,
+    shape: Vec<usize>,
+    layout: Layout,
+}
+
+/// A tensor of the index.
+#[derive(Clone, Debug)]
+struct Stored {
+    raw: String,
+    source: usize,
+    dtype: DType,
+    shape: Vec<usize>,
+    layout: Layout,
+}
+
+impl Weights {
+    /// Opens the weights of a Hugging Face directory.
+    ///
+    /// Taken are, in this order, `model.safetensors`, its shards, `pytorch_model.bin`, its shards.
+    ///
+    /// # Errors
+    ///
+    /// None of them is there (what is there instead is named, and the way out), a shard or one of its tensors is missing, or
+    /// as [`Weights::open_file`].
+    pub fn open_directory(path: &Path) -> Result<Self, BundleError> {
+        for (file, index) in IN_DIRECTORY {
+            let (file, index) = (path.join(file), path.join(index));
+            if file.is_file() {
+                return Self::open_file(&file);
+            }
+            if index.is_file() {
+                return Self::open_shards(path, &index);
+            }
+        }
+        Err(BundleError::NotABundle {
             path: path.into(),
-            source,
-        })?;
-        Self::from_safetensors(&path.display().to_string(), Cow::Owned(bytes))
-    }
-    pub fn from_safetensors(name: &str, bytes: Cow<'static, [u8]>) -> Result<Self, BundleError> {
-        let file = SafeTensors::deserialize(&bytes).map_err(|e| BundleError::Weights {
-            path: name.into(),
-            reason: format!("not safetensors: {e}"),
-        })?;
-        let index = file
-            .tensors()
-            .into_iter()
-            .map(|(n, v)| (n, v.shape().to_vec()))
-            .collect();
-        Ok(Self {
-            index,
-            name: name.into(),
-            bytes,
+            reason: format::without_weights(path),
         })
     }
-    pub fn iter(&self) -> impl Iterator<Item = TensorInfo<'_>> {
-        self.index
+
+    /// Opens one file: safetensors, or what `torch.save` wrote.
+    ///
+    /// # Errors
+    ///
+    /// The file can't be read, is of another kind (which is named), is cut off, asks for a function of Python, or has two
+    /// different tensors of one canonical name.
+    pub fn open_file(path: &Path) -> Result<Self, BundleError> {
+        let (source, found, level) = read_file(path)?;
+        Self::assemble(vec![source], vec![found], level)
+    }
+
+    /// Takes a safetensors file that is in memory; `name` is its path in messages.
+    ///
+    /// # Errors
+    ///
+    /// As [`Weights::open_file`].
+    pub fn from_safetensors(
+        name: &str,
+        bytes: impl Into<Cow<'static, [u8]>>,
+    ) -> Result<Self, BundleError> {
+        let source = Source::new(name.into(), Bytes::Held(bytes.into()));
+        let found = safetensors_file::read(&source.bytes).map_err(|reason| source.error(reason))?;
+        Self::assemble(vec![source], vec![found], None)
+    }
+
+    /// Opens every shard that an index lists.
+    fn open_shards(directory: &Path, index: &Path) -> Result<Self, BundleError> {
+        let places = read_index(index)?;
+        let wrong = |reason| weights_error(index, reason);
+        let files: BTreeSet<&String> = places.values().collect();
+        let missing: Vec<String> = files
             .iter()
-            .map(|(name, shape)| TensorInfo { name, shape })
+            .filter(|file| !directory.join(file).is_file())
+            .map(|file| file.to_string())
+            .collect();
+        if !missing.is_empty() {
+            return Err(wrong(format!(
+                "{} of the {} files that it lists are missing: {}",
+                missing.len(),
+                files.len(),
+                listed(&missing)
+            )));
+        }
+        let (mut sources, mut shards, mut level) = (Vec::new(), Vec::new(), None);
+        for file in files {
+            let (source, found, at) = read_file(&directory.join(file))?;
+            sources.push(source);
+            shards.push(found);
+            level = level.or(at);
+        }
+        let held: HashSet<&str> = shards
+            .iter()
+            .flatten()
+            .map(|found| found.name.as_str())
+            .collect();
+        let lost = places.keys().filter(|name| !held.contains(name.as_str()));
+        let lost: Vec<String> = lost.cloned().collect();
+        if !lost.is_empty() {
+            let lost = listed(&lost);
+            return Err(wrong(format!(
+                "it lists {lost}, which none of its files holds"
+            )));
+        }
+        Self::assemble(sources, shards, level)
     }
+
+    /// Makes one index of the tensors of each source.
+    fn assemble(
+        sources: Vec<Source>,
+        found: Vec<Vec<Found>>,
+        level: Option<String>,
+    ) -> Result<Self, BundleError> {
+        let mut weights = Self {
+            files: sources.iter().map(|source| source.path.clone()).collect(),
+            sources: Arc::new(sources),
+            tensors: BTreeMap::new(),
+            foreign: BTreeMap::new(),
+            level,
+        };
+        let found = found.into_iter().enumerate();
+        let all: Vec<(usize, Found)> = found
+            .flat_map(|(source, found)| found.into_iter().map(move |found| (source, found)))
+            .collect();
+        let raw: Vec<_> = all
+            .iter()
+            .map(|(_, found)| (found.name.as_str(), found.is_float()))
+            .collect();
+        let names = names::canonical(&raw).map_err(|reason| weights.sources[0].error(reason))?;
+        for (name, (source, found)) in names.into_iter().zip(all) {
+            weights.insert(name, source, found)?;
+        }
+        if weights.tensors.is_empty() {
+            return Err(weights.sources[0].error("it holds no tensor that can be read".into()));
+        }
+        Ok(weights)
+    }
+
+    /// Adds a tensor. A second one of the same name must have the same values.
+    fn insert(&mut self, name: String, source: usize, found: Found) -> Result<(), BundleError> {
+        let dtype = match found.kind {
+            Kind::Known(dtype) => dtype,
+            Kind::Foreign(kind) => {
+                self.foreign.insert(name, (source, kind));
+                return Ok(());
+            }
+        };
+        let new = Stored {
+            raw: found.name,
+            source,
+            dtype,
+            shape: found.shape,
+            layout: found.layout,
+        };
+        if let Some(old) = self.tensors.get(&name) {
+            if !self.same_values(old, &new) {
+                let (first, second) = (self.place(old), self.place(&new));
+                let reason = format!("{first} and {second} are both {name}, with different values");
+                return Err(self.sources[source].error(reason));
+            }
+            return Ok(());
+        }
+        self.tensors.insert(name, new);
+        Ok(())
+    }
+
+    fn same_values(&self, one: &Stored, other: &Stored) -> bool {
+        let size = one.dtype.size();
+        let bytes = |tensor: &Stored| &*self.sources[tensor.source].bytes;
+        one.dtype == other.dtype
+            && one.shape == other.shape
+            && one
+                .layout
+                .elements(bytes(one), &one.shape, size)
+                .eq(other.layout.elements(bytes(other), &other.shape, size))
+    }
+
+    /// A tensor's name in its file and, where there are several files, the file.
+    fn place(&self, tensor: &Stored) -> String {
+        if self.sources.len() == 1 {
+            return tensor.raw.clone();
+        }
+        format!("{} in {}", tensor.raw, self.sources[tensor.source].name)
+    }
+
+    /// Every tensor whose values can be read, in the order of the names.
+    ///
+    /// Integers and booleans are among them: buffers such as `position_ids`, which no model loads.
+    pub fn iter(&self) -> impl Iterator<Item = TensorInfo<'_>> {
+        self.tensors
+            .iter()
+            .map(|(name, tensor)| self.info(name, tensor))
+    }
+
+    /// The tensor of a canonical name.
     pub fn get(&self, name: &str) -> Option<TensorInfo<'_>> {
-        self.iter().find(|t| t.name == name)
+        let (name, tensor) = self.tensors.get_key_value(name)?;
+        Some(self.info(name, tensor))
     }
+
+    /// The first of several names that is there, such as a tensor's name with its base model's prefix and without.
+    pub fn get_any(&self, names: &[&str]) -> Option<TensorInfo<'_>> {
+        names.iter().find_map(|name| self.get(name))
+    }
+
+    fn info<'a>(&'a self, name: &'a str, tensor: &'a Stored) -> TensorInfo<'a> {
+        TensorInfo {
+            name,
+            raw: &tensor.raw,
+            shape: &tensor.shape,
+            dtype: tensor.dtype,
+            file: &self.sources[tensor.source].name,
+        }
+    }
+
+    /// The same tensors, with `prefix` taken from the names that begin with it.
+    ///
+    /// A name that would become another tensor's stays as it is. The files are shared, not opened again.
+    #[must_use]
+    pub fn without_prefix(&self, prefix: &str) -> Self {
+        let bare = |name: &String| match name.strip_prefix(prefix) {
+            Some(bare) if !bare.is_empty() && !self.tensors.contains_key(bare) => bare.to_string(),
+            _ => name.clone(),
+        };
+        let tensors = self
+            .tensors
+            .iter()
+            .map(|(name, tensor)| (bare(name), tensor.clone()));
+        let foreign = self.foreign.iter().map(|(name, kind)| (bare(name), *kind));
+        Self {
+            sources: Arc::clone(&self.sources),
+            files: self.files.clone(),
+            tensors: tensors.collect(),
+            foreign: foreign.collect(),
+            level: self.level.clone(),
+        }
+    }
+
+    /// Values of a float tensor as f32, in row-major order of its shape.
+    ///
+    /// # Errors
+    ///
+    /// The tensor is missing, holds no floats, or holds NaN or infinite values (or such as f32 can't hold).
     pub fn data(&self, name: &str) -> Result<TensorData, BundleError> {
-        let wrong = |reason: String| BundleError::Weights {
-            path: self.name.clone().into(),
-            reason,
+        let Some(tensor) = self.tensors.get(name) else {
+            return Err(self.cannot_read(name));
         };
-        let file = SafeTensors::deserialize(&self.bytes).map_err(|e| wrong(e.to_string()))?;
-        let view = file.tensor(name).map_err(|e| wrong(e.to_string()))?;
-        let dtype = match view.dtype() {
-            Dtype::F32 => DType::F32,
-            Dtype::F16 => DType::F16,
-            Dtype::BF16 => DType::BF16,
-            Dtype::F64 => DType::F64,
-            o => return Err(wrong(format!("{name} holds {o:?}"))),
-        };
-        Ok(
-            TensorData::from_bytes_vec(view.data().to_vec(), view.shape().to_vec(), dtype)
-                .convert_dtype(DType::F32),
-        )
+        let source = &self.sources[tensor.source];
+        let values = tensor.floats(&source.bytes).ok_or_else(|| {
+            let kind = tensor.dtype.name();
+            source.error(format!(
+                "{} holds {kind} values, and floats are needed",
+                tensor.raw
+            ))
+        })?;
+        let finite = values.iter().filter(|value| value.is_finite()).count();
+        if finite < values.len() {
+            let nan = values.iter().filter(|value| value.is_nan()).count();
+            let infinite = values.len() - finite - nan;
+            return Err(source.error(format!(
+                "{} holds {nan} NaN and {infinite} infinite among its {} values: its training diverged or the file is damaged",
+                tensor.raw,
+                values.len()
+            )));
+        }
+        Ok(TensorData::new(values, tensor.shape.clone()))
+    }
+
+    fn cannot_read(&self, name: &str) -> BundleError {
+        if let Some(&(source, kind)) = self.foreign.get(name) {
+            return self.sources[source].error(format!("{name} can't be read: it holds {kind}"));
+        }
+        self.sources[0].error(format!("lacks {name}"))
+    }
+
+    /// The files that are read: one, or every shard.
+    pub fn files(&self) -> &[PathBuf] {
+        &self.files
+    }
+
+    /// Under which keys of a training checkpoint the model was found, such as `model_state`; `None` where the file is
+    /// nothing but a model.
+    pub fn level(&self) -> Option<&str> {
+        self.level.as_deref()
     }
 }
-#[derive(Debug, Default)]
-#[allow(missing_docs)]
-pub struct Mismatch {
-    pub missing: Vec<String>,
-    pub unexpected: Vec<String>,
-    pub shapes: Vec<(String, Vec<usize>, Vec<usize>)>,
-    pub likely: Option<&'static str>,
-}
-impl std::fmt::Display for Mismatch {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "lacks {:?} shapes {:?}", self.missing, self.shapes)
+
+impl Found {
+    fn is_float(&self) -> bool {
+        match self.kind {
+            Kind::Known(dtype) => dtype.is_float(),
+            Kind::Foreign(_) => true,
+        }
     }
 }
-#[allow(missing_docs)]
-pub fn likely_kind(_: &Weights) -> Option<&'static str> {
-    None
+
+impl Stored {
+    /// Values as f32; `None` where they are no floats.
+    fn floats(&self, bytes: &[u8]) -> Option<Vec<f32>> {
+        let (layout, shape) = (&self.layout, &self.shape);
+        Some(match self.dtype {
+            DType::F32 => layout.read(bytes, shape, f32::from_le_bytes),
+            DType::F64 => layout.read(bytes, shape, |value| f64::from_le_bytes(value) as f32),
+            DType::F16 => layout.read(bytes, shape, |value| f16::from_le_bytes(value).to_f32()),
+            DType::BF16 => layout.read(bytes, shape, |value| bf16::from_le_bytes(value).to_f32()),
+            _ => return None,
+        })
+    }
+}
+
+impl Source {
+    fn new(path: PathBuf, bytes: Bytes) -> Self {
+        let name = path.display().to_string();
+        Self { path, name, bytes }
+    }
+
+    fn map(path: &Path) -> Result<Self, BundleError> {
+        let io = |source| BundleError::Io {
+            path: path.into(),
+            source,
+        };
+        let file = File::open(path).map_err(io)?;
+        let metadata = file.metadata().map_err(io)?;
+        if metadata.is_dir() {
+            return Err(weights_error(
+                path,
+                "it is a directory, and a file is needed".into(),
+            ));
+        }
+        if metadata.len() == 0 {
+            return Ok(Self::new(path.into(), Bytes::Held(Cow::Borrowed(&[]))));
+        }
+        // SAFETY: the map is private to this process and only read. Weights are replaced as a whole file, which leaves the
+        // mapped one as it was; whoever cuts it from outside meanwhile ends this process with a signal.
+        let map = unsafe { Mmap::map(&file) }.map_err(io)?;
+        Ok(Self::new(path.into(), Bytes::Mapped(map)))
+    }
+
+    fn error(&self, reason: String) -> BundleError {
+        weights_error(&self.path, reason)
+    }
+}
+
+fn weights_error(path: &Path, reason: String) -> BundleError {
+    BundleError::Weights {
+        path: path.into(),
+        reason,
+    }
+}
+
+/// Maps a file and reads its index. Third is the level of a training checkpoint.
+fn read_file(path: &Path) -> Result<(Source, Vec<Found>, Option<String>), BundleError> {
+    let source = Source::map(path)?;
+    let (found, level) =
+        format::read(path, &source.bytes).map_err(|reason| source.error(reason))?;
+    Ok((source, found, level))
+}
+
+/// Which file holds which tensor, by an index of shards.
+fn read_index(path: &Path) -> Result<BTreeMap<String, String>, BundleError> {
+    #[derive(serde::Deserialize)]
+    struct Index {
+        weight_map: BTreeMap<String, String>,
+    }
+    let bytes = fs::read(path).map_err(|source| BundleError::Io {
+        path: path.into(),
+        source,
+    })?;
+    let wrong = |reason| weights_error(path, reason);
+    let index: Index = serde_json::from_slice(&bytes)
+        .map_err(|error| wrong(format!("it is not an index of shards: {error}")))?;
+    for file in index.weight_map.values() {
+        let mut parts = Path::new(file).components();
+        let (Some(Component::Normal(_)), None) = (parts.next(), parts.next()) else {
+            return Err(wrong(format!(
+                "it lists \"{file}\", which is not the name of a file beside it"
+            )));
+        };
+    }
+    if index.weight_map.is_empty() {
+        return Err(wrong("it lists no tensor".into()));
+    }
+    Ok(index.weight_map)
+}
+
+/// The first three names, and how many more there are.
+fn listed(names: &[String]) -> String {
+    match names {
+        [first, second, third, _, rest @ ..] => {
+            format!("{first}, {second}, {third} and {} more", rest.len() + 1)
+        }
+        few => few.join(", "),
+    }
 }
