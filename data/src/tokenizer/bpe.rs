@@ -136,3 +136,76 @@ fn vocabulary(
     let merges = merges.collect();
     Ok((merger.tokens, merges))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokenizers::models::TrainerWrapper;
+    use tokenizers::models::bpe::{BPE, BpeTrainer};
+    use tokenizers::{AddedToken, Tokenizer};
+
+    fn counts(words: &[(&str, u64)]) -> WordCounts {
+        let words = words.iter();
+        words
+            .map(|&(word, count)| (word.to_string(), count))
+            .collect()
+    }
+
+    #[test]
+    fn merges_worked_out_by_hand() {
+        // Pairs: t+h 6, h+e 4, h+a 2. First "th"; then th+e 4, th+a 2.
+        let (tokens, merges) = vocabulary(&counts(&[("the", 4), ("tha", 2)]), 300).unwrap();
+        assert_eq!(tokens.len(), 260);
+        assert_eq!((tokens[0].as_str(), tokens[1].as_str()), (END, "!"));
+        assert_eq!(tokens[257..], ["th", "the", "tha"]);
+        assert_eq!(merges, [["t", "h"], ["th", "e"], ["th", "a"]]);
+        let (tokens, merges) = vocabulary(&counts(&[("the", 4), ("tha", 2)]), 258).unwrap();
+        assert_eq!((&tokens[257..], merges.len()), (&["th".to_string()][..], 1));
+    }
+
+    #[test]
+    fn hash_marks_are_characters_like_others() {
+        let (tokens, _) = vocabulary(&counts(&[("a##b", 3)]), 300).unwrap();
+        assert_eq!(tokens.last().map(String::as_str), Some("a##b"));
+    }
+
+    #[test]
+    fn too_small_a_vocabulary_says_what_it_needs() {
+        let error = vocabulary(&counts(&[("a", 1)]), 256).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "a vocabulary of 256 is too small: special tokens and characters take 257"
+        );
+        let error = vocabulary(&counts(&[]), 300).unwrap_err();
+        assert!(matches!(error, DataError::NoWords));
+        let long = "x".repeat(LONGEST_WORD + 1);
+        let (tokens, _) = vocabulary(&counts(&[(&long, 9), ("ab", 1)]), 300).unwrap();
+        assert_eq!(tokens[257..], ["ab"]);
+    }
+
+    #[test]
+    fn the_tokenizers_crate_learns_the_same_merges() {
+        let set = crate::wordnet();
+        let texts: Vec<&str> = set
+            .examples
+            .iter()
+            .step_by(40)
+            .map(|example| example.text.as_str())
+            .collect();
+        let ours = train(texts.iter().map(Ok::<_, DataError>), 1500).unwrap();
+        let mut theirs = Tokenizer::new(BPE::default());
+        theirs.with_pre_tokenizer(Some(splitting()));
+        let trainer = BpeTrainer::builder()
+            .vocab_size(1500)
+            .show_progress(false)
+            .initial_alphabet(ByteLevel::alphabet().into_iter().collect())
+            .special_tokens(vec![AddedToken::from(END, true)])
+            .build();
+        let mut trainer = TrainerWrapper::BpeTrainer(trainer);
+        theirs.train(&mut trainer, texts.iter()).unwrap();
+        let theirs: Value = serde_json::from_str(&theirs.to_string(false).unwrap()).unwrap();
+        assert_eq!(ours["model"]["vocab"], theirs["model"]["vocab"]);
+        assert_eq!(ours["model"]["merges"], theirs["model"]["merges"]);
+        assert_eq!(ours["added_tokens"], theirs["added_tokens"]);
+    }
+}

@@ -693,3 +693,270 @@ fn begin_and_end(
         .build()
         .map_err(|error| failed(error.to_string()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Role;
+    use super::*;
+    use std::collections::HashMap;
+    use std::fs;
+
+    /// What `make_tokenizers.py` wrote.
+    fn golden() -> Value {
+        serde_json::from_str(include_str!("../../../tests/golden/tokenizers.json")).unwrap()
+    }
+
+    fn ids(value: &Value) -> Vec<u32> {
+        serde_json::from_value(value.clone()).unwrap()
+    }
+
+    fn files_of(case: &Value) -> HashMap<String, String> {
+        serde_json::from_value(case["files"].clone()).unwrap()
+    }
+
+    fn opened(
+        files: &HashMap<String, String>,
+        model_type: Option<&str>,
+    ) -> Result<TextTokenizer, DataError> {
+        let read = |name: &str| files.get(name).map(|content| content.clone().into_bytes());
+        from_files(&read, "model", model_type)
+    }
+
+    /// The files of a golden case, by its name.
+    fn case(name: &str) -> HashMap<String, String> {
+        let golden = golden();
+        let cases = golden["cases"].as_array().unwrap();
+        files_of(cases.iter().find(|case| case["name"] == name).unwrap())
+    }
+
+    fn refused(files: &HashMap<String, String>, model_type: Option<&str>) -> String {
+        opened(files, model_type).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn ids_are_those_of_transformers() {
+        let golden = golden();
+        let texts: Vec<String> = serde_json::from_value(golden["texts"].clone()).unwrap();
+        let cases = golden["cases"].as_array().unwrap();
+        assert_eq!(cases.len(), 19);
+        for case in cases {
+            let name = &case["name"];
+            let tokenizer = opened(&files_of(case), case["model_type"].as_str()).unwrap();
+            // As a bundle holds it, it must be the same tokenizer.
+            let saved = tokenizer.to_json().unwrap();
+            let saved = TextTokenizer::from_bytes(saved.as_bytes()).unwrap();
+            for tokenizer in [&tokenizer, &saved] {
+                let rows = tokenizer.encode(&texts, usize::MAX).unwrap();
+                for ((text, row), expected) in
+                    texts.iter().zip(rows).zip(case["ids"].as_array().unwrap())
+                {
+                    assert_eq!(row, ids(expected), "{name}: {text:?}");
+                    let whole = tokenizer.inner.encode_fast(text.as_str(), true).unwrap();
+                    assert_eq!(whole.get_ids(), row, "{name}: {text:?}");
+                }
+                let pair = tokenizer.inner.encode(("the cat", "sat"), true).unwrap();
+                assert_eq!(pair.get_ids(), ids(&case["pair"]), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn roles_come_from_the_files() {
+        let spelled = |name: &str| {
+            let tokenizer = opened(&case(name), None).unwrap();
+            Role::ALL.map(|role| tokenizer.spelled(role).unwrap_or_default())
+        };
+        let bert = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"];
+        assert_eq!(spelled("bert uncased by default"), bert);
+        assert_eq!(spelled("tokenizer.json as it is"), bert);
+        let other = ["<P>", "<U>", "<C>", "<S>", "[MASK]"];
+        assert_eq!(spelled("bert with other spellings"), other);
+        assert_eq!(spelled("bert with other spellings in its config"), other);
+        let roberta = ["<pad>", "<unk>", "<s>", "</s>", "<mask>"];
+        assert_eq!(spelled("roberta"), roberta);
+        assert_eq!(spelled("gpt2"), ["", "", bpe::END, bpe::END, ""]);
+    }
+
+    #[test]
+    fn the_kind_of_a_vocabulary_is_known_by_class_type_or_tokens() {
+        let bytes = case("roberta");
+        let framed = |model_type| opened(&bytes, model_type).unwrap().frame_len();
+        assert_eq!(
+            (framed(Some("roberta")), framed(Some("gpt2")), framed(None)),
+            (2, 0, 2)
+        );
+        let mut config = bytes.clone();
+        config.insert("config.json".into(), r#"{"model_type": "gpt2"}"#.into());
+        assert_eq!(opened(&config, None).unwrap().frame_len(), 0);
+        let class = r#"{"tokenizer_class": "RobertaTokenizerFast"}"#;
+        config.insert("tokenizer_config.json".into(), class.into());
+        assert_eq!(opened(&config, Some("gpt2")).unwrap().frame_len(), 2);
+        // Both vocabularies: the one that the model type is made for.
+        let mut both = bytes.clone();
+        both.extend(case("bert uncased by default"));
+        assert_eq!(opened(&both, Some("roberta")).unwrap().vocab_size(), 276);
+        assert_eq!(opened(&both, Some("bert")).unwrap().vocab_size(), 42);
+    }
+
+    #[test]
+    fn lengths_that_mean_any_length_are_none() {
+        let length = |value: &str| {
+            let mut files = case("gpt2");
+            let config = format!("{{\"model_max_length\": {value}}}");
+            files.insert("tokenizer_config.json".into(), config);
+            opened(&files, None).unwrap().max_length()
+        };
+        assert_eq!(length("512"), Some(512));
+        assert_eq!(length("1000000000000000019884624838656"), None);
+        assert_eq!(length("1e30"), None);
+        assert_eq!(length("0"), None);
+        assert_eq!(length("null"), None);
+    }
+
+    #[test]
+    fn a_path_may_be_a_directory_or_a_file_in_it() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        for (name, content) in case("bert cased") {
+            fs::write(at(&name), content).unwrap();
+        }
+        let whole = load(folder.path()).unwrap();
+        let vocab = load(&at("vocab.txt")).unwrap();
+        assert_eq!(
+            whole.encode_one("Cat cat", 9).unwrap(),
+            [2, 22, 6, 3],
+            "cased"
+        );
+        assert_eq!(vocab.to_json().unwrap(), whole.to_json().unwrap());
+        for (name, content) in case("gpt2 with a blank in front") {
+            fs::write(at(&name), content).unwrap();
+        }
+        let bytes = load(&at("vocab.json")).unwrap();
+        assert_eq!(
+            bytes
+                .token(bytes.encode_one("the", 9).unwrap()[0])
+                .as_deref(),
+            Some("Ġthe")
+        );
+        fs::write(at("tokenizer.json"), whole.to_json().unwrap()).unwrap();
+        let saved = load(&at("tokenizer.json")).unwrap();
+        assert_eq!(saved.to_json().unwrap(), whole.to_json().unwrap());
+        fs::remove_file(at("merges.txt")).unwrap();
+        let error = load(&at("vocab.json")).unwrap_err().to_string();
+        assert!(
+            error.ends_with("merges.txt: missing; the merges of vocab.json are needed"),
+            "{error}"
+        );
+        // A file that is there and cannot be read is not a missing one.
+        fs::create_dir(at("merges.txt")).unwrap();
+        let error = load(&at("vocab.json")).unwrap_err().to_string();
+        assert!(error.ends_with("merges.txt: cannot be read"), "{error}");
+    }
+
+    #[test]
+    fn vocabularies_of_other_kinds_are_named_with_the_way_out() {
+        let files = |name: &str| HashMap::from([(name.to_string(), "x".to_string())]);
+        let error = refused(&files("spiece.model"), None);
+        assert!(error.starts_with("model/spiece.model: a vocabulary of a kind that is not read here (SentencePiece); make a tokenizer.json of it: python -c"), "{error}");
+        assert!(refused(&files("tokenizer.model"), None).contains("SentencePiece"));
+        assert_eq!(
+            refused(&files("config.txt"), None),
+            "model: no tokenizer: it holds neither tokenizer.json nor vocab.txt, nor vocab.json with merges.txt"
+        );
+        assert!(refused(&case("gpt2"), Some("clip")).contains("(clip)"));
+        let mut clip = case("gpt2");
+        clip.insert(
+            "tokenizer_config.json".into(),
+            r#"{"tokenizer_class": "CLIPTokenizerFast"}"#.into(),
+        );
+        assert!(
+            refused(&clip, Some("gpt2")).contains(
+                "vocab.json: a vocabulary of a kind that is not read here (CLIPTokenizer)"
+            )
+        );
+        let mut japanese = case("bert uncased by default");
+        japanese.insert(
+            "tokenizer_config.json".into(),
+            r#"{"tokenizer_class": "BertJapaneseTokenizer"}"#.into(),
+        );
+        assert!(refused(&japanese, Some("bert")).contains("(BertJapaneseTokenizer)"));
+        assert!(
+            refused(&case("bert uncased by default"), Some("roberta"))
+                .contains("vocab.txt: a vocabulary")
+        );
+        let folder = tempfile::TempDir::new().unwrap();
+        let path = folder.path().join("spiece.model");
+        fs::write(&path, "x").unwrap();
+        assert!(
+            load(&path)
+                .unwrap_err()
+                .to_string()
+                .contains("SentencePiece")
+        );
+    }
+
+    #[test]
+    fn files_that_are_broken_say_where() {
+        let with = |name: &str, content: &str| {
+            let mut files = case("gpt2");
+            files.insert(name.into(), content.into());
+            refused(&files, Some("gpt2"))
+        };
+        assert_eq!(
+            with("merges.txt", "#version: 0.2\nt h e\n"),
+            "model/merges.txt: line 2 is not two tokens: \"t h e\""
+        );
+        assert_eq!(
+            with("vocab.json", "{\"a\": \"b\"}"),
+            "model/vocab.json: not a vocabulary: each token must have a number"
+        );
+        assert!(
+            with("tokenizer_config.json", "[]")
+                .starts_with("model/tokenizer_config.json: not a JSON object")
+        );
+        assert!(
+            with("special_tokens_map.json", "{")
+                .starts_with("model/special_tokens_map.json: not a JSON object")
+        );
+        assert_eq!(
+            with("added_tokens.json", "{\"a\": -1}"),
+            "model/added_tokens.json: an added token has no number"
+        );
+        assert_eq!(
+            with("merges.txt", "q zz\n"),
+            "model/vocab.json: not a tokenizer"
+        );
+        let text = HashMap::from([("vocab.txt".to_string(), "the\ncat\n".to_string())]);
+        assert_eq!(
+            refused(&text, None),
+            "model/vocab.txt: the tokenizer has no [UNK] token"
+        );
+        let latin = |name: &str| (name == "vocab.txt").then(|| b"caf\xe9\n".to_vec());
+        let error = from_files(&latin, "model", None).unwrap_err();
+        assert_eq!(error.to_string(), "model/vocab.txt: not valid UTF-8");
+    }
+
+    #[test]
+    fn line_ends_and_marks_of_windows_change_nothing() {
+        let unix = case("bert uncased by default");
+        let text = format!("\u{feff}{}", unix["vocab.txt"].replace('\n', "\r\n"));
+        let windows = HashMap::from([("vocab.txt".to_string(), text)]);
+        let json = |files| opened(files, None).unwrap().to_json().unwrap();
+        assert_eq!(json(&windows), json(&unix));
+    }
+
+    #[test]
+    fn a_padding_token_without_an_id_is_not_added() {
+        let mut files = case("gpt2");
+        files.insert(
+            "special_tokens_map.json".into(),
+            r#"{"pad_token": "[PAD]", "mask_token": "<m>"}"#.into(),
+        );
+        let tokenizer = opened(&files, None).unwrap();
+        let size = opened(&case("gpt2"), None).unwrap().vocab_size();
+        assert_eq!(tokenizer.vocab_size(), size + 1);
+        assert_eq!(tokenizer.roles().pad, None);
+        assert_eq!(tokenizer.roles().mask, Some(size as u32));
+        assert_eq!(tokenizer.pad(), 0, "the end token");
+    }
+}
