@@ -886,7 +886,178 @@ mod tests {
         );
         plan.valid = 0.2;
         fs::write(&path, b"one\n\xff\n").unwrap();
-        assert!(message(&plan).ends_with("a.txt:2: not valid UTF-8"));
+        let broken = message(&plan);
+        assert!(broken.contains("a.txt:2: not valid UTF-8"), "{broken}");
         assert!(!folder.path().join("cache/tokens").exists());
+    }
+
+    /// Sets the file's time of writing.
+    fn touch(path: &Path, time: std::time::SystemTime) {
+        let file = fs::File::options().append(true).open(path).unwrap();
+        file.set_modified(time).unwrap();
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn other_contents_of_the_same_size_and_time_are_noticed() {
+        let (_folder, path, cache, plan) = bench(300);
+        let long_ago = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_577_836_800);
+        touch(&path, long_ago);
+        // The state of a file is believed only when it is some seconds old.
+        std::thread::sleep(std::time::Duration::from_millis(2_500));
+        plan.open(Some(&cache)).unwrap();
+        let opened = plan.open(Some(&cache)).unwrap().made.to_string();
+        assert!(opened.starts_with("tokens from"), "{opened}");
+        let changed = lines(300).replace("bird", "fish");
+        fs::write(&path, &changed).unwrap();
+        touch(&path, long_ago);
+        let again = plan.open(Some(&cache)).unwrap();
+        assert_equal(&again, &plan.open(None).unwrap());
+        assert!(again.tokenizer.to_json().unwrap().contains("fish"));
+        // A file that is put into its place, as rsync does, is another file.
+        std::thread::sleep(std::time::Duration::from_millis(2_500));
+        plan.open(Some(&cache)).unwrap();
+        let fresh = path.with_extension("new");
+        fs::write(&fresh, lines(300)).unwrap();
+        touch(&fresh, long_ago);
+        fs::rename(&fresh, &path).unwrap();
+        let again = plan.open(Some(&cache)).unwrap();
+        assert!(again.tokenizer.to_json().unwrap().contains("bird"));
+    }
+
+    #[test]
+    fn bad_rows_are_counted_and_refused_even_where_tokens_are_kept() {
+        let (folder, _, cache, mut plan) = bench(0);
+        let path = folder.path().join("a.csv");
+        let rows: String = lines(300)
+            .lines()
+            .map(|line| format!("{line},x\n"))
+            .collect();
+        let bad = ["text,label\n", &rows, " ,x\nragged\n", &rows].concat();
+        fs::write(&path, bad).unwrap();
+        plan.source = TextSource::Files(vec![path.clone()]);
+        assert!(matches!(
+            plan.open(Some(&cache)),
+            Err(DataError::BadRows { .. })
+        ));
+        let skip = CorpusPlan {
+            columns: TextColumns {
+                bad_rows: BadRows::Skip,
+                ..TextColumns::default()
+            },
+            ..plan.clone()
+        };
+        let made = skip.open(Some(&cache)).unwrap();
+        let opened = skip.open(Some(&cache)).unwrap();
+        assert!(matches!(opened.made, Made::Opened(_)));
+        for corpus in [&made, &opened, &skip.open(None).unwrap()] {
+            let places: Vec<_> = corpus
+                .left_out
+                .reasons()
+                .iter()
+                .flat_map(|r| &r.places)
+                .collect();
+            let expected = [302, 303].map(|line| format!("{}:{line}", path.display()));
+            assert_eq!(places, expected.iter().collect::<Vec<_>>());
+        }
+        assert!(matches!(
+            plan.open(Some(&cache)),
+            Err(DataError::BadRows { .. })
+        ));
+        let good = ["text,label\n", &rows, &rows].concat();
+        fs::write(&path, good).unwrap();
+        assert_equal(&made, &plan.open(None).unwrap());
+    }
+
+    #[test]
+    fn what_is_cut_is_counted_and_kept() {
+        let (_folder, path, cache, mut plan) = bench(0);
+        // 50 texts of 4 words and 50 of 20, each word a token or so.
+        let texts: String = (0..100)
+            .map(|i| format!("{i}{}\n", " bird".repeat(if i % 2 == 0 { 3 } else { 19 })))
+            .collect();
+        fs::write(&path, texts).unwrap();
+        plan.max_length = 12;
+        plan.test = 0.0;
+        let made = plan.open(Some(&cache)).unwrap();
+        let cut = made.cut.unwrap();
+        assert_eq!(plan.open(Some(&cache)).unwrap().cut, Some(cut));
+        assert_eq!(plan.open(None).unwrap().cut, Some(cut));
+        assert_eq!(cut.of_texts, made.train.len() as u64);
+        let longest = (0..made.train.len() as u32).filter(|&row| made.train.row(row).len() == 12);
+        assert_eq!(cut.texts, longest.count() as u64);
+        let kept: usize = rows(&made.train).iter().map(Vec::len).sum();
+        assert_eq!(cut.of_tokens - cut.tokens_lost, kept as u64);
+        let whole = CorpusPlan {
+            max_length: 100,
+            ..plan.clone()
+        }
+        .open(None)
+        .unwrap();
+        assert_eq!(whole.cut.unwrap().texts, 0);
+        let tokens: usize = rows(&whole.train).iter().map(Vec::len).sum();
+        assert_eq!(cut.of_tokens, tokens as u64);
+    }
+
+    #[test]
+    fn given_splits_are_followed_and_leaks_counted() {
+        let folder = TempDir::new().unwrap();
+        let place = |name: &str| folder.path().join(name);
+        fs::write(place("train.txt"), lines(300)).unwrap();
+        let held_out = |from: usize, n: usize| -> String {
+            (from..from + n)
+                .map(|i| format!("{i} held out tool\n"))
+                .collect()
+        };
+        // Two texts, one of them twice, that are trained on as well.
+        let first: Vec<String> = lines(2).lines().map(str::to_uppercase).collect();
+        let leaking = format!(
+            "{}{}\n{}\n{}\n",
+            held_out(0, 40),
+            first[0],
+            first[1],
+            first[1]
+        );
+        fs::write(place("valid.txt"), leaking).unwrap();
+        fs::write(place("test.txt"), held_out(100, 20)).unwrap();
+        let named = vec![folder.path().display().to_string()];
+        let source = TextSource::in_splits(&named, &[], &[]).unwrap();
+        let plan = CorpusPlan {
+            source,
+            ..plan(&[])
+        };
+        let cache = Cache::at(place("cache"));
+        let made = plan.open(Some(&cache)).unwrap();
+        for corpus in [
+            &made,
+            &plan.open(Some(&cache)).unwrap(),
+            &plan.open(None).unwrap(),
+        ] {
+            assert_eq!(
+                (corpus.train.len(), corpus.valid.len(), corpus.leaks),
+                (300, 43, 3)
+            );
+            assert!(!corpus.tokenizer.to_json().unwrap().contains("held"));
+        }
+        // The same files, not as splits.
+        let files = ["test.txt", "train.txt", "valid.txt"].map(place);
+        let mixed = self::plan(&files).open(Some(&cache)).unwrap();
+        assert_eq!(mixed.leaks, 0);
+        assert_ne!(mixed.valid.len(), 43);
+        // Without a file to validate on, texts to train on are held out.
+        let named = [place("train.txt"), place("test.txt")].map(|path| path.display().to_string());
+        let source = TextSource::in_splits(&named, &[], &[]).unwrap();
+        let drawn = CorpusPlan {
+            source,
+            ..plan.clone()
+        }
+        .open(None)
+        .unwrap();
+        assert_eq!(drawn.train.len() + drawn.valid.len(), 300);
+        assert!(
+            (30..100).contains(&drawn.valid.len()),
+            "{}",
+            drawn.valid.len()
+        );
     }
 }

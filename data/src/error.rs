@@ -137,6 +137,13 @@ pub enum DataError {
         key: String,
         found: &'static str,
     },
+    #[error("{path}:{line}: \"{key}\" is {found}, and no label")]
+    NotALabel {
+        path: PathBuf,
+        line: usize,
+        key: String,
+        found: &'static str,
+    },
     #[error("{path}: column \"{column}\" holds {found}; {needed}")]
     ColumnType {
         path: PathBuf,
@@ -461,6 +468,12 @@ impl DataError {
                 path, line, key, ..
             } => (path, line, format!("key \"{key}\" is missing")),
             Self::NotAString {
+                path,
+                line,
+                key,
+                found,
+            }
+            | Self::NotALabel {
                 path,
                 line,
                 key,

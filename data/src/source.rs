@@ -277,4 +277,64 @@ mod tests {
         let error = images(&names(&["a", "b"]), None).unwrap_err();
         assert!(matches!(error, DataError::ManyImagePaths { count: 2 }));
     }
+
+    #[test]
+    fn splits_are_named_or_said_by_the_files() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let place = |name: &str| folder.path().join(name).display().to_string();
+        for (name, text) in [
+            ("train.txt", "one\ntwo"),
+            ("val.txt", "three"),
+            ("extra.txt", "four"),
+        ] {
+            std::fs::write(place(name), text).unwrap();
+        }
+        let (columns, here) = (
+            TextColumns::default(),
+            [folder.path().display().to_string()],
+        );
+        let texts = |source: &TextSource| -> Vec<(String, Option<Split>)> {
+            let set = source.collect(&columns).unwrap();
+            let row = |at: usize| (set.examples[at].text.clone(), set.given_split(at));
+            (0..set.len()).map(row).collect()
+        };
+        let of = |text: &str, split| (text.to_string(), Some(split));
+        let (one, two) = (of("one", Split::Train), of("two", Split::Train));
+        let source = TextSource::in_splits(&here, &[], &[]).unwrap();
+        assert_eq!(
+            texts(&source),
+            [of("three", Split::Valid), one.clone(), two.clone()]
+        );
+        let TextSource::Given(given) = &source else {
+            panic!("{source:?}");
+        };
+        assert_eq!(given.other, [folder.path().join("extra.txt")]);
+        let source = TextSource::in_splits(&here, &[], &[place("extra.txt")]).unwrap();
+        assert_eq!(
+            texts(&source),
+            [of("three", Split::Valid), of("four", Split::Test), one, two]
+        );
+        let source = TextSource::in_splits(&[place("train.txt")], &[], &[]).unwrap();
+        assert_eq!(
+            texts(&source),
+            [("one".to_string(), None), ("two".to_string(), None)]
+        );
+        let error =
+            TextSource::in_splits(&names(&["wordnet"]), &names(&["a.csv"]), &[]).unwrap_err();
+        assert!(
+            matches!(error, DataError::BundledNotAlone { .. }),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn rows_of_a_set_in_memory_have_places_too() {
+        let source = TextSource::Memory(TextSet::from_texts(["one", "two"]));
+        let rows = source.rows(&TextColumns::default()).unwrap();
+        let rows: Vec<TextRow> = rows.collect::<Result<_, _>>().unwrap();
+        assert_eq!(
+            (rows[1].place.as_str(), rows[1].text.as_deref()),
+            ("memory:2", Ok("two"))
+        );
+    }
 }

@@ -130,8 +130,9 @@ impl DataSummary {
         }
         if self.leaks > 0 {
             let rows = counted(self.leaks, self.one());
+            let are = if self.leaks == 1 { "is" } else { "are" };
             lines.push(format!(
-                "{rows} to validate or test on are trained on as well: scores will be too good"
+                "{rows} to validate or test on {are} trained on as well: scores will be too good"
             ));
         }
         for group in &self.alike {
@@ -169,4 +170,108 @@ impl DataSummary {
 fn counted(count: usize, one: &str) -> String {
     let plural = if count == 1 { "" } else { "s" };
     format!("{count} {one}{plural}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::SplitShares;
+
+    #[test]
+    fn the_lines_say_what_is_trained_on() {
+        let summary = DataSummary {
+            unit: "rows",
+            train: 40,
+            valid: 40,
+            test: Some(40),
+            classes: Some(ClassCounts {
+                count: 15,
+                smallest: "rare-03".into(),
+                rows: 1,
+            }),
+            labels_of: Some(312),
+            kept_in_training: 2,
+            ..DataSummary::default()
+        };
+        assert_eq!(
+            summary.lines(),
+            [
+                "rows: 40 train, 40 valid, 40 test; 15 classes, the smallest \"rare-03\" with 1 row; labels used 40 of 312",
+                "2 rows of rare classes kept in training",
+            ]
+        );
+        assert!(summary.warnings().is_empty());
+        let plain = DataSummary {
+            unit: "texts",
+            train: 9,
+            valid: 1,
+            given: true,
+            ..DataSummary::default()
+        };
+        assert_eq!(
+            plain.lines(),
+            ["texts: 9 train, 1 valid, as the files are given"]
+        );
+    }
+
+    #[test]
+    fn warnings_say_what_is_lost() {
+        let mut left_out = LeftOut::default();
+        left_out.add("\"text\" is empty", || "a.csv:59".into());
+        let cut = CutTexts {
+            texts: 57,
+            of_texts: 60,
+            tokens_lost: 969,
+            of_tokens: 1000,
+        };
+        let summary = DataSummary {
+            unit: "rows",
+            left_out,
+            cut: Some((cut, 64)),
+            leaks: 1,
+            alike: vec![vec!["Animal".into(), "animal".into()]],
+            unread: vec!["extra.csv".into()],
+            ..DataSummary::default()
+        };
+        assert_eq!(
+            summary.warnings(),
+            [
+                "1 row left out, \"text\" is empty: a.csv:59",
+                "1 file beside the given splits left out: extra.csv",
+                "57 of 60 texts are cut to 64 tokens, 96.9 % of the tokens are lost",
+                "1 row to validate or test on is trained on as well: scores will be too good",
+                "classes \"Animal\" and \"animal\" differ in capitals or spaces alone",
+            ]
+        );
+        let cut = Some((CutTexts { texts: 0, ..cut }, 64));
+        let none = DataSummary {
+            cut,
+            ..DataSummary::default()
+        };
+        assert!(none.warnings().is_empty());
+    }
+
+    #[test]
+    fn labelled_texts_are_counted_by_split_and_class() {
+        let label = |i: usize| if i == 7 { "Rare" } else { ["a", "rare"][i % 2] };
+        let set = TextSet::from_labelled((0..200).map(|i| (format!("text {i}"), label(i))));
+        let shares = SplitShares {
+            valid: 0.2,
+            test: 0.1,
+            seed: 1,
+            labels: 50,
+        };
+        let splits = LabelledSplits::new(&set, shares).unwrap();
+        let summary = DataSummary::of_labelled(&set, &splits);
+        assert_eq!(
+            (summary.train, summary.labels_of),
+            (50, Some(splits.labelled))
+        );
+        let classes = summary.classes.unwrap();
+        assert_eq!(
+            (classes.count, classes.smallest.as_str(), classes.rows),
+            (3, "Rare", 1)
+        );
+        assert_eq!(summary.alike, [["Rare", "rare"]]);
+    }
 }

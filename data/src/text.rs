@@ -777,24 +777,24 @@ impl Parser {
                 None => Ok(label.to_string()),
             },
             Value::Array(items) => match items.as_slice() {
-                [] => Err(self.not_a_string(key, "an empty list", line)),
+                [] => Err(self.not_a_label(key, "an empty list", line)),
                 [label] => self.json_label(label, key, line),
                 items => Err(self.several_labels(key, items.len(), line)),
             },
-            Value::Null | Value::Object(_) => Err(self.not_a_string(key, kind(value), line)),
+            Value::Null | Value::Object(_) => Err(self.not_a_label(key, kind(value), line)),
         }
     }
 
     fn float_label(&self, label: f64, key: &str, line: usize) -> Result<String, DataError> {
         // What pandas writes where there is none.
         if label.is_nan() {
-            return Err(self.not_a_string(key, "not a number", line));
+            return Err(self.not_a_label(key, "not a number", line));
         }
         if label.fract() != 0.0 {
             return Err(self.fraction(key, label.to_string(), line));
         }
         let found = "a number too large to be exact";
-        labels::whole(label).ok_or_else(|| self.not_a_string(key, found, line))
+        labels::whole(label).ok_or_else(|| self.not_a_label(key, found, line))
     }
 
     fn fraction(&self, key: &str, value: String, line: usize) -> DataError {
@@ -812,6 +812,15 @@ impl Parser {
             line,
             key: key.into(),
             count,
+        }
+    }
+
+    fn not_a_label(&self, key: &str, found: &'static str, line: usize) -> DataError {
+        DataError::NotALabel {
+            path: self.path(),
+            line,
+            key: key.into(),
+            found,
         }
     }
 
@@ -877,7 +886,7 @@ impl Parser {
         line: usize,
     ) -> Result<String, DataError> {
         match cell {
-            Cell::Null => Err(self.not_a_string(key, "null", line)),
+            Cell::Null => Err(self.not_a_label(key, "null", line)),
             Cell::Bytes(bytes) => Ok(utf8(&self.path, &bytes, line)?.to_string()),
             Cell::Bool(label) => Ok(label.to_string()),
             Cell::Integer(id) => match names {
@@ -887,7 +896,7 @@ impl Parser {
             Cell::Float(label) => self.float_label(label, key, line),
             Cell::Fraction(value) => Err(self.fraction(key, value, line)),
             Cell::List(mut items) => match (items.pop(), items.len()) {
-                (None, _) => Err(self.not_a_string(key, "an empty list", line)),
+                (None, _) => Err(self.not_a_label(key, "an empty list", line)),
                 (Some(label), 0) => self.cell_label(label, key, names, line),
                 (Some(_), others) => Err(self.several_labels(key, others + 1, line)),
             },
@@ -903,7 +912,7 @@ impl Parser {
     ) -> Result<String, DataError> {
         // So `datasets` writes a label that is not known.
         if id == -1 {
-            return Err(self.not_a_string(key, "-1, which is no class", line));
+            return Err(self.not_a_label(key, "-1, which is no class", line));
         }
         let name = usize::try_from(id).ok().and_then(|id| names.get(id));
         name.cloned().ok_or_else(|| DataError::NoSuchClass {
@@ -976,397 +985,4 @@ fn kind(value: &Value) -> &'static str {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use flate2::{Compression, write::GzEncoder};
-    use std::io::Write;
-    use tempfile::TempDir;
-
-    fn columns(label: Option<&str>) -> TextColumns {
-        TextColumns {
-            text: "text".into(),
-            label: label.map(String::from),
-            ..TextColumns::default()
-        }
-    }
-
-    /// Writes one file and reads it back.
-    fn read(
-        name: &str,
-        bytes: impl AsRef<[u8]>,
-        label: Option<&str>,
-    ) -> Result<TextSet, DataError> {
-        let folder = TempDir::new().unwrap();
-        let path = folder.path().join(name);
-        std::fs::write(&path, bytes).unwrap();
-        read_text(&[path], &columns(label))
-    }
-
-    /// (text, label, line) of each example.
-    fn rows(set: &TextSet) -> Vec<(&str, Option<&str>, usize)> {
-        set.examples
-            .iter()
-            .map(|e| (e.text.as_str(), e.label.as_deref(), e.line))
-            .collect()
-    }
-
-    /// The error's message with the folder cut off.
-    fn message(name: &str, bytes: impl AsRef<[u8]>, label: Option<&str>) -> String {
-        let message = read(name, bytes, label).unwrap_err().to_string();
-        let at = message.find(name).unwrap();
-        message[at..].to_string()
-    }
-
-    fn gz(bytes: &[u8]) -> Vec<u8> {
-        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
-        encoder.write_all(bytes).unwrap();
-        encoder.finish().unwrap()
-    }
-
-    #[test]
-    fn lines_are_examples_and_blank_ones_are_skipped() {
-        let set = read("a.txt", "\u{feff}one\r\n\r\n  \n two\nthree", None).unwrap();
-        let expected = [("one", None, 1), (" two", None, 4), ("three", None, 5)];
-        assert_eq!(rows(&set), expected);
-        assert!(set.place(1).ends_with("a.txt:4"));
-        assert_eq!(Dataset::get(&set, 2).unwrap().text, "three");
-        assert_eq!(Dataset::get(&set, 3), None);
-    }
-
-    #[test]
-    fn csv_knows_quotes_line_breaks_and_columns_in_any_order() {
-        let bytes = "label,id,text\npos,1,\"a, \"\"b\"\"\nc\"\n neg ,2,d\n";
-        let set = read("a.csv", bytes, Some("label")).unwrap();
-        let expected = [("a, \"b\"\nc", Some("pos"), 2), ("d", Some("neg"), 4)];
-        assert_eq!(rows(&set), expected);
-        let unlabelled = read("a.csv", bytes, None).unwrap();
-        assert!(unlabelled.examples.iter().all(|e| e.label.is_none()));
-    }
-
-    #[test]
-    fn csv_lines_are_right_after_crlf_and_blank_lines() {
-        let bytes = "\u{feff}\r\ntext\r\na\r\n\r\n\r\nb\r\n\"c\r\nd\"\r\ne";
-        let set = read("a.csv", bytes, None).unwrap();
-        let expected = [
-            ("a", None, 3),
-            ("b", None, 6),
-            ("c\r\nd", None, 7),
-            ("e", None, 9),
-        ];
-        assert_eq!(rows(&set), expected);
-    }
-
-    #[test]
-    fn tsv_takes_quotes_as_they_are() {
-        let set = read("a.tsv", "text\tlabel\n\"a, b\tx\n5\" c\ty\n", Some("label")).unwrap();
-        let expected = [("\"a, b", Some("x"), 2), ("5\" c", Some("y"), 3)];
-        assert_eq!(rows(&set), expected);
-    }
-
-    #[test]
-    fn jsonl_reads_its_keys() {
-        let bytes = "{\"text\": \"a\\nb\", \"label\": \"x\", \"n\": [1]}\r\n\n{\"label\": 3, \"text\": \"c\"}";
-        let set = read("a.jsonl", bytes, Some("label")).unwrap();
-        assert_eq!(rows(&set), [("a\nb", Some("x"), 1), ("c", Some("3"), 3)]);
-        assert!(read("a.ndjson", "{\"text\": \"a\"}", None).is_ok());
-    }
-
-    #[test]
-    fn each_format_may_be_packed() {
-        for (name, bytes) in [
-            ("a.txt.gz", "one"),
-            ("a.CSV.GZ", "text\none"),
-            ("a.tsv.gz", "text\none"),
-            ("a.jsonl.gz", "{\"text\": \"one\"}"),
-        ] {
-            let set = read(name, gz(bytes.as_bytes()), None).unwrap();
-            assert_eq!(set.examples[0].text, "one", "{name}");
-            let packed = zstd::encode_all(bytes.as_bytes(), 1).unwrap();
-            let name = name.to_lowercase().replace(".gz", ".zst");
-            let set = read(&name, packed, None).unwrap();
-            assert_eq!(set.examples[0].text, "one", "{name}");
-        }
-        let cut = &zstd::encode_all("one\ntwo\n".as_bytes(), 1).unwrap()[..9];
-        assert_eq!(message("a.txt.zst", cut, None), "a.txt.zst: cannot be read");
-    }
-
-    #[test]
-    fn a_pattern_is_the_known_files_that_match() {
-        let folder = TempDir::new().unwrap();
-        std::fs::create_dir(folder.path().join("deep")).unwrap();
-        for name in ["b.txt", "a.txt", "a.md", "deep/c.txt"] {
-            std::fs::write(folder.path().join(name), name).unwrap();
-        }
-        let texts = |pattern: &str| {
-            let set = read_text(&[folder.path().join(pattern)], &columns(None))?;
-            Ok::<_, DataError>(set.examples.into_iter().map(|e| e.text).collect::<Vec<_>>())
-        };
-        assert_eq!(texts("*").unwrap(), ["a.txt", "b.txt"]);
-        assert_eq!(texts("**/*.txt").unwrap(), ["a.txt", "b.txt", "deep/c.txt"]);
-        let error = texts("*.csv").unwrap_err();
-        assert!(matches!(error, DataError::NoMatch { .. }), "{error}");
-        let error = texts("a***").unwrap_err();
-        assert!(matches!(error, DataError::BadPattern { .. }), "{error}");
-        // A name with such letters is a name first.
-        std::fs::write(folder.path().join("[b].txt"), "brackets").unwrap();
-        assert_eq!(texts("[b].txt").unwrap(), ["brackets"]);
-    }
-
-    #[test]
-    fn a_stream_ends_at_its_first_error() {
-        let folder = TempDir::new().unwrap();
-        let path = folder.path().join("a.jsonl");
-        std::fs::write(&path, "{\"text\": \"a\"}\n[]\n{\"text\": \"b\"}\n").unwrap();
-        let items: Vec<_> = stream(&[path], &columns(None)).unwrap().collect();
-        assert_eq!(items.len(), 2);
-        assert!(items[0].is_ok() && items[1].is_err());
-    }
-
-    #[test]
-    fn an_endless_line_is_refused_before_it_fills_the_memory() {
-        let line = vec![b'a'; file::LONGEST_LINE + 1];
-        let packed = gz(&line);
-        let expected = "is longer than 16 MiB; a line end is missing, or a quote that closes";
-        for (name, start) in [("a.txt.gz", ""), ("a.jsonl.gz", "")] {
-            assert_eq!(
-                message(name, &packed, None),
-                format!("{name}:1: {expected}"),
-                "{start}"
-            );
-        }
-        let lines = "a line of an open quote\n".repeat(file::LONGEST_LINE / 23);
-        let bytes = format!("text\n\"{lines}");
-        assert_eq!(
-            message("a.csv", bytes, None),
-            format!("a.csv:2: {expected}")
-        );
-    }
-
-    /// A Parquet file of a text and an optional label in row groups of two.
-    fn parquet(rows: &[(&str, Option<i64>)]) -> Vec<u8> {
-        use ::parquet::basic::{Compression, ZstdLevel};
-        use ::parquet::data_type::{ByteArray, ByteArrayType, Int64Type};
-        use ::parquet::file::{properties::WriterProperties, writer::SerializedFileWriter};
-        use ::parquet::schema::parser::parse_message_type;
-        let schema = "message m { optional int64 label; required binary text (UTF8); }";
-        let schema = std::sync::Arc::new(parse_message_type(schema).unwrap());
-        let level = Compression::ZSTD(ZstdLevel::try_new(1).unwrap());
-        let properties = WriterProperties::builder().set_compression(level).build();
-        let mut writer = SerializedFileWriter::new(Vec::new(), schema, properties.into()).unwrap();
-        for rows in rows.chunks(2) {
-            let mut group = writer.next_row_group().unwrap();
-            let labels: Vec<i64> = rows.iter().filter_map(|row| row.1).collect();
-            let levels: Vec<i16> = rows.iter().map(|row| i16::from(row.1.is_some())).collect();
-            let mut column = group.next_column().unwrap().unwrap();
-            let typed = column.typed::<Int64Type>();
-            typed.write_batch(&labels, Some(&levels), None).unwrap();
-            column.close().unwrap();
-            let texts: Vec<ByteArray> = rows.iter().map(|row| row.0.into()).collect();
-            let mut column = group.next_column().unwrap().unwrap();
-            let typed = column.typed::<ByteArrayType>();
-            typed.write_batch(&texts, None, None).unwrap();
-            column.close().unwrap();
-            group.close().unwrap();
-        }
-        writer.into_inner().unwrap()
-    }
-
-    #[test]
-    fn parquet_reads_its_columns() {
-        let bytes = parquet(&[("one", Some(1)), ("two", Some(-2)), ("three", Some(3))]);
-        let set = read("a.parquet", &bytes, Some("label")).unwrap();
-        let expected = [
-            ("one", Some("1"), 1),
-            ("two", Some("-2"), 2),
-            ("three", Some("3"), 3),
-        ];
-        assert_eq!(rows(&set), expected);
-        assert_eq!(
-            read("a.parquet", &bytes, None).unwrap().examples[2].label,
-            None
-        );
-    }
-
-    #[test]
-    fn parquet_that_does_not_fit() {
-        let bytes = parquet(&[("one", Some(1)), ("two", None), (" ", Some(2))]);
-        let of = |label| message("a.parquet", &bytes, label);
-        assert_eq!(
-            of(Some("label")),
-            "a.parquet:2: \"label\" is null, not a string"
-        );
-        assert_eq!(of(None), "a.parquet:3: \"text\" is empty");
-        assert_eq!(
-            of(Some("stars")),
-            "a.parquet:1: column \"stars\" is missing; the columns are \"label\", \"text\""
-        );
-        let wanted = TextColumns {
-            text: "label".into(),
-            ..TextColumns::default()
-        };
-        let folder = TempDir::new().unwrap();
-        let path = folder.path().join("a.parquet");
-        std::fs::write(&path, &bytes).unwrap();
-        let error = read_text(&[path], &wanted).unwrap_err().to_string();
-        assert!(
-            error.ends_with("\"label\" is of another type, not a string"),
-            "{error}"
-        );
-        assert_eq!(message("a.parquet", "", None), "a.parquet: is empty");
-        assert_eq!(
-            message("a.parquet", parquet(&[]), None),
-            "a.parquet: holds no example"
-        );
-        assert!(
-            message("a.parquet", "PAR1 not really PAR1", None)
-                .contains("cannot be read as Parquet")
-        );
-    }
-
-    #[test]
-    fn broken_parquet_is_an_error_and_no_panic() {
-        let bytes = parquet(&[("one", Some(1)), ("two", Some(2)), ("three", None)]);
-        for cut in 1..bytes.len() {
-            assert!(
-                read("a.parquet", &bytes[..cut], None).is_err(),
-                "{cut} bytes"
-            );
-        }
-        // Some bytes may differ without harm: it must only come back.
-        for at in 0..bytes.len() {
-            for value in [0, 0x7f, 0xff] {
-                let mut broken = bytes.clone();
-                broken[at] = value;
-                let _ = read("a.parquet", &broken, Some("label"));
-            }
-        }
-    }
-
-    #[test]
-    fn a_folder_is_its_known_files_sorted() {
-        let folder = TempDir::new().unwrap();
-        for name in ["b.txt", "a.csv", "c.md", ".d.txt"] {
-            std::fs::write(folder.path().join(name), format!("text\n{name}")).unwrap();
-        }
-        std::fs::create_dir(folder.path().join("deep.txt")).unwrap();
-        let set = read_text(&[folder.path().into()], &columns(None)).unwrap();
-        let names: Vec<_> = set.files.iter().map(|path| file::name(path)).collect();
-        assert_eq!(names, ["a.csv", "b.txt"]);
-        assert_eq!(
-            rows(&set),
-            [("a.csv", None, 2), ("text", None, 1), ("b.txt", None, 2)]
-        );
-        assert_eq!(set.examples[2].file, 1);
-    }
-
-    #[test]
-    fn a_folder_without_known_files_is_an_error() {
-        let folder = TempDir::new().unwrap();
-        std::fs::write(folder.path().join("a.md"), "x").unwrap();
-        let error = read_text(&[folder.path().into()], &columns(None)).unwrap_err();
-        assert!(matches!(error, DataError::NoKnownFile { .. }), "{error}");
-    }
-
-    #[test]
-    fn files_that_cannot_be_read_at_all() {
-        let error = read_text(&["no/such.csv".into()], &columns(None)).unwrap_err();
-        assert_eq!(error.to_string(), "no/such.csv: no such file");
-        assert_eq!(message("a.txt", "", None), "a.txt: is empty");
-        assert_eq!(
-            message("a.docx", "x", None),
-            "a.docx: unknown extension; known are .txt, .text, .csv, .tsv, .jsonl, .ndjson, each also with .gz or .zst, and .parquet"
-        );
-        let packed = gz(b"text\nsome words to pack\n");
-        let cut = &packed[..packed.len() - 10];
-        let error = read("a.csv.gz", cut, None).unwrap_err();
-        assert!(std::error::Error::source(&error).is_some(), "{error:?}");
-        assert!(error.to_string().ends_with("a.csv.gz: cannot be read"));
-    }
-
-    #[test]
-    fn files_without_an_example() {
-        for (name, bytes) in [
-            ("a.txt", "\n \n"),
-            ("a.txt", "\u{feff}"),
-            ("a.csv", "text\n"),
-            ("a.csv", "\n\n"),
-            ("a.tsv", "text"),
-            ("a.jsonl", "\n"),
-        ] {
-            assert_eq!(
-                message(name, bytes, None),
-                format!("{name}: holds no example")
-            );
-        }
-    }
-
-    #[test]
-    fn bytes_that_are_not_utf8_are_named_by_line() {
-        for (name, bytes) in [
-            ("a.txt", b"one\n\xff\n".as_slice()),
-            ("a.csv", b"text\n\xff\n"),
-            ("a.jsonl", b"{\"text\": \"a\"}\n{\"text\": \"\xff\"}"),
-        ] {
-            assert_eq!(
-                message(name, bytes, None),
-                format!("{name}:2: not valid UTF-8")
-            );
-        }
-    }
-
-    #[test]
-    fn labels_are_not_in_plain_lines() {
-        assert!(message("a.txt", "one", Some("label")).contains("has no labels"));
-    }
-
-    #[test]
-    fn a_missing_column_lists_those_there() {
-        assert_eq!(
-            message("reviews.csv", "text,stars\na,1\n", Some("label")),
-            "reviews.csv:1: column \"label\" is missing; the columns are \"text\", \"stars\""
-        );
-    }
-
-    #[test]
-    fn rows_that_do_not_fit_the_header() {
-        assert_eq!(
-            message("a.csv", "text,label\r\na,1\r\nb\r\n", None),
-            "a.csv:3: has 1 fields, the header has 2"
-        );
-        assert_eq!(
-            message("a.csv", "label,text\n1,a\n2,\"b\n3,c\n", None),
-            "a.csv:3: a quote opens and never closes"
-        );
-        // Closed at the very end of the file.
-        assert!(read("a.csv", "text\n\"a\"", None).is_ok());
-    }
-
-    #[test]
-    fn empty_texts_and_labels() {
-        let of = |bytes| message("a.csv", bytes, Some("label"));
-        assert_eq!(of("text,label\na,1\n  ,2\n"), "a.csv:3: \"text\" is empty");
-        assert_eq!(of("text,label\na,1\nb, \n"), "a.csv:3: \"label\" is empty");
-    }
-
-    #[test]
-    fn lines_of_jsonl_that_do_not_fit() {
-        let of = |line: &str| message("a.jsonl", format!("\n{line}"), Some("label"));
-        assert_eq!(of("{\"text\": "), "a.jsonl:2: not valid JSON");
-        assert_eq!(
-            of("[1]"),
-            "a.jsonl:2: is an array, each line must be a JSON object"
-        );
-        assert_eq!(
-            of("{\"text\": \"a\", \"stars\": 1}"),
-            "a.jsonl:2: key \"label\" is missing; the keys are \"text\", \"stars\""
-        );
-        assert_eq!(
-            of("{\"text\": 1}"),
-            "a.jsonl:2: \"text\" is a number, not a string"
-        );
-        assert_eq!(
-            of("{\"text\": \"a\", \"label\": null}"),
-            "a.jsonl:2: \"label\" is null, not a string"
-        );
-    }
-}
+mod tests;
