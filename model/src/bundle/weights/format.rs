@@ -72,10 +72,12 @@ fn other_kind(bytes: &[u8]) -> Option<String> {
     Some(reason)
 }
 
-const FROM_TENSORFLOW: &str = "convert it in Python with transformers 4: \
+/// The way out of TensorFlow's weights.
+pub(super) const FROM_TENSORFLOW: &str = "convert it in Python with transformers 4: \
     AutoModel.from_pretrained(DIR, from_tf=True).save_pretrained(OTHER)";
 
-const FROM_FLAX: &str = "convert it in Python with transformers 4: \
+/// The way out of Flax's weights.
+pub(super) const FROM_FLAX: &str = "convert it in Python with transformers 4: \
     AutoModel.from_pretrained(DIR, from_flax=True).save_pretrained(OTHER)";
 
 /// Endings of files that a directory may have instead of weights, what they are, and the way out.

@@ -251,6 +251,6 @@ pub fn likely_kind(weights: &Weights) -> Option<&'static str> {
     };
     let fitting = SIGNATURES
         .iter()
-        .find(|(parts, _)| parts.iter().all(|part| occurs(&part)));
+        .find(|(parts, _)| parts.iter().all(&occurs));
     fitting.map(|(_, kind)| *kind)
 }

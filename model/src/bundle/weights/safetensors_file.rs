@@ -4,6 +4,7 @@ use burn::tensor::{BoolStore, DType};
 use safetensors::tensor::Metadata;
 use safetensors::{Dtype, SafeTensorError, SafeTensors};
 
+use super::format::{FROM_FLAX, FROM_TENSORFLOW};
 use super::pickle::Kind;
 use super::{Found, Layout};
 
@@ -14,6 +15,16 @@ const PREFIX: usize = size_of::<u64>();
 pub(super) fn read(bytes: &[u8]) -> Result<Vec<Found>, String> {
     let (header, metadata) =
         SafeTensors::read_metadata(bytes).map_err(|error| explain(bytes, &error))?;
+    let format = metadata
+        .metadata()
+        .as_ref()
+        .and_then(|metadata| metadata.get("format"));
+    // Both name and turn their tensors otherwise than PyTorch.
+    match format.map(String::as_str) {
+        Some("tf") => return Err(format!("it holds TensorFlow's tensors: {FROM_TENSORFLOW}")),
+        Some("flax") => return Err(format!("it holds Flax's tensors: {FROM_FLAX}")),
+        _ => {}
+    }
     let found = metadata.tensors().into_iter().map(|(name, info)| Found {
         name,
         kind: kind(info.dtype),

@@ -227,7 +227,7 @@ fn locate(name: &str, tensor: &Tensor, places: &Places) -> Result<Found, String>
         ));
     }
     // A view that repeats its values could ask a small file for any amount of memory.
-    const REPEATED: usize = 1 << 24;
+    const REPEATED: usize = 1 << 20;
     if elements.is_some_and(|elements| elements > held.max(REPEATED)) {
         return Err(format!(
             "{name} has shape {:?} and only {held} values",
