@@ -450,7 +450,7 @@ fn choose(
         return Ok((chosen, loaded));
     }
     mismatch.unexpected = std::mem::take(&mut loaded.unused);
-    mismatch.likely = weights::likely_kind(weights);
+    mismatch.kind = weights::likely_kind(weights);
     Err(mismatch)
 }
 

@@ -163,7 +163,7 @@ impl BertConfig {
             first_position: 0,
             segments: self.type_vocab_size,
             activation: Activation::named(&self.hidden_act)
-                .map_err(|reason| format!("hidden_act {reason}"))?,
+                .map_err(|reason| format!("hidden_act: {reason}"))?,
             dropout: self.hidden_dropout_prob,
             attention_dropout: self.attention_probs_dropout_prob,
             std: self.initializer_range,
@@ -375,8 +375,8 @@ impl<B: Backend> Bert<B> {
         let mut hidden = self.embeddings.forward(input);
         let bias = input.attention_bias(hidden.dtype());
         let mask = AttentionMask {
-            causal: false,
             bias,
+            ..AttentionMask::default()
         };
         let layers = self.encoder.layer.iter().enumerate();
         for (number, layer) in layers {

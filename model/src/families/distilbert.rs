@@ -153,7 +153,7 @@ impl DistilBertConfig {
             first_position: 0,
             segments: 0,
             activation: Activation::named(&self.activation)
-                .map_err(|reason| format!("activation {reason}"))?,
+                .map_err(|reason| reason)?,
             dropout: self.dropout,
             attention_dropout: self.attention_dropout,
             std: self.initializer_range,

@@ -154,7 +154,7 @@ impl Gpt2Config {
 
     fn activation(&self) -> Result<Activation, String> {
         let named = Activation::named(&self.activation_function);
-        named.map_err(|reason| format!("activation_function {reason}"))
+        named.map_err(|reason| format!("activation_function: {reason}"))
     }
 
     /// What registry and heads need to know of it.
@@ -280,6 +280,7 @@ impl<B: Backend> Gpt2<B> {
         let mask = AttentionMask {
             causal: true,
             bias: input.attention_bias(hidden.dtype()),
+            scale: None,
         };
         for (number, layer) in self.h.iter().enumerate() {
             let kept = cache.as_deref_mut().map(|cache| (cache, number));

@@ -4,6 +4,7 @@
 //! [`mod@cross_entropy`], [`mod@adamw`], each a plain version and a fast one side by side; then `fused` (how the fast one is
 //! found), `matrix` and `simd` (what it is made of).
 
+pub mod activation;
 pub mod adamw;
 pub mod attention;
 pub mod convolution;
@@ -19,6 +20,7 @@ mod matrix;
 #[cfg(feature = "flex")]
 mod simd;
 
+pub use activation::Activation;
 pub use adamw::{AdamW, adamw};
 pub use attention::{AttentionMask, AttentionShape, attention};
 pub use convolution::{Geometry, conv_transpose2d, conv2d};

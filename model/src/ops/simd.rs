@@ -124,7 +124,7 @@ pub(crate) fn column_sums(values: &[f32], width: usize) -> Vec<f32> {
 }
 
 #[inline(always)]
-fn add_rows(sums: &mut [f32], values: &[f32]) {
+pub(crate) fn add_rows(sums: &mut [f32], values: &[f32]) {
     for row in values.chunks_exact(sums.len().max(1)) {
         sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += x);
     }
