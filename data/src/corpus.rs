@@ -29,10 +29,17 @@ const LIMIT: usize = 256;
 /// Where a tokenizer comes from.
 #[derive(Clone, Debug)]
 pub enum TokenizerSource {
-    /// A `tokenizer.json`.
+    /// A `tokenizer.json`, a `vocab.txt`, a `vocab.json` or a directory.
     Load(PathBuf),
+    /// One that is loaded already.
+    Given(Box<TextTokenizer>),
     /// WordPiece, trained on the training split.
     Train {
+        /// At most as many tokens.
+        vocab_size: usize,
+    },
+    /// Byte-level BPE, trained on the training split.
+    TrainBytes {
         /// At most as many tokens.
         vocab_size: usize,
     },
@@ -230,10 +237,12 @@ impl CorpusPlan {
         contents: &[String],
         watch: Watch<'_>,
     ) -> Result<TextTokenizer, DataError> {
-        let TokenizerSource::Train { vocab_size } = self.tokenizer else {
-            return self.tokenizer(watch);
+        let (kind, vocab_size) = match self.tokenizer {
+            TokenizerSource::Train { vocab_size } => ("wordpiece", vocab_size),
+            TokenizerSource::TrainBytes { vocab_size } => ("bytes", vocab_size),
+            TokenizerSource::Load(_) | TokenizerSource::Given(_) => return self.tokenizer(watch),
         };
-        let made_of = json!({"wordpiece": self.read_as(contents), "vocab_size": vocab_size});
+        let made_of = json!({kind: self.read_as(contents), "vocab_size": vocab_size});
         let key = Cache::key(&made_of);
         if let Some(text) = cache.tokenizer(&key) {
             return TextTokenizer::from_bytes(text.as_bytes());
@@ -354,10 +363,16 @@ impl CorpusPlan {
     fn tokenizer(&self, watch: Watch<'_>) -> Result<TextTokenizer, DataError> {
         match &self.tokenizer {
             TokenizerSource::Load(path) => TextTokenizer::load(path),
+            TokenizerSource::Given(tokenizer) => Ok(TextTokenizer::clone(tokenizer)),
             TokenizerSource::Train { vocab_size } if self.brings_tokenizer(*vocab_size) => {
                 TextTokenizer::from_bytes(bundled::TOKENIZER)
             }
-            TokenizerSource::Train { vocab_size } => self.train_tokenizer(*vocab_size, watch),
+            TokenizerSource::Train { vocab_size } => {
+                self.train_tokenizer(*vocab_size, false, watch)
+            }
+            TokenizerSource::TrainBytes { vocab_size } => {
+                self.train_tokenizer(*vocab_size, true, watch)
+            }
         }
     }
 
@@ -370,6 +385,7 @@ impl CorpusPlan {
     fn train_tokenizer(
         &self,
         vocab_size: usize,
+        bytes: bool,
         watch: Watch<'_>,
     ) -> Result<TextTokenizer, DataError> {
         let (mut texts, mut train, mut valid) = (0, 0, 0);
@@ -394,7 +410,11 @@ impl CorpusPlan {
             }
             None
         });
-        let trained = TextTokenizer::train_wordpiece_on(trained_on, vocab_size);
+        let trained = if bytes {
+            TextTokenizer::train_bpe_on(trained_on, vocab_size)
+        } else {
+            TextTokenizer::train_wordpiece_on(trained_on, vocab_size)
+        };
         match trained {
             // No text at all to train on is a matter of the splits first.
             Err(DataError::NoWords | DataError::VocabTooSmall { .. }) | Ok(_) => {

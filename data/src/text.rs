@@ -78,6 +78,8 @@ pub struct TextSet {
     pub left_out: LeftOut,
     /// Names of all classes in the order that a file gives them; else empty.
     pub class_names: Vec<String>,
+    /// Files beside given splits that are not read.
+    pub unread: Vec<String>,
 }
 
 impl TextSet {

@@ -261,8 +261,8 @@ struct Store {
 #[derive(Clone, Copy)]
 struct Cut {
     most: u32,
-    /// What a cut row ends in.
-    end: u32,
+    /// What a cut row ends in, if anything.
+    end: Option<u32>,
 }
 
 impl TokenRows {
@@ -307,8 +307,8 @@ impl TokenRows {
         }
     }
 
-    /// The same rows, longer ones cut to `most` tokens, of which the last is then `end`.
-    pub fn cut_to(&self, most: usize, end: u32) -> Self {
+    /// The same rows, longer ones cut to `most` tokens, of which the last is then `end`, if there is one.
+    pub fn cut_to(&self, most: usize, end: Option<u32>) -> Self {
         let most = u32::try_from(most).unwrap_or(u32::MAX);
         Self {
             store: self.store.clone(),
@@ -370,8 +370,9 @@ impl TokenRows {
             .fold(&store.ids, places, (), |(), id| ids.push(id));
         if let (Some(cut), Some(last)) = (self.cut, ids.last_mut())
             && cut.most < whole
+            && let Some(end) = cut.end
         {
-            *last = cut.end;
+            *last = end;
         }
         self.count_read();
         ids
@@ -464,7 +465,7 @@ mod tests {
 
     #[test]
     fn cut_rows_end_as_they_should() {
-        let tokens = TokenRows::from_rows(&[vec![2, 9, 9, 3], vec![2, 9, 3]]).cut_to(3, 3);
+        let tokens = TokenRows::from_rows(&[vec![2, 9, 9, 3], vec![2, 9, 3]]).cut_to(3, Some(3));
         assert_eq!(
             (tokens.row(0), tokens.row(1)),
             (vec![2, 9, 3], vec![2, 9, 3])
@@ -477,7 +478,7 @@ mod tests {
     #[test]
     fn what_cutting_loses_is_counted() {
         let tokens = TokenRows::from_rows(&[vec![2, 9, 9, 9, 3], vec![2, 9, 3], vec![2, 3]]);
-        let counts = tokens.cut_to(3, 3).cut_texts();
+        let counts = tokens.cut_to(3, Some(3)).cut_texts();
         let expected = CutTexts {
             texts: 1,
             of_texts: 3,

@@ -3,7 +3,7 @@
 //! The encoder keeps its weights, the head is drawn anew.
 
 use burn::tensor::backend::AutodiffBackend;
-use data::ImageSet;
+use data::ImageSets;
 use model::bundle::Load;
 use model::{HeadKind, ImageClassifier, ImageConfig};
 use serde::{Deserialize, Serialize};
@@ -36,7 +36,7 @@ impl Job for ImageClassification {
     const ABOUT: &'static str = "classes of images with an autoencoder's encoder";
     const KEY: &'static str = "task";
     const RECIPE: &'static str = include_str!("../../assets/recipes/image-classification.toml");
-    type Source = ImageSet;
+    type Source = ImageSets;
     type Data = LabelledImageData;
     type Batch = LabelledImageBatch;
     type Objective<B: AutodiffBackend> = ImageClasses<B>;
@@ -46,7 +46,7 @@ impl Job for ImageClassification {
         self.data.check(recipe)
     }
 
-    fn source(&self) -> Result<ImageSet, Failure> {
+    fn source(&self) -> Result<ImageSets, Failure> {
         self.data.source()
     }
 
@@ -54,9 +54,9 @@ impl Job for ImageClassification {
         &self,
         _: &Recipe,
         start: &Start,
-        images: ImageSet,
+        images: ImageSets,
     ) -> Result<LabelledImageData, Failure> {
-        let (splits, config) = self.data.read(&images, self.augment, start)?;
+        let (splits, config) = self.data.read(images, self.augment, start)?;
         let data = &self.data;
         let splits = LabelledImageSplits::new(splits, data.label_limit, data.split_seed)?;
         Ok(LabelledImageData { splits, config })

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use train::cli::{self, Instead, TrainArgs};
+use train::cli::{self, Subcommand, TrainArgs};
 use train::memory::Work;
 use train::process;
 
@@ -17,11 +17,8 @@ static ALLOCATOR: train::memory::Allocator = train::memory::Allocator;
 struct Args {
     #[command(flatten)]
     train: TrainArgs,
-    /// A bundle, a run, the bundled wordnet-bert-nano, or scratch for a model without pretraining
-    #[arg(long, value_name = "BUNDLE_OR_RUN")]
-    from: Option<String>,
     #[command(subcommand)]
-    instead: Option<Instead>,
+    subcommand: Option<Subcommand>,
 }
 
 fn main() -> ExitCode {
@@ -29,16 +26,6 @@ fn main() -> ExitCode {
     if let Err(failure) = process::listen() {
         return cli::exit(Err(failure));
     }
-    let Args {
-        train,
-        from,
-        instead,
-    } = Args::parse();
-    let from = from.map(|from| ("from", from.into(), "--from"));
-    cli::main(
-        &finetune::TRAINER,
-        train,
-        instead,
-        from.into_iter().collect(),
-    )
+    let Args { train, subcommand } = Args::parse();
+    cli::main(&finetune::TRAINER, train, subcommand)
 }

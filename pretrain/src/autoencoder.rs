@@ -9,8 +9,8 @@ use std::path::Path;
 use anyhow::Context;
 use burn::prelude::*;
 use burn::tensor::backend::AutodiffBackend;
-use data::ImageSet;
 use data::order::{self, Stream};
+use data::{ImageSet, ImageSets};
 use model::bundle::Load;
 use model::{Autoencoder, HeadKind, ImageConfig};
 use rand::{Rng, RngExt};
@@ -67,7 +67,7 @@ impl Job for DenoisingAutoencoder {
     const ABOUT: &'static str = "denoising of images with a convolutional autoencoder";
     const KEY: &'static str = "objective";
     const RECIPE: &'static str = include_str!("../../assets/recipes/autoencoder.toml");
-    type Source = ImageSet;
+    type Source = ImageSets;
     type Data = NoisyData;
     type Batch = PixelPairs;
     type Objective<B: AutodiffBackend> = Reconstruction<B>;
@@ -77,12 +77,12 @@ impl Job for DenoisingAutoencoder {
         self.data.check(recipe)
     }
 
-    fn source(&self) -> Result<ImageSet, Failure> {
+    fn source(&self) -> Result<ImageSets, Failure> {
         self.data.source()
     }
 
-    fn data(&self, _: &Recipe, start: &Start, images: ImageSet) -> Result<NoisyData, Failure> {
-        let (splits, config) = self.data.read(&images, self.augment, start)?;
+    fn data(&self, _: &Recipe, start: &Start, images: ImageSets) -> Result<NoisyData, Failure> {
+        let (splits, config) = self.data.read(images, self.augment, start)?;
         Ok(NoisyData { splits, config })
     }
 

@@ -9,10 +9,10 @@ use model::bundle::Load;
 use model::{HeadKind, TokenModel};
 use serde::{Deserialize, Serialize};
 use train::Failure;
-use train::job::text::{self, NextTokens, TextData, Texts, TokenizerRecipe};
+use train::job::text::{self, NextTokenBatch, NextTokens, TextData, Texts, TokenizerRecipe};
 use train::job::{Job, Product, Recipe, Splits, Start};
 use train::objectives::class_loss::{ClassLoss, SmoothingRecipe};
-use train::objectives::tokens::{Predicted, TokenPrediction};
+use train::objectives::tokens::NextTokenPrediction;
 use train::recipe::Impossible;
 
 /// The objective; `assets/recipes/clm.toml` and the files that it names explain every key.
@@ -33,8 +33,8 @@ impl Job for Clm {
     const RECIPE: &'static str = include_str!("../../assets/recipes/clm.toml");
     type Source = TextSource;
     type Data = TextData;
-    type Batch = Predicted;
-    type Objective<B: AutodiffBackend> = TokenPrediction<B>;
+    type Batch = NextTokenBatch;
+    type Objective<B: AutodiffBackend> = NextTokenPrediction<B>;
 
     fn check(&self, recipe: &Recipe) -> Result<(), Impossible> {
         self.loss.check()?;
@@ -76,15 +76,18 @@ impl Job for Clm {
         data: &TextData,
         start: &Start,
         device: &B::Device,
-    ) -> Result<TokenPrediction<B>, Failure> {
+    ) -> Result<NextTokenPrediction<B>, Failure> {
         let names = data.config.names(HeadKind::Tokens);
         let model = TokenModel::draw(&data.config, &start.draw(device, names));
         let model = start.fill(model, names, Load::BackboneAndPerhapsHead)?;
         let loss = ClassLoss::smoothed(self.loss.label_smoothing);
-        Ok(TokenPrediction::new(model, loss))
+        Ok(NextTokenPrediction::new(model, loss))
     }
 
-    fn batches(&self, recipe: &Recipe, data: TextData) -> Result<Splits<Predicted>, Failure> {
-        data.batches(recipe, |tokenizer, _| NextTokens::new(tokenizer))
+    fn batches(&self, recipe: &Recipe, data: TextData) -> Result<Splits<NextTokenBatch>, Failure> {
+        let max_length = data.max_length;
+        data.batches(recipe, |tokenizer, _| {
+            NextTokens::new(tokenizer, max_length)
+        })
     }
 }

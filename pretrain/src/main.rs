@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use train::cli::{self, Instead, TrainArgs};
+use train::cli::{self, Subcommand, TrainArgs};
 use train::memory::Work;
 use train::process;
 
@@ -18,7 +18,7 @@ struct Args {
     #[command(flatten)]
     train: TrainArgs,
     #[command(subcommand)]
-    instead: Option<Instead>,
+    subcommand: Option<Subcommand>,
 }
 
 fn main() -> ExitCode {
@@ -26,6 +26,6 @@ fn main() -> ExitCode {
     if let Err(failure) = process::listen() {
         return cli::exit(Err(failure));
     }
-    let Args { train, instead } = Args::parse();
-    cli::main(&pretrain::TRAINER, train, instead, Vec::new())
+    let Args { train, subcommand } = Args::parse();
+    cli::main(&pretrain::TRAINER, train, subcommand)
 }

@@ -6,7 +6,7 @@
 use burn::tensor::backend::AutodiffBackend;
 use data::order::{self, Stream};
 use data::source::TextSource;
-use data::{DataError, TextTokenizer};
+use data::{DataError, Role, TextTokenizer};
 use model::bundle::Load;
 use model::{HeadKind, TokenModel};
 use rand::{Rng, RngExt};
@@ -127,9 +127,7 @@ impl Job for Mlm {
 }
 
 fn mask_token(tokenizer: &TextTokenizer) -> Result<u32, DataError> {
-    tokenizer
-        .mask()
-        .ok_or(DataError::RoleMissing { role: "mask" })
+    tokenizer.required(Role::Mask)
 }
 
 /// Masks rows, each by its number; special tokens are never predicted.
@@ -181,7 +179,13 @@ impl Collate for Masks {
         let seq = rows.iter().map(|row| row.tokens.len()).max().unwrap_or(0);
         let (mut at, mut targets) = (Vec::new(), Vec::new());
         let mut masked = Vec::with_capacity(rows.len());
-        for (row, Sample { mut tokens, number }) in rows.into_iter().enumerate() {
+        for (
+            row,
+            Sample {
+                mut tokens, number, ..
+            },
+        ) in rows.into_iter().enumerate()
+        {
             let mut rng = order::rng(self.seed, Stream::Mask, number);
             for (place, token) in tokens.iter_mut().enumerate() {
                 if self.special.contains(token) || rng.random::<f64>() >= self.masking.rate {

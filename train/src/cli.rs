@@ -3,13 +3,14 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Args, Subcommand};
+use clap::Args;
 use toml::Value;
 
 use crate::backend::BackendName;
 use crate::failure::Failure;
 use crate::launch::{Options, Status};
 use crate::process;
+use crate::recipe::explain::explain;
 use crate::recipe::{BuiltIn, Draft, Impossible};
 use crate::report::compare::{CompareArgs, compare};
 use crate::run::{Existing, RunDir};
@@ -27,6 +28,9 @@ pub struct TrainArgs {
     /// Data to read instead of the recipe's; may be repeated
     #[arg(long, value_name = "PATH")]
     pub data: Vec<String>,
+    /// A bundle, a Hugging Face directory, a run or the bundled wordnet-bert-nano to start from; or scratch
+    #[arg(long, value_name = "BUNDLE_OR_RUN")]
+    pub from: Option<String>,
     /// The run directory [default: runs/RECIPE]
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
@@ -69,11 +73,14 @@ pub struct TrainArgs {
     /// List the built-in recipes
     #[arg(long)]
     pub list: bool,
+    /// Print every key of the recipe with its value, what it means and where it comes from
+    #[arg(long, conflicts_with = "resume")]
+    pub explain: bool,
 }
 
 /// What is done instead of training.
-#[derive(Subcommand, Clone, Debug)]
-pub enum Instead {
+#[derive(clap::Subcommand, Clone, Debug)]
+pub enum Subcommand {
     /// Show runs side by side, and draw one plot of them
     Compare(CompareArgs),
     /// Try settings of a recipe, each with every seed
@@ -101,17 +108,10 @@ pub struct Trainer {
 }
 
 /// Runs a trainer and turns how it ended into an exit code.
-///
-/// `extra` are further recipe keys that flags set, with the flag's name.
-pub fn main(
-    trainer: &Trainer,
-    args: TrainArgs,
-    instead: Option<Instead>,
-    extra: Vec<(&str, Value, &str)>,
-) -> ExitCode {
-    match &instead {
-        Some(Instead::Compare(args)) => return exit(compare(args).map(|()| Status::Done)),
-        Some(Instead::Sweep(args)) => return exit(sweep(args)),
+pub fn main(trainer: &Trainer, args: TrainArgs, subcommand: Option<Subcommand>) -> ExitCode {
+    match &subcommand {
+        Some(Subcommand::Compare(args)) => return exit(compare(args).map(|()| Status::Done)),
+        Some(Subcommand::Sweep(args)) => return exit(sweep(args)),
         None => {}
     }
     if args.list {
@@ -123,7 +123,7 @@ pub fn main(
     if args.find_batch {
         return exit(try_batches());
     }
-    exit(run(trainer, args, extra))
+    exit(run(trainer, args))
 }
 
 /// The same command in child processes, with batches of many sizes.
@@ -148,17 +148,18 @@ pub fn exit(result: Result<Status, Failure>) -> ExitCode {
     }
 }
 
-fn run(
-    trainer: &Trainer,
-    args: TrainArgs,
-    extra: Vec<(&str, Value, &str)>,
-) -> Result<Status, Failure> {
+fn run(trainer: &Trainer, args: TrainArgs) -> Result<Status, Failure> {
     let backend = BackendName::choose(args.backend.as_deref())?;
     let built_in: Vec<BuiltIn> = trainer.entries.iter().map(|e| (e.name, e.recipe)).collect();
-    let draft = match args.resume {
-        true => resumed(trainer, &args, &built_in, extra.is_empty())?,
-        false => resolved(trainer, &args, &built_in, extra)?,
+    let draft = if args.resume {
+        resumed(trainer, &args, &built_in)?
+    } else {
+        resolved(trainer, &args, &built_in)?
     };
+    if args.explain {
+        say(explain(&draft).trim_end());
+        return Ok(Status::Done);
+    }
     let kind = draft.kind();
     let entry = trainer.entries.iter().find(|entry| entry.name == kind);
     let entry = entry.ok_or_else(|| Failure::input(format!("no {} \"{kind}\"", trainer.key)))?;
@@ -208,24 +209,15 @@ fn out(trainer: &Trainer, args: &TrainArgs) -> PathBuf {
 }
 
 /// The recipe that the flags ask for.
-fn resolved(
-    trainer: &Trainer,
-    args: &TrainArgs,
-    built_in: &[BuiltIn],
-    extra: Vec<(&str, Value, &str)>,
-) -> Result<Draft, Failure> {
+fn resolved(trainer: &Trainer, args: &TrainArgs, built_in: &[BuiltIn]) -> Result<Draft, Failure> {
     let name = args.recipe.as_deref().unwrap_or(trainer.entries[0].name);
     let mut draft = Draft::open(name, trainer.key, built_in)?;
-    for assignment in &args.set {
-        draft.set(assignment)?;
+    draft.set_all(args.set.iter().map(String::as_str))?;
+    put_data(&mut draft, args)?;
+    if let Some(from) = &args.from {
+        draft.put("from", Value::String(from.clone()), "--from")?;
     }
-    if !args.data.is_empty() {
-        let paths = args.data.iter().cloned().map(Value::String).collect();
-        draft.put("data.source", Value::Array(paths), "--data")?;
-    }
-    for (key, value, flag) in extra {
-        draft.put(key, value, flag)?;
-    }
+    draft.use_all_of_own_data();
     if let Some(steps) = args.steps {
         draft.put("training.steps", whole(steps)?, "--steps")?;
     }
@@ -235,27 +227,38 @@ fn resolved(
     Ok(draft)
 }
 
-/// The recipe of the run that goes on; flags that would change it are refused.
-fn resumed(
-    trainer: &Trainer,
-    args: &TrainArgs,
-    built_in: &[BuiltIn],
-    unchanged: bool,
-) -> Result<Draft, Failure> {
-    let unchanged = unchanged
-        && args.set.is_empty()
-        && args.data.is_empty()
-        && args.steps.is_none()
-        && args.seed.is_none();
-    if !unchanged {
-        return Err(Failure::input(
-            "--resume goes on with the run's own recipe; leave out the flags that change it",
-        ));
+/// The recipe of the run that goes on: with more steps, or with its data in another place. Other changes are refused.
+fn resumed(trainer: &Trainer, args: &TrainArgs, built_in: &[BuiltIn]) -> Result<Draft, Failure> {
+    let changes = [
+        (!args.set.is_empty(), "--set"),
+        (args.from.is_some(), "--from"),
+        (args.seed.is_some(), "--seed"),
+    ];
+    let out = out(trainer, args);
+    if let Some((_, flag)) = changes.iter().find(|(is_set, _)| *is_set) {
+        let out = out.display();
+        return Err(Failure::input(format!(
+            "--resume goes on with the run's own recipe, so leave out {flag}; --steps extends the run, --data names data that \
+             has moved, and --from {out} --out DIR starts a new run from what this one has learnt"
+        )));
     }
-    let run = RunDir::check(&out(trainer, args), Existing::Resume)?;
+    let run = RunDir::check(&out, Existing::Resume)?;
     run.recipe()?;
     let path = run.path().join("recipe.toml");
-    Ok(Draft::open(&path.to_string_lossy(), trainer.key, built_in)?)
+    let mut draft = Draft::open(&path.to_string_lossy(), trainer.key, built_in)?;
+    put_data(&mut draft, args)?;
+    if let Some(steps) = args.steps {
+        draft.put("training.steps", whole(steps)?, "--steps")?;
+    }
+    Ok(draft)
+}
+
+fn put_data(draft: &mut Draft, args: &TrainArgs) -> Result<(), Failure> {
+    if !args.data.is_empty() {
+        let paths = args.data.iter().cloned().map(Value::String).collect();
+        draft.put("data.source", Value::Array(paths), "--data")?;
+    }
+    Ok(())
 }
 
 fn whole(n: u64) -> Result<Value, Failure> {

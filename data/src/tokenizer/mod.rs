@@ -392,6 +392,27 @@ impl TextTokenizer {
         self.inner.id_to_token(id)
     }
 
+    /// How many bytes of a text each token is, by id; 0 for special tokens.
+    pub fn byte_lengths(&self) -> Vec<u32> {
+        let special = self.special_ids();
+        let alphabet = matches!(
+            self.inner.get_decoder(),
+            Some(tokenizers::DecoderWrapper::ByteLevel(_))
+        );
+        let size = |id: u32| {
+            let token = self.token(id).filter(|_| !special.contains(&id));
+            token.map_or(0, |token| {
+                if alphabet {
+                    // A character of the alphabet is a byte of the text.
+                    token.chars().count() as u32
+                } else {
+                    token.trim_start_matches("##").len() as u32
+                }
+            })
+        };
+        (0..=self.largest_id()).map(size).collect()
+    }
+
     /// The number of tokens, special ones counted.
     pub fn vocab_size(&self) -> usize {
         self.inner.get_vocab_size(true)

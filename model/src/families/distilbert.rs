@@ -152,8 +152,7 @@ impl DistilBertConfig {
             positions: self.max_position_embeddings,
             first_position: 0,
             segments: 0,
-            activation: Activation::named(&self.activation)
-                .map_err(|reason| reason)?,
+            activation: Activation::named(&self.activation).map_err(|reason| reason)?,
             dropout: self.dropout,
             attention_dropout: self.attention_dropout,
             std: self.initializer_range,

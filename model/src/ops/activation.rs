@@ -324,7 +324,8 @@ mod tests {
                 }
             }
         }
-        let computed = values_and_gradients::<Autodiff<Flex>>(Activation::Relu, [-1.0, -0.5, 1.0, 2.0]);
+        let computed =
+            values_and_gradients::<Autodiff<Flex>>(Activation::Relu, [-1.0, -0.5, 1.0, 2.0]);
         assert_eq!(computed, [0.0, 0.0, 1.0, 2.0, 0.0, 0.0, 1.0, 1.0]);
     }
 
@@ -359,7 +360,9 @@ mod tests {
             assert!(error.starts_with(&expected), "{error}");
         }
         let error = Activation::named("gleu").unwrap_err();
-        assert!(error.starts_with("the activation \"gleu\" is unknown; known: gelu, gelu_python, "));
+        assert!(
+            error.starts_with("the activation \"gleu\" is unknown; known: gelu, gelu_python, ")
+        );
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use burn::prelude::*;
 use burn::tensor::TensorData;
 use data::order::{self, Stream};
-use data::{DataError, ImageSet, source, split};
+use data::{BadRows, DataError, Ground, ImageOptions, ImageSet, ImageSets, source, split};
 use model::{HeadKind, ImageConfig, bundle};
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
@@ -23,15 +23,35 @@ pub struct Images {
     pub valid_source: Vec<String>,
     pub test_source: Vec<String>,
     pub size: usize,
-    pub ground: String,
+    pub ground: GroundColour,
     pub valid: f64,
     pub test: f64,
     pub split_seed: u64,
     pub valid_limit: usize,
-    pub bad_rows: String,
+    pub bad_rows: BadRows,
     /// Of images with a class each.
     #[serde(default)]
     pub label_limit: usize,
+}
+
+/// What shows through where an image is transparent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum GroundColour {
+    /// As on paper.
+    White,
+    /// As on a screen that is off.
+    Black,
+}
+
+impl GroundColour {
+    /// Red, green and blue.
+    pub fn ground(self) -> Ground {
+        match self {
+            Self::White => Ground([255; 3]),
+            Self::Black => Ground([0; 3]),
+        }
+    }
 }
 
 impl Images {
@@ -41,13 +61,32 @@ impl Images {
         recipe::check_shares(self.valid, self.test)
     }
 
-    /// Reads what `source` names.
+    /// Reads what `source` names, in the splits that are given.
     ///
     /// # Errors
     ///
     /// A file that is missing or cannot be decoded.
-    pub fn source(&self) -> Result<ImageSet, Failure> {
-        Ok(source::images(&self.source, resize_to(self.size))?)
+    pub fn source(&self) -> Result<ImageSets, Failure> {
+        let options = ImageOptions {
+            size: resize_to(self.size),
+            bad_rows: self.bad_rows,
+            ground: self.ground.ground(),
+        };
+        let mut sets = source::image_sets(&self.source, &options)?;
+        let splits = [
+            (&self.valid_source, &mut sets.valid),
+            (&self.test_source, &mut sets.test),
+        ];
+        for (named, split) in splits {
+            if named.is_empty() {
+                continue;
+            }
+            let given = source::image_sets(named, &options)?;
+            sets.left_out.merge(given.left_out);
+            sets.not_images.merge(given.not_images);
+            *split = Some(given.train);
+        }
+        Ok(sets)
     }
 
     /// Splits a set, and finds the model for its images.
@@ -57,19 +96,29 @@ impl Images {
     /// Shares that leave nothing to train or to validate on, images that the model can't take.
     pub fn read(
         &self,
-        images: &ImageSet,
+        sets: ImageSets,
         augment: Augment,
         start: &Start,
     ) -> Result<(ImageSplits, ImageConfig), Failure> {
-        let config = start.image_config([images.channels, images.height, images.width])?;
-        augment.check(images)?;
-        let mut splits = ImageSplits::new(images, self.valid, self.test, self.split_seed)?;
+        let first = &sets.train;
+        let config = start.image_config([first.channels, first.height, first.width])?;
+        augment.check(first)?;
+        let lines = sets.lines();
+        lines.iter().for_each(|line| start.console.note(line));
+        let mut splits = ImageSplits::new(sets, self.valid, self.test, self.split_seed)?;
         let (limit, rows) = (self.valid_limit, splits.valid.len());
         if limit > 0 && rows > limit {
             let order = order::shuffled(rows, self.split_seed, 0);
             let rows: Vec<_> = order[..limit].iter().map(|&row| row as usize).collect();
             splits.valid = splits.valid.select(&rows);
         }
+        let ImageSplits { train, valid, test } = &splits;
+        start.console.note(&format!(
+            "images: {} train, {} valid, {} test",
+            train.len(),
+            valid.len(),
+            test.len()
+        ));
         Ok((splits, config))
     }
 }
@@ -235,24 +284,73 @@ impl ImageSplits {
     /// # Errors
     ///
     /// Shares that leave nothing to train or to validate on.
-    pub fn new(images: &ImageSet, valid: f64, test: f64, seed: u64) -> Result<Self, Failure> {
+    pub fn new(sets: ImageSets, valid: f64, test: f64, seed: u64) -> Result<Self, Failure> {
         recipe::check_shares(valid, test)?;
-        let keys = (0..images.len()).map(|i| images.image(i));
-        let splits = split::split_by_content(keys, valid, test, seed);
-        if splits.train.is_empty() || splits.valid.is_empty() {
+        let ImageSets {
+            train: images,
+            valid: given_valid,
+            test: given_test,
+            ..
+        } = sets;
+        let share = |given: &Option<ImageSet>, share| if given.is_some() { 0.0 } else { share };
+        let (valid_share, test_share) = (share(&given_valid, valid), share(&given_test, test));
+        let keys: Vec<&[u8]> = (0..images.len()).map(|i| images.image(i)).collect();
+        let splits = match &images.labels {
+            Some(labels) => {
+                let labels: Vec<_> = labels.iter().copied().map(Some).collect();
+                split::split_labelled(&keys, &labels, valid_share, test_share, seed)
+            }
+            None => split::split_by_content(keys.iter().copied(), valid_share, test_share, seed),
+        };
+        let set = |given: Option<ImageSet>, rows: &[usize]| match given {
+            Some(given) => Self::like(&images, given),
+            None => Ok(images.select(rows)),
+        };
+        let all = Self {
+            train: images.select(&splits.train),
+            valid: set(given_valid, &splits.valid)?,
+            test: set(given_test, &splits.test)?,
+        };
+        if all.train.is_empty() || all.valid.is_empty() {
             return Err(Failure::input(format!(
                 "{}: {} images leave {} to train and {} to validate on (data.valid is {valid}, data.test is {test})",
                 images.origin,
                 images.len(),
-                splits.train.len(),
-                splits.valid.len()
+                all.train.len(),
+                all.valid.len()
             )));
         }
-        Ok(Self {
-            train: images.select(&splits.train),
-            valid: images.select(&splits.valid),
-            test: images.select(&splits.test),
-        })
+        Ok(all)
+    }
+
+    /// A given split whose images are of the shape of the others and whose labels are numbers of the same classes.
+    fn like(images: &ImageSet, mut given: ImageSet) -> Result<ImageSet, Failure> {
+        let shape = |set: &ImageSet| (set.channels, set.height, set.width);
+        if shape(images) != shape(&given) {
+            let ((c, h, w), (channels, height, width)) = (shape(images), shape(&given));
+            return Err(Failure::input(format!(
+                "{}: images of {channels} channels and {height}x{width} pixels, and {} has {c} channels and {h}x{w}",
+                given.origin, images.origin
+            )));
+        }
+        if images.classes == given.classes {
+            return Ok(given);
+        }
+        let id = |label: &u32| {
+            let name = &given.classes[*label as usize];
+            let found = images.classes.iter().position(|class| class == name);
+            found.map(|class| class as u32).ok_or_else(|| {
+                Failure::input(format!(
+                    "{}: class \"{name}\" does not occur in {}",
+                    given.origin, images.origin
+                ))
+            })
+        };
+        let labels = given.labels.as_ref();
+        let labels = labels.map(|labels| labels.iter().map(id).collect::<Result<_, _>>());
+        given.labels = labels.transpose()?;
+        given.classes = images.classes.clone();
+        Ok(given)
     }
 }
 
@@ -526,7 +624,7 @@ mod tests {
     #[test]
     fn splits_hold_every_image_once_and_equal_images_together() {
         let images = numbered(100);
-        let splits = ImageSplits::new(&images, 0.2, 0.3, 0).unwrap();
+        let splits = ImageSplits::new(ImageSets::whole(images.clone()), 0.2, 0.3, 0).unwrap();
         let ImageSplits { train, valid, test } = &splits;
         let mut all: Vec<u8> = [train, valid, test]
             .iter()
@@ -537,7 +635,7 @@ mod tests {
         assert_eq!(all, images.pixels);
 
         let twice = images.select(&[7; 50]);
-        let Err(error) = ImageSplits::new(&twice, 0.2, 0.3, 0) else {
+        let Err(error) = ImageSplits::new(ImageSets::whole(twice), 0.2, 0.3, 0) else {
             panic!("fifty equal images fall into one split");
         };
         assert!(

@@ -25,7 +25,6 @@ use crate::recipe::{
 };
 use crate::source::{BatchSource, Counts};
 use crate::strategy::ModelHook;
-use crate::ui::Console;
 
 pub mod image;
 pub mod labels;
@@ -371,9 +370,4 @@ impl<J: Job> WithBackend for Prepared<J> {
         }
         .launch()
     }
-}
-
-/// The console of a job: nothing of it is the dashboard's.
-pub(crate) fn say(console: &Console, lines: &[String]) {
-    lines.iter().for_each(|line| console.note(line));
 }

@@ -5,16 +5,17 @@ use std::sync::Arc;
 use burn::prelude::*;
 use burn::tensor::TensorData;
 use data::order;
+use data::packing::Sequence;
 use data::source::TextSource;
-use data::text::TextColumns;
-use data::{Cache, CorpusPlan, Made, Packed, TextSet, TextTokenizer, TokenRows, TokenizerSource};
-use data::{Labels, split};
+use data::{
+    BadRows, Cache, Corpus, CorpusPlan, CutTexts, DataSummary, LabelledSplits, Made, Packed,
+    SplitShares, TextColumns, TextSet, TextTokenizer, TokenRows, TokenizerSource,
+};
 use model::families::Place;
 use model::{Bundle, HeadKind, TextConfig, TokenInput, bundle};
 use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
-use crate::job::labels::labelled_subset;
 use crate::job::{Product, Recipe, Shared, Splits, Start};
 use crate::recipe::{self, Impossible};
 use crate::source::{BatchSource, Counts, Epochs, Rows, whole_steps};
@@ -31,7 +32,7 @@ pub struct TextSplits {
     pub test: f64,
     pub split_seed: u64,
     pub valid_limit: usize,
-    pub bad_rows: String,
+    pub bad_rows: BadRows,
 }
 
 /// `[data]` of texts without labels.
@@ -60,8 +61,21 @@ pub struct LabelledTexts {
 pub struct TokenizerRecipe {
     pub path: String,
     #[serde(default)]
+    pub kind: TokenizerKind,
+    #[serde(default)]
     pub vocab_size: usize,
     pub max_length: usize,
+}
+
+/// Which tokenizer is trained.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TokenizerKind {
+    /// BERT's, of lower-cased words.
+    #[default]
+    WordPiece,
+    /// GPT-2's, of any bytes.
+    Bpe,
 }
 
 /// Token ids, row by row.
@@ -160,15 +174,16 @@ pub fn indices<B: Backend>(at: &[i32], device: &B::Device) -> Tensor<B, 1, Int> 
     Tensor::from_data(TensorData::new(at.to_vec(), [at.len()]), device)
 }
 
-/// The tokenizer of a bundle.
+/// The tokenizer of a bundle: its `tokenizer.json`, or the files that older ones have instead.
 ///
 /// # Errors
 ///
-/// A bundle without one, or one that is none.
+/// A bundle without a tokenizer, or one that is none.
 pub fn bundle_tokenizer(bundle: &Bundle) -> Result<TextTokenizer, Failure> {
     let place = bundle.path().display().to_string();
-    let tokenizer = TextTokenizer::from_bytes(&bundle.read(bundle::TOKENIZER)?);
-    tokenizer.map_err(|error| Failure::Input(anyhow::Error::new(error).context(place)))
+    let read = |name: &str| bundle.read_optional(name);
+    let family = bundle.family().model_type;
+    Ok(TextTokenizer::from_files(&read, &place, Some(family))?)
 }
 
 /// Refuses sequences longer than the model has positions for.
@@ -179,7 +194,9 @@ pub fn bundle_tokenizer(bundle: &Bundle) -> Result<TextTokenizer, Failure> {
 pub fn check_lengths(max_length: usize, positions: usize) -> Result<(), Impossible> {
     let wrong = |reason| Err(Impossible::new("tokenizer.max_length", reason));
     if max_length < 3 {
-        return wrong(format!("is {max_length}; [CLS], a token and [SEP] need 3"));
+        return wrong(format!(
+            "is {max_length}; a token between two special ones needs 3"
+        ));
     }
     if max_length > positions {
         return wrong(format!(
@@ -193,6 +210,45 @@ impl TextSplits {
     fn check(&self) -> Result<(), Impossible> {
         recipe::check_shares(self.valid, self.test)
     }
+
+    /// Opens what is named, in the splits that are given.
+    ///
+    /// # Errors
+    ///
+    /// Nothing is named, or a path that is missing.
+    fn open(&self) -> Result<TextSource, Failure> {
+        let Self {
+            source,
+            valid_source,
+            test_source,
+            ..
+        } = self;
+        Ok(TextSource::in_splits(source, valid_source, test_source)?)
+    }
+
+    fn columns(&self, label: Option<&str>) -> TextColumns {
+        TextColumns {
+            text: self.text.clone(),
+            label: label.map(str::to_string),
+            bad_rows: self.bad_rows,
+        }
+    }
+}
+
+/// Files beside given splits that are not read.
+fn unread(source: &TextSource) -> Vec<String> {
+    let TextSource::Given(given) = source else {
+        return Vec::new();
+    };
+    let name = |path: &std::path::PathBuf| path.display().to_string();
+    given.other.iter().map(name).collect()
+}
+
+/// Says what people should know of the data before a model trains on it.
+fn introduce(console: &crate::ui::Console, summary: &DataSummary) {
+    summary.lines().iter().for_each(|line| console.note(line));
+    let warnings = summary.warnings();
+    warnings.iter().for_each(|line| console.warn_outside(line));
 }
 
 /// Says what is impossible about texts of this length in batches of this recipe, if anything is.
@@ -244,7 +300,7 @@ impl Texts {
     ///
     /// Nothing is named, or a path that is missing.
     pub fn source(&self) -> Result<TextSource, Failure> {
-        Ok(TextSource::named(&self.splits.source)?)
+        self.splits.open()
     }
 
     /// Splits and tokenizes, or opens what an earlier run kept of that; the tokenizer sees the training split only.
@@ -259,30 +315,19 @@ impl Texts {
         recipe: &Recipe,
         start: &Start,
     ) -> Result<TextData, Failure> {
-        let max_length = tokenizer.max_length;
+        let (max_length, packing) = (tokenizer.max_length, recipe.training.packing);
+        let unread = unread(&source);
         let plan = CorpusPlan {
             source,
-            columns: TextColumns {
-                text: self.splits.text.clone(),
-                label: None,
-            },
+            columns: self.splits.columns(None),
             valid: self.splits.valid,
             test: self.splits.test,
             split_seed: self.splits.split_seed,
-            tokenizer: if let Some(tokenizer) = start.tokenizer()? {
-                TokenizerSource::Given(Box::new(tokenizer))
-            } else if tokenizer.path.is_empty() {
-                TokenizerSource::Train {
-                    vocab_size: tokenizer.vocab_size,
-                }
-            } else {
-                TokenizerSource::Load(tokenizer.path.as_str().into())
+            tokenizer: match start.tokenizer()? {
+                Some(tokenizer) => TokenizerSource::Given(Box::new(tokenizer)),
+                None => tokenizer.source(),
             },
-            max_length: if recipe.training.packing {
-                LONGEST_PACKED
-            } else {
-                max_length
-            },
+            max_length: if packing { LONGEST_PACKED } else { max_length },
         };
         let cache = if self.cache {
             Cache::from_environment()
@@ -296,6 +341,8 @@ impl Texts {
             Made::InMemory { instead: Some(_) } => console.warn_outside(&corpus.made.to_string()),
             Made::InMemory { instead: None } | Made::Opened(_) => {}
         }
+        let cut = corpus.cut.map(|cut| (cut, plan.max_length));
+        introduce(console, &summary(&corpus, cut, unread));
         let config = start.text_config(&corpus.tokenizer)?;
         check_lengths(max_length, config.describe().positions)?;
         let splits = &self.splits;
@@ -307,6 +354,33 @@ impl Texts {
             tokenizer: corpus.tokenizer,
             split_seed: splits.split_seed,
         })
+    }
+}
+
+fn summary(corpus: &Corpus, cut: Option<(CutTexts, usize)>, unread: Vec<String>) -> DataSummary {
+    DataSummary {
+        unit: "texts",
+        train: corpus.train.len(),
+        valid: corpus.valid.len(),
+        left_out: corpus.left_out.clone(),
+        leaks: corpus.leaks as usize,
+        cut,
+        unread,
+        ..DataSummary::default()
+    }
+}
+
+impl TokenizerRecipe {
+    /// Where a job without a bundle has its tokenizer from.
+    fn source(&self) -> TokenizerSource {
+        let vocab_size = self.vocab_size;
+        if !self.path.is_empty() {
+            return TokenizerSource::Load(self.path.as_str().into());
+        }
+        match self.kind {
+            TokenizerKind::WordPiece => TokenizerSource::Train { vocab_size },
+            TokenizerKind::Bpe => TokenizerSource::TrainBytes { vocab_size },
+        }
     }
 }
 
@@ -348,8 +422,10 @@ pub fn product(
 /// Token ids, and the number that chance is drawn by.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sample {
-    /// With special tokens.
+    /// With the special tokens that the tokenizer puts around a text.
     pub tokens: Vec<u32>,
+    /// Where texts begin among them: one, or several where texts share a sequence.
+    pub starts: Vec<u32>,
     /// No sample of any epoch shares it.
     pub number: u64,
 }
@@ -400,7 +476,7 @@ impl Sequences {
         if training.packing {
             return Self::packed(texts, recipe, tokenizer, max_length);
         }
-        let texts = texts.cut_to(max_length, tokenizer.sep());
+        let texts = texts.cut_to(max_length, tokenizer.closing());
         let lengths = texts.clone();
         let epochs = Epochs::shuffled(lengths, training.batching(), training.accumulation, seed);
         Ok(Self::Texts(texts, epochs))
@@ -413,7 +489,10 @@ impl Sequences {
         max_length: usize,
     ) -> Result<Self, Impossible> {
         let batch_size = recipe.training.batch_size;
-        let packed = Packed::new(texts, max_length, tokenizer.cls(), recipe.seed);
+        let packed = match tokenizer.opening() {
+            Some(first) => Packed::new(texts, max_length, first, recipe.seed),
+            None => Packed::causal(texts, max_length, tokenizer.separator(), recipe.seed),
+        };
         let sequences = packed.sequences();
         match sequences / batch_size.max(1) {
             0 => Err(Impossible::new(
@@ -441,7 +520,12 @@ impl Sequences {
             Self::Texts(texts, epochs) => {
                 let Rows { rows, samples } = epochs.batch(number);
                 let rows = rows.into_iter().map(|row| texts.row(row));
-                let sample = |(tokens, number)| Sample { tokens, number };
+                let starts = vec![0];
+                let sample = |(tokens, number)| Sample {
+                    tokens,
+                    starts: starts.clone(),
+                    number,
+                };
                 rows.zip(samples).map(sample).collect()
             }
             Self::Packed {
@@ -451,9 +535,13 @@ impl Sequences {
             } => {
                 let (epoch, at) = (number / batches, (number % batches) as usize);
                 let first = at * batch_size;
-                let sample = |i| Sample {
-                    tokens: packed.sequence(epoch, i),
-                    number: epoch * packed.sequences() as u64 + i as u64,
+                let sample = |i| {
+                    let Sequence { tokens, starts } = packed.sequence_of_texts(epoch, i);
+                    Sample {
+                        tokens,
+                        starts,
+                        number: epoch * packed.sequences() as u64 + i as u64,
+                    }
                 };
                 (first..first + batch_size).map(sample).collect()
             }
@@ -483,7 +571,7 @@ impl<C: Collate> BatchSource for TextBatches<C> {
 impl TextData {
     /// Training batches in a new order every epoch, validation always the same.
     ///
-    /// - collate: gets the seed of the split
+    /// - collate: gets the tokenizer and the seed of the split
     ///
     /// # Errors
     ///
@@ -493,7 +581,7 @@ impl TextData {
         recipe: &Recipe,
         collate: impl Fn(&TextTokenizer, u64) -> C,
     ) -> Result<Splits<C::Batch>, Failure> {
-        let valid = self.valid.cut_to(self.max_length, self.tokenizer.sep());
+        let valid = self.valid.cut_to(self.max_length, self.tokenizer.closing());
         let in_order = Epochs::in_order(valid.len(), recipe.training.batch_size);
         let digest = data::digest(self.train.len(), |at| {
             let row = self.train.row(at as u32).into_iter();
@@ -511,6 +599,104 @@ impl TextData {
             digest,
             unit: "tokens",
         })
+    }
+}
+
+/// Predicts each token from those before it.
+///
+/// The end token is in front of each text, where the tokenizer has one, and the last thing to predict: a model that is given
+/// nothing else begins a text.
+pub struct NextTokens {
+    pad: u32,
+    end: Option<u32>,
+    max_length: usize,
+    /// Bytes that each token is in a text.
+    bytes: Vec<u32>,
+}
+
+impl NextTokens {
+    /// - max_length: tokens of the longest sequence that the model reads
+    pub fn new(tokenizer: &TextTokenizer, max_length: usize) -> Self {
+        Self {
+            pad: tokenizer.pad(),
+            end: tokenizer.separator(),
+            max_length,
+            bytes: tokenizer.byte_lengths(),
+        }
+    }
+
+    /// A sequence with what it predicts at its end, and the text of each of its tokens but the last.
+    fn framed(&self, sample: Sample) -> (Vec<u32>, Vec<i32>) {
+        let Sample { tokens, starts, .. } = sample;
+        if starts.len() > 1 || tokens.len() > self.max_length {
+            let mut texts = vec![0; tokens.len() - 1];
+            for &start in &starts[1..] {
+                // The end token before a text belongs to it.
+                let first = (start as usize).saturating_sub(usize::from(self.end.is_some()));
+                texts.iter_mut().skip(first).for_each(|text| *text += 1);
+            }
+            return (tokens, texts);
+        }
+        let ends = self.end.into_iter();
+        let mut framed: Vec<u32> = ends.clone().chain(tokens).chain(ends).collect();
+        framed.truncate(self.max_length + 1);
+        let texts = vec![0; framed.len() - 1];
+        (framed, texts)
+    }
+}
+
+impl Collate for NextTokens {
+    type Batch = NextTokenBatch;
+
+    fn collate(&self, rows: Vec<Sample>) -> NextTokenBatch {
+        let (rows, texts): (Vec<_>, Vec<_>) = rows.into_iter().map(|row| self.framed(row)).unzip();
+        let known = rows.iter().map(|row| &row[..row.len() - 1]);
+        let mut inputs = TokenBatch::pad(known, self.pad);
+        let (mut at, mut targets) = (Vec::new(), Vec::new());
+        for (number, row) in rows.iter().enumerate() {
+            let first = (number * inputs.seq) as i32;
+            at.extend(first..first + row.len() as i32 - 1);
+            targets.extend(&row[1..]);
+        }
+        if texts.iter().any(|row| row.last() > Some(&0)) {
+            let padded = texts.into_iter().flat_map(|mut row| {
+                // Padding is a text that no token belongs to.
+                row.resize(inputs.seq, -1);
+                row
+            });
+            inputs.texts = Some(padded.collect());
+        }
+        let bytes = |&id: &u32| u64::from(self.bytes[id as usize]);
+        let bytes = targets.iter().map(bytes).sum();
+        NextTokenBatch {
+            inputs,
+            at,
+            targets,
+            bytes,
+        }
+    }
+}
+
+/// Token sequences, and the token that follows each place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NextTokenBatch {
+    /// What the model sees.
+    pub inputs: TokenBatch,
+    /// Places in the flattened `[batch * seq]`.
+    pub at: Vec<i32>,
+    /// The token that follows each.
+    pub targets: Vec<u32>,
+    /// Bytes of text that the targets are.
+    pub bytes: u64,
+}
+
+impl Counts for NextTokenBatch {
+    fn units(&self) -> usize {
+        self.inputs.units()
+    }
+
+    fn slots(&self) -> usize {
+        self.inputs.slots()
     }
 }
 
@@ -554,11 +740,10 @@ impl LabelledTexts {
     ///
     /// A file that is missing or malformed.
     pub fn source(&self) -> Result<TextSet, Failure> {
-        let columns = TextColumns {
-            text: self.splits.text.clone(),
-            label: Some(self.label_column.clone()),
-        };
-        Ok(data::source::texts(&self.splits.source, &columns)?)
+        let source = self.splits.open()?;
+        let mut set = source.collect(&self.splits.columns(Some(&self.label_column)))?;
+        set.unread = unread(&source);
+        Ok(set)
     }
 
     /// Splits, learns the classes from the training split, and tokenizes.
@@ -583,57 +768,60 @@ impl LabelledTexts {
         let config = start.text_config(&tokenizer)?;
         check_lengths(max_length, config.describe().positions)?;
         let data = &self.splits;
-        let keys: Vec<_> = texts
-            .examples
-            .iter()
-            .map(|e| split::text_key(&e.text))
-            .collect();
-        let keys = keys.iter().map(String::as_bytes);
-        let splits = split::split_by_content(keys, data.valid, data.test, data.split_seed);
-        if splits.train.is_empty() || splits.valid.is_empty() {
-            return Err(Failure::input(format!(
-                "{}: {} texts leave {} to train and {} to validate on; raise data.valid or add texts",
-                texts.origin(),
-                texts.len(),
-                splits.train.len(),
-                splits.valid.len()
-            )));
-        }
-        let label = |row: &usize| texts.examples[*row].label.as_deref();
-        let wrong = |error| Failure::input(format!("{}: {error}", texts.origin()));
-        let labels = Labels::from_training(splits.train.iter().filter_map(label)).map_err(wrong)?;
-        let class = |rows: &[usize]| -> Result<Vec<u32>, Failure> {
-            let classes = rows.iter().map(|&row| labels.require(texts, row));
-            Ok(classes.collect::<Result<_, _>>()?)
+        let shares = SplitShares {
+            valid: data.valid,
+            test: data.test,
+            seed: data.split_seed,
+            labels: self.label_limit,
         };
-        let few = labelled_subset(&class(&splits.train)?, self.label_limit, data.split_seed)?;
-        let train: Vec<_> = few.iter().map(|&at| splits.train[at]).collect();
-        let limited = |rows: &[usize], limit: usize| -> Vec<usize> {
-            let order = order::shuffled(rows.len(), data.split_seed, 0);
-            let limit = if limit == 0 { rows.len() } else { limit };
-            order
-                .iter()
-                .take(limit)
-                .map(|&at| rows[at as usize])
-                .collect()
-        };
-        let encode = |rows: &[usize]| -> Result<Arc<Vec<LabelledRow>>, Failure> {
+        let splits = LabelledSplits::new(texts, shares)?;
+        let mut cut = CutTexts::default();
+        let mut encode = |rows: &[usize]| -> Result<Arc<Vec<LabelledRow>>, Failure> {
             let picked: Vec<_> = rows.iter().map(|&row| &texts.examples[row].text).collect();
             let tokens = tokenizer.encode(&picked, max_length)?;
-            let rows = tokens.into_iter().zip(class(rows)?);
+            cut.add(CutTexts::count(&tokenizer, &picked, &tokens, max_length)?);
+            let rows = tokens.into_iter().zip(splits.classes(texts, rows)?);
             let row = |(tokens, class)| LabelledRow { tokens, class };
             Ok(Arc::new(rows.map(row).collect()))
         };
+        let train = encode(&splits.train)?;
+        let valid = encode(&limited_rows(
+            &splits.valid,
+            data.valid_limit,
+            data.split_seed,
+        ))?;
+        let test = encode(&limited_rows(
+            &splits.test,
+            self.test_limit,
+            data.split_seed,
+        ))?;
+        let summary = DataSummary {
+            cut: Some((cut, max_length)),
+            unread: texts.unread.clone(),
+            ..DataSummary::of_labelled(texts, &splits)
+        };
+        introduce(&start.console, &summary);
         Ok(LabelledTextData {
-            train: encode(&train)?,
-            valid: encode(&limited(&splits.valid, data.valid_limit))?,
-            test: encode(&limited(&splits.test, self.test_limit))?,
-            classes: labels.names().to_vec(),
+            train,
+            valid,
+            test,
+            classes: splits.labels.names().to_vec(),
             tokenizer,
             config,
             max_length,
         })
     }
+}
+
+/// The rows of a split that are looked at, the same ones in every run; a limit of 0 is all of them.
+fn limited_rows(rows: &[usize], limit: usize, split_seed: u64) -> Vec<usize> {
+    let order = order::shuffled(rows.len(), split_seed, 0);
+    let limit = if limit == 0 { rows.len() } else { limit };
+    order
+        .iter()
+        .take(limit)
+        .map(|&at| rows[at as usize])
+        .collect()
 }
 
 /// Token sequences with their classes.

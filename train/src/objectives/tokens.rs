@@ -4,7 +4,7 @@ use burn::prelude::*;
 use model::TokenModel;
 
 use crate::job::Exported;
-use crate::job::text::{TokenBatch, indices};
+use crate::job::text::{NextTokenBatch, TokenBatch, indices};
 use crate::metrics::Metrics;
 use crate::objective::{LossSums, Objective, SumTally};
 use crate::objectives::class_loss::{self, ClassLoss};
@@ -80,6 +80,68 @@ impl<B: Backend> Objective<B> for TokenPrediction<B> {
     fn derive(metrics: &mut Metrics) {
         if let Some(loss) = metrics.get("loss").copied() {
             metrics.insert("perplexity".into(), loss.exp());
+        }
+    }
+}
+
+/// A decoder with its loss: each token from those before it.
+#[derive(Module, Debug)]
+pub struct NextTokenPrediction<B: Backend> {
+    /// The model.
+    pub model: TokenModel<B>,
+    loss: ClassLoss,
+}
+
+impl<B: Backend> NextTokenPrediction<B> {
+    /// A model that learns by this loss.
+    pub fn new(model: TokenModel<B>, loss: ClassLoss) -> Self {
+        Self { model, loss }
+    }
+
+    fn sums(&self, batch: &NextTokenBatch, loss: &ClassLoss, device: &B::Device) -> LossSums<B> {
+        let at = (batch.at.len() < batch.inputs.tokens.len()).then(|| indices(&batch.at, device));
+        let logits = self.model.logits(&batch.inputs.input(device), at, None);
+        let mut sums = loss.sums(logits, &batch.targets);
+        let bytes = Tensor::from_floats([batch.bytes as f32], device);
+        sums.sums.push(bytes);
+        sums
+    }
+}
+
+impl<B: Backend> Exported<B> for NextTokenPrediction<B> {
+    type Model = TokenModel<B>;
+
+    fn model(&self) -> &TokenModel<B> {
+        &self.model
+    }
+}
+
+impl<B: Backend> Objective<B> for NextTokenPrediction<B> {
+    type Batch = NextTokenBatch;
+    type Tally = SumTally;
+    const SUMS: &'static [&'static str] = &["accuracy", "bytes_per_token"];
+    const VALID_METRICS: &'static [&'static str] =
+        &["loss", "perplexity", "bits_per_byte", "accuracy"];
+
+    fn loss(&self, batch: &NextTokenBatch, device: &B::Device) -> LossSums<B> {
+        self.sums(batch, &self.loss, device)
+    }
+
+    fn evaluate(&self, batch: &NextTokenBatch, device: &B::Device) -> SumTally {
+        // Without smoothing: perplexity follows from it.
+        let sums = self.sums(batch, &ClassLoss::default(), device);
+        SumTally::read(sums, <Self as Objective<B>>::SUMS)
+    }
+
+    fn derive(metrics: &mut Metrics) {
+        let Some(loss) = metrics.get("loss").copied() else {
+            return;
+        };
+        metrics.insert("perplexity".into(), loss.exp());
+        // A token's bytes are for the conversion alone: they say nothing of the model.
+        if let Some(bytes) = metrics.remove("bytes_per_token") {
+            let bits = loss / std::f64::consts::LN_2 / bytes;
+            metrics.insert("bits_per_byte".into(), bits);
         }
     }
 }

@@ -144,6 +144,22 @@ impl Draft {
         self.places.iter().any(|(set, _)| set == key)
     }
 
+    /// Takes back limits that belong to the bundled data, where other data is named and no limit is.
+    pub fn use_all_of_own_data(&mut self) {
+        if !self.was_set("data.source") {
+            return;
+        }
+        for limit in ["label_limit", "test_limit"] {
+            let is_set = self.was_set(&format!("data.{limit}"));
+            if let Some(Value::Table(data)) = self.table.get_mut("data")
+                && let Some(Value::Integer(n)) = data.get_mut(limit)
+                && !is_set
+            {
+                *n = 0;
+            }
+        }
+    }
+
     /// Built-in files, in the order in which they were laid over each other.
     pub fn layers(&self) -> &[Layer] {
         &self.layers

@@ -2,6 +2,7 @@
 //! ([`compare`]), TensorBoard's event files ([`tensorboard`]), and where time went ([`timing`], [`trace`]).
 
 pub mod compare;
+pub mod grid;
 pub mod model_summary;
 pub mod plot;
 pub mod tensorboard;
