@@ -1,8 +1,8 @@
 //! Reads images. In: an IDX file, or folders of images. Out: [`ImageSet`], 8 bit, channel-first, or [`ImageSets`] where
 //! splits are given.
 //!
-//! A file is known by its content ([`content`]), shown as people see it ([`decode`]), and a folder by what is in it
-//! ([`folder`]).
+//! Files are known by their content (`content`), decoded as people see them (`decode`), and looked for in class folders
+//! and given splits (`folder`).
 
 mod content;
 mod decode;
@@ -409,8 +409,13 @@ pub fn is_image(path: &Path) -> bool {
 
 fn read_folders(roots: &[PathBuf], options: &ImageOptions) -> Result<ImageSets, DataError> {
     let found = folder::find(roots)?;
+    let origin = origin(roots);
+    let mut entries = found.entries.iter();
+    if !entries.any(|entry| entry.split == Split::Train) {
+        return Err(DataError::NoTrainSplit { origin });
+    }
     let reading = Reading {
-        origin: origin(roots),
+        origin,
         root: (roots.len() == 1).then(|| roots[0].as_path()),
         found: &found,
         options,
@@ -441,13 +446,9 @@ struct Reading<'a> {
 type Bad = (PathBuf, DataError);
 
 impl Reading<'_> {
+    /// Decodes all splits, then counts or refuses what could not be decoded.
     fn sets(&self) -> Result<ImageSets, DataError> {
         let entries = self.found.entries.as_slice();
-        if !entries.iter().any(|entry| entry.split == Split::Train) {
-            return Err(DataError::NoTrainSplit {
-                origin: self.origin.clone(),
-            });
-        }
         let headers = headers(&paths(entries), self.options.ground);
         let mut notes = self.found.notes.clone();
         notes.extend(self.misnamed(&headers));
@@ -483,7 +484,7 @@ impl Reading<'_> {
     /// Channels, height and width of the set: grey if every image is grey, and the size asked for or the first image's.
     fn shape(&self, headers: &[Result<Header, DataError>]) -> Result<[usize; 3], DataError> {
         let entries = self.found.entries.iter();
-        let good = entries.zip(headers).filter_map(|(entry, header)| {
+        let mut good = entries.zip(headers).filter_map(|(entry, header)| {
             let header = header.as_ref().ok()?;
             Some((&entry.path, *header))
         });
@@ -495,7 +496,6 @@ impl Reading<'_> {
         if let Some((height, width)) = self.options.size {
             return Ok([channels, height, width]);
         }
-        let mut good = good;
         let Some((first, one)) = good.next() else {
             // No image can be read, and the error that counts them is yet to come.
             return Ok([1; 3]);
@@ -996,7 +996,7 @@ mod tests {
             sets.lines(),
             [
                 "images: 3 read",
-                "left out 7 files that are no images: .txt 2, hidden 2, .csv 1, no extension 1, \
+                "left out 7 files that are no images: hidden 2, .txt 2, no extension 1, .csv 1, \
                  folders inside a class folder 1",
                 "1 file is named for another format: dog/2.png is BMP",
             ]

@@ -498,10 +498,13 @@ mod tests {
         for format in FORMATS {
             let bytes = written(&noise, format);
             let error = read(&bytes[..bytes.len() * 6 / 10]).err().unwrap();
-            let expected = format!(
-                "x: the {} is truncated, its end is missing",
-                content::name(format)
-            );
+            // The decoder of GIF does not say which of its errors is an early end.
+            let expected = if format == ImageFormat::Gif {
+                "x: cannot decode the image".into()
+            } else {
+                let name = content::name(format);
+                format!("x: the {name} is truncated, its end is missing")
+            };
             assert_eq!(error.to_string(), expected);
         }
     }
