@@ -502,7 +502,7 @@ fn wrong_input_is_refused_in_one_sentence() {
         (predict(&texts, &empty), "e.txt: is empty"),
         (predict(&texts, &png), "unknown extension"),
         (predict(&texts, &column), "column \"text\" is missing"),
-        (predict(&images, &broken), "b.png: cannot decode the image"),
+        (predict(&images, &broken), "b.png: is not an image"),
         (predict(&images, &at("no.png")), "no.png: no such file"),
         (predict(&images, &column), "not an IDX image file"),
         (

@@ -443,4 +443,75 @@ mod tests {
             "{message}"
         );
     }
+
+    #[test]
+    fn images_to_test_on_are_a_split_of_their_folder() {
+        let options = image::ImageOptions::default();
+        for [train, test] in [
+            ["train-images-idx3-ubyte", "t10k-images-idx3-ubyte"],
+            ["train-images-idx3-ubyte.gz", "t10k-images-idx3-ubyte.gz"],
+            [
+                "letters-train-images-idx3-ubyte",
+                "letters-test-images-idx3-ubyte.gz",
+            ],
+        ] {
+            let pack = |name: &str, bytes| {
+                if name.ends_with(".gz") {
+                    gz(bytes)
+                } else {
+                    bytes.to_vec()
+                }
+            };
+            let one = idx(&[0x803, 1, 1, 3], &[7, 8, 9]);
+            let labels = |name: &str| name.replace("images", "labels").replace("idx3", "idx1");
+            let folder = folder(&[
+                (train, pack(train, &two_images())),
+                (&labels(train), pack(train, &idx(&[0x801, 2], &[1, 0]))),
+                (test, pack(test, &one)),
+                (&labels(test), pack(test, &idx(&[0x801, 1], &[2]))),
+            ]);
+            let sets = image::read_image_sets(folder.path(), &options).unwrap();
+            let test_set = sets.test.unwrap();
+            assert_eq!((sets.train.len(), test_set.pixels), (2, vec![7, 8, 9]));
+            assert_eq!(test_set.labels, Some(vec![2]));
+            assert_eq!([sets.train.classes, test_set.classes], [["0", "1", "2"]; 2]);
+            // A file that is named stands for itself.
+            let alone = image::read_image_sets(&folder.path().join(train), &options).unwrap();
+            assert!(alone.test.is_none());
+            assert_eq!(alone.train.classes, ["0", "1"]);
+        }
+    }
+
+    #[test]
+    fn images_to_test_on_have_to_suit_those_to_train_on() {
+        let names = ["train-images-idx3", "t10k-images-idx3", "train-labels-idx1"];
+        let wide = idx(&[0x803, 1, 1, 4], &[0; 4]);
+        let options = image::ImageOptions::default();
+        let of = |files: &[(&str, Vec<u8>)]| {
+            let folder = folder(files);
+            image::read_image_sets(folder.path(), &options).unwrap_err()
+        };
+        let error = of(&[(names[0], two_images()), (names[1], wide)]);
+        assert!(matches!(
+            error,
+            DataError::ImageSize {
+                width: 4,
+                first_width: 3,
+                ..
+            }
+        ));
+        let labels = idx(&[0x801, 2], &[1, 0]);
+        let error = of(&[
+            (names[0], two_images()),
+            (names[1], two_images()),
+            (names[2], labels),
+        ]);
+        let DataError::MixedLabels { path, labelled } = error else {
+            panic!("{error}");
+        };
+        assert_eq!(
+            [file::name(&path), file::name(&labelled)],
+            [names[1], names[0]]
+        );
+    }
 }

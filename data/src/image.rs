@@ -1,8 +1,8 @@
 //! Reads images. In: an IDX file, or folders of images. Out: [`ImageSet`], 8 bit, channel-first, or [`ImageSets`] where
 //! splits are given.
 //!
-//! A file is known by its content ([`content`]), shown as people see it ([`decode`]), and a folder by what is in it
-//! ([`folder`]).
+//! Files are known by their content (`content`), decoded as people see them (`decode`), and looked for in class folders
+//! and given splits (`folder`).
 
 mod content;
 mod decode;
@@ -409,8 +409,13 @@ pub fn is_image(path: &Path) -> bool {
 
 fn read_folders(roots: &[PathBuf], options: &ImageOptions) -> Result<ImageSets, DataError> {
     let found = folder::find(roots)?;
+    let origin = origin(roots);
+    let mut entries = found.entries.iter();
+    if !entries.any(|entry| entry.split == Split::Train) {
+        return Err(DataError::NoTrainSplit { origin });
+    }
     let reading = Reading {
-        origin: origin(roots),
+        origin,
         root: (roots.len() == 1).then(|| roots[0].as_path()),
         found: &found,
         options,
@@ -441,13 +446,9 @@ struct Reading<'a> {
 type Bad = (PathBuf, DataError);
 
 impl Reading<'_> {
+    /// Decodes all splits, then counts or refuses what could not be decoded.
     fn sets(&self) -> Result<ImageSets, DataError> {
         let entries = self.found.entries.as_slice();
-        if !entries.iter().any(|entry| entry.split == Split::Train) {
-            return Err(DataError::NoTrainSplit {
-                origin: self.origin.clone(),
-            });
-        }
         let headers = headers(&paths(entries), self.options.ground);
         let mut notes = self.found.notes.clone();
         notes.extend(self.misnamed(&headers));
@@ -483,7 +484,7 @@ impl Reading<'_> {
     /// Channels, height and width of the set: grey if every image is grey, and the size asked for or the first image's.
     fn shape(&self, headers: &[Result<Header, DataError>]) -> Result<[usize; 3], DataError> {
         let entries = self.found.entries.iter();
-        let good = entries.zip(headers).filter_map(|(entry, header)| {
+        let mut good = entries.zip(headers).filter_map(|(entry, header)| {
             let header = header.as_ref().ok()?;
             Some((&entry.path, *header))
         });
@@ -495,7 +496,6 @@ impl Reading<'_> {
         if let Some((height, width)) = self.options.size {
             return Ok([channels, height, width]);
         }
-        let mut good = good;
         let Some((first, one)) = good.next() else {
             // No image can be read, and the error that counts them is yet to come.
             return Ok([1; 3]);
@@ -716,6 +716,7 @@ mod tests {
         let error = read_images(folder.path(), size).unwrap_err().to_string();
         let prefix = folder.path().display().to_string();
         error
+            .replace(&format!("{prefix}: "), "FOLDER: ")
             .replace(&format!("{prefix}/"), "")
             .replace(&prefix, "FOLDER")
     }
@@ -831,10 +832,13 @@ mod tests {
         let path = folder.path().join("a.png");
         promising(&path, 16_000, 12_000);
         let expected = "12000x16000 are 192000000 pixels; an image may have 178956970";
-        assert_eq!(reason(read_images(folder.path(), None)), expected);
-        assert_eq!(reason(read_images(folder.path(), Some((8, 8)))), expected);
         assert_eq!(reason(read_image(&path, 1, 8, 8)), expected);
-        assert_eq!(message(&folder, None), "a.png: cannot be read");
+        for size in [None, Some((8, 8))] {
+            assert_eq!(
+                message(&folder, size),
+                "FOLDER: 1 of 1 image files can't be read (1 too many pixels: a.png)"
+            );
+        }
     }
 
     #[test]
@@ -845,39 +849,343 @@ mod tests {
         let prefix = folder.path().display().to_string();
         assert_eq!(
             message(&folder, None).replace(&prefix, ""),
-            "b/1.png: is 32x30, the first image (a/1.png) is 28x28"
+            "b/1.png: is 32x30, the first image (a/1.png) is 28x28; data.size resizes all to one size"
         );
     }
 
     #[test]
     fn folders_that_hold_no_usable_images() {
         let folder = TempDir::new().unwrap();
-        std::fs::write(folder.path().join("a.gif"), "x").unwrap();
-        let none = "holds no image; known extensions are .png, .jpg, .jpeg";
+        std::fs::write(folder.path().join("a.txt"), "x").unwrap();
+        let none = "holds no image; known are PNG, JPEG, WebP, BMP, GIF and TIFF";
         assert_eq!(message(&folder, None), format!("FOLDER: {none}"));
         grey(&folder.path().join("cat/1.png"), 2, 2, 0);
         std::fs::create_dir(folder.path().join("dog")).unwrap();
         assert_eq!(message(&folder, None), format!("dog: {none}"));
+        grey(&folder.path().join("dog/young/1.png"), 2, 2, 0);
+        assert_eq!(
+            message(&folder, None),
+            "dog: holds folders and no image; images are looked for in one folder a class, \
+             so name the folder that holds these"
+        );
         grey(&folder.path().join("b.png"), 2, 2, 0);
         assert!(message(&folder, None).starts_with("b.png: an image beside class folders"));
+        let one = folder.path().join("b.png");
+        let error = read_images(&one, None).unwrap_err().to_string();
+        assert!(
+            error.ends_with("b.png: is a single image; name a folder of images, or an IDX file")
+        );
+        let error = read_images(Path::new("no/such"), None).unwrap_err();
+        assert_eq!(error.to_string(), "no/such: no such file");
+    }
+
+    /// What reading a folder says, all its files being bad or good.
+    fn sets(folder: &TempDir, options: &ImageOptions) -> ImageSets {
+        read_image_sets(folder.path(), options).unwrap()
+    }
+
+    const SKIP: ImageOptions = ImageOptions {
+        size: None,
+        bad_rows: BadRows::Skip,
+        ground: Ground::WHITE,
+    };
+
+    /// Two classes of three images and one broken file each: of four kinds in all.
+    fn with_bad_files() -> TempDir {
+        let folder = TempDir::new().unwrap();
+        for (class, value) in [("bright", 200), ("dark", 10)] {
+            for i in [1, 3, 5] {
+                grey(
+                    &folder.path().join(format!("{class}/{i}.png")),
+                    4,
+                    4,
+                    value + i,
+                );
+            }
+        }
+        let write = |name: &str, bytes: &[u8]| {
+            std::fs::write(folder.path().join(name), bytes).unwrap();
+        };
+        let whole = std::fs::read(folder.path().join("dark/1.png")).unwrap();
+        write("bright/2.png", b"");
+        write("bright/4.jpg", b"<html>404</html>");
+        write("dark/0.png", &whole[..whole.len() - 20]);
+        write("dark/2.heic", b"\0\0\0\x18ftypheic\0\0\0\0");
+        folder
+    }
+
+    const BAD: &str = "1 empty: bright/2.png; 1 not an image: bright/4.jpg; 1 truncated: dark/0.png; \
+                       1 HEIC, which is not read: dark/2.heic";
+
+    #[test]
+    fn bad_files_are_all_counted_before_they_are_refused() {
+        let folder = with_bad_files();
+        assert_eq!(
+            message(&folder, None),
+            format!(
+                "FOLDER: 4 of 10 image files can't be read ({BAD}); \
+                 data.bad_rows = \"skip\" leaves them out"
+            )
+        );
+        let error = read_images(folder.path(), None).unwrap_err();
+        let first = error.source().unwrap().to_string();
+        assert!(first.ends_with("bright/2.png: is empty"), "{first}");
     }
 
     #[test]
-    fn files_that_are_no_images() {
+    fn bad_files_are_left_out_with_their_labels() {
+        let sets = sets(&with_bad_files(), &SKIP);
+        let values: Vec<u8> = (0..6).map(|i| sets.train.image(i)[0]).collect();
+        assert_eq!((sets.len(), values), (6, vec![201, 203, 205, 11, 13, 15]));
+        assert_eq!(sets.train.labels, Some(vec![0, 0, 0, 1, 1, 1]));
+        assert_eq!(
+            sets.lines(),
+            [format!("images: 6 read, 4 left out ({BAD})")]
+        );
+    }
+
+    #[test]
+    fn a_set_of_bad_files_alone_is_refused_in_any_case() {
         let folder = TempDir::new().unwrap();
-        let path = folder.path().join("a.png");
-        std::fs::write(&path, "not an image").unwrap();
-        let error = read_images(folder.path(), None).unwrap_err();
-        assert!(std::error::Error::source(&error).is_some());
-        assert_eq!(message(&folder, None), "a.png: cannot decode the image");
-        std::fs::write(&path, "").unwrap();
-        assert_eq!(message(&folder, None), "a.png: is empty");
-        grey(&path, 16, 16, 0);
-        let bytes = std::fs::read(&path).unwrap();
-        std::fs::write(&path, &bytes[..bytes.len() - 20]).unwrap();
-        assert_eq!(message(&folder, None), "a.png: cannot decode the image");
-        let error = read_images(Path::new("no/such"), None).unwrap_err();
-        assert_eq!(error.to_string(), "no/such: no such file");
+        for name in ["train/1.png", "test/1.png", "test/2.png"] {
+            grey(&folder.path().join(name), 2, 2, 9);
+        }
+        for name in ["test/1.png", "test/2.png"] {
+            std::fs::write(folder.path().join(name), "x").unwrap();
+        }
+        let error = read_image_sets(folder.path(), &SKIP)
+            .unwrap_err()
+            .to_string();
+        let end = "2 of 3 image files can't be read (2 not an image: test/1.png, test/2.png)";
+        assert!(error.ends_with(end), "{error}");
+    }
+
+    #[test]
+    fn what_is_no_image_is_counted_and_a_wrong_name_is_said() {
+        let folder = TempDir::new().unwrap();
+        grey(&folder.path().join("cat/1.png"), 2, 2, 1);
+        grey(&folder.path().join("dog/2.bmp"), 2, 2, 2);
+        std::fs::rename(
+            folder.path().join("dog/2.bmp"),
+            folder.path().join("dog/2.png"),
+        )
+        .unwrap();
+        grey(&folder.path().join("dog/old/3.png"), 2, 2, 3);
+        grey(&folder.path().join("dog/4.tiff"), 2, 2, 4);
+        std::fs::rename(
+            folder.path().join("dog/4.tiff"),
+            folder.path().join("dog/4"),
+        )
+        .unwrap();
+        for name in [
+            "a.TXT",
+            "cat/b.txt",
+            "cat/c.csv",
+            "cat/.DS_Store",
+            "cat/README",
+        ] {
+            std::fs::write(folder.path().join(name), "BM and other text").unwrap();
+        }
+        std::fs::create_dir(folder.path().join("__MACOSX")).unwrap();
+        let sets = sets(&folder, &ImageOptions::default());
+        assert_eq!(
+            (sets.len(), &sets.train.classes[..]),
+            (3, &["cat".into(), "dog".into()][..])
+        );
+        assert_eq!(
+            sets.lines(),
+            [
+                "images: 3 read",
+                "left out 7 files that are no images: hidden 2, .txt 2, no extension 1, .csv 1, \
+                 folders inside a class folder 1",
+                "1 file is named for another format: dog/2.png is BMP",
+            ]
+        );
+    }
+
+    #[test]
+    fn given_splits_share_their_classes() {
+        let folder = TempDir::new().unwrap();
+        for (name, value) in [
+            ("Train/b/1.png", 1),
+            ("Train/c/2.png", 2),
+            ("validation/a/3.png", 3),
+            ("TEST/c/4.png", 4),
+            ("TEST/b/5.png", 5),
+        ] {
+            grey(&folder.path().join(name), 2, 1, value);
+        }
+        // Too rare for the split.
+        std::fs::create_dir(folder.path().join("validation/c")).unwrap();
+        let ImageSets {
+            train, valid, test, ..
+        } = sets(&folder, &ImageOptions::default());
+        let seen = |set: &ImageSet| {
+            assert_eq!(set.classes, ["a", "b", "c"]);
+            (set.pixels.clone(), set.labels.clone().unwrap())
+        };
+        assert_eq!(seen(&train), (vec![1, 1, 2, 2], vec![1, 2]));
+        assert_eq!(seen(&valid.unwrap()), (vec![3, 3], vec![0]));
+        assert_eq!(seen(&test.unwrap()), (vec![5, 5, 4, 4], vec![1, 2]));
+        assert_eq!(
+            message(&folder, None),
+            "FOLDER: holds splits, where a single set is asked for; name the folder of one of them"
+        );
+        let files = image_files(folder.path()).unwrap().unwrap();
+        let names: Vec<_> = files.iter().map(|file| file.file_name().unwrap()).collect();
+        assert_eq!(names, ["1.png", "2.png", "3.png", "5.png", "4.png"]);
+    }
+
+    #[test]
+    fn splits_may_have_no_classes_and_one_colour_makes_all_rgb() {
+        let folder = TempDir::new().unwrap();
+        grey(&folder.path().join("train/1.png"), 1, 1, 1);
+        std::fs::create_dir(folder.path().join("dev")).unwrap();
+        rgb(&folder.path().join("dev/2.png"), 1, 1, [7, 8, 9]);
+        let ImageSets {
+            train, valid, test, ..
+        } = sets(&folder, &ImageOptions::default());
+        let valid = valid.unwrap();
+        assert!(test.is_none() && train.labels.is_none() && valid.labels.is_none());
+        assert_eq!((train.pixels, valid.pixels), (vec![1; 3], vec![7, 8, 9]));
+        grey(&folder.path().join("dev/3.png"), 2, 1, 1);
+        let error = read_image_sets(folder.path(), &SKIP).unwrap_err();
+        assert!(matches!(error, DataError::ImageSize { .. }));
+    }
+
+    #[test]
+    fn folders_of_unclear_meaning_are_refused() {
+        let refusal = |names: &[&str]| {
+            let folder = TempDir::new().unwrap();
+            for name in names {
+                grey(&folder.path().join(name).join("1.png"), 1, 1, 1);
+            }
+            let error = read_image_sets(folder.path(), &SKIP)
+                .unwrap_err()
+                .to_string();
+            error.replace(&folder.path().display().to_string(), "FOLDER")
+        };
+        let mixed = |splits: &str, others: &str| {
+            format!(
+                "FOLDER: folders named for splits ({splits}) beside others ({others}); put the classes \
+                 into the splits, or rename a class that is named like one"
+            )
+        };
+        assert_eq!(refusal(&["train", "cats"]), mixed("train", "cats"));
+        assert_eq!(
+            refusal(&["train/a", "bus", "car"]),
+            mixed("train", "bus, car")
+        );
+        assert_eq!(
+            refusal(&["train", "test", "a", "b"]),
+            mixed("train, test", "a, b")
+        );
+        assert_eq!(
+            refusal(&["train", "val", "Dev"]),
+            "FOLDER: Dev and val are both named for the same split; join them or rename one"
+        );
+        assert_eq!(
+            refusal(&["val", "test"]),
+            "FOLDER: holds splits and none to train on; a folder \"train\" is missing"
+        );
+        assert_eq!(
+            refusal(&["train/a", "test"]),
+            "FOLDER/test/1.png: has no class, and FOLDER/train/a/1.png has one; all images need one \
+             or none may have one"
+        );
+    }
+
+    #[test]
+    fn a_train_among_other_things_is_a_class() {
+        let folder = TempDir::new().unwrap();
+        for name in ["bus", "car", "train"] {
+            grey(&folder.path().join(name).join("1.png"), 1, 1, 1);
+        }
+        let sets = sets(&folder, &ImageOptions::default());
+        assert_eq!(sets.train.classes, ["bus", "car", "train"]);
+        assert_eq!(
+            sets.lines(),
+            [
+                "images: 3 read",
+                "train/ is read as a class, as the folders beside it are"
+            ]
+        );
+    }
+
+    #[test]
+    fn several_folders_are_one_set() {
+        let (one, other) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+        for (folder, name, value) in [
+            (&one, "b/1.png", 1),
+            (&one, "a/2.png", 2),
+            (&other, "c/3.png", 3),
+            (&other, "b/4.png", 4),
+        ] {
+            grey(&folder.path().join(name), 1, 1, value);
+        }
+        std::fs::write(other.path().join("b/5.png"), "x").unwrap();
+        let paths = [one.path().to_path_buf(), other.path().to_path_buf()];
+        let sets = read_image_folders(&paths, &SKIP).unwrap();
+        assert_eq!(sets.train.pixels, [2, 1, 4, 3]);
+        assert_eq!(sets.train.labels, Some(vec![0, 1, 1, 2]));
+        assert_eq!(
+            sets.train.origin,
+            format!("{} and 1 more", paths[0].display())
+        );
+        let place = &sets.left_out.reasons()[0].places[0];
+        assert_eq!(place, &paths[1].join("b/5.png").display().to_string());
+        let flat = TempDir::new().unwrap();
+        grey(&flat.path().join("1.png"), 1, 1, 1);
+        let mixed = [paths[0].clone(), flat.path().to_path_buf()];
+        let error = read_image_folders(&mixed, &SKIP).unwrap_err();
+        assert!(matches!(error, DataError::MixedLabels { .. }));
+        std::fs::write(flat.path().join("images-idx3-ubyte"), "x").unwrap();
+        let error = read_image_folders(&mixed, &SKIP).unwrap_err();
+        assert!(matches!(error, DataError::ManyImagePaths { count: 2 }));
+    }
+
+    #[test]
+    fn many_files_keep_their_places_whether_they_can_be_read_or_not() {
+        let folder = TempDir::new().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        grey(&path("a.png"), 2, 2, 9);
+        std::fs::write(path("b.png"), "x").unwrap();
+        grey(&path("d.png"), 4, 4, 7);
+        let files = ["a.png", "b.png", "c.png", "d.png"].map(path);
+        let read = read_image_files(&files, [3, 1, 2], Ground::WHITE).unwrap();
+        assert_eq!(read[0].as_ref().unwrap(), &[9; 6]);
+        assert!(matches!(read[1], Err(DataError::NotAnImage { .. })));
+        assert!(matches!(read[2], Err(DataError::NotFound { .. })));
+        assert_eq!(read[3].as_ref().unwrap(), &[7; 6]);
+        assert!(
+            read_image_files(&[], [3, 1, 2], Ground::WHITE)
+                .unwrap()
+                .is_empty()
+        );
+    }
+
+    #[test]
+    fn large_images_are_decoded_few_at_a_time() {
+        let header = |side: usize| {
+            Ok(Header {
+                format: image::ImageFormat::Png,
+                is_grey: true,
+                height: side,
+                width: side,
+            })
+        };
+        // 10,000 x 10,000 are 100 million pixels of 178 million.
+        let sides = [100, 10_000, 100, 10_000, 10_000, 8_000];
+        assert_eq!(groups(&sides.map(header)), [3, 1, 2]);
+        assert_eq!(groups(&[]), [0]);
+    }
+
+    #[test]
+    fn a_ground_is_written_as_three_numbers() {
+        let ground: Ground = serde_json::from_str("[1, 2, 3]").unwrap();
+        assert_eq!(ground, Ground([1, 2, 3]));
+        assert!(serde_json::from_str::<Ground>("[1, 2]").is_err());
+        assert!(serde_json::from_str::<Ground>("[1, 2, 256]").is_err());
     }
 
     #[test]

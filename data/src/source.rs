@@ -256,6 +256,25 @@ mod tests {
     }
 
     #[test]
+    fn image_sets_are_bundled_or_paths() {
+        let options = ImageOptions {
+            size: Some((14, 7)),
+            ..ImageOptions::default()
+        };
+        let sets = image_sets(&names(&["mnist"]), &options).unwrap();
+        assert_eq!((sets.train.height, sets.train.width), (14, 7));
+        assert_eq!(sets.lines(), ["images: 10000 read"]);
+        let refused = |data: &[&str]| image_sets(&names(data), &options).unwrap_err();
+        assert!(matches!(
+            refused(&["mnist", "a"]),
+            DataError::BundledNotAlone { .. }
+        ));
+        assert!(matches!(refused(&[]), DataError::NoData { .. }));
+        assert_eq!(refused(&["./mnist"]).to_string(), "./mnist: no such file");
+        assert_eq!(refused(&["./a", "./b"]).to_string(), "./a: no such file");
+    }
+
+    #[test]
     fn paths_and_everything_else() {
         let folder = tempfile::TempDir::new().unwrap();
         let path = folder.path().join("a.txt");

@@ -53,7 +53,7 @@ pub(super) fn header(path: &Path, bytes: &[u8], ground: Ground) -> Result<Header
     let (format, mut decoder) = open(path, bytes)?;
     let (width, height) = decoder.dimensions();
     let orientation = orientation(format, bytes, &mut decoder)
-        .map_err(|source| decode_error(path, format, source))?;
+        .map_err(|source| decode_error(path, format, bytes, source))?;
     let (height, width) = if is_on_its_side(orientation) {
         (width, height)
     } else {
@@ -78,7 +78,7 @@ pub(super) fn pixels(
     ground: Ground,
 ) -> Result<Vec<u8>, DataError> {
     let (format, mut decoder) = open(path, bytes)?;
-    let failed = |source| decode_error(path, format, source);
+    let failed = |source| decode_error(path, format, bytes, source);
     let orientation = orientation(format, bytes, &mut decoder).map_err(failed)?;
     let image = decoded(path, format, bytes, decoder)?;
     let mut image = over(image, ground);
@@ -97,7 +97,7 @@ fn open<'a>(
     bytes: &'a [u8],
 ) -> Result<(ImageFormat, impl ImageDecoder + 'a), DataError> {
     let format = content::format(path, bytes)?;
-    let failed = |source| decode_error(path, format, source);
+    let failed = |source| decode_error(path, format, bytes, source);
     let decoder = ImageReader::with_format(Cursor::new(bytes), format)
         .into_decoder()
         .map_err(failed)?;
@@ -175,7 +175,7 @@ fn decoded(
     } else {
         DynamicImage::from_decoder(decoder)
     };
-    image.map_err(|source| decode_error(path, format, source))
+    image.map_err(|source| decode_error(path, format, bytes, source))
 }
 
 /// Decodes a JPEG as `image` does, except that broken pixels are an error.
@@ -311,8 +311,8 @@ fn truncated(path: &Path, format: ImageFormat) -> DataError {
     }
 }
 
-fn decode_error(path: &Path, format: ImageFormat, source: ImageError) -> DataError {
-    if is_end_of_file(&source) {
+fn decode_error(path: &Path, format: ImageFormat, bytes: &[u8], source: ImageError) -> DataError {
+    if is_end_of_file(&source) || (format == ImageFormat::WebP && is_cut_riff(bytes)) {
         return truncated(path, format);
     }
     let path = path.into();
@@ -336,4 +336,336 @@ fn is_end_of_file(error: &ImageError) -> bool {
     let causes = std::iter::successors(error.source(), |&cause| cause.source());
     let mut causes = causes.filter_map(|cause| cause.downcast_ref());
     causes.any(is_end)
+}
+
+/// Whether a WebP promises more bytes than there are: its decoder takes the end for a broken code.
+fn is_cut_riff(bytes: &[u8]) -> bool {
+    // "RIFF", then the number of bytes that follow.
+    let promised = bytes.get(4..).and_then(|rest| rest.first_chunk());
+    promised.is_some_and(|&size| 8 + u64::from(u32::from_le_bytes(size)) > bytes.len() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use image::codecs::jpeg::JpegEncoder;
+    use image::codecs::png::PngEncoder;
+    use image::codecs::webp::WebPEncoder;
+    use image::{ExtendedColorType, ImageEncoder, Rgb, Rgba};
+
+    /// The quarters of the golden pictures, from the top left.
+    const QUARTERS: [[u8; 3]; 4] = [[200, 30, 40], [20, 180, 60], [30, 50, 210], [240, 230, 90]];
+    const WHITE: [u8; 3] = [255; 3];
+    const SHAPE: [usize; 3] = [3, 32, 64];
+
+    fn golden(name: &str) -> Vec<u8> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/images");
+        std::fs::read(folder.join(name)).unwrap()
+    }
+
+    fn read(bytes: &[u8]) -> Result<Vec<u8>, DataError> {
+        let path = Path::new("x");
+        let Header { height, width, .. } = header(path, bytes, Ground::WHITE)?;
+        pixels(path, bytes, [3, height, width], Ground::WHITE)
+    }
+
+    /// The middles of the four quarters of a picture of 32x64.
+    fn quarters(bytes: &[u8], ground: Ground) -> [[u8; 3]; 4] {
+        let header = header(Path::new("x"), bytes, ground).unwrap();
+        assert_eq!((header.height, header.width), (32, 64));
+        let pixels = pixels(Path::new("x"), bytes, SHAPE, ground).unwrap();
+        let at = |y, x| [0, 1, 2].map(|c: usize| pixels[(c * 32 + y) * 64 + x]);
+        [at(8, 16), at(8, 48), at(24, 16), at(24, 48)]
+    }
+
+    #[track_caller]
+    fn assert_near(name: &str, expected: [[u8; 3]; 4], tolerance: u8) {
+        let found = quarters(&golden(name), Ground::WHITE);
+        let pairs = found.as_flattened().iter().zip(expected.as_flattened());
+        let far = pairs.map(|(a, b)| a.abs_diff(*b)).max().unwrap();
+        assert!(far <= tolerance, "{name}: {found:?}, right: {expected:?}");
+    }
+
+    #[test]
+    fn pictures_of_another_writer_have_their_colours() {
+        // Lossy ones to within the rounding of flat blocks.
+        for (name, tolerance) in [
+            ("lossy.webp", 4),
+            ("animated.webp", 0),
+            ("animated.gif", 0),
+            ("progressive.jpg", 3),
+            ("restarts.jpg", 4),
+            ("lzw.tif", 0),
+        ] {
+            assert_near(name, QUARTERS, tolerance);
+        }
+        let [red, green, blue, dark_yellow] =
+            [[255, 0, 0], [0, 255, 0], [0, 0, 255], [127, 127, 0]];
+        assert_near("cmyk.jpg", [red, green, blue, dark_yellow], 3);
+        assert_near("cmyk.tif", [red, green, blue, dark_yellow], 1);
+        let [black, white] = [[0; 3], WHITE];
+        assert_near("bilevel.png", [black, white, white, black], 0);
+        assert_near("bilevel.tif", [black, white, white, black], 0);
+    }
+
+    #[test]
+    fn transparent_pixels_show_the_ground() {
+        let [red, green, _, [r, g, b]] = QUARTERS;
+        // (240 * 128 + 255 * 127 + 127) / 255 and so on.
+        let half = [247, 242, 172];
+        assert_eq!((r, g, b), (240, 230, 90));
+        assert_near("transparent.webp", [red, green, WHITE, half], 0);
+        let [_, green, blue, yellow] = QUARTERS;
+        assert_near("palette.png", [WHITE, green, blue, yellow], 0);
+        let ground = Ground([1, 2, 3]);
+        let seen = quarters(&golden("palette.png"), ground);
+        assert_eq!(seen, [[1, 2, 3], green, blue, yellow]);
+    }
+
+    #[test]
+    fn pictures_are_turned_as_their_exif_says() {
+        assert_near("on-its-side.webp", QUARTERS, 4);
+        assert_near("on-its-side.tif", QUARTERS, 0);
+        assert_near("late-exif.png", QUARTERS, 0);
+    }
+
+    #[test]
+    fn kinds_that_are_not_read_are_named() {
+        for name in ["palette.tif", "float.tif"] {
+            let error = read(&golden(name)).err().unwrap();
+            let expected = "x: a kind of TIFF that is not read; PNG of 8 bits is";
+            assert_eq!(error.to_string(), expected, "{name}");
+        }
+    }
+
+    /// A picture without two equal pixels beside each other.
+    fn noise(width: u32, height: u32) -> RgbImage {
+        RgbImage::from_fn(width, height, |x, y| {
+            let mixed = (x * 7919 + y * 104_729).wrapping_mul(2_654_435_761);
+            Rgb([(mixed >> 8) as u8, (mixed >> 16) as u8, (mixed >> 24) as u8])
+        })
+    }
+
+    fn written(image: &DynamicImage, format: ImageFormat) -> Vec<u8> {
+        let mut bytes = Cursor::new(Vec::new());
+        image.write_to(&mut bytes, format).unwrap();
+        bytes.into_inner()
+    }
+
+    const FORMATS: [ImageFormat; 6] = [
+        ImageFormat::Png,
+        ImageFormat::Jpeg,
+        ImageFormat::WebP,
+        ImageFormat::Bmp,
+        ImageFormat::Gif,
+        ImageFormat::Tiff,
+    ];
+
+    #[test]
+    fn a_picture_that_breaks_off_is_an_error_wherever_it_does() {
+        let noise = DynamicImage::from(noise(19, 23));
+        let mut pictures: Vec<_> = FORMATS
+            .iter()
+            .map(|&format| (content::name(format), written(&noise, format)))
+            .collect();
+        for name in [
+            "lossy.webp",
+            "animated.gif",
+            "progressive.jpg",
+            "lzw.tif",
+            "palette.png",
+        ] {
+            pictures.push((name, golden(name)));
+        }
+        for (name, bytes) in pictures {
+            let whole = read(&bytes).unwrap();
+            let mut errors = 0;
+            for len in 1..bytes.len() {
+                match read(&bytes[..len]) {
+                    // What follows the pixels may be missing, a checksum or the directory's padding.
+                    Ok(pixels) => assert!(pixels == whole, "{name}: {len} of {}", bytes.len()),
+                    Err(_) => errors += 1,
+                }
+            }
+            // An animation may break off after its first frame.
+            assert!(errors >= bytes.len() / 2, "{name}: {errors}");
+        }
+    }
+
+    #[test]
+    fn a_truncated_picture_says_so() {
+        let noise = DynamicImage::from(noise(19, 23));
+        for format in FORMATS {
+            let bytes = written(&noise, format);
+            let error = read(&bytes[..bytes.len() * 6 / 10]).err().unwrap();
+            // The decoder of GIF does not say which of its errors is an early end.
+            let expected = if format == ImageFormat::Gif {
+                "x: cannot decode the image".into()
+            } else {
+                let name = content::name(format);
+                format!("x: the {name} is truncated, its end is missing")
+            };
+            assert_eq!(error.to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn a_jpeg_with_foreign_bytes_in_its_middle_is_broken() {
+        let mut bytes = written(&DynamicImage::from(noise(64, 64)), ImageFormat::Jpeg);
+        let middle = bytes.len() / 2;
+        // As where a block of a disk was lost to another file; the image crate fills the rest with grey.
+        bytes[middle..][..64]
+            .copy_from_slice(&[b"lost".repeat(15), b"\xff\xc5\0\x02".to_vec()].concat());
+        assert!(image::load_from_memory(&bytes).is_ok());
+        let error = read(&bytes).err().unwrap();
+        assert_eq!(error.to_string(), "x: cannot decode the image");
+    }
+
+    #[test]
+    fn bytes_after_the_end_do_no_harm() {
+        let noise = DynamicImage::from(noise(19, 23));
+        for format in FORMATS {
+            let bytes = written(&noise, format);
+            let more = [&bytes, &b"extra bytes after the end"[..]].concat();
+            assert_eq!(read(&more).unwrap(), read(&bytes).unwrap());
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_preview_is_not_the_end_of_a_jpeg() {
+        let noise = DynamicImage::from(noise(19, 23));
+        let bytes = written(&noise, ImageFormat::Jpeg);
+        // The end-of-image marker of a preview, inside a segment of 4 bytes for applications.
+        let preview = [&bytes[..2], b"\xff\xe1\0\x04\xff\xd9", &bytes[2..]].concat();
+        assert!(has_jpeg_end(&preview));
+        assert!(!has_jpeg_end(&preview[..preview.len() - 2]));
+        // Markers may be filled up with 255, and restarts and stuffed bytes stand among the pixels.
+        assert!(has_jpeg_end(
+            b"\xff\xd8\xff\xff\xda\0\x02\x01\xff\0\xff\xd0\x02\xff\xff\xd9"
+        ));
+        assert!(!has_jpeg_end(b"\xff\xd8\xff\xda\0\x02\x01\xff"));
+        assert!(!has_jpeg_end(b"\xff\xd8\xff\xda\0"));
+        assert!(!has_jpeg_end(b"\xff\xd8"));
+    }
+
+    #[test]
+    fn a_jpeg_has_the_pixels_that_the_image_crate_reads() {
+        let gradient = RgbImage::from_fn(50, 37, |x, y| Rgb([x as u8 * 5, y as u8 * 6, 90]));
+        for image in [
+            DynamicImage::from(gradient.clone()),
+            DynamicImage::from(gradient).grayscale(),
+            DynamicImage::from(noise(33, 65)),
+        ] {
+            let bytes = written(&image, ImageFormat::Jpeg);
+            let plain = image::load_from_memory(&bytes).unwrap();
+            let channels = usize::from(plain.color().channel_count());
+            let shape = [channels, plain.height() as usize, plain.width() as usize];
+            assert_eq!(
+                pixels(Path::new("x"), &bytes, shape, Ground::WHITE).unwrap(),
+                channel_first(plain, channels)
+            );
+        }
+    }
+
+    /// EXIF that holds nothing but an orientation: little-endian, one entry of one short number.
+    fn exif(orientation: u8) -> Vec<u8> {
+        let mut exif = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0".to_vec();
+        exif.extend([orientation, 0, 0, 0, 0, 0, 0, 0]);
+        exif
+    }
+
+    /// 3 high and 2 wide, each pixel a value: 1 2 / 3 4 / 5 6.
+    fn numbered() -> GrayImage {
+        GrayImage::from_raw(2, 3, vec![1, 2, 3, 4, 5, 6]).unwrap()
+    }
+
+    #[test]
+    fn all_eight_orientations_are_undone() {
+        for (orientation, (height, width), expected) in [
+            (1, (3, 2), [1, 2, 3, 4, 5, 6]),
+            (2, (3, 2), [2, 1, 4, 3, 6, 5]),
+            (3, (3, 2), [6, 5, 4, 3, 2, 1]),
+            (4, (3, 2), [5, 6, 3, 4, 1, 2]),
+            // Mirrored along the falling diagonal, turned right, mirrored along the other diagonal, turned left.
+            (5, (2, 3), [1, 3, 5, 2, 4, 6]),
+            (6, (2, 3), [5, 3, 1, 6, 4, 2]),
+            (7, (2, 3), [6, 4, 2, 5, 3, 1]),
+            (8, (2, 3), [2, 4, 6, 1, 3, 5]),
+            // No orientation at all: as it is stored.
+            (9, (3, 2), [1, 2, 3, 4, 5, 6]),
+        ] {
+            for prefix in [&b""[..], b"Exif\0\0"] {
+                let exif = [prefix, &exif(orientation)].concat();
+                let mut png = Vec::new();
+                let mut encoder = PngEncoder::new(&mut png);
+                encoder.set_exif_metadata(exif.clone()).unwrap();
+                let grey = ExtendedColorType::L8;
+                encoder.write_image(&numbered(), 2, 3, grey).unwrap();
+                let mut webp = Vec::new();
+                let mut encoder = WebPEncoder::new_lossless(&mut webp);
+                encoder.set_exif_metadata(exif).unwrap();
+                encoder.write_image(&numbered(), 2, 3, grey).unwrap();
+                for bytes in [png, webp] {
+                    let header = header(Path::new("x"), &bytes, Ground::WHITE).unwrap();
+                    assert_eq!((header.height, header.width), (height, width));
+                    let shape = [1, height, width];
+                    let pixels = pixels(Path::new("x"), &bytes, shape, Ground::WHITE).unwrap();
+                    assert_eq!(pixels, expected, "orientation {orientation}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_turned_jpeg_is_upright_before_it_is_resized() {
+        let mut upright = RgbImage::from_pixel(32, 16, Rgb([0, 0, 200]));
+        for (_, _, pixel) in upright.enumerate_pixels_mut().filter(|(x, _, _)| *x < 16) {
+            *pixel = Rgb([200, 0, 0]);
+        }
+        // Orientation 6 is undone by a turn to the right, so what is stored is turned to the left.
+        let stored = imageops::rotate270(&upright);
+        let mut bytes = Vec::new();
+        let mut encoder = JpegEncoder::new_with_quality(&mut bytes, 95);
+        encoder.set_exif_metadata(exif(6)).unwrap();
+        encoder.encode_image(&stored).unwrap();
+        let pixels = pixels(Path::new("x"), &bytes, [3, 2, 4], Ground::WHITE).unwrap();
+        let [red, blue] = [&pixels[..8], &pixels[16..]];
+        for row in [&red[..4], &red[4..]] {
+            assert!(row[0] > 190 && row[3] < 10, "{red:?}");
+        }
+        assert!(blue[0] < 10 && blue[3] > 190, "{blue:?}");
+    }
+
+    #[test]
+    fn sixteen_bits_become_eight_and_grey_with_alpha_stays_grey() {
+        let deep = ImageBuffer::from_raw(2, 1, vec![0u16, 65_535, 257 * 77, 32_768]).unwrap();
+        let bytes = written(&DynamicImage::ImageLumaA16(deep), ImageFormat::Png);
+        let header_of = |ground| header(Path::new("x"), &bytes, ground).unwrap();
+        assert!(header_of(Ground::WHITE).is_grey);
+        assert!(!header_of(Ground([0, 0, 9])).is_grey);
+        // Opaque black; then 77 under half of white: (77 * 128 + 255 * 127 + 127) / 255.
+        let grey = pixels(Path::new("x"), &bytes, [1, 1, 2], Ground::WHITE).unwrap();
+        assert_eq!(grey, [0, 166]);
+        let blue = Ground([0, 0, 9]);
+        let rgb = pixels(Path::new("x"), &bytes, [3, 1, 2], blue).unwrap();
+        // 77 * 128 / 255 is 38.65, and 9 * 127 / 255 is 4.48.
+        assert_eq!(rgb, [0, 39, 0, 39, 0, 43]);
+    }
+
+    #[test]
+    fn opaque_pixels_keep_their_values() {
+        let image =
+            image::RgbaImage::from_fn(16, 16, |x, y| Rgba([(x + 16 * y) as u8, 7, 200, 255]));
+        let bytes = written(&image.clone().into(), ImageFormat::Png);
+        let plain = channel_first(DynamicImage::from(image), 3);
+        assert_eq!(read(&bytes).unwrap(), plain);
+    }
+
+    #[test]
+    fn resizing_keeps_the_planes_apart() {
+        // Two planes of 2x2, each of one value, to 1x4.
+        let pixels = resize(vec![9, 9, 9, 9, 5, 5, 5, 5], (2, 2), (1, 4));
+        assert_eq!(pixels, [9, 9, 9, 9, 5, 5, 5, 5]);
+        assert_eq!(resize(vec![0, 100], (1, 2), (1, 1)), [50]);
+    }
 }
