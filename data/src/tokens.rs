@@ -179,8 +179,8 @@ struct Store {
 #[derive(Clone, Copy)]
 struct Cut {
     most: u32,
-    /// What a cut row ends in.
-    end: u32,
+    /// What a cut row ends in; `None` for the token that stands there.
+    end: Option<u32>,
 }
 
 impl TokenRows {
@@ -225,9 +225,11 @@ impl TokenRows {
         }
     }
 
-    /// The same rows, longer ones cut to `most` tokens, of which the last is then `end`.
-    pub fn cut_to(&self, most: usize, end: u32) -> Self {
+    /// The same rows, longer ones cut to `most` tokens, of which the last is then `end` if there is one
+    /// ([`TextTokenizer::closing`](crate::TextTokenizer::closing)).
+    pub fn cut_to(&self, most: usize, end: impl Into<Option<u32>>) -> Self {
         let most = u32::try_from(most).unwrap_or(u32::MAX);
+        let end = end.into();
         Self {
             store: self.store.clone(),
             cut: Some(Cut { most, end }),
@@ -273,8 +275,9 @@ impl TokenRows {
             .fold(&store.ids, places, (), |(), id| ids.push(id));
         if let (Some(cut), Some(last)) = (self.cut, ids.last_mut())
             && cut.most < whole
+            && let Some(end) = cut.end
         {
-            *last = cut.end;
+            *last = end;
         }
         self.count_read();
         ids

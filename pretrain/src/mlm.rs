@@ -11,7 +11,8 @@ use burn::tensor::backend::AutodiffBackend;
 use data::order::{self, Stream};
 use data::source::TextSource;
 use data::{
-    Cache, Corpus, CorpusPlan, Made, Packed, TextColumns, TextTokenizer, TokenRows, TokenizerSource,
+    Cache, Corpus, CorpusPlan, Made, Packed, Role, TextColumns, TextTokenizer, TokenRows,
+    TokenizerSource,
 };
 use model::bundle::{self, Architecture};
 use model::{BertConfig, BertMaskedLm};
@@ -270,7 +271,7 @@ impl Sequences {
         if training.packing {
             return Self::packed(texts, recipe, tokenizer);
         }
-        let texts = texts.cut_to(max_length, tokenizer.sep());
+        let texts = texts.cut_to(max_length, tokenizer.closing());
         let lengths = texts.clone();
         let epochs = Epochs::shuffled(lengths, training.batching(), training.accumulation, seed);
         Ok(Self::Texts(texts, epochs))
@@ -531,6 +532,9 @@ pub fn pretrain<B: AutodiffBackend>(
 ) -> Result<Status, Failure> {
     recipe.check()?;
     let tokenizer = &corpus.tokenizer;
+    for role in [Role::Mask, Role::Begin] {
+        tokenizer.required(role)?;
+    }
     let config = recipe.config(tokenizer.vocab_size(), tokenizer.pad());
     B::seed(&device, recipe.seed);
     let model = model::init::materialise(BertMaskedLm::<B>::new(&config, &device));
@@ -543,7 +547,7 @@ pub fn pretrain<B: AutodiffBackend>(
         ..
     } = recipe.data;
     let valid = limited(corpus.valid, valid_limit, split_seed)
-        .cut_to(recipe.tokenizer.max_length, tokenizer.sep());
+        .cut_to(recipe.tokenizer.max_length, tokenizer.closing());
     let in_order = Epochs::in_order(valid.len(), recipe.training.batch_size);
     let digest = data::digest(corpus.train.len(), |at| {
         let row = corpus.train.row(at as u32).into_iter();

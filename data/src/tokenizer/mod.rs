@@ -938,40 +938,4 @@ mod tests {
             "tokenizer.json in memory: its post-processor cannot be applied: the ids of [SEP] are missing"
         );
     }
-
-    #[test]
-    #[ignore]
-    fn speed() {
-        let set = crate::wordnet();
-        let texts: Vec<&str> = set.examples.iter().map(|e| e.text.as_str()).collect();
-        let t = std::time::Instant::now();
-        let tok = TextTokenizer::train_bpe(&texts, 8192).unwrap();
-        eprintln!(
-            "train bpe {} texts {:?} vocab {}",
-            texts.len(),
-            t.elapsed(),
-            tok.vocab_size()
-        );
-        let t = std::time::Instant::now();
-        let rows = tok.encode(&texts, 128).unwrap();
-        eprintln!(
-            "encode bpe {:?} {}",
-            t.elapsed(),
-            rows.iter().map(Vec::len).sum::<usize>()
-        );
-        let t = std::time::Instant::now();
-        let tok = TextTokenizer::train_wordpiece(&texts, 8192).unwrap();
-        eprintln!("train wp {:?}", t.elapsed());
-        let t = std::time::Instant::now();
-        tok.encode(&texts, 128).unwrap();
-        eprintln!("encode wp {:?}", t.elapsed());
-        std::fs::write(
-            "/tmp/tok-bpe.json",
-            TextTokenizer::train_bpe(&texts, 8192)
-                .unwrap()
-                .to_json()
-                .unwrap(),
-        )
-        .unwrap();
-    }
 }
