@@ -781,6 +781,30 @@ mod tests {
     }
 
     #[test]
+    fn a_bundle_names_special_tokens_as_their_files_do() {
+        let named = |name: &str| {
+            let config = opened(&case(name), None).unwrap().config_json(512, false);
+            let config: Map<String, Value> = serde_json::from_str(&config).unwrap();
+            let tokens = config
+                .into_iter()
+                .filter(|(key, _)| key.ends_with("_token"));
+            let tokens = tokens.map(|(key, token)| format!("{key} {}", token.as_str().unwrap()));
+            tokens.collect::<Vec<_>>().join(", ")
+        };
+        let roberta = "unk_token <unk>, pad_token <pad>, bos_token <s>, eos_token </s>, cls_token <s>, sep_token </s>, mask_token <mask>";
+        assert_eq!(named("roberta"), roberta);
+        assert_eq!(named("roberta as saved"), roberta);
+        assert_eq!(
+            named("gpt2"),
+            "bos_token <|endoftext|>, eos_token <|endoftext|>"
+        );
+        assert_eq!(
+            named("bert with other spellings"),
+            "unk_token <U>, pad_token <P>, cls_token <C>, sep_token <S>, mask_token [MASK]"
+        );
+    }
+
+    #[test]
     fn the_kind_of_a_vocabulary_is_known_by_class_type_or_tokens() {
         let bytes = case("roberta");
         let framed = |model_type| opened(&bytes, model_type).unwrap().frame_len();

@@ -1,7 +1,7 @@
 //! Trains, loads and applies a text tokenizer. In: texts. Out: token ids.
 //!
-//! The file is Hugging Face's `tokenizer.json`, read and applied by the tokenizers crate. [`directory`] makes one of
-//! what older directories hold instead; [`roles`] says which special token has which job.
+//! The file is Hugging Face's `tokenizer.json`, read and applied by the tokenizers crate. `directory` makes one of what
+//! older directories hold instead, `wordpiece` and `bpe` train one; `roles` says which special token has which job.
 
 mod bpe;
 mod count;
@@ -936,6 +936,15 @@ mod tests {
         assert_eq!(
             error.to_string(),
             "tokenizer.json in memory: its post-processor cannot be applied: the ids of [SEP] are missing"
+        );
+        let mut inner = small().inner;
+        let template = cls_and_sep(("[CLS]", 2), ("[SEP]", 9999)).unwrap();
+        inner.with_post_processor(Some(template));
+        let beyond = inner.to_string(false).unwrap();
+        let error = TextTokenizer::from_bytes(beyond.as_bytes()).unwrap_err();
+        assert!(
+            error.to_string().ends_with("no token has the id 9999"),
+            "{error}"
         );
     }
 }
