@@ -7,7 +7,7 @@ use burn::tensor::TensorData;
 use burn::tensor::activation::softmax;
 use burn::tensor::backend::AutodiffBackend;
 use clap::Args;
-use data::TextTokenizer;
+use data::{Role, TextTokenizer};
 use model::bundle::{Architecture, Load};
 use model::{BertMaskedLm, Bundle};
 use train::backend::with_backend;
@@ -85,7 +85,8 @@ impl<B: Backend> MaskFiller<B> {
                 self.positions
             )));
         }
-        let is_mask = |(at, id): (usize, &u32)| (*id == self.tokenizer.mask()).then_some(at as i32);
+        let mask = self.tokenizer.required(Role::Mask)?;
+        let is_mask = |(at, id): (usize, &u32)| (*id == mask).then_some(at as i32);
         let masks: Vec<i32> = ids.iter().enumerate().filter_map(is_mask).collect();
         match masks.is_empty() {
             true => Err(Failure::input(

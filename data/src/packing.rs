@@ -41,7 +41,7 @@ struct Join {
     step: usize,
 }
 
-/// Tokens of several texts in a row.
+/// Tokens of several texts in a row. Whether attention and positions begin anew with each is the caller's choice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sequence {
     /// All of one length.

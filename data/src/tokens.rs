@@ -307,9 +307,11 @@ impl TokenRows {
         }
     }
 
-    /// The same rows, longer ones cut to `most` tokens, of which the last is then `end`, if there is one.
-    pub fn cut_to(&self, most: usize, end: Option<u32>) -> Self {
+    /// The same rows, longer ones cut to `most` tokens, of which the last is then `end` if there is one
+    /// ([`TextTokenizer::closing`](crate::TextTokenizer::closing)).
+    pub fn cut_to(&self, most: usize, end: impl Into<Option<u32>>) -> Self {
         let most = u32::try_from(most).unwrap_or(u32::MAX);
+        let end = end.into();
         Self {
             store: self.store.clone(),
             cut: Some(Cut { most, end }),

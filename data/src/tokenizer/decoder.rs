@@ -37,7 +37,7 @@ impl<'a> TextDecoder<'a> {
         }
         self.ids.push(id);
         let text = self.tokenizer.decode(&self.ids)?;
-        let whole = text.strip_suffix(NO_CHARACTER).unwrap_or(&text);
+        let whole = settled(&text);
         let Some(new) = whole.strip_prefix(&self.given) else {
             return Ok(String::new());
         };
@@ -45,8 +45,8 @@ impl<'a> TextDecoder<'a> {
         self.given = whole.to_string();
         // One token is context enough: decoders look at most at whether there is one before.
         let alone = self.tokenizer.decode(&[id])?;
-        let settled = whole.len() == text.len() && !alone.contains(NO_CHARACTER);
-        if settled && !alone.is_empty() {
+        let complete = whole.len() == text.len() && !alone.contains(NO_CHARACTER);
+        if complete && !alone.is_empty() {
             self.ids = vec![id];
             self.given = alone;
         }
@@ -62,6 +62,13 @@ impl<'a> TextDecoder<'a> {
         let rest = text.strip_prefix(&self.given).unwrap_or_default();
         Ok(rest.to_string())
     }
+}
+
+/// The text without a last character that may be incomplete: up to three bytes, each of which some decoders show.
+fn settled(text: &str) -> &str {
+    (0..3).fold(text, |text, _| {
+        text.strip_suffix(NO_CHARACTER).unwrap_or(text)
+    })
 }
 
 #[cfg(test)]
@@ -107,6 +114,43 @@ mod tests {
                 let whole = tokenizer.decode(&ids).unwrap();
                 assert_eq!(streamed(tokenizer, &ids), whole, "{ids:?}");
             }
+        }
+    }
+
+    #[test]
+    fn blanks_and_bytes_of_sentencepiece_come_whole() {
+        // Llama's decoder: a blank is a low line of its own, and a character without a token is its bytes.
+        let tokens: Vec<String> = ["<unk>", "\u{2581}", "a", "b", "\u{2581}a"]
+            .into_iter()
+            .map(str::to_string)
+            .chain((0..=255).map(|byte| format!("<0x{byte:02X}>")))
+            .collect();
+        let vocab: serde_json::Map<_, _> = tokens.into_iter().zip((0..).map(Into::into)).collect();
+        let json = serde_json::json!({
+            "added_tokens": [],
+            "normalizer": {"type": "Sequence", "normalizers": [
+                {"type": "Prepend", "prepend": "\u{2581}"},
+                {"type": "Replace", "pattern": {"String": " "}, "content": "\u{2581}"},
+            ]},
+            "decoder": {"type": "Sequence", "decoders": [
+                {"type": "Replace", "pattern": {"String": "\u{2581}"}, "content": " "},
+                {"type": "ByteFallback"},
+                {"type": "Fuse"},
+                {"type": "Strip", "content": " ", "start": 1, "stop": 0},
+            ]},
+            "model": {"type": "BPE", "vocab": vocab, "merges": [["\u{2581}", "a"]], "unk_token": "<unk>", "byte_fallback": true},
+        });
+        let tokenizer = TextTokenizer::from_bytes(json.to_string().as_bytes()).unwrap();
+        let pieces = ["a", "b", " ", "  ", "日", "本", "é", "\u{1f600}", " a"];
+        let mut rng = rng(6, Stream::Sample, 0);
+        for _ in 0..2000 {
+            let n = rng.random_range(0..10);
+            let text: String = (0..n)
+                .map(|_| pieces[rng.random_range(0..pieces.len())])
+                .collect();
+            let ids = tokenizer.encode_one(&text, usize::MAX).unwrap();
+            assert_eq!(tokenizer.decode(&ids).unwrap(), text);
+            assert_eq!(streamed(&tokenizer, &ids), text, "{ids:?}");
         }
     }
 }

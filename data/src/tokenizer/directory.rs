@@ -185,7 +185,8 @@ impl Described {
             None => Ok(Map::new()),
         };
         let (config, special) = (object(CONFIG)?, object(SPECIAL_MAP)?);
-        let model = object(MODEL_CONFIG)?;
+        // A hint alone: who opens the model reports what is wrong with it.
+        let model = object(MODEL_CONFIG).unwrap_or_default();
         let text = |value: &Value| value.as_str().map(str::to_string);
         let class = [config.get("tokenizer_class"), model.get("tokenizer_class")];
         let class = class.into_iter().flatten().find_map(text);
@@ -282,11 +283,15 @@ impl Described {
             .then_some(length as usize)
     }
 
+    /// The class if it says something.
+    fn class_kind(&self) -> Option<&str> {
+        let class = self.class.as_deref();
+        class.filter(|class| !GENERIC.contains(class))
+    }
+
     /// The class if it says something, else the model type.
     fn kind(&self) -> Option<&str> {
-        let class = self.class.as_deref();
-        let class = class.filter(|class| !GENERIC.contains(class));
-        class.or(self.model_type.as_deref())
+        self.class_kind().or(self.model_type.as_deref())
     }
 
     /// Whether transformers builds the tokenizer anew from `tokenizer_config.json`.
@@ -499,15 +504,13 @@ impl Vocabulary<'_> {
 
     /// A `vocab.txt`: a token a line, its id the number of the line.
     fn word_piece(&self) -> Result<TextTokenizer, DataError> {
-        let kind = self.described.kind();
-        match kind.map(Family::of) {
-            None | Some(Some(Family::Bert)) => {}
-            // A class that is not known here, or one with another vocabulary.
-            _ if self.described.class.is_some() => {
-                return Err(self.unknown(kind.unwrap_or_default()));
+        if let Some(kind) = self.described.kind() {
+            let family = Family::of(kind);
+            // A class is exact; a model type that is not known here may well be another BERT.
+            let guessed = family.is_none() && self.described.class_kind().is_none();
+            if family != Some(Family::Bert) && !guessed {
+                return Err(self.unknown(kind));
             }
-            Some(Some(_)) => return Err(self.unknown(kind.unwrap_or_default())),
-            Some(None) => {}
         }
         let text = self.text()?;
         let lines = text.lines().map(|line| line.trim_end().to_string());
@@ -775,6 +778,30 @@ mod tests {
         let roberta = ["<pad>", "<unk>", "<s>", "</s>", "<mask>"];
         assert_eq!(spelled("roberta"), roberta);
         assert_eq!(spelled("gpt2"), ["", "", bpe::END, bpe::END, ""]);
+    }
+
+    #[test]
+    fn a_bundle_names_special_tokens_as_their_files_do() {
+        let named = |name: &str| {
+            let config = opened(&case(name), None).unwrap().config_json(512, false);
+            let config: Map<String, Value> = serde_json::from_str(&config).unwrap();
+            let tokens = config
+                .into_iter()
+                .filter(|(key, _)| key.ends_with("_token"));
+            let tokens = tokens.map(|(key, token)| format!("{key} {}", token.as_str().unwrap()));
+            tokens.collect::<Vec<_>>().join(", ")
+        };
+        let roberta = "unk_token <unk>, pad_token <pad>, bos_token <s>, eos_token </s>, cls_token <s>, sep_token </s>, mask_token <mask>";
+        assert_eq!(named("roberta"), roberta);
+        assert_eq!(named("roberta as saved"), roberta);
+        assert_eq!(
+            named("gpt2"),
+            "bos_token <|endoftext|>, eos_token <|endoftext|>"
+        );
+        assert_eq!(
+            named("bert with other spellings"),
+            "unk_token <U>, pad_token <P>, cls_token <C>, sep_token <S>, mask_token [MASK]"
+        );
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Trains, loads and applies a text tokenizer. In: texts. Out: token ids.
 //!
-//! The file is Hugging Face's `tokenizer.json`, read and applied by the tokenizers crate. [`directory`] makes one of
-//! what older directories hold instead; [`roles`] says which special token has which job.
+//! The file is Hugging Face's `tokenizer.json`, read and applied by the tokenizers crate. `directory` makes one of what
+//! older directories hold instead, `wordpiece` and `bpe` train one; `roles` says which special token has which job.
 
 mod bpe;
 mod count;
@@ -958,41 +958,14 @@ mod tests {
             error.to_string(),
             "tokenizer.json in memory: its post-processor cannot be applied: the ids of [SEP] are missing"
         );
-    }
-
-    #[test]
-    #[ignore]
-    fn speed() {
-        let set = crate::wordnet();
-        let texts: Vec<&str> = set.examples.iter().map(|e| e.text.as_str()).collect();
-        let t = std::time::Instant::now();
-        let tok = TextTokenizer::train_bpe(&texts, 8192).unwrap();
-        eprintln!(
-            "train bpe {} texts {:?} vocab {}",
-            texts.len(),
-            t.elapsed(),
-            tok.vocab_size()
+        let mut inner = small().inner;
+        let template = cls_and_sep(("[CLS]", 2), ("[SEP]", 9999)).unwrap();
+        inner.with_post_processor(Some(template));
+        let beyond = inner.to_string(false).unwrap();
+        let error = TextTokenizer::from_bytes(beyond.as_bytes()).unwrap_err();
+        assert!(
+            error.to_string().ends_with("no token has the id 9999"),
+            "{error}"
         );
-        let t = std::time::Instant::now();
-        let rows = tok.encode(&texts, 128).unwrap();
-        eprintln!(
-            "encode bpe {:?} {}",
-            t.elapsed(),
-            rows.iter().map(Vec::len).sum::<usize>()
-        );
-        let t = std::time::Instant::now();
-        let tok = TextTokenizer::train_wordpiece(&texts, 8192).unwrap();
-        eprintln!("train wp {:?}", t.elapsed());
-        let t = std::time::Instant::now();
-        tok.encode(&texts, 128).unwrap();
-        eprintln!("encode wp {:?}", t.elapsed());
-        std::fs::write(
-            "/tmp/tok-bpe.json",
-            TextTokenizer::train_bpe(&texts, 8192)
-                .unwrap()
-                .to_json()
-                .unwrap(),
-        )
-        .unwrap();
     }
 }

@@ -155,18 +155,30 @@ impl Frame {
     /// Read from the words of the file: a template that is not sound panics when it is tried.
     ///
     /// # Errors
-    /// A template without a place for the text, or with a token it does not explain.
+    /// A template without a place for the text, or with a token that is not explained or not there.
     pub(crate) fn of(tokenizer: &Tokenizer, place: &str) -> Result<Self, DataError> {
         let mut frame = Self::default();
         if let Some(processor) = tokenizer.get_post_processor() {
             let processor = serde_json::to_value(processor);
             let processor = processor.map_err(|error| DataError::Tokenizer(error.into()))?;
-            frame.wrap(&processor).map_err(|reason| {
-                let place = place.into();
-                DataError::BadPostProcessor { place, reason }
-            })?;
+            let wrapped = frame.wrap(&processor);
+            wrapped
+                .and_then(|()| frame.check(tokenizer))
+                .map_err(|reason| {
+                    let place = place.into();
+                    DataError::BadPostProcessor { place, reason }
+                })?;
         }
         Ok(frame)
+    }
+
+    /// Ids that no token has would only fail in the model.
+    fn check(&self, tokenizer: &Tokenizer) -> Result<(), String> {
+        let mut ids = self.before.iter().chain(&self.after);
+        match ids.find(|&&id| tokenizer.id_to_token(id).is_none()) {
+            Some(id) => Err(format!("no token has the id {id}")),
+            None => Ok(()),
+        }
     }
 
     /// Puts around the frame what this post-processor adds.
