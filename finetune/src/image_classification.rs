@@ -14,14 +14,14 @@ use train::backend::train_on;
 use train::classification::{self, ClassTally};
 use train::cli::Entry;
 use train::image::{Augment, ImageSplits, PixelBatch, check_model, preprocessor_json, square};
-use train::launch::{Options, Session, Status};
 use train::loss::{ClassLoss, ClassLossRecipe};
 use train::recipe::{
     self, BundleRecipe, Draft, GuardRecipe, Impossible, OptimizerRecipe, ScheduleRecipe,
     TrainingRecipe,
 };
-use train::source::{BatchSource, Counts, Epochs, Rows};
-use train::{Failure, LossSums, Objective, WithBackend};
+use train::session::{Options, Session, Status};
+use train::source::{BatchSource, Counts, Epochs, Rows, Unit};
+use train::{Failure, LossSums, Metric, Objective, WithBackend};
 
 use crate::few::few;
 use crate::strategy::{self, StrategyRecipe};
@@ -173,11 +173,11 @@ pub struct LabelledImageBatch {
 }
 
 impl Counts for LabelledImageBatch {
-    fn units(&self) -> usize {
+    fn real(&self) -> usize {
         self.targets.len()
     }
 
-    fn slots(&self) -> usize {
+    fn padded(&self) -> usize {
         self.targets.len()
     }
 }
@@ -185,8 +185,8 @@ impl Counts for LabelledImageBatch {
 impl<B: Backend> Objective<B> for ImageClassification<B> {
     type Batch = LabelledImageBatch;
     type Tally = ClassTally;
-    const SUMS: &'static [&'static str] = &["accuracy"];
-    const VALID_METRICS: &'static [&'static str] = classification::METRICS;
+    const MEANS: &'static [&'static str] = &["accuracy"];
+    const METRICS: &'static [Metric] = classification::METRICS;
 
     fn loss(&self, batch: &LabelledImageBatch, device: &B::Device) -> LossSums<B> {
         let logits = self.model.forward(batch.inputs.tensor(device));
@@ -426,7 +426,7 @@ impl WithBackend for Run {
             ),
             valid: in_order(valid),
             test: (!test.classes.is_empty()).then(|| in_order(test)),
-            unit: "samples",
+            unit: Unit::Samples,
             export: Box::new(move |task: &ImageClassification<B::InnerBackend>, path| {
                 let kind = Architecture::ConvImageClassifier;
                 let config = bundle::config_json(kind, &config, Some(&classes));
@@ -599,7 +599,7 @@ mod tests {
         let source = LabelledImages::new(split, Epochs::in_order(3, 2));
         assert_eq!(source.batches_per_epoch(), 2);
         let batch = source.batch(1);
-        assert_eq!((batch.units(), batch.slots()), (1, 1));
+        assert_eq!((batch.real(), batch.padded()), (1, 1));
         assert_eq!(batch.targets, [2]);
         // Image 2 is lit at 2, with 255 - 2.
         assert_eq!(

@@ -14,15 +14,15 @@ use serde::{Deserialize, Serialize};
 use train::backend::train_on;
 use train::classification::{self, ClassTally};
 use train::cli::Entry;
-use train::launch::{Options, Session, Status};
 use train::loss::{ClassLoss, ClassLossRecipe};
 use train::recipe::{
     self, BundleRecipe, Draft, GuardRecipe, Impossible, OptimizerRecipe, ScheduleRecipe,
     TrainingRecipe,
 };
-use train::source::{BatchSource, Counts, Epochs};
+use train::session::{Options, Session, Status};
+use train::source::{BatchSource, Counts, Epochs, Unit};
 use train::text::{self, TokenBatch};
-use train::{Failure, LossSums, Objective, WithBackend};
+use train::{Failure, LossSums, Metric, Objective, WithBackend};
 
 use crate::few::few;
 use crate::strategy::{self, StrategyRecipe};
@@ -125,11 +125,11 @@ pub struct LabelledBatch {
 }
 
 impl Counts for LabelledBatch {
-    fn units(&self) -> usize {
+    fn real(&self) -> usize {
         self.inputs.real()
     }
 
-    fn slots(&self) -> usize {
+    fn padded(&self) -> usize {
         self.inputs.tokens.len()
     }
 }
@@ -137,8 +137,8 @@ impl Counts for LabelledBatch {
 impl<B: Backend> Objective<B> for TextClassification<B> {
     type Batch = LabelledBatch;
     type Tally = ClassTally;
-    const SUMS: &'static [&'static str] = &["accuracy"];
-    const VALID_METRICS: &'static [&'static str] = classification::METRICS;
+    const MEANS: &'static [&'static str] = &["accuracy"];
+    const METRICS: &'static [Metric] = classification::METRICS;
 
     fn loss(&self, batch: &LabelledBatch, device: &B::Device) -> LossSums<B> {
         let logits = self.model.forward(batch.inputs.input(device));
@@ -452,7 +452,7 @@ fn train_from<B: AutodiffBackend>(
         train: batches(&corpus.train, shuffled),
         valid: in_order(&corpus.valid),
         test: (!corpus.test.is_empty()).then(|| in_order(&corpus.test)),
-        unit: "tokens",
+        unit: Unit::Tokens,
         export: Box::new(move |task: &TextClassification<B::InnerBackend>, path| {
             let kind = Architecture::BertForSequenceClassification;
             let config = bundle::config_json(kind, &config, Some(&classes));

@@ -6,6 +6,7 @@
 //! (convolutions), then [`bundle`] (a Hugging Face directory in, a model out, and back).
 
 pub mod autoencoder;
+pub mod batch_norm;
 pub mod bert;
 pub mod bert_classifier;
 pub mod bert_masked_lm;

@@ -23,14 +23,14 @@ use serde::{Deserialize, Serialize};
 use train::backend::train_on;
 use train::cli::Entry;
 use train::image::{Augment, ImageSplits, PixelBatch, check_model, preprocessor_json, square};
-use train::launch::{Options, Session, Status};
 use train::recipe::{
     self, BundleRecipe, Draft, GuardRecipe, Impossible, OptimizerRecipe, ScheduleRecipe,
     TrainingRecipe,
 };
 use train::run::write_atomically;
-use train::source::{BatchSource, Counts, Epochs, Rows};
-use train::{Failure, LossSums, Metrics, Objective, SumTally, WithBackend};
+use train::session::{Options, Session, Status};
+use train::source::{BatchSource, Counts, Epochs, Rows, Unit};
+use train::{Failure, LossSums, Metric, Metrics, Objective, SumTally, WithBackend};
 
 /// Images side by side in `reconstructions.png`.
 const COLUMNS: usize = 10;
@@ -178,11 +178,11 @@ pub struct NoisyBatch {
 }
 
 impl Counts for NoisyBatch {
-    fn units(&self) -> usize {
+    fn real(&self) -> usize {
         self.targets.n
     }
 
-    fn slots(&self) -> usize {
+    fn padded(&self) -> usize {
         self.targets.n
     }
 }
@@ -190,8 +190,9 @@ impl Counts for NoisyBatch {
 impl<B: Backend> Objective<B> for DenoisingAutoencoder<B> {
     type Batch = NoisyBatch;
     type Tally = SumTally;
-    const SUMS: &'static [&'static str] = &["mse"];
-    const VALID_METRICS: &'static [&'static str] = &["loss", "mse", "psnr"];
+    const MEANS: &'static [&'static str] = &["mse"];
+    const METRICS: &'static [Metric] =
+        &[Metric::LOSS, Metric::lower("mse"), Metric::higher("psnr")];
 
     fn loss(&self, batch: &NoisyBatch, device: &B::Device) -> LossSums<B> {
         let logits = self.model.forward(batch.inputs.tensor(device));
@@ -199,7 +200,7 @@ impl<B: Backend> Objective<B> for DenoisingAutoencoder<B> {
     }
 
     fn evaluate(&self, batch: &NoisyBatch, device: &B::Device) -> SumTally {
-        SumTally::read(self.loss(batch, device), <Self as Objective<B>>::SUMS)
+        SumTally::read(self.loss(batch, device), <Self as Objective<B>>::MEANS)
     }
 
     fn derive(metrics: &mut Metrics) {
@@ -482,7 +483,7 @@ impl WithBackend for Run {
             train: batches(train, shuffled, recipe.augment, recipe.seed),
             valid,
             test: None,
-            unit: "samples",
+            unit: Unit::Samples,
             export: Box::new(
                 move |objective: &DenoisingAutoencoder<B::InnerBackend>, path| {
                     let config = bundle::config_json(Architecture::ConvAutoencoder, &config, None);
@@ -598,7 +599,7 @@ mod tests {
         let source = batches(bars(9, 3), NOISE, 1);
         assert_eq!(source.batches_per_epoch(), 2);
         let batch = source.batch(0);
-        assert_eq!((batch.units(), batch.slots()), (4, 4));
+        assert_eq!((batch.real(), batch.padded()), (4, 4));
         let shape = batch.inputs.tensor::<Flex>(&Default::default()).dims();
         assert_eq!(shape, [4, 3, 6, 5]);
         assert!(

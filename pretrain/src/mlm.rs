@@ -19,16 +19,16 @@ use rand::RngExt;
 use serde::{Deserialize, Serialize};
 use train::backend::train_on;
 use train::cli::Entry;
-use train::launch::{Options, Session, Status};
 use train::loss::{self, ClassLoss};
 use train::recipe::{
     self, BundleRecipe, Draft, GuardRecipe, Impossible, OptimizerRecipe, ScheduleRecipe,
     TrainingRecipe,
 };
-use train::source::{BatchSource, Counts, Epochs, Rows, whole_steps};
+use train::session::{Options, Session, Status};
+use train::source::{BatchSource, Counts, Epochs, Rows, Unit, whole_steps};
 use train::text::{self, TokenBatch};
 use train::ui::Console;
-use train::{Failure, LossSums, Metrics, Objective, SumTally, WithBackend};
+use train::{Failure, LossSums, Metric, Metrics, Objective, SumTally, WithBackend};
 
 /// Masked LM, as the command line knows it.
 pub const ENTRY: Entry = Entry {
@@ -207,11 +207,11 @@ pub struct MaskedBatch {
 }
 
 impl Counts for MaskedBatch {
-    fn units(&self) -> usize {
+    fn real(&self) -> usize {
         self.inputs.real()
     }
 
-    fn slots(&self) -> usize {
+    fn padded(&self) -> usize {
         self.inputs.tokens.len()
     }
 }
@@ -219,8 +219,12 @@ impl Counts for MaskedBatch {
 impl<B: Backend> Objective<B> for MaskedLm<B> {
     type Batch = MaskedBatch;
     type Tally = SumTally;
-    const SUMS: &'static [&'static str] = &["accuracy"];
-    const VALID_METRICS: &'static [&'static str] = &["loss", "perplexity", "accuracy"];
+    const MEANS: &'static [&'static str] = &["accuracy"];
+    const METRICS: &'static [Metric] = &[
+        Metric::LOSS,
+        Metric::lower("perplexity"),
+        Metric::higher("accuracy"),
+    ];
 
     fn loss(&self, batch: &MaskedBatch, device: &B::Device) -> LossSums<B> {
         self.loss.sums(self.logits(batch, device), &batch.targets)
@@ -229,7 +233,7 @@ impl<B: Backend> Objective<B> for MaskedLm<B> {
     fn evaluate(&self, batch: &MaskedBatch, device: &B::Device) -> SumTally {
         // Without smoothing: perplexity follows from it.
         let sums = loss::cross_entropy(self.logits(batch, device), &batch.targets);
-        SumTally::read(sums, <Self as Objective<B>>::SUMS)
+        SumTally::read(sums, <Self as Objective<B>>::MEANS)
     }
 
     fn derive(metrics: &mut Metrics) {
@@ -568,7 +572,7 @@ pub fn pretrain<B: AutodiffBackend>(
         train: masked(train, recipe.seed),
         valid: masked(valid, split_seed),
         test: None,
-        unit: "tokens",
+        unit: Unit::Tokens,
         export: Box::new(move |objective: &MaskedLm<B::InnerBackend>, path| {
             let config = bundle::config_json(Architecture::BertForMaskedLm, &config, None);
             let files: Vec<_> = files
@@ -658,7 +662,7 @@ mod tests {
         let sequences = Sequences::shuffled(texts.clone(), &recipe, &tokenizer).unwrap();
         let source = MaskedTexts::new(sequences, recipe.masking, &tokenizer, 1);
         let batch = source.batch(5);
-        assert_eq!((batch.units(), batch.slots()), (14, 14));
+        assert_eq!((batch.real(), batch.padded()), (14, 14));
         assert_eq!(batch.inputs.tokens[7], tokenizer.cls() as i32);
         assert_eq!(batch, source.batch(5));
         recipe.training.batch_size = 1000;
@@ -684,7 +688,7 @@ mod tests {
         let (source, tokenizer) = source(masking(1.0, 1.0, 0.0));
         let batch = source.batch(0);
         let special = tokenizer.special_ids();
-        assert_eq!(batch.positions.len(), batch.units() - 2 * TEXTS.len());
+        assert_eq!(batch.positions.len(), batch.real() - 2 * TEXTS.len());
         assert!(batch.targets.iter().all(|id| !special.contains(id)));
         for &position in &batch.positions {
             assert_eq!(
@@ -717,7 +721,7 @@ mod tests {
         for number in 0..400 {
             let batch = source.batch(number);
             predicted += batch.positions.len();
-            words += batch.units() - 2 * TEXTS.len();
+            words += batch.real() - 2 * TEXTS.len();
         }
         let rate = predicted as f64 / words as f64;
         // Standard deviation 0.003 over some 12,000 tokens.

@@ -14,13 +14,13 @@ use serde_json::{Value, json};
 
 use crate::failure::{self, Failure};
 use crate::generator::seeded;
-use crate::launch::Status;
 use crate::memory::{self, Work};
 use crate::metrics::{Metrics, short};
 use crate::objective::{LossSums, Objective, SplitOutput, StepOutput, Tally, Trainable, Trainee};
 use crate::optim::groups::{self, ModulePath, Setting};
 use crate::optim::optimizer::Optimizer;
 use crate::report::plot::Plot;
+use crate::session::Status;
 use crate::source::BatchSource;
 use crate::ui::{self, Ui, say};
 
