@@ -11,11 +11,11 @@ use std::sync::Arc;
 use burn::backend::{Autodiff, Flex, NdArray};
 use burn::module::Param;
 use burn::prelude::*;
-use burn::tensor::{Distribution, TensorData};
+use burn::tensor::{Distribution, FloatDType, TensorData};
+use model::layers::batch_norm::BatchNorm;
 use safetensors::SafeTensors;
 use serde_json::Value;
 use tempfile::TempDir;
-use train::launch::{Options, Session, Status};
 use train::objective::{Trainable, check_precision};
 use train::optim::schedule::ScheduleKind;
 use train::optim::update::OptimizerKind;
@@ -23,8 +23,11 @@ use train::recipe::{
     ComputePrecision, GuardRecipe, OptimizerRecipe, ScheduleRecipe, TrainingRecipe,
 };
 use train::run::Existing;
+use train::session::{Options, Session, Status};
 use train::source::{BatchSource, Counts};
-use train::{BackendName, Failure, Interrupt, LossSums, Objective, SumTally};
+use train::{
+    BackendName, Failure, Interrupt, LossSums, Metric, Metrics, Objective, SumTally, Unit,
+};
 
 type B = Autodiff<Flex>;
 
@@ -43,8 +46,8 @@ struct NoisyLine<B: Backend> {
 impl<B: Backend> Objective<B> for NoisyLine<B> {
     type Batch = Points;
     type Tally = SumTally;
-    const SUMS: &'static [&'static str] = &[];
-    const VALID_METRICS: &'static [&'static str] = &["loss"];
+    const MEANS: &'static [&'static str] = &[];
+    const METRICS: &'static [Metric] = &[Metric::LOSS];
 
     fn loss(&self, batch: &Points, device: &B::Device) -> LossSums<B> {
         let mut noisy = batch.clone();
@@ -71,34 +74,150 @@ struct Points {
     /// `[n, 2]`, row-major.
     x: Vec<f32>,
     y: Vec<f32>,
+    denominators: Vec<f64>,
 }
 
 impl Counts for Points {
-    fn units(&self) -> usize {
+    fn real(&self) -> usize {
         self.y.len()
     }
 
-    fn slots(&self) -> usize {
+    fn padded(&self) -> usize {
         self.y.len()
+    }
+
+    fn denominators(&self) -> Vec<f64> {
+        self.denominators.clone()
+    }
+}
+
+impl Points {
+    fn x<B: Backend>(&self, device: &B::Device) -> Tensor<B, 2> {
+        Tensor::from_data(TensorData::new(self.x.clone(), [self.y.len(), 2]), device)
+    }
+
+    fn y<B: Backend>(&self, device: &B::Device) -> Tensor<B, 1> {
+        Tensor::from_data(TensorData::new(self.y.clone(), [self.y.len()]), device)
+    }
+
+    /// Rows that a second loss is about.
+    fn chosen(&self) -> Vec<f32> {
+        let chosen = |x: &[f32]| if x[0] > 0.1 { 1.0 } else { 0.0 };
+        self.x.chunks(2).map(chosen).collect()
+    }
+}
+
+impl<B: Backend> Line<B> {
+    /// `x · w - y`, `[n]`.
+    fn error(&self, x: Tensor<B, 2>, y: Tensor<B, 1>) -> Tensor<B, 1> {
+        let n = x.dims()[0];
+        let weight = self.weight.val().cast(FloatDType::F32);
+        (x * weight.unsqueeze()).sum_dim(1).reshape([n]) - y
     }
 }
 
 impl<B: Backend> Objective<B> for Line<B> {
     type Batch = Points;
     type Tally = SumTally;
-    const SUMS: &'static [&'static str] = &[];
-    const VALID_METRICS: &'static [&'static str] = &["loss"];
+    const MEANS: &'static [&'static str] = &[];
+    const METRICS: &'static [Metric] = &[Metric::LOSS, Metric::lower("distance")];
 
     fn loss(&self, batch: &Points, device: &B::Device) -> LossSums<B> {
-        let n = batch.y.len();
         assert!(
             batch.y[0] != 1e7,
             "out of memory (as a driver would say it)"
         );
-        let x = Tensor::<B, 2>::from_data(TensorData::new(batch.x.clone(), [n, 2]), device);
-        let y = Tensor::<B, 1>::from_data(TensorData::new(batch.y.clone(), [n]), device);
-        let error = (x * self.weight.val().unsqueeze()).sum_dim(1).reshape([n]) - y;
-        LossSums::new((error.clone() * error).sum(), vec![], n)
+        let error = self.error(batch.x(device), batch.y(device));
+        LossSums::new((error.clone() * error).sum(), vec![], batch.y.len())
+    }
+
+    fn evaluate(&self, batch: &Points, device: &B::Device) -> SumTally {
+        SumTally::read(self.loss(batch, device), &[])
+    }
+
+    fn derive(metrics: &mut Metrics) {
+        if let Some(loss) = metrics.get("loss").copied() {
+            metrics.insert("distance".into(), loss.sqrt());
+        }
+    }
+}
+
+/// A second loss over some of the rows: the squared distance of `x · w` from 1.
+#[derive(Module, Debug)]
+struct TwoLosses<B: Backend> {
+    line: Line<B>,
+}
+
+impl<B: Backend> Objective<B> for TwoLosses<B> {
+    type Batch = Points;
+    type Tally = SumTally;
+    const MEANS: &'static [&'static str] = &[];
+    const METRICS: &'static [Metric] = &[Metric::LOSS];
+
+    fn loss(&self, batch: &Points, device: &B::Device) -> LossSums<B> {
+        let chosen = batch.chosen();
+        let n = chosen.iter().sum::<f32>();
+        let chosen: Tensor<B, 1> = Tensor::from_floats(&chosen[..], device);
+        let error = self.line.error(batch.x(device), chosen.ones_like());
+        let second = (error.clone() * error * chosen).sum() * 0.5;
+        self.line
+            .loss(batch, device)
+            .with_term(second, f64::from(n))
+    }
+
+    fn evaluate(&self, batch: &Points, device: &B::Device) -> SumTally {
+        SumTally::read(self.loss(batch, device), &[])
+    }
+}
+
+/// With a teacher that follows the weight.
+#[derive(Module, Debug)]
+struct Followed<B: Backend> {
+    line: Line<B>,
+    teacher: Param<Tensor<B, 1>>,
+}
+
+impl<B: Backend> Objective<B> for Followed<B> {
+    type Batch = Points;
+    type Tally = SumTally;
+    const MEANS: &'static [&'static str] = &[];
+    const METRICS: &'static [Metric] = &[Metric::LOSS];
+
+    fn loss(&self, batch: &Points, device: &B::Device) -> LossSums<B> {
+        self.line.loss(batch, device)
+    }
+
+    fn evaluate(&self, batch: &Points, device: &B::Device) -> SumTally {
+        self.line.evaluate(batch, device)
+    }
+
+    fn after_step(&self) -> Option<Self> {
+        let weight = self.line.weight.val().detach();
+        let teacher = self.teacher.clone().map(|old| old * 0.75 + weight * 0.25);
+        let line = self.line.clone();
+        Some(Self { line, teacher })
+    }
+}
+
+/// With a batch norm before the line.
+#[derive(Module, Debug)]
+struct Normed<B: Backend> {
+    norm: BatchNorm<B>,
+    line: Line<B>,
+}
+
+impl<B: Backend> Objective<B> for Normed<B> {
+    type Batch = Points;
+    type Tally = SumTally;
+    const MEANS: &'static [&'static str] = &[];
+    const METRICS: &'static [Metric] = &[Metric::LOSS];
+    const WHOLE_BATCH: bool = true;
+
+    fn loss(&self, batch: &Points, device: &B::Device) -> LossSums<B> {
+        let error = self
+            .line
+            .error(self.norm.forward(batch.x(device)), batch.y(device));
+        LossSums::new((error.clone() * error).sum(), vec![], batch.y.len())
     }
 
     fn evaluate(&self, batch: &Points, device: &B::Device) -> SumTally {
@@ -111,6 +230,19 @@ impl<B: Backend> Objective<B> for Line<B> {
 struct Source {
     batch_size: u64,
     spoilt: fn(u64) -> Option<f32>,
+    /// What the batches of these numbers say that their losses are divided by.
+    denominators: fn(u64, &Points) -> Vec<f64>,
+}
+
+impl Source {
+    /// All is sound, and the forward pass says what losses are divided by.
+    fn new(batch_size: u64) -> Self {
+        Self {
+            batch_size,
+            spoilt: |_| None,
+            denominators: |_, _| Vec::new(),
+        }
+    }
 }
 
 impl BatchSource for Source {
@@ -126,10 +258,13 @@ impl BatchSource for Source {
         let x: Vec<f32> = rows.flat_map(|row| [at(row, 0), at(row, 1)]).collect();
         let y = x.chunks(2).map(|x| 3.0 * x[0] - 2.0 * x[1]);
         let spoil = |y| (self.spoilt)(number).unwrap_or(y);
-        Points {
+        let mut points = Points {
             y: y.map(spoil).collect(),
             x,
-        }
+            denominators: Vec::new(),
+        };
+        points.denominators = (self.denominators)(number, &points);
+        points
     }
 }
 
@@ -146,6 +281,7 @@ struct Bench {
     guard: GuardRecipe,
     optimizer: OptimizerRecipe,
     source: Source,
+    valid: Source,
     backend: BackendName,
 }
 
@@ -168,10 +304,8 @@ impl Bench {
                 momentum: 0.0,
                 ..OptimizerRecipe::adamw(0.1)
             },
-            source: Source {
-                batch_size: 64,
-                spoilt: |_| None,
-            },
+            source: Source::new(64),
+            valid: Source::new(64),
         }
     }
 
@@ -207,22 +341,14 @@ impl Bench {
     where
         O: Trainable<B> + Objective<B, Batch = Points>,
     {
-        let valid = Source {
-            batch_size: 64,
-            spoilt: |_| None,
-        };
-        let valid = Arc::new(valid);
-        let training = TrainingRecipe {
-            metric: "loss".into(),
-            ..self.training.clone()
-        };
+        let valid = Arc::new(self.valid.clone());
         let mut options = Options::new(self.path(), self.backend);
         change(&mut options);
         Session {
             name: "line".into(),
             recipe: String::new(),
             seed: 1,
-            training,
+            training: self.training.clone(),
             optimizer: self.optimizer.clone(),
             schedule: ScheduleRecipe::new(ScheduleKind::Constant),
             guard: self.guard,
@@ -233,7 +359,7 @@ impl Bench {
             train: Arc::new(self.source.clone()),
             valid: valid.clone(),
             test: Some(valid),
-            unit: "samples",
+            unit: Unit::Samples,
             export: Box::new(move |objective: &O::InnerModule, path: &Path| {
                 fs::create_dir_all(path)?;
                 let weight = bundle(objective).to_data();
@@ -263,6 +389,18 @@ const TRAINING: &str = r#"
     patience = 0
 "#;
 
+fn floats(bytes: &[u8]) -> Vec<f32> {
+    let float = |bytes: &[u8]| f32::from_le_bytes(bytes.try_into().unwrap());
+    bytes.chunks(4).map(float).collect()
+}
+
+fn assert_near(ours: &[f32], theirs: &[f32], tolerance: f32) {
+    assert_eq!(ours.len(), theirs.len());
+    for (a, b) in ours.iter().zip(theirs) {
+        assert!((a - b).abs() <= tolerance, "{ours:?}, not {theirs:?}");
+    }
+}
+
 struct Outcome {
     _folder: TempDir,
     path: PathBuf,
@@ -289,11 +427,16 @@ impl Outcome {
     }
 
     fn weight(&self) -> Vec<f32> {
-        let bytes = fs::read(self.path.join("model/weight")).unwrap();
-        bytes
-            .chunks(4)
-            .map(|b| f32::from_le_bytes(b.try_into().unwrap()))
-            .collect()
+        floats(&fs::read(self.path.join("model/weight")).unwrap())
+    }
+
+    /// A tensor of the model of a checkpoint.
+    fn kept(&self, step: u64, name: &str) -> Vec<f32> {
+        let folder = self.path.join(format!("checkpoints/step-{step:08}"));
+        let bytes = fs::read(folder.join("model.safetensors")).unwrap();
+        let tensors = SafeTensors::deserialize(&bytes).unwrap();
+        let tensor = tensors.tensor(&format!("objective.{name}")).unwrap();
+        floats(tensor.data())
     }
 }
 
@@ -585,13 +728,7 @@ fn the_bundle_and_the_test_score_are_those_of_the_best_step_that_still_counts() 
         let best = &summary["best"];
         assert_eq!(best["step"], 5);
         assert_eq!(best["metrics"]["loss"], summary["test"]["metrics"]["loss"]);
-        let checkpoint = outcome
-            .path
-            .join("checkpoints/step-00000005/model.safetensors");
-        let kept = fs::read(checkpoint).unwrap();
-        let kept = SafeTensors::deserialize(&kept).unwrap();
-        let exported = fs::read(outcome.path.join("model/weight")).unwrap();
-        assert_eq!(kept.tensor("objective.weight").unwrap().data(), exported);
+        assert_eq!(outcome.kept(5, "weight"), outcome.weight());
     }
 }
 
@@ -701,4 +838,286 @@ fn a_run_that_went_back_and_is_resumed_ends_as_one_that_was_not_interrupted() {
     }
     assert_eq!(stopped.weight(), whole.weight());
     assert_eq!(stopped.summary()["best"], whole.summary()["best"]);
+}
+
+#[test]
+fn a_loss_of_two_terms_is_the_same_however_a_step_is_cut() {
+    let train = |backend, batch_size: u64, accumulation| {
+        let mut bench = Bench::on(backend);
+        bench.source.batch_size = batch_size;
+        // How many rows the second loss is about differs from one micro-batch to the next; some have none.
+        bench.source.denominators = |_, points| {
+            let second: f32 = points.chosen().iter().sum();
+            vec![points.y.len() as f64, f64::from(second)]
+        };
+        bench.training.accumulation = accumulation;
+        bench.training.log_every = 3;
+        bench.optimizer.clip = 0.5;
+        let two = TwoLosses::<B> { line: line() };
+        let bundle = |two: &TwoLosses<Flex>| two.line.weight.val();
+        bench.launch_objective(two, bundle, |_| {}).unwrap();
+        bench.outcome()
+    };
+    for backend in WAYS {
+        let whole = train(backend, 64, 1);
+        for (batch_size, accumulation) in [(32, 2), (4, 16)] {
+            let other = train(backend, batch_size, accumulation);
+            assert_near(&other.weight(), &whole.weight(), 1e-6);
+            for ((_, a), (_, b)) in whole.losses("train").iter().zip(&other.losses("train")) {
+                assert!((a - b).abs() < 1e-6 * a, "{a}, {b}");
+            }
+        }
+    }
+    // The first line of the log, worked out: means over both kinds of rows, at the first weights and two steps on.
+    let outcome = train(BackendName::Flex, 64, 1);
+    let mut weight = [0.5f64, 0.5];
+    let source = Source::new(64);
+    let (mut sums, mut counts) = ([0.0; 2], [0.0; 2]);
+    for number in 0..3 {
+        let points = source.batch(number);
+        let mut gradients = [[0.0; 2]; 2];
+        let mut here = [0.0; 2];
+        for ((x, y), chosen) in points.x.chunks(2).zip(&points.y).zip(points.chosen()) {
+            let x = [f64::from(x[0]), f64::from(x[1])];
+            let out = x[0] * weight[0] + x[1] * weight[1];
+            let errors = [out - f64::from(*y), out - 1.0];
+            for (term, share) in [1.0, 0.5 * f64::from(chosen)].into_iter().enumerate() {
+                sums[term] += share * errors[term].powi(2);
+                (0..2).for_each(|k| gradients[term][k] += 2.0 * share * errors[term] * x[k]);
+            }
+            here[0] += 1.0;
+            here[1] += f64::from(chosen);
+        }
+        let gradient = [0, 1].map(|k| gradients[0][k] / here[0] + gradients[1][k] / here[1]);
+        let norm = gradient.iter().map(|g| g * g).sum::<f64>().sqrt();
+        let scale = (0.5 / (norm + 1e-6)).min(1.0);
+        (0..2).for_each(|k| weight[k] -= 0.1 * scale * gradient[k]);
+        (0..2).for_each(|term| counts[term] += here[term]);
+    }
+    let expected = sums[0] / counts[0] + sums[1] / counts[1];
+    let (step, loss) = outcome.losses("train")[0];
+    assert_eq!(step, 3);
+    assert!(
+        (loss - expected).abs() < 1e-5 * expected,
+        "{loss}, not {expected}"
+    );
+}
+
+#[test]
+fn a_loss_of_two_terms_says_what_they_are_divided_by_or_is_not_cut() {
+    let mut bench = Bench::new();
+    bench.training.accumulation = 2;
+    let two = TwoLosses::<B> { line: line() };
+    let bundle = |two: &TwoLosses<Flex>| two.line.weight.val();
+    let failed = bench.launch_objective(two, bundle, |_| {}).unwrap_err();
+    let message = failed.to_string();
+    assert!(message.contains("the loss has 2 terms"), "{message}");
+}
+
+#[test]
+fn batches_without_a_target_are_passed_over() {
+    for backend in WAYS {
+        let train = |accumulation, denominators| {
+            let mut bench = Bench::on(backend);
+            bench.source.denominators = denominators;
+            bench.source.spoilt = |number| (number % 2 == 1).then_some(1e7);
+            bench.training.accumulation = accumulation;
+            bench.training.log_every = 2;
+            bench.training.validate_every = 4;
+            bench.training.ema = 0.5;
+            bench.train()
+        };
+        // A forward pass of every second batch would end the training.
+        let empty: fn(u64, &Points) -> Vec<f64> =
+            |number, _| vec![64.0 * ((number + 1) % 2) as f64];
+        let (result, parts) = train(2, empty);
+        assert_eq!(result.unwrap(), Status::Done);
+        // Every second step has nothing: it counts as a step, and changes nothing.
+        let (result, steps) = train(1, empty);
+        assert_eq!(result.unwrap(), Status::Done);
+        let losses = |outcome: &Outcome| {
+            let losses = outcome.losses("train").into_iter();
+            losses.map(|(_, loss)| loss).collect::<Vec<_>>()
+        };
+        assert_eq!(losses(&steps).len(), 10);
+        // Of two steps one has targets here, and both there.
+        assert_ne!(losses(&steps), losses(&parts));
+        assert_eq!(steps.summary()["skipped_steps"], 0);
+        assert!(losses(&steps)[9] < losses(&steps)[0]);
+        assert!(
+            parts
+                .weight()
+                .iter()
+                .chain(&steps.weight())
+                .all(|w| w.is_finite())
+        );
+    }
+}
+
+#[test]
+fn a_micro_batch_without_targets_leaves_the_step_as_it_is() {
+    let train = |accumulation, batch: fn(u64) -> Option<f32>, denominators| {
+        let mut bench = Bench::new();
+        bench.training.accumulation = accumulation;
+        bench.training.steps = 1;
+        bench.source.spoilt = batch;
+        bench.source.denominators = denominators;
+        let (result, outcome) = bench.train();
+        result.unwrap();
+        outcome.weight()
+    };
+    let first_alone = train(1, |_| None, |_, _| vec![64.0]);
+    let with_nothing = train(
+        3,
+        |number| (number > 0).then_some(1e7),
+        |number, _| vec![if number == 0 { 64.0 } else { 0.0 }],
+    );
+    assert_eq!(first_alone, with_nothing);
+}
+
+#[test]
+fn of_a_validation_without_targets_the_newest_step_is_kept() {
+    let mut bench = Bench::new();
+    bench.valid.denominators = |_, _| vec![0.0];
+    let (result, outcome) = bench.train();
+    assert_eq!(result.unwrap(), Status::Done);
+    let summary = outcome.summary();
+    assert_eq!(summary["best"]["step"], 20);
+    assert!(summary["best"]["metrics"]["loss"].is_null());
+    assert_eq!(outcome.weight(), outcome.kept(20, "weight"));
+    assert_ne!(outcome.weight(), outcome.kept(15, "weight"));
+}
+
+#[test]
+fn an_objective_says_which_values_of_its_metrics_are_better() {
+    let mut bench = Bench::new();
+    bench.training.metric = "distance".into();
+    let (result, outcome) = bench.train();
+    result.unwrap();
+    let summary = outcome.summary();
+    assert_eq!(summary["best"]["step"], 20, "the distance falls");
+    assert_eq!(summary["better"]["distance"], "lower");
+}
+
+#[test]
+fn a_teacher_follows_the_steps_that_count_and_is_resumed() {
+    let followed = || {
+        let teacher = Tensor::<B, 1>::from_data([1.0, -1.0], &Default::default());
+        Followed {
+            line: line(),
+            teacher: Param::from_tensor(teacher).set_require_grad(false),
+        }
+    };
+    let bundle = |followed: &Followed<Flex>| followed.teacher.val();
+    for backend in WAYS {
+        let bench = || {
+            let mut bench = Bench::on(backend);
+            bench.training.steps = 6;
+            bench.training.checkpoint_every = 1;
+            bench.training.keep = 9;
+            bench.source.spoilt = |number| (number == 3).then_some(f32::NAN);
+            bench
+        };
+        let whole = bench();
+        whole.launch_objective(followed(), bundle, |_| {}).unwrap();
+        let whole = whole.outcome();
+        let mut teacher = vec![1.0, -1.0];
+        for step in [1, 2, 3, 5, 6] {
+            let weight = whole.kept(step, "line.weight");
+            let follow = |(old, new): (&f32, &f32)| old * 0.75 + new * 0.25;
+            teacher = teacher.iter().zip(&weight).map(follow).collect();
+            assert_near(&whole.kept(step, "teacher"), &teacher, 1e-6);
+        }
+        let stopped = bench();
+        let interrupt = Interrupt::new();
+        interrupt.request();
+        let mut existing = Existing::Refuse;
+        while stopped
+            .launch_objective(followed(), bundle, |options| {
+                options.interrupt = interrupt.clone();
+                options.existing = existing;
+            })
+            .unwrap()
+            == Status::Interrupted
+        {
+            existing = Existing::Resume;
+        }
+        let stopped = stopped.outcome();
+        assert_eq!(stopped.kept(6, "teacher"), whole.kept(6, "teacher"));
+        assert_eq!(stopped.weight(), whole.weight());
+    }
+}
+
+fn normed() -> Normed<B> {
+    Normed {
+        norm: BatchNorm::new(2, &Default::default()),
+        line: line(),
+    }
+}
+
+#[test]
+fn a_loss_over_the_whole_batch_refuses_to_be_cut() {
+    let mut bench = Bench::new();
+    bench.training.accumulation = 2;
+    let bundle = |normed: &Normed<Flex>| normed.line.weight.val();
+    let failure = bench
+        .launch_objective(normed(), bundle, |_| {})
+        .unwrap_err();
+    assert_eq!(failure.exit_code(), 2);
+    let message = failure.to_string();
+    assert!(
+        message.starts_with("training.accumulation is 2; "),
+        "{message}"
+    );
+    assert!(!bench.path().exists());
+}
+
+#[test]
+fn a_skipped_step_and_a_lower_precision_leave_statistics_of_batch_norms_alone() {
+    // Mean and unbiased variance of each column.
+    let statistics = |points: &Points| {
+        let column = |k: usize| {
+            points
+                .x
+                .iter()
+                .skip(k)
+                .step_by(2)
+                .copied()
+                .collect::<Vec<f32>>()
+        };
+        let of = |values: Vec<f32>| {
+            let n = values.len() as f32;
+            let mean = values.iter().sum::<f32>() / n;
+            let squares: f32 = values.iter().map(|value| (value - mean).powi(2)).sum();
+            (mean, squares / (n - 1.0))
+        };
+        [0, 1].map(|k| of(column(k)))
+    };
+    let bundle = |normed: &Normed<Flex>| normed.line.weight.val();
+    for (backend, precision) in [
+        (WAYS[0], ComputePrecision::F32),
+        (WAYS[1], ComputePrecision::F32),
+        (WAYS[0], ComputePrecision::Bf16),
+    ] {
+        let mut bench = Bench::on(backend);
+        bench.training.precision = precision;
+        bench.training.steps = 4;
+        bench.training.checkpoint_every = 1;
+        bench.training.keep = 9;
+        // The batch of step 3 has no finite loss; what its norm would follow is finite.
+        bench.source.spoilt = |number| (number == 2).then_some(f32::NAN);
+        bench.launch_objective(normed(), bundle, |_| {}).unwrap();
+        let source = bench.source.clone();
+        let outcome = bench.outcome();
+        let (mut mean, mut var) = ([0.0f32; 2], [1.0f32; 2]);
+        for step in [1, 2, 4] {
+            for (k, (of_batch, unbiased)) in statistics(&source.batch(step - 1)).iter().enumerate()
+            {
+                mean[k] = mean[k] * 0.9 + of_batch * 0.1;
+                var[k] = var[k] * 0.9 + unbiased * 0.1;
+            }
+            assert_near(&outcome.kept(step, "norm.running_mean"), &mean, 1e-6);
+            assert_near(&outcome.kept(step, "norm.running_var"), &var, 1e-6);
+        }
+    }
 }

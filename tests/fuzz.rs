@@ -275,7 +275,8 @@ fn check_run<O: Objective<Flex>>(
     schedule: &ScheduleRecipe,
     guard: &GuardRecipe,
 ) -> Result<(), Failure> {
-    training.check(O::VALID_METRICS)?;
+    let metrics: Vec<&str> = O::METRICS.iter().map(|metric| metric.name).collect();
+    training.check(&metrics)?;
     optimizer.check()?;
     schedule.check()?;
     guard.check()?;

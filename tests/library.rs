@@ -16,11 +16,11 @@ use burn::backend::{Autodiff, Flex};
 use burn::module::Param;
 use burn::prelude::*;
 use model as _;
-use train::launch::{Options, Session, Status};
 use train::optim::schedule::ScheduleKind;
 use train::recipe::{GuardRecipe, OptimizerRecipe, ScheduleRecipe, TrainingRecipe};
+use train::session::{Options, Session, Status};
 use train::source::{BatchSource, Counts};
-use train::{BackendName, Interrupt, LossSums, Objective, SumTally};
+use train::{BackendName, Interrupt, LossSums, Metric, Objective, SumTally, Unit};
 
 /// The user's allocator: counts.
 struct Counting;
@@ -62,11 +62,11 @@ struct One<B: Backend> {
 struct Nothing;
 
 impl Counts for Nothing {
-    fn units(&self) -> usize {
+    fn real(&self) -> usize {
         1
     }
 
-    fn slots(&self) -> usize {
+    fn padded(&self) -> usize {
         1
     }
 }
@@ -74,8 +74,8 @@ impl Counts for Nothing {
 impl<B: Backend> Objective<B> for One<B> {
     type Batch = Nothing;
     type Tally = SumTally;
-    const SUMS: &'static [&'static str] = &[];
-    const VALID_METRICS: &'static [&'static str] = &["loss"];
+    const MEANS: &'static [&'static str] = &[];
+    const METRICS: &'static [Metric] = &[Metric::LOSS];
 
     fn loss(&self, _: &Nothing, _: &B::Device) -> LossSums<B> {
         let error = self.weight.val() - 1.0;
@@ -140,7 +140,7 @@ fn train(out: &Path, source: Source, interrupt: Interrupt) -> Result<Status, tra
         train: Arc::new(source),
         valid: Arc::new(valid),
         test: None,
-        unit: "samples",
+        unit: Unit::Samples,
         export: Box::new(|_: &One<Flex>, _| Ok(())),
         after_validation: None,
         options: Options {

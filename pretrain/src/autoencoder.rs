@@ -22,7 +22,7 @@ use train::objectives::pixels::{PixelLoss, PixelPairs, Reconstruction};
 use train::recipe::Impossible;
 use train::report::grid::grid_png;
 use train::run::write_atomically;
-use train::source::{BatchSource, Epochs, Rows};
+use train::source::{BatchSource, Epochs, Rows, Unit};
 
 /// Images side by side in `reconstructions.png`.
 const COLUMNS: usize = 10;
@@ -126,7 +126,7 @@ impl Job for DenoisingAutoencoder {
             valid: Shared::new(self.validating(valid, training.batch_size)),
             test: None,
             digest,
-            unit: "samples",
+            unit: Unit::Samples,
         })
     }
 }

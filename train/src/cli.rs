@@ -8,12 +8,12 @@ use toml::Value;
 
 use crate::backend::BackendName;
 use crate::failure::Failure;
-use crate::launch::{Options, Status};
 use crate::process;
 use crate::recipe::explain::explain;
 use crate::recipe::{BuiltIn, Draft, Impossible};
 use crate::report::compare::{CompareArgs, compare};
 use crate::run::{Existing, RunDir};
+use crate::session::{Options, Status};
 use crate::tune::find_batch::find_batch;
 use crate::tune::probe::Probe;
 use crate::tune::sweep::{SweepArgs, sweep};

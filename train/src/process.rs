@@ -20,7 +20,7 @@ pub fn start(work: Work) {
     memory::arm(work);
     let loud = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |info| {
-        if failure::is_catching() {
+        if failure::is_catching() || data::is_catching() {
             // The place is for a bug report; the sentence is for the person.
             tracing::error!("{info}");
         } else {

@@ -1,5 +1,6 @@
 //! Layers that families are composed of.
 
+pub mod batch_norm;
 pub mod draw;
 pub mod linear;
 pub mod low_rank;

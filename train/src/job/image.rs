@@ -13,7 +13,7 @@ use crate::failure::Failure;
 use crate::job::labels::labelled_subset;
 use crate::job::{Product, Recipe, Shared, Splits, Start};
 use crate::recipe::{self, Impossible};
-use crate::source::{BatchSource, Counts, Epochs, Rows};
+use crate::source::{BatchSource, Counts, Epochs, Rows, Unit};
 
 /// `[data]` of images.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -474,11 +474,11 @@ pub struct LabelledImageBatch {
 }
 
 impl Counts for LabelledImageBatch {
-    fn units(&self) -> usize {
+    fn real(&self) -> usize {
         self.targets.len()
     }
 
-    fn slots(&self) -> usize {
+    fn padded(&self) -> usize {
         self.targets.len()
     }
 }
@@ -545,7 +545,7 @@ impl LabelledImageSplits {
             valid: in_order(valid),
             test: (!test.classes.is_empty()).then(|| in_order(test)),
             digest,
-            unit: "samples",
+            unit: Unit::Samples,
         }
     }
 }

@@ -17,14 +17,14 @@ use crate::backend::{WithBackend, train_on};
 use crate::cli::Entry;
 use crate::failure::Failure;
 use crate::generator::seeded;
-use crate::launch::{Options, Session, Status};
+use crate::session::{Options, Session, Status};
 use crate::objective::{Objective, Trainable};
 use crate::recipe::{
     BundleRecipe, Draft, GuardRecipe, Impossible, OptimizerRecipe, RecipeError, ScheduleRecipe,
     TrainingRecipe,
 };
-use crate::source::{BatchSource, Counts};
-use crate::strategy::ModelHook;
+use crate::source::{BatchSource, Counts, Unit};
+use crate::training_loop::ModelHook;
 
 pub mod image;
 pub mod labels;
@@ -61,8 +61,8 @@ pub struct Splits<T> {
     pub test: Option<Arc<Shared<T>>>,
     /// Of the training rows: a resumed run needs the same.
     pub digest: String,
-    /// What batches are counted in: `tokens` or `samples`.
-    pub unit: &'static str,
+    /// What batches are counted in.
+    pub unit: Unit,
 }
 
 /// Batches of one kind, wherever they come from: the engine is compiled once an objective, not once a source.

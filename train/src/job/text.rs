@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::failure::Failure;
 use crate::job::{Product, Recipe, Shared, Splits, Start};
 use crate::recipe::{self, Impossible};
-use crate::source::{BatchSource, Counts, Epochs, Rows, whole_steps};
+use crate::source::{BatchSource, Counts, Epochs, Rows, Unit, whole_steps};
 
 /// `[data]` that texts with and without labels share.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -160,11 +160,11 @@ impl TokenBatch {
 }
 
 impl Counts for TokenBatch {
-    fn units(&self) -> usize {
-        self.real()
+    fn real(&self) -> usize {
+        TokenBatch::real(self)
     }
 
-    fn slots(&self) -> usize {
+    fn padded(&self) -> usize {
         self.tokens.len()
     }
 }
@@ -597,7 +597,7 @@ impl TextData {
             valid: batches(Sequences::Texts(valid, in_order), self.split_seed),
             test: None,
             digest,
-            unit: "tokens",
+            unit: Unit::Tokens,
         })
     }
 }
@@ -691,12 +691,12 @@ pub struct NextTokenBatch {
 }
 
 impl Counts for NextTokenBatch {
-    fn units(&self) -> usize {
-        self.inputs.units()
+    fn real(&self) -> usize {
+        self.inputs.real()
     }
 
-    fn slots(&self) -> usize {
-        self.inputs.slots()
+    fn padded(&self) -> usize {
+        self.inputs.padded()
     }
 }
 
@@ -834,12 +834,12 @@ pub struct LabelledBatch {
 }
 
 impl Counts for LabelledBatch {
-    fn units(&self) -> usize {
-        self.inputs.units()
+    fn real(&self) -> usize {
+        self.inputs.real()
     }
 
-    fn slots(&self) -> usize {
-        self.inputs.slots()
+    fn padded(&self) -> usize {
+        self.inputs.padded()
     }
 }
 
@@ -903,7 +903,7 @@ impl LabelledTextData {
             valid: in_order(self.valid),
             test: (!self.test.is_empty()).then(|| in_order(self.test)),
             digest,
-            unit: "tokens",
+            unit: Unit::Tokens,
         }
     }
 }

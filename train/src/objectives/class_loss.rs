@@ -150,12 +150,7 @@ impl ClassLoss {
         if let Some(log_p) = log_p {
             loss = loss * (1.0 - self.label_smoothing) + self.spread(log_p);
         }
-        LossSums {
-            loss,
-            sums: vec![hits.float().sum()],
-            targets: n,
-            weight,
-        }
+        LossSums::weighted(loss, vec![hits.float().sum()], n, weight)
     }
 
     /// The part of the loss that all classes share.

@@ -6,12 +6,16 @@
 use burn::prelude::*;
 use serde_json::{Value, json};
 
-use crate::metrics::Metrics;
+use crate::metrics::{Metric, Metrics};
 use crate::objective::Tally;
 use crate::objectives::class_loss::cross_entropy;
 
 /// Names of what a [`ClassTally`] reports.
-pub const METRICS: &[&str] = &["loss", "accuracy", "macro_f1"];
+pub const METRICS: &[Metric] = &[
+    Metric::LOSS,
+    Metric::higher("accuracy"),
+    Metric::higher("macro_f1"),
+];
 
 /// The confusion matrix of a split, and its loss.
 #[derive(Clone, Debug, Default, PartialEq)]

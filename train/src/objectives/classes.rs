@@ -7,6 +7,7 @@ use model::{ImageClassifier, TextClassifier};
 use crate::job::Exported;
 use crate::job::image::LabelledImageBatch;
 use crate::job::text::{LabelledBatch, indices};
+use crate::metrics::Metric;
 use crate::objective::{LossSums, Objective};
 use crate::objectives::class_loss::ClassLoss;
 use crate::objectives::class_tally::{self, ClassTally};
@@ -46,8 +47,8 @@ impl<B: Backend> Exported<B> for TextClasses<B> {
 impl<B: Backend> Objective<B> for TextClasses<B> {
     type Batch = LabelledBatch;
     type Tally = ClassTally;
-    const SUMS: &'static [&'static str] = &["accuracy"];
-    const VALID_METRICS: &'static [&'static str] = class_tally::METRICS;
+    const MEANS: &'static [&'static str] = &["accuracy"];
+    const METRICS: &'static [Metric] = class_tally::METRICS;
 
     fn loss(&self, batch: &LabelledBatch, device: &B::Device) -> LossSums<B> {
         self.loss.sums(self.logits(batch, device), &batch.targets)
@@ -89,8 +90,8 @@ impl<B: Backend> Exported<B> for ImageClasses<B> {
 impl<B: Backend> Objective<B> for ImageClasses<B> {
     type Batch = LabelledImageBatch;
     type Tally = ClassTally;
-    const SUMS: &'static [&'static str] = &["accuracy"];
-    const VALID_METRICS: &'static [&'static str] = class_tally::METRICS;
+    const MEANS: &'static [&'static str] = &["accuracy"];
+    const METRICS: &'static [Metric] = class_tally::METRICS;
 
     fn loss(&self, batch: &LabelledImageBatch, device: &B::Device) -> LossSums<B> {
         self.loss.sums(self.logits(batch, device), &batch.targets)

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::job::Exported;
 use crate::job::image::PixelBatch;
-use crate::metrics::Metrics;
+use crate::metrics::{Metric, Metrics};
 use crate::objective::{LossSums, Objective, SumTally};
 use crate::source::Counts;
 
@@ -32,11 +32,11 @@ pub struct PixelPairs {
 }
 
 impl Counts for PixelPairs {
-    fn units(&self) -> usize {
+    fn real(&self) -> usize {
         self.targets.n
     }
 
-    fn slots(&self) -> usize {
+    fn padded(&self) -> usize {
         self.targets.n
     }
 }
@@ -67,8 +67,9 @@ impl<B: Backend> Exported<B> for Reconstruction<B> {
 impl<B: Backend> Objective<B> for Reconstruction<B> {
     type Batch = PixelPairs;
     type Tally = SumTally;
-    const SUMS: &'static [&'static str] = &["mse"];
-    const VALID_METRICS: &'static [&'static str] = &["loss", "mse", "psnr"];
+    const MEANS: &'static [&'static str] = &["mse"];
+    const METRICS: &'static [Metric] =
+        &[Metric::LOSS, Metric::lower("mse"), Metric::higher("psnr")];
 
     fn loss(&self, batch: &PixelPairs, device: &B::Device) -> LossSums<B> {
         let logits = self.model.logits(batch.inputs.tensor(device));
@@ -76,7 +77,7 @@ impl<B: Backend> Objective<B> for Reconstruction<B> {
     }
 
     fn evaluate(&self, batch: &PixelPairs, device: &B::Device) -> SumTally {
-        SumTally::read(self.loss(batch, device), <Self as Objective<B>>::SUMS)
+        SumTally::read(self.loss(batch, device), <Self as Objective<B>>::MEANS)
     }
 
     fn derive(metrics: &mut Metrics) {

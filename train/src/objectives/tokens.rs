@@ -5,7 +5,7 @@ use model::TokenModel;
 
 use crate::job::Exported;
 use crate::job::text::{NextTokenBatch, TokenBatch, indices};
-use crate::metrics::Metrics;
+use crate::metrics::{Metric, Metrics};
 use crate::objective::{LossSums, Objective, SumTally};
 use crate::objectives::class_loss::{self, ClassLoss};
 use crate::source::Counts;
@@ -22,12 +22,12 @@ pub struct Predicted {
 }
 
 impl Counts for Predicted {
-    fn units(&self) -> usize {
-        self.inputs.units()
+    fn real(&self) -> usize {
+        self.inputs.real()
     }
 
-    fn slots(&self) -> usize {
-        self.inputs.slots()
+    fn padded(&self) -> usize {
+        self.inputs.padded()
     }
 }
 
@@ -64,8 +64,12 @@ impl<B: Backend> Exported<B> for TokenPrediction<B> {
 impl<B: Backend> Objective<B> for TokenPrediction<B> {
     type Batch = Predicted;
     type Tally = SumTally;
-    const SUMS: &'static [&'static str] = &["accuracy"];
-    const VALID_METRICS: &'static [&'static str] = &["loss", "perplexity", "accuracy"];
+    const MEANS: &'static [&'static str] = &["accuracy"];
+    const METRICS: &'static [Metric] = &[
+        Metric::LOSS,
+        Metric::lower("perplexity"),
+        Metric::higher("accuracy"),
+    ];
 
     fn loss(&self, batch: &Predicted, device: &B::Device) -> LossSums<B> {
         self.loss.sums(self.logits(batch, device), &batch.targets)
@@ -74,7 +78,7 @@ impl<B: Backend> Objective<B> for TokenPrediction<B> {
     fn evaluate(&self, batch: &Predicted, device: &B::Device) -> SumTally {
         // Without smoothing: perplexity follows from it.
         let sums = class_loss::cross_entropy(self.logits(batch, device), &batch.targets);
-        SumTally::read(sums, <Self as Objective<B>>::SUMS)
+        SumTally::read(sums, <Self as Objective<B>>::MEANS)
     }
 
     fn derive(metrics: &mut Metrics) {
@@ -119,9 +123,13 @@ impl<B: Backend> Exported<B> for NextTokenPrediction<B> {
 impl<B: Backend> Objective<B> for NextTokenPrediction<B> {
     type Batch = NextTokenBatch;
     type Tally = SumTally;
-    const SUMS: &'static [&'static str] = &["accuracy", "bytes_per_token"];
-    const VALID_METRICS: &'static [&'static str] =
-        &["loss", "perplexity", "bits_per_byte", "accuracy"];
+    const MEANS: &'static [&'static str] = &["accuracy", "bytes_per_token"];
+    const METRICS: &'static [Metric] = &[
+        Metric::LOSS,
+        Metric::lower("perplexity"),
+        Metric::lower("bits_per_byte"),
+        Metric::higher("accuracy"),
+    ];
 
     fn loss(&self, batch: &NextTokenBatch, device: &B::Device) -> LossSums<B> {
         self.sums(batch, &self.loss, device)
@@ -130,7 +138,7 @@ impl<B: Backend> Objective<B> for NextTokenPrediction<B> {
     fn evaluate(&self, batch: &NextTokenBatch, device: &B::Device) -> SumTally {
         // Without smoothing: perplexity follows from it.
         let sums = self.sums(batch, &ClassLoss::default(), device);
-        SumTally::read(sums, <Self as Objective<B>>::SUMS)
+        SumTally::read(sums, <Self as Objective<B>>::MEANS)
     }
 
     fn derive(metrics: &mut Metrics) {

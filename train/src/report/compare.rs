@@ -9,7 +9,7 @@ use clap::Args;
 use serde_json::{Map, Value, json};
 
 use crate::failure::Failure;
-use crate::metrics::short;
+use crate::metrics::{Better, short};
 use crate::report::plot;
 use crate::ui::{duration, say};
 
@@ -144,7 +144,10 @@ pub fn compare(args: &CompareArgs) -> Result<(), Failure> {
             say(tables.join("\n").trim_end());
         }
     }
-    let drawn = plot::overlay(&metric, curves, &args.plot).map_err(Failure::Running)?;
+    let better = runs
+        .iter()
+        .find_map(|run| Better::of_run(&run.summary, &metric));
+    let drawn = plot::overlay(&metric, better, curves, &args.plot).map_err(Failure::Running)?;
     if drawn && !args.json {
         say(&format!("\nplot: {}", args.plot.display()));
     }

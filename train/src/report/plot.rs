@@ -13,6 +13,8 @@ use plotters::element::DashedPathElement;
 use plotters::prelude::*;
 use serde_json::Value;
 
+use crate::metrics::Better;
+
 /// Points of one curve, x ascending.
 pub type Curve = Vec<(f64, f64)>;
 
@@ -310,11 +312,19 @@ pub fn valid(events: &[Value], metric: &str) -> Curve {
 }
 
 /// Writes a plot of a metric of several runs, by name, and says whether there was anything to draw.
-pub fn overlay(metric: &str, curves: Vec<(String, Curve)>, path: &Path) -> Result<bool> {
+///
+/// - better: which of its values are, if it is known
+pub fn overlay(
+    metric: &str,
+    better: Option<Better>,
+    curves: Vec<(String, Curve)>,
+    path: &Path,
+) -> Result<bool> {
     if let Some(folder) = path.parent() {
         fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
     }
-    let title = format!("{metric} of the validation split");
+    let better = better.map_or(String::new(), |better| format!(", {better}"));
+    let title = format!("{metric} of the validation split{better}");
     plot(&title, curves).write(path)
 }
 

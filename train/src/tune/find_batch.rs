@@ -10,10 +10,10 @@ use anyhow::{Context, Result, anyhow};
 use serde_json::Value;
 
 use crate::failure::Failure;
-use crate::launch::Status;
 use crate::report::compare::table;
 use crate::report::plot;
 use crate::run::memory_bytes;
+use crate::session::Status;
 use crate::tune::child::{self, Ended};
 use crate::ui::say;
 

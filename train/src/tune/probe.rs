@@ -14,7 +14,6 @@ use serde_json::{Value, json};
 
 use crate::failure::{self, Failure};
 use crate::generator::seeded;
-use crate::launch::Status;
 use crate::memory::{self, Work};
 use crate::metrics::{Metrics, short};
 use crate::objective::{LossSums, Objective, SplitOutput, StepOutput, Tally, Trainable, Trainee};
@@ -23,6 +22,7 @@ use model::walk::ModulePath;
 use crate::optim::groups::{self, Groups, Setting};
 use crate::optim::optimizer::Optimizer;
 use crate::report::plot::Plot;
+use crate::session::Status;
 use crate::source::BatchSource;
 use crate::ui::{self, Ui, say};
 

@@ -17,11 +17,11 @@ use rand::seq::SliceRandom;
 use sha2::{Digest, Sha256};
 
 use crate::failure::Failure;
-use crate::launch::Status;
-use crate::metrics::{higher_is_better, short};
+use crate::metrics::{Better, short};
 use crate::report::compare::table;
 use crate::report::plot;
 use crate::run::write_atomically;
+use crate::session::Status;
 use crate::tune::child::{self, Ended};
 use crate::ui::say;
 
@@ -83,8 +83,27 @@ struct Outcome {
     status: String,
     /// The best value of the deciding metric.
     best: Option<f64>,
+    /// Which of its values are better, if the run says so.
+    better: Option<Better>,
     /// Why its input was wrong, if it was.
     refused: Option<String>,
+}
+
+/// The trials that ran to their end, whose median a running one is compared with.
+#[derive(Default)]
+struct Finished {
+    /// Which values of the deciding metric are better.
+    better: Option<Better>,
+    /// The best value so far, by step, so that less is better.
+    curves: Vec<Vec<(f64, f64)>>,
+}
+
+impl Finished {
+    fn add(&mut self, trial: &Trial, outcome: &Outcome) {
+        self.better = self.better.or(outcome.better);
+        let curve = self.better.and_then(|better| trial.curve(better).ok());
+        self.curves.extend(curve);
+    }
 }
 
 /// A file in a trial that the median stopped.
@@ -101,10 +120,10 @@ pub fn sweep(args: &SweepArgs) -> Result<Status, Failure> {
     claim(args)?;
     let _listening = child::listen();
     let mut outcomes = Vec::new();
-    let mut curves: Vec<Vec<(f64, f64)>> = Vec::new();
+    let mut finished = Finished::default();
     let n = trials.len();
     for trial in &trials {
-        let outcome = trial.end(args, &curves)?;
+        let outcome = trial.end(args, &finished)?;
         if child::interrupted() {
             say("interrupted; the same command goes on");
             return Ok(Status::Interrupted);
@@ -113,7 +132,7 @@ pub fn sweep(args: &SweepArgs) -> Result<Status, Failure> {
         let (at, name) = (outcomes.len() + 1, trial.name());
         say(&format!("{at:>3}/{n} {name} {} {best}", outcome.status));
         if outcome.ran_to_its_end() {
-            curves.push(trial.curve().unwrap_or_default());
+            finished.add(trial, &outcome);
         }
         outcomes.push(outcome);
         write_results(args, &outcomes).map_err(Failure::Running)?;
@@ -317,7 +336,7 @@ impl Trial {
     }
 
     /// Runs it, unless it has ended before.
-    fn end(&self, args: &SweepArgs, others: &[Vec<(f64, f64)>]) -> Result<Outcome, Failure> {
+    fn end(&self, args: &SweepArgs, others: &Finished) -> Result<Outcome, Failure> {
         let stopped = self.run.join(STOPPED);
         if self.is_done() || (stopped.exists() && !args.no_stopping) {
             return Ok(self.outcome(None));
@@ -390,9 +409,9 @@ impl Trial {
     }
 
     /// The best value of the deciding metric so far, by step, so that less is better.
-    fn curve(&self) -> Result<Vec<(f64, f64)>> {
+    fn curve(&self, better: Better) -> Result<Vec<(f64, f64)>> {
         let metric = self.metric()?;
-        let sign = if higher_is_better(&metric) { -1.0 } else { 1.0 };
+        let sign = better.sign();
         let mut best = f64::INFINITY;
         let mut curve = plot::valid(&plot::events(&self.run)?, &metric);
         for (_, value) in &mut curve {
@@ -403,9 +422,12 @@ impl Trial {
     }
 
     /// Whether its best is worse than the median of the others' best at the same step.
-    fn is_behind(&self, others: &[Vec<(f64, f64)>], grace: usize) -> bool {
+    fn is_behind(&self, others: &Finished, grace: usize) -> bool {
+        let Some(better) = others.better else {
+            return false;
+        };
         // Half a line of a log that is being written is no reason to stop.
-        let curve = self.curve().unwrap_or_default();
+        let curve = self.curve(better).unwrap_or_default();
         let Some(&(step, best)) = curve.last() else {
             return false;
         };
@@ -413,7 +435,7 @@ impl Trial {
             let before = curve.iter().rfind(|(at, _)| *at <= step);
             before.map(|(_, value)| *value)
         };
-        let values: Vec<f64> = others.iter().filter_map(at).collect();
+        let values: Vec<f64> = others.curves.iter().filter_map(at).collect();
         curve.len() > grace && median(values).is_some_and(|median| best > median)
     }
 
@@ -432,7 +454,8 @@ impl Trial {
             setting: self.setting.clone(),
             seed: self.seed,
             status,
-            best: summary["best"]["metrics"][metric].as_f64(),
+            best: summary["best"]["metrics"][&metric].as_f64(),
+            better: Better::of_run(&summary, &metric),
             refused: refused.map(|ended| ended.reason()),
         }
     }
@@ -499,16 +522,16 @@ fn tell(args: &SweepArgs, outcomes: &[Outcome]) -> Result<Status, Failure> {
     };
     let metric = Trial::new(args, &first.setting, first.seed).metric();
     let metric = metric.map_err(Failure::Running)?;
-    let rows = rows(outcomes, &metric);
+    let rows = rows(outcomes, first.better);
     let header = ["setting", &metric, "deviation", "seeds", "not to the end"];
     let mut cells = vec![header.map(String::from).to_vec()];
     cells.extend(rows.iter().map(Row::cells));
     say(&format!("\n{}", table(&cells).trim_end()));
-    if let Some(best) = rows.first() {
+    if let (Some(best), Some(_)) = (rows.first(), first.better) {
         let flags = best.setting.iter().map(|value| format!("--set '{value}'"));
         say(&format!("\nbest: {}", flags.collect::<Vec<_>>().join(" ")));
     }
-    overlay(args, outcomes, &metric).map_err(Failure::Running)?;
+    overlay(args, outcomes, &metric, first.better).map_err(Failure::Running)?;
     Ok(Status::Done)
 }
 
@@ -528,8 +551,8 @@ fn nothing_to_tell(outcomes: &[Outcome]) -> Failure {
     }
 }
 
-/// A row a setting, the best first.
-fn rows<'a>(outcomes: &'a [Outcome], metric: &str) -> Vec<Row<'a>> {
+/// A row a setting, the best first if it is known which values are better.
+fn rows(outcomes: &[Outcome], better: Option<Better>) -> Vec<Row<'_>> {
     let mut by_setting: BTreeMap<&Setting, Row> = BTreeMap::new();
     for outcome in outcomes {
         let fresh = Row {
@@ -544,11 +567,13 @@ fn rows<'a>(outcomes: &'a [Outcome], metric: &str) -> Vec<Row<'a>> {
         }
     }
     let mut rows: Vec<Row> = by_setting.into_values().collect();
-    let sign = if higher_is_better(metric) { -1.0 } else { 1.0 };
+    let Some(better) = better else {
+        return rows;
+    };
     // A mean of nothing comes last.
     let rank = |row: &Row| match row.mean() {
         mean if mean.is_nan() => f64::INFINITY,
-        mean => sign * mean,
+        mean => better.sign() * mean,
     };
     rows.sort_by(|a, b| rank(a).total_cmp(&rank(b)));
     rows
@@ -577,7 +602,12 @@ fn write_results(args: &SweepArgs, outcomes: &[Outcome]) -> Result<()> {
     write_atomically(&path, csv.as_bytes()).with_context(|| path.display().to_string())
 }
 
-fn overlay(args: &SweepArgs, outcomes: &[Outcome], metric: &str) -> Result<()> {
+fn overlay(
+    args: &SweepArgs,
+    outcomes: &[Outcome],
+    metric: &str,
+    better: Option<Better>,
+) -> Result<()> {
     let mut runs = Vec::new();
     for outcome in outcomes.iter().filter(|outcome| outcome.best.is_some()) {
         let trial = Trial::new(args, &outcome.setting, outcome.seed);
@@ -585,7 +615,7 @@ fn overlay(args: &SweepArgs, outcomes: &[Outcome], metric: &str) -> Result<()> {
         runs.push((trial.name(), curve));
     }
     let path: &Path = &args.out.join("results.svg");
-    if plot::overlay(metric, runs, path)? {
+    if plot::overlay(metric, better, runs, path)? {
         say(&format!("plot: {}", path.display()));
     }
     Ok(())

@@ -148,11 +148,11 @@ mod tests {
     struct Number(u64);
 
     impl Counts for Number {
-        fn units(&self) -> usize {
+        fn real(&self) -> usize {
             1
         }
 
-        fn slots(&self) -> usize {
+        fn padded(&self) -> usize {
             1
         }
     }

@@ -1,4 +1,4 @@
-//! Checkpoints: weights, their average and the optimizer in full precision, and where the run stood.
+//! Checkpoints: weights, their average and the optimizer in full precision, and how far the run was.
 //!
 //! `checkpoints/step-00000500/` holds `model.safetensors`, `optimizer.safetensors`, `ema.safetensors` where weights
 //! are averaged, `state.json`, and `SHA256SUMS` over them. It is written beside, synced and renamed, and it is read
@@ -33,19 +33,21 @@ const EMA: &str = "ema.safetensors";
 const STATE: &str = "state.json";
 const SUMS: &str = "SHA256SUMS";
 
-/// Where a run stands.
+/// How far a run is.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Position {
     /// Optimizer steps done.
     pub step: u64,
-    /// Seconds of training, over all sittings.
+    /// Seconds of training, in all processes.
     pub seconds: f64,
-    /// What the time went into, over all sittings.
+    /// What the time went into, in all processes.
     pub timing: Timing,
     /// Real tokens or samples seen.
-    pub units: u64,
+    #[serde(rename = "units")]
+    pub real: u64,
     /// The same with padding.
-    pub slots: u64,
+    #[serde(rename = "slots")]
+    pub padded: u64,
     /// The best validation so far.
     pub best: Option<Best>,
     /// The last validation.
@@ -98,18 +100,29 @@ impl Position {
 /// Sums since the last line of the log.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Unreported {
-    /// Of the loss, then those that [`crate::Objective::SUMS`] names.
+    /// Of the loss, then those that [`crate::Objective::MEANS`] names.
     #[serde(deserialize_with = "nullable::numbers")]
     pub sums: Vec<f64>,
     /// Over how many targets.
     pub targets: usize,
     /// The weight of these targets.
     pub weight: f64,
+    /// Of further terms of the loss.
+    #[serde(
+        default,
+        deserialize_with = "nullable::numbers",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    pub terms: Vec<f64>,
+    /// What each of them is divided by.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub term_weights: Vec<f64>,
     /// Real tokens or samples.
-    pub units: usize,
+    #[serde(rename = "units")]
+    pub real: usize,
     /// The same with padding.
-    #[serde(default)]
-    pub slots: usize,
+    #[serde(default, rename = "slots")]
+    pub padded: usize,
     /// What the time went into.
     pub timing: Timing,
 }
@@ -132,7 +145,7 @@ pub struct Snapshot<'a, B: AutodiffBackend, M> {
     pub optimizer: &'a Optimizer<B>,
     /// The average of its weights, if there is one.
     pub ema: Option<&'a Ema<B::InnerBackend>>,
-    /// Where the run stands.
+    /// How far the run is.
     pub position: &'a Position,
 }
 
@@ -284,7 +297,7 @@ pub fn list(folder: &Path) -> Result<Vec<(u64, PathBuf)>> {
 pub struct Whole {
     /// Its folder.
     pub path: PathBuf,
-    /// Where the run stood.
+    /// How far the run was.
     pub position: Position,
     /// Newer ones that are not whole, each with the reason.
     pub passed_over: Vec<String>,
@@ -443,8 +456,10 @@ mod tests {
                 sums: vec![f64::NAN, 1.0],
                 targets: 1,
                 weight: 1.0,
-                units: 1,
-                slots: 1,
+                terms: Vec::new(),
+                term_weights: Vec::new(),
+                real: 1,
+                padded: 1,
                 timing: Timing::default(),
             }),
             ..Position::default()

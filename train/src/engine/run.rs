@@ -280,7 +280,7 @@ pub struct Event {
     /// Learning rates by group, where they differ.
     #[serde(skip_serializing_if = "Metrics::is_empty")]
     pub group_lr: Metrics,
-    /// Seconds of training so far, over all sittings.
+    /// Seconds of training so far, in all processes.
     pub seconds: f64,
     /// What the time since the last line went into, in seconds; throughput; peak memory. No two runs share these.
     #[serde(skip_serializing_if = "Metrics::is_empty")]

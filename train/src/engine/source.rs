@@ -1,13 +1,75 @@
 //! Where batches come from: a pure function of their number, so that a resumed run seeks, never replays.
+//!
+//! ```text
+//! rows of a split                     data::TokenRows, data::ImageSet
+//!   | their lengths                   data::order::Lengths
+//!   | in what portions                data::order::Batching: so many rows, or so many tokens
+//!   v
+//! order of one epoch                  data::order::EpochOrder, made anew for each epoch, kept by PerEpoch
+//!   v
+//! order of all epochs                 Epochs: which rows are in the batch of a number
+//!   v
+//! rows of a batch                     Rows: their indices, and for each a number that chance is drawn by
+//!   | reads, masks, pads, augments    an objective's BatchSource: numbered batches, made of host memory
+//!   v
+//! batch                               any type with Counts
+//!   | made ahead, in threads          Loader
+//!   v
+//! training loop
+//! ```
+
+use std::fmt;
 
 use data::order::{Batching, EpochOrder, Lengths, PerEpoch};
 
 /// What a batch is counted by.
 pub trait Counts {
     /// Real tokens, or samples: what throughput counts.
-    fn units(&self) -> usize;
-    /// Units with padding.
-    fn slots(&self) -> usize;
+    fn real(&self) -> usize;
+
+    /// The same with padding.
+    fn padded(&self) -> usize;
+
+    /// What each term of the loss is divided by, summed over the batch: its targets, or their weights. Empty where
+    /// the loss has one term, whose weight only the forward pass knows.
+    ///
+    /// A loss of several terms must give them, in the order of [`LossSums`](crate::LossSums): the first, then
+    /// [`terms`](crate::LossSums::terms). So the mean of each is one over the whole step, however it is cut in micro-batches.
+    /// A batch whose denominators are all 0 has nothing to predict: it is passed over.
+    fn denominators(&self) -> Vec<f64> {
+        Vec::new()
+    }
+
+    /// Whether it says that it has nothing to predict.
+    fn is_without_targets(&self) -> bool {
+        let denominators = self.denominators();
+        !denominators.is_empty() && denominators.iter().all(|&targets| targets == 0.0)
+    }
+}
+
+/// What throughput counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// Of texts; padding is counted with them.
+    Tokens,
+    /// Images, pairs, rows.
+    Samples,
+}
+
+impl Unit {
+    /// What throughput is called.
+    pub fn rate(self) -> String {
+        format!("{self}_per_second")
+    }
+}
+
+impl fmt::Display for Unit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Tokens => "tokens",
+            Self::Samples => "samples",
+        })
+    }
 }
 
 /// Numbered batches.
@@ -22,7 +84,7 @@ pub trait BatchSource: Send + Sync + 'static {
     fn batch(&self, number: u64) -> Self::Batch;
 }
 
-/// Which rows stand in which batch, through all epochs.
+/// Which rows are in which batch, through all epochs.
 pub struct Epochs {
     rows: usize,
     batches_per_epoch: u64,

@@ -7,12 +7,15 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use burn::module::{AutodiffModule, ModuleDisplay, ModuleMapper, Param};
+use burn::optim::GradientsParams;
 use burn::prelude::*;
 use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::{DType, FloatDType};
 use burn::train::{InferenceStep, ItemLazy, TrainOutput, TrainStep};
 
-use crate::metrics::{Metrics, Report};
+use model::layers::batch_norm::{self, Proposal};
+
+use crate::metrics::{Metric, Metrics, Report};
 use crate::recipe::{ComputePrecision, Impossible};
 use crate::source::Counts;
 
@@ -23,9 +26,12 @@ pub trait Objective<B: Backend>: Module<B> + ModuleDisplay {
     /// What validation collects.
     type Tally: Tally;
     /// Names of [`LossSums::sums`], each a metric once divided by the targets: `accuracy`.
-    const SUMS: &'static [&'static str];
+    const MEANS: &'static [&'static str];
     /// What validation reports and the dashboard shows.
-    const VALID_METRICS: &'static [&'static str];
+    const METRICS: &'static [Metric];
+    /// Whether the loss compares the samples of a batch with each other, or normalises by them, so that a step can't be cut
+    /// in micro-batches.
+    const WHOLE_BATCH: bool = false;
 
     /// Loss and further sums over the targets of a batch.
     fn loss(&self, batch: &Self::Batch, device: &B::Device) -> LossSums<B>;
@@ -35,6 +41,12 @@ pub trait Objective<B: Backend>: Module<B> + ModuleDisplay {
 
     /// Adds what follows from the other figures: perplexity from loss.
     fn derive(_metrics: &mut Metrics) {}
+
+    /// The objective after an optimizer step that counts, where something of it follows the weights without a gradient: a
+    /// teacher that is their average. Parameters keep their ids.
+    fn after_step(&self) -> Option<Self> {
+        None
+    }
 }
 
 /// An objective that trains on `B` and validates on the backend below it, with one kind of batch.
@@ -68,23 +80,51 @@ where
 pub struct LossSums<B: Backend> {
     /// Sum of the loss, `[1]`; differentiable.
     pub loss: Tensor<B, 1>,
-    /// Further sums in the order of [`Objective::SUMS`], `[1]` each.
+    /// Further sums in the order of [`Objective::MEANS`], `[1]` each.
     pub sums: Vec<Tensor<B, 1>>,
     /// Over how many targets.
     pub targets: usize,
     /// What the loss is divided by for its mean: the targets, or the sum of their class weights.
+    pub weight: f64,
+    /// Further terms of the loss: their means are added to it.
+    pub terms: Vec<Term<B>>,
+}
+
+/// A term of the loss with targets of its own.
+#[derive(Clone, Debug)]
+pub struct Term<B: Backend> {
+    /// Its sum, `[1]`; differentiable.
+    pub loss: Tensor<B, 1>,
+    /// What it is divided by for its mean.
     pub weight: f64,
 }
 
 impl<B: Backend> LossSums<B> {
     /// Sums over targets of equal weight.
     pub fn new(loss: Tensor<B, 1>, sums: Vec<Tensor<B, 1>>, targets: usize) -> Self {
+        Self::weighted(loss, sums, targets, targets as f64)
+    }
+
+    /// Sums over targets whose weights have this sum.
+    pub fn weighted(
+        loss: Tensor<B, 1>,
+        sums: Vec<Tensor<B, 1>>,
+        targets: usize,
+        weight: f64,
+    ) -> Self {
         Self {
             loss,
             sums,
             targets,
-            weight: targets as f64,
+            weight,
+            terms: Vec::new(),
         }
+    }
+
+    /// With a further term of the loss, which its batches name in [`Counts::denominators`].
+    pub fn with_term(mut self, loss: Tensor<B, 1>, weight: f64) -> Self {
+        self.terms.push(Term { loss, weight });
+        self
     }
 
     /// Sums over the targets of both.
@@ -93,22 +133,99 @@ impl<B: Backend> LossSums<B> {
             return new;
         };
         let pairs = old.sums.into_iter().zip(new.sums);
+        let terms = old.terms.into_iter().zip(new.terms);
+        let add = |(old, new): (Term<B>, Term<B>)| Term {
+            loss: old.loss + new.loss,
+            weight: old.weight + new.weight,
+        };
         Self {
             loss: old.loss + new.loss,
             sums: pairs.map(|(old, new)| old + new).collect(),
             targets: old.targets + new.targets,
             weight: old.weight + new.weight,
+            terms: terms.map(add).collect(),
         }
+    }
+
+    /// Whether no term of the loss has a target.
+    pub fn is_without_targets(&self) -> bool {
+        self.weight == 0.0 && self.terms.iter().all(|term| term.weight == 0.0)
     }
 
     /// The mean of the loss, read from the device.
     pub fn mean_loss(&self) -> f64 {
-        scalar(self.loss.clone()) / self.weight
+        if self.terms.is_empty() {
+            return scalar(self.loss.clone()) / self.weight;
+        }
+        let means = self.all_terms().into_iter();
+        means.map(|(loss, weight)| scalar(loss) / weight).sum()
     }
 
     /// The mean of the loss, `[1]`, where it is.
     pub fn unread_mean_loss(&self) -> Tensor<B, 1> {
-        self.loss.clone().cast(FloatDType::F32) / self.weight
+        let mean = |(loss, weight): (Tensor<B, 1>, f64)| loss.cast(FloatDType::F32) / weight;
+        let means = self.all_terms().into_iter().map(mean);
+        let sum = means.reduce(|sum, mean| sum + mean);
+        sum.unwrap_or_else(|| self.loss.zeros_like())
+    }
+
+    /// What gradients are divided by: those of several terms are means already.
+    pub fn gradient_weight(&self) -> f64 {
+        if self.terms.is_empty() {
+            self.weight
+        } else {
+            1.0
+        }
+    }
+
+    /// Sum and weight of each term that has targets.
+    fn all_terms(&self) -> Vec<(Tensor<B, 1>, f64)> {
+        let first = (self.loss.clone(), self.weight);
+        let others = self
+            .terms
+            .iter()
+            .map(|term| (term.loss.clone(), term.weight));
+        let all = std::iter::once(first).chain(others);
+        all.filter(|(_, weight)| *weight > 0.0).collect()
+    }
+}
+
+impl<B: AutodiffBackend> LossSums<B> {
+    /// What a micro-batch's gradients are those of, `[1]`: the sum of the only term, or the part that the batch has in the
+    /// mean of each of several.
+    ///
+    /// - whole: what each term is divided by in the whole step; empty where the batch is the whole step
+    fn differentiated(&self, whole: &[f64]) -> Tensor<B, 1> {
+        if self.terms.is_empty() {
+            return self.loss.clone();
+        }
+        let losses = std::iter::once(&self.loss).chain(self.terms.iter().map(|term| &term.loss));
+        let weights = std::iter::once(self.weight).chain(self.terms.iter().map(|term| term.weight));
+        let weights = if whole.is_empty() {
+            weights.collect()
+        } else {
+            whole.to_vec()
+        };
+        let means = losses.zip(weights).filter(|(_, weight)| *weight > 0.0);
+        let sum = means
+            .map(|(loss, weight)| loss.clone() / weight)
+            .reduce(|a, b| a + b);
+        sum.unwrap_or_else(|| self.loss.clone())
+    }
+
+    /// Without what is needed for gradients.
+    fn inner(self) -> LossSums<B::InnerBackend> {
+        let term = |term: Term<B>| Term {
+            loss: term.loss.inner(),
+            weight: term.weight,
+        };
+        LossSums {
+            loss: self.loss.inner(),
+            sums: self.sums.into_iter().map(Tensor::inner).collect(),
+            targets: self.targets,
+            weight: self.weight,
+            terms: self.terms.into_iter().map(term).collect(),
+        }
     }
 }
 
@@ -122,25 +239,31 @@ pub trait Tally: Default + Send + 'static {
     fn details(&self) -> Option<serde_json::Value> {
         None
     }
+    /// Whether nothing taken in had a target.
+    fn is_empty(&self) -> bool {
+        false
+    }
 }
 
 /// A tally of sums: each metric is a mean over the targets of the split.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SumTally {
     targets: usize,
-    weight: f64,
-    loss: f64,
+    /// Sum and weight of each term of the loss.
+    terms: Vec<[f64; 2]>,
     sums: BTreeMap<&'static str, f64>,
 }
 
 impl SumTally {
-    /// Reads the sums of one batch; `names` are [`Objective::SUMS`].
+    /// Reads the sums of one batch; `names` are [`Objective::MEANS`].
     pub fn read<B: Backend>(sums: LossSums<B>, names: &'static [&'static str]) -> Self {
         let values = names.iter().copied().zip(sums.sums.into_iter().map(scalar));
+        let first = [scalar(sums.loss), sums.weight];
+        let others = sums.terms.into_iter();
+        let others = others.map(|term| [scalar(term.loss), term.weight]);
         Self {
             targets: sums.targets,
-            weight: sums.weight,
-            loss: scalar(sums.loss),
+            terms: std::iter::once(first).chain(others).collect(),
             sums: values.collect(),
         }
     }
@@ -154,8 +277,12 @@ impl SumTally {
 impl Tally for SumTally {
     fn merge(&mut self, other: Self) {
         self.targets += other.targets;
-        self.weight += other.weight;
-        self.loss += other.loss;
+        self.terms
+            .resize(self.terms.len().max(other.terms.len()), [0.0; 2]);
+        for (sum, [loss, weight]) in self.terms.iter_mut().zip(other.terms) {
+            sum[0] += loss;
+            sum[1] += weight;
+        }
         for (name, sum) in other.sums {
             *self.sums.entry(name).or_default() += sum;
         }
@@ -165,9 +292,15 @@ impl Tally for SumTally {
         let targets = self.targets.max(1) as f64;
         let mean = |(name, sum): (&&str, &f64)| (name.to_string(), sum / targets);
         let mut metrics: Metrics = self.sums.iter().map(mean).collect();
-        let weight = if self.weight > 0.0 { self.weight } else { 1.0 };
-        metrics.insert("loss".into(), self.loss / weight);
+        let with_targets = self.terms.iter().filter(|[_, weight]| *weight > 0.0);
+        let means = with_targets.map(|[loss, weight]| loss / weight);
+        let loss = means.reduce(|sum, mean| sum + mean).unwrap_or(f64::NAN);
+        metrics.insert("loss".into(), loss);
         metrics
+    }
+
+    fn is_empty(&self) -> bool {
+        self.terms.iter().all(|[_, weight]| *weight == 0.0)
     }
 }
 
@@ -193,6 +326,20 @@ impl<B: Backend, O: Module<B>> Trainee<B, O> {
             backend: std::marker::PhantomData,
         }
     }
+}
+
+/// Refuses to cut a step whose loss runs over the whole batch.
+pub fn check_accumulation<B: Backend, O: Objective<B>>(
+    accumulation: u64,
+) -> Result<(), Impossible> {
+    if O::WHOLE_BATCH && accumulation > 1 {
+        let reason = format!(
+            "is {accumulation}; this loss runs over a whole batch, so a step cannot be cut in parts: set it to 1, and \
+             training.batch_size to {accumulation} times as much"
+        );
+        return Err(Impossible::new("training.accumulation", reason));
+    }
+    Ok(())
 }
 
 /// Refuses a precision that the backend does not compute in.
@@ -228,7 +375,39 @@ pub fn model_path(path: &str) -> &str {
     path.strip_prefix("model.").unwrap_or(path)
 }
 
-/// The step's gradient is that of the loss *sum*; the strategy divides by the targets of the whole step.
+/// What a forward and a backward pass give.
+pub struct Pass<B: AutodiffBackend> {
+    /// Of the batch, on the device.
+    pub sums: LossSums<B::InnerBackend>,
+    /// To be divided by [`LossSums::gradient_weight`] of the whole step.
+    pub grads: GradientsParams,
+    /// Statistics that layers of batch normalisation take on if the step counts.
+    pub proposals: Vec<Proposal<B>>,
+}
+
+impl<B: AutodiffBackend, O: Trainable<B>> Trainee<B, O> {
+    /// A forward and a backward pass of a micro-batch.
+    ///
+    /// - whole: what each term of the loss is divided by in the whole step; empty where it has one, or where the batch is the
+    ///   whole step
+    pub fn pass(&self, batch: &O::Batch, whole: &[f64]) -> Pass<B> {
+        let device = self.devices().into_iter().next().unwrap_or_default();
+        let (sums, proposals) = batch_norm::collect(|| {
+            if self.low_precision {
+                lowered::<B, O>(self.objective.clone()).loss(batch, &device)
+            } else {
+                self.objective.loss(batch, &device)
+            }
+        });
+        let gradients = sums.differentiated(whole).backward();
+        Pass {
+            sums: sums.inner(),
+            grads: GradientsParams::from_grads(gradients, self),
+            proposals,
+        }
+    }
+}
+
 impl<B, O> TrainStep for Trainee<B, O>
 where
     B: AutodiffBackend,
@@ -237,20 +416,13 @@ where
     type Input = O::Batch;
     type Output = StepOutput<B::InnerBackend>;
 
+    /// A pass whose batch is the whole step.
     fn step(&self, batch: Self::Input) -> TrainOutput<Self::Output> {
-        let device = self.devices().into_iter().next().unwrap_or_default();
-        let sums = match self.low_precision {
-            true => lowered::<B, O>(self.objective.clone()).loss(&batch, &device),
-            false => self.objective.loss(&batch, &device),
-        };
-        let gradients = sums.loss.backward();
-        let sums = LossSums {
-            loss: sums.loss.inner(),
-            sums: sums.sums.into_iter().map(Tensor::inner).collect(),
-            targets: sums.targets,
-            weight: sums.weight,
-        };
-        TrainOutput::new(self, gradients, StepOutput::Sums(sums))
+        let Pass { sums, grads, .. } = self.pass(&batch, &[]);
+        TrainOutput {
+            grads,
+            item: StepOutput::Sums(sums),
+        }
     }
 }
 
