@@ -72,7 +72,7 @@ pub struct Corpus {
     pub train: TokenRows,
     /// Validation rows.
     pub valid: TokenRows,
-    /// How they came about.
+    /// Where the tokens come from.
     pub made: Made,
     /// Training texts that were cut to the plan's `max_length`; `None` where an early version made the tokens and did not
     /// count.
@@ -252,7 +252,7 @@ impl CorpusPlan {
         Ok(tokenizer)
     }
 
-    /// What decides which rows stand in which split.
+    /// What decides which rows are in which split.
     fn read_as(&self, contents: &[String]) -> Value {
         let mut read_as = json!({
             "contents": contents,
@@ -987,6 +987,29 @@ mod tests {
         let good = ["text,label\n", &rows, &rows].concat();
         fs::write(&path, good).unwrap();
         assert_equal(&made, &plan.open(None).unwrap());
+    }
+
+    #[test]
+    fn files_that_change_while_they_are_read_are_not_kept() {
+        let (folder, path, cache, plan) = bench(300);
+        let changing = |reading: Reading| {
+            if reading.what == "tokenizing" {
+                append(&path, b"one more bird\n");
+            }
+        };
+        let error = plan.open_watched(Some(&cache), &changing).err().unwrap();
+        assert!(
+            matches!(error, DataError::ChangedWhileRead { .. }),
+            "{error}"
+        );
+        assert_eq!(
+            fs::read_dir(folder.path().join("cache/tokens"))
+                .unwrap()
+                .filter(|entry| entry.as_ref().unwrap().path().is_dir())
+                .count(),
+            0
+        );
+        assert_equal(&plan.open(Some(&cache)).unwrap(), &plan.open(None).unwrap());
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! Opens files for the readers: unpacks `.gz` and `.zst`, decodes UTF-16, cuts lines of bounded length, tells a missing
-//! file from a broken one.
+//! Opens files for the readers: unpacks `.gz` and `.zst`, decodes UTF-16, cuts lines of bounded length, and names a
+//! missing file as such.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
@@ -36,10 +36,10 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>, DataError> {
     open(path)?
         .read_to_end(&mut bytes)
         .map_err(|source| io_error(path, source))?;
-    match bytes.is_empty() {
-        true => Err(DataError::Empty { path: path.into() }),
-        false => Ok(bytes),
+    if bytes.is_empty() {
+        return Err(DataError::Empty { path: path.into() });
     }
+    Ok(bytes)
 }
 
 /// The bytes of a text, those of UTF-16 as UTF-8. A byte order mark decides, or every other byte being zero.

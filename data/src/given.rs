@@ -32,8 +32,8 @@ pub fn given_splits(files: &[PathBuf]) -> Option<GivenSplits> {
         let split = split_of_name(path).or_else(folder);
         given.files(split).push(path.clone());
     }
-    let is_split = !given.train.is_empty() && !(given.valid.is_empty() && given.test.is_empty());
-    is_split.then_some(given)
+    let is_held_out = !given.valid.is_empty() || !given.test.is_empty();
+    (is_held_out && !given.train.is_empty()).then_some(given)
 }
 
 impl GivenSplits {

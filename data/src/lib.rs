@@ -55,6 +55,7 @@ pub use labelled::{LabelledSplits, SplitShares};
 pub use labels::Labels;
 pub use order::Stream;
 pub use packing::{Packed, Sequence};
+pub use parquet::is_catching;
 pub use split::{Splits, label_subset, split_by_content, split_labelled, text_key};
 pub use summary::{ClassCounts, DataSummary};
 pub use text::{TextColumns, TextExample, TextRow, TextSet, TextStream, read_text};

@@ -3,9 +3,8 @@
 use std::any::Any;
 use std::collections::VecDeque;
 use std::fs::File;
-use std::panic::{self, AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::Once;
 
 use ::parquet::basic::{ConvertedType, LogicalType, Type};
 use ::parquet::column::reader::{ColumnReader, ColumnReaderImpl};
@@ -387,23 +386,14 @@ thread_local! {
     static GUARDED: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
 }
 
-/// Keeps what becomes an error from being printed as a panic; other panics go to the hook that was there.
-fn silence() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        let hook = panic::take_hook();
-        panic::set_hook(Box::new(move |info| {
-            if !GUARDED.get() {
-                hook(info);
-            }
-        }));
-    });
+/// Whether a panic of this thread is about to become an error, so that a program's panic hook need not print it.
+pub fn is_catching() -> bool {
+    GUARDED.get()
 }
 
-/// Runs the crate's code; its errors name the file, and a panic of its is an error too: nothing else stands between
-/// a hostile file and the process.
+/// Runs the crate's code; its errors name the file, and a panic in it becomes an error too, so that no hostile file can end
+/// the process.
 fn guarded<T>(path: &Path, work: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, DataError> {
-    silence();
     GUARDED.set(true);
     let done = catch_unwind(AssertUnwindSafe(work));
     GUARDED.set(false);

@@ -171,7 +171,8 @@ pub fn read_text(paths: &[PathBuf], columns: &TextColumns) -> Result<TextSet, Da
 }
 
 /// Reads files one example at a time; folders as the files of known extensions in them (sorted, not recursive), and
-/// patterns (`texts/**/*.jsonl.gz`) as those that match, sorted.
+/// patterns (`texts/**/*.jsonl.gz`) as those that match, sorted. Of a folder or pattern `.json` files are read only where
+/// there are no others: beside them they mostly are settings.
 ///
 /// # Errors
 /// A path that is missing, or has no known extension. What is malformed is an item of the stream, the last one.
@@ -195,8 +196,7 @@ pub fn text_files(path: &Path) -> Result<Vec<PathBuf>, DataError> {
     if !about.is_dir() {
         return Ok(vec![path.into()]);
     }
-    let mut files = file::list(path)?;
-    files.retain(|file| is_text_file(file));
+    let mut files = of_texts(file::list(path)?);
     if files.is_empty() {
         files = split_folders(path)?;
     }
@@ -218,8 +218,17 @@ fn split_folders(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
             files.extend(file::list(&path)?);
         }
     }
+    Ok(of_texts(files))
+}
+
+/// The text files among these. Where there are others, `.json` is taken for what describes them and not for texts.
+fn of_texts(mut files: Vec<PathBuf>) -> Vec<PathBuf> {
     files.retain(|file| is_text_file(file));
-    Ok(files)
+    let is_json = |file: &Path| matches!(Format::of(file), Ok(Format::Json));
+    if !files.iter().all(|file| is_json(file)) {
+        files.retain(|file| !is_json(file));
+    }
+    files
 }
 
 fn matches(pattern: &Path) -> Result<Vec<PathBuf>, DataError> {
@@ -230,14 +239,12 @@ fn matches(pattern: &Path) -> Result<Vec<PathBuf>, DataError> {
     })?;
     let mut files = Vec::new();
     for file in found {
-        let file = file.map_err(|error| {
+        files.push(file.map_err(|error| {
             let path = error.path().to_path_buf();
             file::io_error(&path, error.into())
-        })?;
-        if is_text_file(&file) {
-            files.push(file);
-        }
+        })?);
     }
+    let files = of_texts(files);
     if files.is_empty() {
         return Err(DataError::NoMatch {
             path: path(),

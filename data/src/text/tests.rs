@@ -310,6 +310,24 @@ fn a_folder_is_its_known_files_sorted() {
 }
 
 #[test]
+fn json_beside_other_texts_is_no_text() {
+    let folder = TempDir::new().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+    write("settings.json", "[{\"text\": \"from json\"}]");
+    for pattern in ["", "*"] {
+        let path = folder.path().join(pattern);
+        let set = read_text(&[path], &columns(None)).unwrap();
+        assert_eq!(set.examples[0].text, "from json");
+    }
+    write("a.txt", "from lines");
+    for pattern in ["", "*"] {
+        let path = folder.path().join(pattern);
+        let set = read_text(&[path], &columns(None)).unwrap();
+        assert_eq!(rows(&set), [("from lines", None, 1)]);
+    }
+}
+
+#[test]
 fn a_folder_without_known_files_is_an_error() {
     let folder = TempDir::new().unwrap();
     std::fs::write(folder.path().join("a.md"), "x").unwrap();

@@ -132,19 +132,6 @@ where
     O: Trainable<B>,
     S: BatchSource<Batch = <O as Objective<B>>::Batch>,
 {
-    /// Writes down what is new in the recipe of a run that is resumed: more steps, another place of its data.
-    fn extend(&self, run: &RunDir, taken: u64, total_steps: u64) -> Result<(), Failure> {
-        if taken > total_steps {
-            let reason = format!("is {total_steps}, and the run has done {taken} steps already");
-            return Err(Impossible::new("training.steps", reason).into());
-        }
-        if run.recipe()? != self.recipe {
-            run.write("recipe.toml", self.recipe.as_bytes())
-                .map_err(at_first_file)?;
-        }
-        Ok(())
-    }
-
     /// Trains, judges and writes the summary.
     ///
     /// # Errors
@@ -186,7 +173,7 @@ where
             let claimed = run.claim(existing).map_err(at_first_file)?;
             start = start.found(run, existing, &optimizer, &self.device)?;
             if existing == Existing::Resume {
-                self.extend(run, start.position.step, total_steps)?;
+                extend(run, &self.recipe, start.position.step, total_steps)?;
             } else {
                 run.begin(&claimed, &self.recipe).map_err(at_first_file)?;
             }
@@ -419,4 +406,19 @@ impl MetricLogger for NoMetricFiles {
     fn log_metric_definition(&mut self, _: MetricDefinition) {}
 
     fn log_epoch_summary(&mut self, _: EpochSummary) {}
+}
+
+/// Writes down what is new in the recipe of a run that is resumed: more steps, another place of its data.
+///
+/// - taken: steps that it has done
+fn extend(run: &RunDir, recipe: &str, taken: u64, total_steps: u64) -> Result<(), Failure> {
+    if taken > total_steps {
+        let reason = format!("is {total_steps}, and the run has done {taken} steps already");
+        return Err(Impossible::new("training.steps", reason).into());
+    }
+    if run.recipe()? != recipe {
+        run.write("recipe.toml", recipe.as_bytes())
+            .map_err(at_first_file)?;
+    }
+    Ok(())
 }
