@@ -123,8 +123,9 @@ pub(crate) fn column_sums(values: &[f32], width: usize) -> Vec<f32> {
     sums
 }
 
+/// Adds every row to the sums; as wide as there are sums.
 #[inline(always)]
-fn add_rows(sums: &mut [f32], values: &[f32]) {
+pub(crate) fn add_rows(sums: &mut [f32], values: &[f32]) {
     for row in values.chunks_exact(sums.len().max(1)) {
         sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += x);
     }
