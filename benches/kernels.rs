@@ -87,6 +87,63 @@ mod attention {
         });
     }
 
+    #[divan::bench(args = [128, 512])]
+    fn causal(bencher: Bencher, seq: usize) {
+        decoder(bencher, seq, true);
+    }
+
+    #[divan::bench(args = [128, 512])]
+    fn not_causal(bencher: Bencher, seq: usize) {
+        decoder(bencher, seq, false);
+    }
+
+    fn decoder(bencher: Bencher, seq: usize, causal: bool) {
+        let inputs = [0, 1, 2].map(|_| random([TOKENS, D_MODEL]));
+        let shape = AttentionShape::square(TOKENS / seq, seq, HEADS);
+        both_ways(bencher, || {
+            ops::attention(inputs.clone(), &mask(causal), shape, 0.0)
+        });
+    }
+
+    fn mask<B: Backend>(causal: bool) -> AttentionMask<B> {
+        AttentionMask {
+            causal,
+            ..AttentionMask::default()
+        }
+    }
+
+    /// One new token, whose keys and those before it are in a cache.
+    #[divan::bench(args = [16, 128, 1024])]
+    fn one_query_hearth(bencher: Bencher, keys: usize) {
+        let q = random([1, D_MODEL]).inner();
+        let [k, v] = [0, 1].map(|_| random([keys, D_MODEL]).inner());
+        let shape = AttentionShape {
+            queries: 1,
+            ..AttentionShape::square(1, keys, HEADS)
+        };
+        bencher.bench_local(|| {
+            let inputs = [q.clone(), k.clone(), v.clone()];
+            ops::attention(inputs, &mask(true), shape, 0.0)
+        });
+    }
+
+    #[divan::bench(args = [16, 128, 1024])]
+    fn one_query_burn(bencher: Bencher, keys: usize) {
+        let q = random([1, D_MODEL]).inner();
+        let [k, v] = [0, 1].map(|_| random([keys, D_MODEL]).inner());
+        let d_head = D_MODEL / HEADS;
+        bencher.bench_local(|| {
+            let heads = |x: Tensor<Flex, 2>| {
+                let [n, _] = x.dims();
+                x.reshape([1, n, HEADS, d_head]).swap_dims(1, 2)
+            };
+            let [q, k, v] = [&q, &k, &v].map(|x| heads(x.clone()));
+            let scores = q.matmul(k.transpose()) / (d_head as f64).sqrt();
+            let context = activation::softmax(scores, 3).matmul(v);
+            context.swap_dims(1, 2).reshape([1, D_MODEL])
+        });
+    }
+
     #[divan::bench(args = [0.0, 0.1])]
     fn burn(bencher: Bencher, rate: f64) {
         let inputs = [0, 1, 2].map(|_| random([TOKENS, D_MODEL]));
@@ -124,6 +181,42 @@ mod cross_entropy {
         let ids = Tensor::<B, 2, Int>::from_data(ids, &Default::default());
         both_ways(bencher, || {
             -activation::log_softmax(logits.clone(), 1).gather(1, ids.clone())
+        });
+    }
+}
+
+/// The loss of a decoder over a large vocabulary: 2,048 tokens, 384 wide, 50,257 words.
+#[divan::bench_group(sample_count = 3, sample_size = 1)]
+mod vocabulary {
+    use super::*;
+
+    const WORDS: usize = 50_257;
+    const WIDE: usize = 384;
+
+    fn inputs() -> (Tensor<B, 2>, Tensor<B, 2>, Vec<u32>) {
+        let targets = (0..TOKENS).map(|i| (i * 7919 % WORDS) as u32);
+        (
+            random([TOKENS, WIDE]),
+            random([WORDS, WIDE]),
+            targets.collect(),
+        )
+    }
+
+    #[divan::bench]
+    fn tiles(bencher: Bencher) {
+        let (hidden, table, targets) = inputs();
+        both_ways(bencher, || {
+            ops::linear_cross_entropy(hidden.clone(), table.clone(), None, &targets).0
+        });
+    }
+
+    #[divan::bench]
+    fn all_logits(bencher: Bencher) {
+        let (hidden, table, targets) = inputs();
+        let bias = Tensor::zeros([WORDS], &Default::default());
+        both_ways(bencher, || {
+            let logits = ops::linear_transposed(hidden.clone(), table.clone(), bias.clone());
+            ops::cross_entropy(logits, &targets)
         });
     }
 }

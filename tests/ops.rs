@@ -11,7 +11,7 @@ use burn::backend::{Autodiff, Flex, NdArray};
 use burn::prelude::*;
 use burn::tensor::TensorData;
 use burn::tensor::backend::AutodiffBackend;
-use model::ops::{self, AdamW, AttentionMask, AttentionShape, Geometry};
+use model::ops::{self, Activation, AdamW, AttentionMask, AttentionShape, Geometry};
 
 type Fast = Autodiff<Flex>;
 type Plain = Autodiff<NdArray<f64>>;
@@ -79,14 +79,13 @@ fn check(what: &str, operation: impl Operation, shapes: &[[usize; 2]]) {
     );
 }
 
-struct Gelu;
-impl Operation for Gelu {
+impl Operation for Activation {
     fn run<B: Backend>(&self, inputs: Vec<Tensor<B, 2>>) -> Tensor<B, 2> {
-        // Turned, so that rows are not one after another in memory.
-        ops::gelu(inputs[0].clone().transpose())
+        self.apply(inputs[0].clone())
     }
 }
 
+#[derive(Clone, Copy)]
 struct Linear {
     transposed: bool,
 }
@@ -94,13 +93,15 @@ impl Operation for Linear {
     fn run<B: Backend>(&self, inputs: Vec<Tensor<B, 2>>) -> Tensor<B, 2> {
         let [x, weight] = [0, 1].map(|at| inputs[at].clone());
         let bias = inputs[2].clone().flatten(0, 1);
-        match self.transposed {
-            true => ops::linear_transposed(x, weight, bias),
-            false => ops::linear(x, weight, bias),
+        if self.transposed {
+            ops::linear_transposed(x, weight, bias)
+        } else {
+            ops::linear(x, weight, bias)
         }
     }
 }
 
+#[derive(Clone, Copy)]
 struct Norm {
     of_sum: bool,
 }
@@ -108,13 +109,15 @@ impl Operation for Norm {
     fn run<B: Backend>(&self, inputs: Vec<Tensor<B, 2>>) -> Tensor<B, 2> {
         let [gamma, beta] = [0, 1].map(|at| inputs[at].clone().flatten(0, 1));
         let x = inputs[2].clone();
-        match self.of_sum {
-            true => ops::layer_norm_of_sum([x, inputs[3].clone()], gamma, beta, 1e-5, 0.0),
-            false => ops::layer_norm(x, gamma, beta, 1e-5),
+        if self.of_sum {
+            ops::layer_norm_of_sum([x, inputs[3].clone()], gamma, beta, 1e-5, 0.0)
+        } else {
+            ops::layer_norm(x, gamma, beta, 1e-5)
         }
     }
 }
 
+#[derive(Clone, Copy)]
 struct Attention {
     shape: AttentionShape,
     causal: bool,
@@ -128,16 +131,87 @@ struct BiasOf {
     layout: Layout,
 }
 
-#[derive(Clone, Copy)]
+/// How the values of a tensor lie in memory.
+#[derive(Clone, Copy, Debug, PartialEq)]
 enum Layout {
-    /// Row after row, of size 1 along the other axes.
-    Small,
-    /// Every axis as long as that of the scores, without more memory.
-    Expanded,
-    /// Columns after one another in memory.
+    /// Row after row.
+    Whole,
+    /// The first axis innermost.
     Turned,
-    /// Every second value of a larger tensor.
-    Strided,
+    /// Rows inside the longer rows of a larger tensor.
+    Part,
+    /// Row after row, behind the rows of a larger tensor.
+    Behind,
+    /// The first place of the first axis, everywhere along it, without more memory.
+    Expanded,
+}
+
+const LAYOUTS: [Layout; 5] = [
+    Layout::Whole,
+    Layout::Turned,
+    Layout::Part,
+    Layout::Behind,
+    Layout::Expanded,
+];
+
+/// The same values in another layout; expanded, those of the first place alone.
+fn laid<B: Backend, const D: usize>(x: Tensor<B, D>, layout: Layout) -> Tensor<B, D> {
+    let last = D - 1;
+    match layout {
+        Layout::Whole => x,
+        Layout::Turned => {
+            let turned = x.swap_dims(0, last);
+            let dims = turned.dims();
+            let n: usize = dims.iter().product();
+            // Flattened, the values are copied.
+            turned.reshape([n]).reshape(dims).swap_dims(0, last)
+        }
+        Layout::Part => {
+            let n = x.dims()[last];
+            Tensor::cat(vec![x.clone(), x + 1.0], last).narrow(last, 0, n)
+        }
+        Layout::Behind => {
+            let n = x.dims()[0];
+            Tensor::cat(vec![x.clone() + 1.0, x], 0).narrow(0, n, n)
+        }
+        Layout::Expanded => {
+            let dims = x.dims();
+            x.narrow(0, 0, 1).expand(dims)
+        }
+    }
+}
+
+/// An operation whose inputs lie in memory in one of these ways, or the same values row after row.
+struct InLayout<O> {
+    of: O,
+    layout: Layout,
+    copied: bool,
+}
+
+impl<O: Operation> Operation for InLayout<O> {
+    fn run<B: Backend>(&self, inputs: Vec<Tensor<B, 2>>) -> Tensor<B, 2> {
+        let input = |x: Tensor<B, 2>| {
+            let x = laid(x, self.layout);
+            let [rows, columns] = x.dims();
+            if self.copied {
+                x.reshape([rows * columns]).reshape([rows, columns])
+            } else {
+                x
+            }
+        };
+        self.of.run(inputs.into_iter().map(input).collect())
+    }
+}
+
+/// Every layout of the inputs gives the same bits as their values row after row.
+fn check_layouts<O: Operation + Copy>(what: &str, of: O, shapes: &[[usize; 2]]) {
+    for layout in LAYOUTS {
+        let [laid, copied] = [false, true].map(|copied| {
+            let operation = InLayout { of, layout, copied };
+            results::<Fast>(&operation, shapes)
+        });
+        assert_eq!(laid, copied, "{what}, {layout:?}");
+    }
 }
 
 impl BiasOf {
@@ -150,18 +224,10 @@ impl BiasOf {
         hidden.for_each(|value| *value = -1e30);
         let data = TensorData::new(values, dims).convert::<B::FloatElem>();
         let bias = Tensor::<B, 4>::from_data(data, &Default::default());
-        match self.layout {
-            Layout::Small => bias,
-            Layout::Expanded => bias.expand(full),
-            Layout::Turned => {
-                let turned = bias.permute([3, 2, 1, 0]) + 0.0;
-                turned.permute([3, 2, 1, 0])
-            }
-            Layout::Strided => {
-                let wide: Tensor<B, 5> = Tensor::stack(vec![bias.clone(), bias + 1.0], 4);
-                wide.slice([0..dims[0], 0..dims[1], 0..dims[2], 0..dims[3], 0..1])
-                    .squeeze_dim(4)
-            }
+        if self.layout == Layout::Expanded {
+            bias.expand(full)
+        } else {
+            laid(bias, self.layout)
         }
     }
 }
@@ -205,12 +271,17 @@ fn sizes([batch, queries, keys, heads, kv_heads]: [usize; 5]) -> AttentionShape 
 }
 
 /// Images as rows: a convolution there, or a transposed one.
+#[derive(Clone, Copy)]
 struct Convolution {
     transposed: bool,
     channels: [usize; 2],
     size: [usize; 2],
     kernel: [usize; 2],
     geometry: Geometry,
+    /// Of a transposed one.
+    padding_out: [usize; 2],
+    /// Of images and weights.
+    layout: Layout,
 }
 impl Operation for Convolution {
     fn run<B: Backend>(&self, inputs: Vec<Tensor<B, 2>>) -> Tensor<B, 2> {
@@ -219,35 +290,80 @@ impl Operation for Convolution {
             size: [height, width],
             kernel: [down, right],
             geometry,
+            padding_out,
+            layout,
             ..
         } = self;
-        let x = inputs[0]
-            .clone()
-            .reshape([0, d_in as i32, height as i32, width as i32]);
-        let weight = inputs[1].clone();
+        let [x, weight] = [0, 1].map(|at| inputs[at].clone());
+        let [batch, _] = x.dims();
+        let x = laid(x.reshape([batch, d_in, height, width]), layout);
         let bias = Some(inputs[2].clone().flatten(0, 1));
-        let out = match self.transposed {
-            false => ops::conv2d(
-                x,
-                weight.reshape([d_out, d_in, down, right]),
-                bias,
-                geometry,
-            ),
-            true => {
-                let weight = weight.reshape([d_in, d_out, down, right]);
-                let padding_out = [geometry.stride[0] - 1, 0];
-                ops::conv_transpose2d(x, weight, bias, geometry, padding_out)
-            }
+        let out = if self.transposed {
+            let weight = laid(weight.reshape([d_in, d_out, down, right]), layout);
+            ops::conv_transpose2d(x, weight, bias, geometry, padding_out)
+        } else {
+            let weight = laid(weight.reshape([d_out, d_in, down, right]), layout);
+            ops::conv2d(x, weight, bias, geometry)
         };
-        out.flatten::<3>(2, 3).flatten(1, 2)
+        let [_, channels, height, width] = out.dims();
+        out.reshape([batch * channels, height * width])
     }
 }
 
+impl Convolution {
+    /// Of images, weights and bias.
+    fn shapes(&self, batch: usize) -> [[usize; 2]; 3] {
+        let [d_in, d_out] = self.channels;
+        let ([height, width], [down, right]) = (self.size, self.kernel);
+        [
+            [batch, d_in * height * width],
+            [d_in, d_out * down * right],
+            [1, d_out],
+        ]
+    }
+}
+
+#[derive(Clone, Copy)]
 struct CrossEntropy;
 impl Operation for CrossEntropy {
     fn run<B: Backend>(&self, inputs: Vec<Tensor<B, 2>>) -> Tensor<B, 2> {
         let [n, n_classes] = inputs[0].dims();
-        ops::cross_entropy(inputs[0].clone(), &classes(n, n_classes)).unsqueeze()
+        ops::cross_entropy(inputs[0].clone(), &classes(n, n_classes)).unsqueeze_dim(1)
+    }
+}
+
+/// Losses of a projection, and in a second row its hits.
+#[derive(Clone, Copy)]
+struct LinearCrossEntropy {
+    with_bias: bool,
+}
+impl Operation for LinearCrossEntropy {
+    fn run<B: Backend>(&self, inputs: Vec<Tensor<B, 2>>) -> Tensor<B, 2> {
+        let [hidden, table] = [0, 1].map(|at| inputs[at].clone());
+        let bias: Tensor<B, 1> = inputs[2].clone().flatten(0, 1);
+        let ([n, _], [vocab, _]) = (hidden.dims(), table.dims());
+        let targets = classes(n, vocab);
+        // Without it the bias has a gradient all the same, for `check`.
+        let idle = bias.clone().sum() * 0.0;
+        let bias = self.with_bias.then_some(bias);
+        let (losses, hits) = ops::linear_cross_entropy(hidden, table, bias, &targets);
+        Tensor::stack(vec![losses + idle, hits], 0)
+    }
+}
+
+/// The same of the logits.
+struct Unchunked;
+impl Operation for Unchunked {
+    fn run<B: Backend>(&self, inputs: Vec<Tensor<B, 2>>) -> Tensor<B, 2> {
+        let [hidden, table] = [0, 1].map(|at| inputs[at].clone());
+        let ([n, _], [vocab, _]) = (hidden.dims(), table.dims());
+        let targets = classes(n, vocab);
+        let logits = ops::linear_transposed(hidden, table, inputs[2].clone().flatten(0, 1));
+        let ids: Vec<i32> = targets.iter().map(|&id| id as i32).collect();
+        let ids = Tensor::<B, 1, Int>::from_data(TensorData::new(ids, [n]), &logits.device());
+        let hits = logits.clone().detach().argmax(1).reshape([n]).equal(ids);
+        let losses = ops::cross_entropy(logits, &targets);
+        Tensor::stack(vec![losses, hits.float()], 0)
     }
 }
 
@@ -257,9 +373,16 @@ fn classes(n: usize, n_classes: usize) -> Vec<u32> {
 }
 
 #[test]
-fn gelu_is_that_of_double_precision() {
-    for shape in [[1, 1], [3, 17], [211, 130]] {
-        check("gelu", Gelu, &[shape]);
+fn activations_are_those_of_double_precision() {
+    for activation in [
+        Activation::Gelu,
+        Activation::GeluTanh,
+        Activation::QuickGelu,
+        Activation::Silu,
+    ] {
+        for shape in [[1, 1], [3, 17], [211, 130]] {
+            check(activation.name(), activation, &[shape]);
+        }
     }
 }
 
@@ -301,7 +424,7 @@ fn attention_is_that_of_double_precision() {
                 causal: false,
                 bias: padded.then_some(BiasOf {
                     along: [true, false, false, true],
-                    layout: Layout::Small,
+                    layout: Layout::Whole,
                 }),
             };
             operation.check("attention", d_head);
@@ -344,14 +467,8 @@ fn attention_of_decoders_is_that_of_double_precision() {
 
 #[test]
 fn a_bias_of_any_shape_and_layout_is_added_to_the_scores() {
-    let layouts = [
-        Layout::Small,
-        Layout::Expanded,
-        Layout::Turned,
-        Layout::Strided,
-    ];
     for along in 0..16 {
-        for layout in layouts {
+        for layout in LAYOUTS {
             for (causal, shape) in [(false, [3, 5, 7, 4, 2]), (true, [2, 66, 67, 2, 2])] {
                 let along = [0, 1, 2, 3].map(|axis| along >> axis & 1 == 1);
                 let operation = Attention {
@@ -477,8 +594,13 @@ fn any_number_of_threads_gives_the_same_bits() {
         causal: true,
         bias: None,
     };
-    let shapes = [[335, 30], [350, 10], [350, 10]];
-    let run = || results::<Fast>(&attention, &shapes);
+    let projection = LinearCrossEntropy { with_bias: true };
+    let run = || {
+        [
+            results::<Fast>(&attention, &[[335, 30], [350, 10], [350, 10]]),
+            results::<Fast>(&projection, &[[700, 6], [9001, 6], [1, 9001]]),
+        ]
+    };
     let of_one = with_threads(1, run);
     for threads in [2, 3, 7] {
         assert!(with_threads(threads, run) == of_one, "{threads} threads");
@@ -552,6 +674,275 @@ fn attention_of_other_sizes_than_its_shape_is_refused() {
     }
 }
 
+const SQUARE: Convolution = Convolution {
+    transposed: false,
+    channels: [2, 3],
+    size: [5, 4],
+    kernel: [3, 2],
+    geometry: Geometry {
+        stride: [2, 1],
+        padding: [1, 0],
+    },
+    padding_out: [1, 0],
+    layout: Layout::Whole,
+};
+
+#[test]
+fn every_layout_of_inputs_is_accepted() {
+    let attention = Attention {
+        shape: sizes([2, 3, 5, 4, 2]),
+        causal: true,
+        bias: None,
+    };
+    for activation in [Activation::Gelu, Activation::GeluTanh, Activation::Silu] {
+        check_layouts(activation.name(), activation, &[[5, 7]]);
+    }
+    for (transposed, weight) in [(false, [4, 6]), (true, [6, 4])] {
+        let shapes = [[5, 4], weight, [1, 6]];
+        check_layouts("linear", Linear { transposed }, &shapes);
+    }
+    for of_sum in [false, true] {
+        let shapes = [[1, 6], [1, 6], [5, 6], [5, 6]];
+        check_layouts(
+            "layer norm",
+            Norm { of_sum },
+            &shapes[..3 + usize::from(of_sum)],
+        );
+    }
+    check_layouts("attention", attention, &[[6, 12], [10, 6], [10, 6]]);
+    check_layouts("cross-entropy", CrossEntropy, &[[5, 7]]);
+    let projection = LinearCrossEntropy { with_bias: true };
+    check_layouts("projection", projection, &[[5, 3], [7, 3], [1, 7]]);
+    for transposed in [false, true] {
+        for layout in LAYOUTS {
+            let operation = Convolution {
+                transposed,
+                layout,
+                ..SQUARE
+            };
+            check("convolution", operation, &operation.shapes(3));
+        }
+    }
+}
+
+/// Otherwise the test above says nothing.
+#[test]
+fn layouts_are_what_they_say() {
+    let of = |layout| {
+        let x = Tensor::<Flex, 2>::ones([4, 3], &Default::default());
+        let x = laid(x, layout).into_primitive().tensor();
+        let view = x.layout();
+        (view.strides().to_vec(), view.start_offset())
+    };
+    assert_eq!(of(Layout::Whole), (vec![3, 1], 0));
+    assert_eq!(of(Layout::Turned), (vec![1, 4], 0));
+    assert_eq!(of(Layout::Part), (vec![6, 1], 0));
+    assert_eq!(of(Layout::Behind), (vec![3, 1], 12));
+    assert_eq!(of(Layout::Expanded), (vec![0, 1], 0));
+}
+
+#[test]
+fn dropout_and_adamw_accept_every_layout() {
+    let _alone = GENERATOR.lock().unwrap_or_else(PoisonError::into_inner);
+    let device = Default::default();
+    let values = TensorData::new(numbers(12, 0), [4, 3]).convert::<f32>();
+    for layout in LAYOUTS {
+        let x = laid(
+            Tensor::<Fast, 2>::from_data(values.clone(), &device),
+            layout,
+        );
+        let copy = Tensor::<Fast, 2>::from_data(x.clone().into_data(), &device);
+        let [laid, whole] = [x, copy].map(|x| {
+            <Fast as Backend>::seed(&device, 7);
+            ops::dropout(x, RATE).into_data()
+        });
+        assert_eq!(laid, whole, "{layout:?}");
+    }
+    let step = AdamW {
+        lr: 1e-2,
+        weight_decay: 0.1,
+        beta1: 0.9,
+        beta2: 0.98,
+        eps: 1e-8,
+        taken: 3,
+        scale: 1.0,
+    };
+    for layout in LAYOUTS {
+        // A column of a matrix: its values are not next to each other.
+        let x = laid(
+            Tensor::<Flex, 2>::from_data(values.clone(), &device),
+            layout,
+        )
+        .abs();
+        let column = || x.clone().narrow(1, 1, 1).squeeze_dim::<1>(1);
+        let whole = || Tensor::<Flex, 1>::from_data(column().into_data(), &device);
+        let of_columns = ops::adamw(step, [(); 3].map(|()| column()), column());
+        let of_copies = ops::adamw(step, [(); 3].map(|()| whole()), whole());
+        for (laid, copied) in of_columns.into_iter().zip(of_copies) {
+            assert_eq!(laid.into_data(), copied.into_data(), "{layout:?}");
+        }
+    }
+}
+
+#[test]
+fn nothing_at_all_is_accepted() {
+    fn empty(what: &str, operation: impl Operation, shapes: &[[usize; 2]]) {
+        let all = results::<Fast>(&operation, shapes);
+        assert_eq!(all[0], [0.0; 0], "{what}");
+        for (gradient, shape) in all[1..].iter().zip(shapes) {
+            assert_eq!(*gradient, vec![0.0; shape[0] * shape[1]], "{what}");
+        }
+    }
+    for activation in [Activation::Gelu, Activation::GeluTanh] {
+        empty(activation.name(), activation, &[[0, 7]]);
+    }
+    for (transposed, weight) in [(false, [4, 6]), (true, [6, 4])] {
+        let linear = Linear { transposed };
+        empty("linear", linear, &[[0, 4], weight, [1, 6]]);
+    }
+    for of_sum in [false, true] {
+        let shapes = [[1, 6], [1, 6], [0, 6], [0, 6]];
+        let shapes = &shapes[..3 + usize::from(of_sum)];
+        empty("layer norm", Norm { of_sum }, shapes);
+    }
+    for (shape, causal) in [([0, 3, 5, 4, 2], true), ([2, 0, 5, 4, 2], false)] {
+        let attention = Attention {
+            shape: sizes(shape),
+            causal,
+            bias: None,
+        };
+        let keys = [shape[0] * shape[2], 6];
+        empty("attention", attention, &[[0, 12], keys, keys]);
+    }
+    empty("cross-entropy", CrossEntropy, &[[0, 7]]);
+    for transposed in [false, true] {
+        let operation = Convolution {
+            transposed,
+            ..SQUARE
+        };
+        empty("convolution", operation, &operation.shapes(0));
+    }
+    let device = Default::default();
+    let hidden = Tensor::<Fast, 2>::zeros([0, 3], &device).require_grad();
+    let table = Tensor::<Fast, 2>::zeros([7, 3], &device);
+    let (losses, hits) = ops::linear_cross_entropy(hidden, table, None, &[]);
+    assert_eq!((losses.dims(), hits.dims()), ([0], [0]));
+    // A sum over nothing can be trained on.
+    losses.sum().backward();
+    // Keys there are none of add nothing.
+    let q = Tensor::<Flex, 2>::ones([2, 4], &device);
+    let none = || Tensor::<Flex, 2>::ones([0, 4], &device);
+    let shape = sizes([1, 2, 0, 2, 2]);
+    let out = ops::attention([q, none(), none()], &AttentionMask::default(), shape, 0.0);
+    assert_eq!(out.into_data(), TensorData::zeros::<f32, _>([2, 4]));
+}
+
+#[test]
+fn sizes_that_do_not_fit_are_refused_by_name() {
+    let device = Default::default();
+    let matrix = |dims: [usize; 2]| Tensor::<Flex, 2>::zeros(dims, &device);
+    let vector = |n: usize| Tensor::<Flex, 1>::zeros([n], &device);
+    let images = |dims: [usize; 4]| Tensor::<Flex, 4>::zeros(dims, &device);
+    let geometry = |stride, padding| Geometry { stride, padding };
+    let conv = |x, weight, bias, geometry| {
+        panic_of(|| ops::conv2d(images(x), images(weight), Some(vector(bias)), geometry))
+    };
+    let ones = geometry([1, 1], [0, 0]);
+    let widths = "widths of rows and weight";
+    for (message, said) in [
+        (
+            widths,
+            panic_of(|| ops::linear(matrix([2, 3]), matrix([4, 5]), vector(5))),
+        ),
+        (
+            widths,
+            panic_of(|| ops::linear_transposed(matrix([2, 3]), matrix([3, 5]), vector(3))),
+        ),
+        (
+            "length of the bias",
+            panic_of(|| ops::linear(matrix([2, 3]), matrix([3, 5]), vector(1))),
+        ),
+        (
+            "length of gamma",
+            panic_of(|| ops::layer_norm(matrix([2, 6]), vector(3), vector(6), 1e-5)),
+        ),
+        (
+            "length of beta",
+            panic_of(|| ops::layer_norm(matrix([2, 6]), vector(6), vector(1), 1e-5)),
+        ),
+        (
+            "shapes of both parts",
+            panic_of(|| {
+                let parts = [matrix([2, 6]), matrix([6, 2])];
+                ops::layer_norm_of_sum(parts, vector(6), vector(6), 1e-5, 0.0)
+            }),
+        ),
+        (
+            "a dropout rate of 1",
+            panic_of(|| ops::dropout(matrix([2, 3]), 1.0)),
+        ),
+        (
+            "one target for each row",
+            panic_of(|| ops::cross_entropy(matrix([2, 3]), &[0])),
+        ),
+        (
+            "target 3 is outside 0..3",
+            panic_of(|| ops::cross_entropy(matrix([2, 3]), &[0, 3])),
+        ),
+        (
+            "target 4 is outside 0..4",
+            panic_of(|| ops::linear_cross_entropy(matrix([1, 3]), matrix([4, 3]), None, &[4])),
+        ),
+        (
+            "widths of table and rows",
+            panic_of(|| ops::linear_cross_entropy(matrix([1, 3]), matrix([4, 2]), None, &[0])),
+        ),
+        (
+            "the bias's shape",
+            panic_of(|| {
+                let bias = Some(vector(3));
+                ops::linear_cross_entropy(matrix([1, 3]), matrix([4, 3]), bias, &[0])
+            }),
+        ),
+        (
+            "channels of image and weight",
+            conv([1, 2, 4, 4], [3, 1, 2, 2], 3, ones),
+        ),
+        (
+            "length of the bias",
+            conv([1, 2, 4, 4], [3, 2, 2, 2], 2, ones),
+        ),
+        (
+            "a stride of [0, 1]",
+            conv([1, 2, 4, 4], [3, 2, 2, 2], 3, geometry([0, 1], [0, 0])),
+        ),
+        (
+            "a kernel of 7 is larger than an image of 6",
+            conv([1, 2, 4, 4], [3, 2, 2, 7], 3, geometry([1, 1], [0, 1])),
+        ),
+        (
+            "nothing is left within a padding of 4",
+            panic_of(|| {
+                let (x, weight) = (images([1, 2, 2, 2]), images([2, 3, 2, 2]));
+                ops::conv_transpose2d(x, weight, None, geometry([1, 1], [2, 0]), [0, 0])
+            }),
+        ),
+    ] {
+        assert!(said.contains(message), "{said:?} lacks {message:?}");
+    }
+    let step = AdamW {
+        lr: 1e-2,
+        weight_decay: 0.1,
+        beta1: 0.9,
+        beta2: 0.98,
+        eps: 1e-8,
+        taken: 1,
+        scale: 1.0,
+    };
+    let said = panic_of(|| ops::adamw(step, [4, 4, 3].map(vector), vector(4)));
+    assert!(said.contains("AdamW: the lengths"), "{said}");
+}
+
 /// What is said when it panics.
 fn panic_of<T>(run: impl FnOnce() -> T) -> String {
     let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run));
@@ -575,20 +966,19 @@ fn convolutions_are_those_of_double_precision() {
         (17, [4, 5], [6, 5], [2, 5], geometry([3, 2], [0, 2])),
     ] {
         for transposed in [false, true] {
-            let operation = Convolution {
-                transposed,
-                channels,
-                size,
-                kernel,
-                geometry,
-            };
-            let [d_in, d_out] = channels;
-            let shapes = [
-                [batch, d_in * size[0] * size[1]],
-                [d_in, d_out * kernel[0] * kernel[1]],
-                [1, d_out],
-            ];
-            check("convolution", operation, &shapes);
+            // Up to the last value that adds no place, and one further.
+            for further in [0, 1] {
+                let operation = Convolution {
+                    transposed,
+                    channels,
+                    size,
+                    kernel,
+                    geometry,
+                    padding_out: [geometry.stride[0] - 1 + further, 0],
+                    layout: Layout::Whole,
+                };
+                check("convolution", operation, &operation.shapes(batch));
+            }
         }
     }
 }
@@ -647,6 +1037,101 @@ fn cross_entropy_is_that_of_double_precision() {
 }
 
 #[test]
+fn cross_entropy_of_a_projection_is_that_of_double_precision() {
+    // Less than a tile of rows and words, one, and parts of one; parts of the vocabulary that no tile divides.
+    for [n, d_model, vocab] in [
+        [1, 1, 2],
+        [7, 5, 19],
+        [512, 3, 1024],
+        [515, 4, 1030],
+        [3, 16, 20_011],
+    ] {
+        let shapes = [[n, d_model], [vocab, d_model], [1, vocab]];
+        for with_bias in [false, true] {
+            check("projection", LinearCrossEntropy { with_bias }, &shapes);
+        }
+        let of_logits = results::<Plain>(&Unchunked, &shapes);
+        let with_bias = LinearCrossEntropy { with_bias: true };
+        for (part, (tiled, whole)) in results::<Fast>(&with_bias, &shapes)
+            .iter()
+            .zip(&of_logits)
+            .enumerate()
+        {
+            assert_near(&format!("{shapes:?}, part {part}"), tiled, whole);
+        }
+    }
+}
+
+#[test]
+fn hits_are_the_first_of_the_largest_logits() {
+    fn hits<B: Backend>(bias: Vec<f32>, targets: &[u32]) -> Vec<f32> {
+        let device = Default::default();
+        let vocab = bias.len();
+        let bias = Tensor::<B, 1>::from_data(TensorData::new(bias, [vocab]), &device);
+        let hidden = Tensor::zeros([targets.len(), 2], &device);
+        let table = Tensor::zeros([vocab, 2], &device);
+        let (_, hits) = ops::linear_cross_entropy(hidden, table, Some(bias), targets);
+        hits.into_data().iter::<f32>().collect()
+    }
+    // The largest of all in three tiles of words.
+    let mut bias = vec![0.0; 3000];
+    for word in [1500, 1501, 2900] {
+        bias[word] = 1.0;
+    }
+    let targets = [1500, 1501, 2900, 0];
+    let expected = [1.0, 0.0, 0.0, 0.0];
+    assert_eq!(hits::<Flex>(bias.clone(), &targets), expected);
+    assert_eq!(hits::<NdArray>(bias, &targets), expected);
+    // All alike.
+    assert_eq!(
+        hits::<Flex>(vec![0.0; 3000], &[0, 1, 2999]),
+        [1.0, 0.0, 0.0]
+    );
+}
+
+#[test]
+fn words_ruled_out_by_their_bias_take_no_part() {
+    // All but two words, which have the same logit: the loss is ln 2.
+    let device = Default::default();
+    let mut bias = vec![f32::NEG_INFINITY; 5000];
+    bias[3] = 50.0;
+    bias[4999] = 50.0;
+    let bias = Tensor::<Fast, 1>::from_data(bias.as_slice(), &device);
+    let hidden = Tensor::<Fast, 2>::ones([2, 3], &device).require_grad();
+    let table = Tensor::<Fast, 2>::ones([5000, 3], &device);
+    let (losses, _) = ops::linear_cross_entropy(hidden.clone(), table, Some(bias), &[3, 4999]);
+    let gradient = hidden.grad(&losses.clone().sum().backward()).unwrap();
+    for loss in losses.into_data().iter::<f32>() {
+        assert!((loss - std::f32::consts::LN_2).abs() < 1e-6, "{loss}");
+    }
+    // Shares of 1/2 each, less 1 for the target, times rows of ones.
+    assert!(gradient.into_data().iter::<f32>().all(|x| x.abs() < 1e-6));
+}
+
+#[test]
+fn a_frozen_table_gets_no_gradient_and_the_rows_the_same() {
+    let device = Default::default();
+    let data = |rows: usize, salt: usize| {
+        let data = TensorData::new(numbers(rows * 5, salt), [rows, 5]).convert::<f32>();
+        Tensor::<Fast, 2>::from_data(data, &device)
+    };
+    let gradients = |frozen: bool| {
+        let (hidden, table) = (data(7, 0).require_grad(), data(1500, 1));
+        let table = if frozen { table } else { table.require_grad() };
+        let targets = classes(7, 1500);
+        let (losses, _) = ops::linear_cross_entropy(hidden.clone(), table.clone(), None, &targets);
+        let grads = losses.sum().backward();
+        (
+            hidden.grad(&grads).unwrap().into_data(),
+            table.grad(&grads).is_some(),
+        )
+    };
+    let (frozen, trained) = (gradients(true), gradients(false));
+    assert_eq!(frozen.0, trained.0);
+    assert_eq!((frozen.1, trained.1), (false, true));
+}
+
+#[test]
 fn large_logits_lose_no_digits() {
     // Exact in 32-bit floats at every level below.
     let spread = [0.0, 0.5, 1.25, 2.0, -3.5, 0.0625];
@@ -679,9 +1164,19 @@ fn large_logits_lose_no_digits() {
 #[test]
 fn logits_that_are_not_finite_do_not_pass_for_a_loss() {
     for wrong in [f32::NAN, f32::INFINITY] {
-        let logits = Tensor::<Fast, 2>::from_data([[0.0, wrong, 1.0]], &Default::default());
+        let device = Default::default();
+        let logits = Tensor::<Fast, 2>::from_data([[0.0, wrong, 1.0]], &device);
         let loss: f32 = ops::cross_entropy(logits, &[0]).into_scalar();
         assert!(!loss.is_finite(), "{wrong}: {loss}");
+        // One of them, and all of a row.
+        for hidden in [1.0, wrong] {
+            let hidden = Tensor::<Fast, 2>::from_data([[hidden]], &device);
+            let table = Tensor::<Fast, 2>::from_data([[1.0], [wrong], [2.0]], &device);
+            let (losses, hits) = ops::linear_cross_entropy(hidden, table, None, &[0]);
+            let loss: f32 = losses.into_scalar();
+            assert!(!loss.is_finite(), "{wrong}: {loss}");
+            assert_eq!(hits.into_scalar(), 0.0);
+        }
     }
 }
 

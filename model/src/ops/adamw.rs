@@ -5,7 +5,7 @@ use burn::prelude::*;
 #[cfg(feature = "flex")]
 use crate::ops::{fused, primitive, wrap};
 
-/// What a step goes by.
+/// The settings of a step.
 #[derive(Clone, Copy, Debug)]
 pub struct AdamW {
     /// The rate.
@@ -36,11 +36,18 @@ impl AdamW {
 ///
 /// - state: weights, first and second moment, `[n]` each
 /// - gradient: `[n]`
+///
+/// # Panics
+///
+/// If one of them is longer than another.
 pub fn adamw<B: Backend>(
     step: AdamW,
     state: [Tensor<B, 1>; 3],
     gradient: Tensor<B, 1>,
 ) -> [Tensor<B, 1>; 3] {
+    let n = gradient.dims();
+    let lengths = state.each_ref().map(Tensor::dims);
+    assert_eq!(lengths, [n; 3], "AdamW: the lengths, that of the gradient");
     #[cfg(feature = "flex")]
     {
         let [weights, first, second] = &state;

@@ -4,6 +4,8 @@
 //! <https://inria.hal.science/inria-00112631>), an image at a time, with the gradients of the same kind.
 
 use burn::prelude::*;
+#[cfg(feature = "flex")]
+use burn::tensor::DType;
 use burn::tensor::module;
 use burn::tensor::ops::{ConvOptions, ConvTransposeOptions};
 
@@ -25,18 +27,30 @@ pub struct Geometry {
 /// - weight: `[d_out, d_in, kernel_height, kernel_width]`
 /// - bias: `[d_out]`
 /// - out: `[batch, d_out, (height + 2 padding - kernel) / stride + 1, ...]`
+///
+/// # Panics
+///
+/// If these sizes do not fit each other, a stride is 0, or the kernel is larger than the image with its padding.
 pub fn conv2d<B: Backend>(
     x: Tensor<B, 4>,
     weight: Tensor<B, 4>,
     bias: Option<Tensor<B, 1>>,
     geometry: Geometry,
 ) -> Tensor<B, 4> {
+    let [batch, channels, height, width] = x.dims();
+    let [d_out, d_in, kernel_height, kernel_width] = weight.dims();
+    let kernel = [kernel_height, kernel_width];
+    check([channels, d_in, d_out], bias.as_ref(), kernel, geometry);
+    for (axis, size) in [height, width].into_iter().enumerate() {
+        let (room, kernel) = (size + 2 * geometry.padding[axis], kernel[axis]);
+        assert!(
+            room >= kernel,
+            "convolution: a kernel of {kernel} is larger than an image of {room}, its padding included"
+        );
+    }
     #[cfg(feature = "flex")]
-    if fused::takes::<B>(&[x.dtype(), weight.dtype()]) {
-        let [batch, channels, height, width] = x.dims();
-        let [d_out, _, kernel_height, kernel_width] = weight.dims();
+    if fused::takes::<B>(&[x.dtype(), weight.dtype(), dtype_of(bias.as_ref())]) {
         let bias = bias.unwrap_or_else(|| Tensor::zeros([d_out], &x.device()));
-        let kernel = [kernel_height, kernel_width];
         let patches = fast::Patches::new(channels, [height, width], kernel, geometry);
         let operation = fast::Convolution {
             batch,
@@ -58,6 +72,10 @@ pub fn conv2d<B: Backend>(
 /// - weight: `[d_in, d_out, kernel_height, kernel_width]`
 /// - bias: `[d_out]`
 /// - padding_out: rows and columns of the result beyond `(height - 1) stride - 2 padding + kernel`
+///
+/// # Panics
+///
+/// If these sizes do not fit each other, a stride is 0, or nothing is left of the result within its padding.
 pub fn conv_transpose2d<B: Backend>(
     x: Tensor<B, 4>,
     weight: Tensor<B, 4>,
@@ -66,16 +84,28 @@ pub fn conv_transpose2d<B: Backend>(
     padding_out: [usize; 2],
 ) -> Tensor<B, 4> {
     let Geometry { stride, padding } = geometry;
+    let [batch, channels, height, width] = x.dims();
+    let [d_in, d_out, kernel_height, kernel_width] = weight.dims();
+    let kernel = [kernel_height, kernel_width];
+    check([channels, d_in, d_out], bias.as_ref(), kernel, geometry);
+    let size = [0, 1].map(|axis| {
+        let (places, lost) = ([height, width][axis], 2 * padding[axis]);
+        let full = places.saturating_sub(1) * stride[axis] + kernel[axis] + padding_out[axis];
+        assert!(
+            places > 0 && full > lost,
+            "transposed convolution: of {places} places nothing is left within a padding of {lost}"
+        );
+        full - lost
+    });
+    // A result that is longer by a stride has places of its own, which the patches would count.
     #[cfg(feature = "flex")]
-    if fused::takes::<B>(&[x.dtype(), weight.dtype()]) {
-        let [batch, d_in, height, width] = x.dims();
-        let [_, d_out, kernel_height, kernel_width] = weight.dims();
+    if fused::takes::<B>(&[x.dtype(), weight.dtype(), dtype_of(bias.as_ref())])
+        && padding_out
+            .iter()
+            .zip(stride)
+            .all(|(&out, stride)| out < stride)
+    {
         let bias = bias.unwrap_or_else(|| Tensor::zeros([d_out], &x.device()));
-        let kernel = [kernel_height, kernel_width];
-        let size = [0, 1].map(|axis| {
-            let places = [height, width][axis];
-            (places - 1) * stride[axis] + kernel[axis] + padding_out[axis] - 2 * padding[axis]
-        });
         let patches = fast::Patches::new(d_out, size, kernel, geometry);
         let operation = fast::Convolution {
             batch,
@@ -88,6 +118,36 @@ pub fn conv_transpose2d<B: Backend>(
     }
     let options = ConvTransposeOptions::new(stride, padding, padding_out, [1, 1], 1);
     module::conv_transpose2d(x, weight, bias, options)
+}
+
+/// Panics unless channels, weight and bias fit each other and the kernel can move.
+fn check<B: Backend>(
+    [channels, d_in, d_out]: [usize; 3],
+    bias: Option<&Tensor<B, 1>>,
+    kernel: [usize; 2],
+    geometry: Geometry,
+) {
+    assert_eq!(
+        channels, d_in,
+        "convolution: the channels of image and weight"
+    );
+    assert!(
+        d_in > 0 && d_out > 0 && kernel.iter().all(|&n| n > 0),
+        "convolution: a weight of {d_in} channels to {d_out} with a kernel of {kernel:?} is empty"
+    );
+    if let Some(bias) = bias {
+        assert_eq!(bias.dims(), [d_out], "convolution: the length of the bias");
+    }
+    let stride = geometry.stride;
+    assert!(
+        stride.iter().all(|&n| n > 0),
+        "convolution: a stride of {stride:?}"
+    );
+}
+
+#[cfg(feature = "flex")]
+fn dtype_of<B: Backend>(bias: Option<&Tensor<B, 1>>) -> DType {
+    bias.map_or(DType::F32, Tensor::dtype)
 }
 
 #[cfg(feature = "flex")]
@@ -127,7 +187,6 @@ mod fast {
             let Geometry { stride, padding } = geometry;
             let places = |axis: usize| {
                 let room = size[axis] + 2 * padding[axis];
-                assert!(room >= kernel[axis], "the kernel is larger than the image");
                 (room - kernel[axis]) / stride[axis] + 1
             };
             Self {
@@ -358,9 +417,10 @@ mod fast {
         fn forward(&self, inputs: [FlexTensor; 3]) -> (FlexTensor, [FlexTensor; 2]) {
             let [x, weight, bias] = inputs.map(contiguous);
             let (images, weights, biases) = (slice(&x), slice(&weight), Some(slice(&bias)));
-            let out = match self.transposed {
-                true => self.widened(images, weights, biases),
-                false => self.narrowed(images, weights, biases),
+            let out = if self.transposed {
+                self.widened(images, weights, biases)
+            } else {
+                self.narrowed(images, weights, biases)
             };
             (out, [x, weight])
         }
@@ -372,14 +432,18 @@ mod fast {
             wanted: [bool; 3],
         ) -> [Option<FlexTensor>; 3] {
             let (images, weights, grads) = (slice(&x), slice(&weight), slice(&grad));
-            let to_x = || match self.transposed {
-                true => self.narrowed(grads, weights, None),
-                false => self.widened(grads, weights, None),
+            let to_x = || {
+                if self.transposed {
+                    self.narrowed(grads, weights, None)
+                } else {
+                    self.widened(grads, weights, None)
+                }
             };
             let to_weight = || {
-                let (narrow, wide) = match self.transposed {
-                    true => (images, grads),
-                    false => (grads, images),
+                let (narrow, wide) = if self.transposed {
+                    (images, grads)
+                } else {
+                    (grads, images)
                 };
                 tensor(self.weight_gradient(narrow, wide), weight.shape())
             };

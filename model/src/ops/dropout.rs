@@ -11,6 +11,10 @@ use crate::ops::{fused, primitive, wrap};
 /// Zeroes a share `rate` of the values and multiplies the others by `1 / (1 - rate)`, while training.
 ///
 /// The mask follows from the backend's seed and from what was drawn since.
+///
+/// # Panics
+///
+/// If the rate is not at least 0 and below 1.
 pub fn dropout<B: Backend, const D: usize>(x: Tensor<B, D>, rate: f64) -> Tensor<B, D> {
     let rate = in_training::<B>(rate, &x.device());
     if rate == 0.0 {
@@ -32,10 +36,12 @@ pub(crate) fn plain<B: Backend, const D: usize>(x: Tensor<B, D>, rate: f64) -> T
 
 /// The rate where gradients are asked for, and 0 elsewhere.
 pub(crate) fn in_training<B: Backend>(rate: f64, device: &B::Device) -> f64 {
-    match B::ad_enabled(device) {
-        true => rate,
-        false => 0.0,
-    }
+    let range = 0.0..1.0;
+    assert!(
+        range.contains(&rate),
+        "a dropout rate of {rate}, not at least 0 and below 1"
+    );
+    if B::ad_enabled(device) { rate } else { 0.0 }
 }
 
 #[cfg(feature = "flex")]
@@ -72,9 +78,10 @@ mod fast {
         /// What the value at this place is multiplied by: 0, or 1 / (1 - rate).
         #[inline(always)]
         pub(crate) fn factor(&self, place: u64) -> f32 {
-            match random(place, self.key) < self.dropped {
-                true => 0.0,
-                false => self.scale,
+            if random(place, self.key) < self.dropped {
+                0.0
+            } else {
+                self.scale
             }
         }
 

@@ -2,7 +2,7 @@
 //!
 //! Burn runs each tensor operation as a pass over memory, and differentiates pass by pass. A [`Fused`] operation is one
 //! pass forward and one backward. It is found at run time, by the type of the backend: so models stay generic over
-//! `Backend` alone, where a trait of ours would stand in every signature from here to the command line, and in those of
+//! `Backend` alone, where a trait of ours would be in every signature from here to the command line, and in those of
 //! everyone who brings a backend.
 
 use std::any::{Any, TypeId};
@@ -74,9 +74,10 @@ pub(crate) fn change<B: Backend, const N: usize>(
 
 /// The values of a tensor that no gradient goes through, of a backend that [`takes`] said yes to.
 pub(crate) fn values<B: Backend>(tensor: FloatTensor<B>) -> FlexTensor {
-    match is::<B, Flex>() {
-        true => cast(tensor),
-        false => cast::<_, FloatTensor<Autodiff<Flex>>>(tensor).primitive,
+    if is::<B, Flex>() {
+        cast(tensor)
+    } else {
+        cast::<_, FloatTensor<Autodiff<Flex>>>(tensor).primitive
     }
 }
 

@@ -10,14 +10,20 @@ use crate::ops::{fused, primitive, wrap};
 ///
 /// - x, out: `[n, d]`
 /// - gamma, beta: `[d]`
+///
+/// # Panics
+///
+/// If gamma and beta are not as long as a row.
 pub fn layer_norm<B: Backend>(
     x: Tensor<B, 2>,
     gamma: Tensor<B, 1>,
     beta: Tensor<B, 1>,
     epsilon: f64,
 ) -> Tensor<B, 2> {
+    let [_, d] = x.dims();
+    check(d, &gamma, &beta);
     #[cfg(feature = "flex")]
-    if fused::takes::<B>(&[x.dtype(), gamma.dtype(), beta.dtype()]) {
+    if d > 0 && fused::takes::<B>(&[x.dtype(), gamma.dtype(), beta.dtype()]) {
         let inputs = [primitive(x), primitive(gamma), primitive(beta)];
         return wrap(fused::apply::<B, _, 3>(fast::Norm(epsilon as f32), inputs));
     }
@@ -29,6 +35,10 @@ pub fn layer_norm<B: Backend>(
 /// - a, b, out: `[n, d]`
 /// - gamma, beta: `[d]`
 /// - rate: share of `a` that is dropped while training
+///
+/// # Panics
+///
+/// If gamma and beta are not as long as a row, or `a` and `b` differ in shape.
 pub fn layer_norm_of_sum<B: Backend>(
     [a, b]: [Tensor<B, 2>; 2],
     gamma: Tensor<B, 1>,
@@ -36,9 +46,12 @@ pub fn layer_norm_of_sum<B: Backend>(
     epsilon: f64,
     rate: f64,
 ) -> Tensor<B, 2> {
+    let [_, d] = a.dims();
+    check(d, &gamma, &beta);
+    assert_eq!(b.dims(), a.dims(), "layer norm: the shapes of both parts");
     let rate = dropout::in_training::<B>(rate, &a.device());
     #[cfg(feature = "flex")]
-    if fused::takes::<B>(&[a.dtype(), b.dtype(), gamma.dtype(), beta.dtype()]) {
+    if d > 0 && fused::takes::<B>(&[a.dtype(), b.dtype(), gamma.dtype(), beta.dtype()]) {
         let inputs = [
             primitive(a),
             primitive(b),
@@ -51,11 +64,18 @@ pub fn layer_norm_of_sum<B: Backend>(
         };
         return wrap(fused::apply::<B, _, 4>(operation, inputs));
     }
-    let a = match rate > 0.0 {
-        true => dropout::plain(a, rate),
-        false => a,
+    let a = if rate > 0.0 {
+        dropout::plain(a, rate)
+    } else {
+        a
     };
     plain(a + b, gamma, beta, epsilon)
+}
+
+/// Panics unless gamma and beta are as long as a row.
+fn check<B: Backend>(d: usize, gamma: &Tensor<B, 1>, beta: &Tensor<B, 1>) {
+    assert_eq!(gamma.dims(), [d], "layer norm: the length of gamma");
+    assert_eq!(beta.dims(), [d], "layer norm: the length of beta");
 }
 
 /// The same, of tensor operations alone.

@@ -11,6 +11,10 @@ use crate::ops::{fused, primitive, wrap};
 /// - weight: `[d_in, d_out]`
 /// - bias: `[d_out]`
 /// - out: `[n, d_out]`
+///
+/// # Panics
+///
+/// If these sizes do not fit each other.
 pub fn linear<B: Backend>(
     x: Tensor<B, 2>,
     weight: Tensor<B, 2>,
@@ -22,6 +26,10 @@ pub fn linear<B: Backend>(
 /// [`linear`] with a weight that lies the other way: a table of vectors, and how much of each is in every row.
 ///
 /// - weight: `[d_out, d_in]`
+///
+/// # Panics
+///
+/// As [`linear`].
 pub fn linear_transposed<B: Backend>(
     x: Tensor<B, 2>,
     weight: Tensor<B, 2>,
@@ -37,15 +45,20 @@ fn affine<B: Backend>(
     bias: Tensor<B, 1>,
     turned: bool,
 ) -> Tensor<B, 2> {
+    let ([_, width], weights) = (x.dims(), weight.dims());
+    let [d_in, d_out] = if turned {
+        [weights[1], weights[0]]
+    } else {
+        weights
+    };
+    assert_eq!(width, d_in, "linear: the widths of rows and weight");
+    assert_eq!(bias.dims(), [d_out], "linear: the length of the bias");
     #[cfg(feature = "flex")]
     if fused::takes::<B>(&[x.dtype(), weight.dtype(), bias.dtype()]) {
         let inputs = [primitive(x), primitive(weight), primitive(bias)];
         return wrap(fused::apply::<B, _, 3>(fast::Linear { turned }, inputs));
     }
-    let weight = match turned {
-        true => weight.transpose(),
-        false => weight,
-    };
+    let weight = if turned { weight.transpose() } else { weight };
     x.matmul(weight) + bias.unsqueeze()
 }
 
@@ -68,9 +81,10 @@ mod fast {
         /// As `[d_in, d_out]`, however it lies.
         fn weight(&self, weight: &FlexTensor) -> View {
             let [rows, columns] = dims(weight);
-            match self.turned {
-                true => View::whole(rows, columns).transposed(),
-                false => View::whole(rows, columns),
+            if self.turned {
+                View::whole(rows, columns).transposed()
+            } else {
+                View::whole(rows, columns)
             }
         }
     }

@@ -33,7 +33,10 @@ pub fn linear_cross_entropy<B: Backend>(
     targets: &[u32],
 ) -> (Tensor<B, 1>, Tensor<B, 1>) {
     let ([n, d_model], [vocab_size, width]) = (hidden.dims(), table.dims());
-    assert_eq!(width, d_model, "cross-entropy: the widths of table and rows");
+    assert_eq!(
+        width, d_model,
+        "cross-entropy: the widths of table and rows"
+    );
     if let Some(bias) = &bias {
         assert_eq!(bias.dims(), [vocab_size], "cross-entropy: the bias's shape");
     }
@@ -227,7 +230,10 @@ mod fast {
                 .clone()
                 .map(|part| f64::from(part.sum) * f64::from(part.top - top).exp());
             let log = sums.sum::<f64>().ln() as f32;
-            let logit: f32 = parts.clone().nth(target / WORDS).map_or(f32::NAN, |p| p.target);
+            let logit: f32 = parts
+                .clone()
+                .nth(target / WORDS)
+                .map_or(f32::NAN, |p| p.target);
             let best = parts.clone().find(|part| part.top == top);
             let hit = best.is_some_and(|part| part.best == target) && !log.is_nan();
             [top - logit + log, f32::from(u8::from(hit)), top, log]
@@ -332,7 +338,8 @@ mod fast {
             } = self.inputs;
             let d_model = self.inputs.d_model();
             let sizes = [hidden.len(), table.len(), bias.len()];
-            let mut out = [0, 1, 2].map(|at| vec![0.0; if self.wanted[at] { sizes[at] } else { 0 }]);
+            let mut out =
+                [0, 1, 2].map(|at| vec![0.0; if self.wanted[at] { sizes[at] } else { 0 }]);
             let [to_rows, to_table, to_bias] = &mut out;
             let size = bias.len().div_ceil(PARTS).max(WORDS / 4);
             for rows in pieces(0..self.targets.len(), ROWS) {
@@ -376,7 +383,10 @@ mod fast {
             let rows: Vec<[f32; 4]> = rows
                 .map(|(number, &target)| {
                     let tiles = &parts[number / ROWS * tiles..][..tiles];
-                    Self::row(tiles.iter().map(|rows| &rows[number % ROWS]), target as usize)
+                    Self::row(
+                        tiles.iter().map(|rows| &rows[number % ROWS]),
+                        target as usize,
+                    )
                 })
                 .collect();
             let losses = rows.iter().map(|row| row[0]);

@@ -130,9 +130,10 @@ pub(crate) fn product(view: View, a: (&[f32], View), b: (&[f32], View)) -> Vec<f
 fn threads(a: View, b: View) -> Parallelism {
     /// Multiplications under which one thread is faster.
     const ALONE: usize = 1 << 20;
-    match a.rows * a.columns * b.columns < ALONE {
-        true => Parallelism::None,
-        false => Parallelism::Rayon(0),
+    if a.rows * a.columns * b.columns < ALONE {
+        Parallelism::None
+    } else {
+        Parallelism::Rayon(0)
     }
 }
 

@@ -1,7 +1,7 @@
 //! Operations that models share: plain tensor operations on every backend, one pass of its own on Burn's Flex.
 //!
-//! Reading order: [`mod@gelu`], [`mod@dropout`], [`mod@linear`], [`mod@layer_norm`], [`mod@attention`], [`convolution`],
-//! [`mod@cross_entropy`], [`mod@adamw`], each a plain version and a fast one side by side; then `fused` (how the fast one is
+//! Reading order: [`mod@gelu`], [`activation`], [`mod@dropout`], [`mod@linear`], [`mod@layer_norm`], [`mod@attention`], [`convolution`],
+//! [`mod@cross_entropy`], [`mod@linear_cross_entropy`], [`mod@adamw`], each a plain version and a fast one side by side; then `fused` (how the fast one is
 //! found), `matrix` and `simd` (what it is made of).
 
 pub mod activation;
@@ -15,12 +15,13 @@ mod fused;
 pub mod gelu;
 pub mod layer_norm;
 pub mod linear;
+pub mod linear_cross_entropy;
 #[cfg(feature = "flex")]
 mod matrix;
 #[cfg(feature = "flex")]
 mod simd;
 
-pub use activation::Activation;
+pub use activation::{Activation, gelu_tanh, quick_gelu, silu};
 pub use adamw::{AdamW, adamw};
 pub use attention::{AttentionMask, AttentionShape, attention};
 pub use convolution::{Geometry, conv_transpose2d, conv2d};
@@ -29,6 +30,7 @@ pub use dropout::dropout;
 pub use gelu::gelu;
 pub use layer_norm::{layer_norm, layer_norm_of_sum};
 pub use linear::{linear, linear_transposed};
+pub use linear_cross_entropy::linear_cross_entropy;
 
 #[cfg(feature = "flex")]
 fn primitive<B: burn::prelude::Backend, const D: usize>(

@@ -123,6 +123,7 @@ pub(crate) fn column_sums(values: &[f32], width: usize) -> Vec<f32> {
     sums
 }
 
+/// Adds every row to the sums; as wide as there are sums.
 #[inline(always)]
 pub(crate) fn add_rows(sums: &mut [f32], values: &[f32]) {
     for row in values.chunks_exact(sums.len().max(1)) {
