@@ -269,6 +269,6 @@ fn lines(predictions: &[Prediction]) -> String {
 }
 
 fn json_lines(predictions: &[Prediction]) -> Result<String, Failure> {
-    let line = |prediction| Ok(serde_json::to_string(prediction)? + "\n");
+    let line = |prediction| Ok(serde_json::to_string(prediction).running()? + "\n");
     predictions.iter().map(line).collect()
 }

@@ -12,7 +12,7 @@ use burn::tensor::backend::AutodiffBackend;
 use burn::train::{InferenceStep, TrainStep};
 use serde_json::{Value, json};
 
-use crate::failure::{self, Failure};
+use crate::failure::{self, Failure, FailureKind};
 use crate::generator::seeded;
 use crate::memory::{self, Work};
 use crate::metrics::{Metrics, short};
@@ -70,14 +70,14 @@ where
         Probe::FindLr => {
             if let Some(folder) = out.parent() {
                 // Before the steps: nobody waits for a plot that has no place.
-                std::fs::create_dir_all(folder).map_err(Failure::running)?;
+                std::fs::create_dir_all(folder).running()?;
             }
-            let curve = failure::caught(|| find_lr(subject)).map_err(Failure::Running)?;
-            tell_curve(curve, out, ui)
+            let curve = failure::caught(|| find_lr(subject)).running()?;
+            print_curve(curve, out, ui)
         }
         Probe::OverfitBatch => {
             let outcome = failure::caught(|| overfit_batch(subject, lr));
-            tell_overfit(&outcome.map_err(Failure::Running)?, lr, ui)
+            print_overfit(&outcome.running()?, lr, ui)
         }
     }
 }
@@ -182,8 +182,8 @@ fn steepest(points: &[(f64, f64)]) -> Option<f64> {
     (fall(&at) > 0.0).then(|| points[at - SPAN / 2].0)
 }
 
-fn tell_curve(curve: LrCurve, out: &Path, ui: Ui) -> Result<Status, Failure> {
-    let plot = draw(&curve, out).map_err(Failure::Running)?;
+fn print_curve(curve: LrCurve, out: &Path, ui: Ui) -> Result<Status, Failure> {
+    let plot = draw(&curve, out).running()?;
     let plot = plot.map(|path| path.display().to_string());
     match ui {
         Ui::Json => say(&curve.json(plot.as_deref()).to_string()),
@@ -241,7 +241,7 @@ impl LrCurve {
     }
 }
 
-/// What came of one batch.
+/// The result on one batch.
 pub struct Overfit {
     /// Steps taken.
     pub steps: u64,
@@ -365,18 +365,19 @@ impl Progress {
     }
 }
 
-fn tell_overfit(outcome: &Overfit, lr: f64, ui: Ui) -> Result<Status, Failure> {
+fn print_overfit(outcome: &Overfit, lr: f64, ui: Ui) -> Result<Status, Failure> {
     let Overfit { steps, learnt, .. } = *outcome;
     let [first, last] = [&outcome.first, &outcome.last].map(ui::figures);
-    let told = format!("in {steps} steps at lr {lr}: from {first} to {last}");
+    let how = format!("in {steps} steps at lr {lr}: from {first} to {last}");
     match (ui, learnt) {
         (Ui::Json, _) => say(&outcome.json(lr).to_string()),
-        (_, true) => say(&format!("one batch is learnt {told}")),
+        (_, true) => say(&format!("one batch is learnt {how}")),
         (_, false) => outcome.reasons().iter().for_each(|line| say(line)),
     }
-    match learnt {
-        true => Ok(Status::Done),
-        false => Err(Failure::running(anyhow!("one batch is not learnt {told}"))),
+    if learnt {
+        Ok(Status::Done)
+    } else {
+        Err(Failure::running(anyhow!("one batch is not learnt {how}")))
     }
 }
 
@@ -389,8 +390,9 @@ impl Overfit {
             (format!("train only after step {steps}"), &self.late),
             ("have no gradient".to_string(), &self.silent),
         ];
-        let told = kinds.into_iter().filter(|(_, names)| !names.is_empty());
-        told.map(|(what, names)| format!("these parameters {what}: {}", names.join(", ")))
+        let found = kinds.into_iter().filter(|(_, names)| !names.is_empty());
+        found
+            .map(|(what, names)| format!("these parameters {what}: {}", names.join(", ")))
             .collect()
     }
 
