@@ -14,7 +14,7 @@ use serde::Serialize;
 use train::backend::with_backend;
 use train::image::PixelBatch;
 use train::text::TokenBatch;
-use train::{Failure, WithBackend};
+use train::{Failure, FailureKind, WithBackend};
 
 use crate::guess::{self, Guess};
 use crate::images;
