@@ -48,6 +48,8 @@ impl fmt::Display for Failure {
     }
 }
 
+impl std::error::Error for Failure {}
+
 /// Says which of the two an error is, where its type does not: `read(path).input()?`, `write(path).running()?`.
 pub trait FailureKind<T> {
     /// The input was wrong.

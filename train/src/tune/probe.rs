@@ -9,19 +9,20 @@ use burn::module::{AutodiffModule, ModuleVisitor, Param};
 use burn::optim::{GradientsParams, Optimizer as _};
 use burn::prelude::*;
 use burn::tensor::backend::AutodiffBackend;
-use burn::train::{InferenceStep, TrainStep};
+use burn::train::InferenceStep;
+use model::batch_norm;
 use serde_json::{Value, json};
 
 use crate::failure::{self, Failure, FailureKind};
 use crate::generator::seeded;
 use crate::memory::{self, Work};
 use crate::metrics::{Metrics, short};
-use crate::objective::{LossSums, Objective, SplitOutput, StepOutput, Tally, Trainable, Trainee};
+use crate::objective::{Objective, Pass, SplitOutput, Tally, Trainable, Trainee};
 use crate::optim::groups::{self, ModulePath, Setting};
 use crate::optim::optimizer::Optimizer;
 use crate::report::plot::Plot;
 use crate::session::Status;
-use crate::source::BatchSource;
+use crate::source::{BatchSource, Counts};
 use crate::ui::{self, Ui, say};
 
 /// An experiment instead of a run.
@@ -82,37 +83,40 @@ where
     }
 }
 
-/// A forward and a backward pass.
-struct Pass<B: AutodiffBackend> {
-    sums: LossSums<B::InnerBackend>,
-    grads: GradientsParams,
-}
-
 impl<B, O, S> Subject<'_, B, O, S>
 where
     B: AutodiffBackend,
     O: Trainable<B>,
     S: BatchSource<Batch = <O as Objective<B>>::Batch>,
 {
-    /// Loss and gradients of a batch, at the step of this number.
-    fn pass(&self, number: u64, batch: u64) -> Pass<B> {
+    /// Loss and gradients of a batch, at the step of this number; nothing if it has no target.
+    fn pass(&self, number: u64, batch: u64) -> Option<Pass<B>> {
         let device = self.model.devices().into_iter().next().unwrap_or_default();
         let batch = self.source.batch(batch);
-        let seed = self.seed.wrapping_add(number);
-        let output = seeded::<B, _>(&device, seed, || TrainStep::step(&self.model, batch));
-        let StepOutput::Sums(sums) = output.item else {
-            unreachable!("a step gives sums");
-        };
-        Pass {
-            sums,
-            grads: output.grads,
+        if batch.is_without_targets() {
+            return None;
         }
+        let seed = self.seed.wrapping_add(number);
+        Some(seeded::<B, _>(&device, seed, || {
+            self.model.pass(&batch, &[])
+        }))
+    }
+
+    /// The first batch with a target.
+    fn first_batch(&self) -> u64 {
+        let mut numbers = 0..self.source.batches_per_epoch();
+        let first = numbers.find(|number| !self.source.batch(*number).is_without_targets());
+        first.unwrap_or(0)
     }
 
     /// Changes the model by a pass, at a rate.
     fn update(&mut self, number: u64, lr: f64, pass: Pass<B>) {
-        self.optimizer.prepare(number, pass.sums.weight);
-        self.model = self.optimizer.step(lr, self.model.clone(), pass.grads);
+        self.optimizer.prepare(number, pass.sums.gradient_weight());
+        let model = self.optimizer.step(lr, self.model.clone(), pass.grads);
+        self.model = batch_norm::commit(model, &pass.proposals, None);
+        if let Some(after) = self.model.objective.after_step() {
+            self.model.objective = after;
+        }
     }
 
     /// Figures of a batch as validation gives them: without dropout, by plain losses.
@@ -158,7 +162,9 @@ where
     let mut points = Vec::new();
     for number in 0..steps {
         let lr = lowest * (highest / lowest).powf(number as f64 / (steps - 1) as f64);
-        let pass = subject.pass(number, number);
+        let Some(pass) = subject.pass(number, number) else {
+            continue;
+        };
         let loss = pass.sums.mean_loss();
         subject.update(number, lr, pass);
         average = SMOOTHING * average + (1.0 - SMOOTHING) * loss;
@@ -270,12 +276,15 @@ where
     O: Trainable<B>,
     S: BatchSource<Batch = <O as Objective<B>>::Batch>,
 {
-    let first = subject.figures(0);
+    let batch = subject.first_batch();
+    let first = subject.figures(batch);
     let mut progress = Progress::new(first.clone());
     let (mut steps, mut learnt, mut last) = (0, false, first.clone());
     let mut silent = Vec::new();
     while steps < PATIENCE && !learnt {
-        let pass = subject.pass(steps, 0);
+        let Some(pass) = subject.pass(steps, batch) else {
+            break;
+        };
         let is_finite = pass.sums.mean_loss().is_finite();
         match steps {
             0 => silent = without_gradient::<B, _>(&subject.model, &pass.grads),
@@ -287,7 +296,7 @@ where
         }
         subject.update(steps, lr, pass);
         steps += 1;
-        last = subject.figures(0);
+        last = subject.figures(batch);
         learnt = progress.is_learnt(&last);
         if !is_finite {
             break;
