@@ -115,9 +115,12 @@ fn killed_again_and_again(bench: &Bench, recipe: &str, backend: BackendName) {
     let resume = ["--resume", "--out", &out, "--ui", "none"];
     let resume = || bench.bare(&[&resume[..], &args[1..]].concat());
     // Killed before it wrote its recipe, it is no run yet.
-    let start = || match path.join("recipe.toml").is_file() {
-        true => resume(),
-        false => bench.command(&[&args[..], &["--out", &out]].concat()),
+    let start = || {
+        if path.join("recipe.toml").is_file() {
+            resume()
+        } else {
+            bench.command(&[&args[..], &["--out", &out]].concat())
+        }
     };
     let mut late = 0;
     for kill in 0..KILLS {
@@ -166,7 +169,7 @@ fn an_autoencoder_killed_at_random_moments_ends_the_same() {
     }
 }
 
-/// A shell script on a file system of its own with so many KiB, where the system allows that; its output.
+/// Runs a shell script beside a new file system of so many KiB, `disk`, where the system allows that; its output.
 fn on_a_small_disk(bench: &Bench, kib: u64, script: &str) -> Option<Output> {
     let unshare = |script: &str| {
         let mut command = Command::new("unshare");
@@ -239,6 +242,27 @@ fn a_full_disk_loses_nothing_but_the_steps_since_the_last_checkpoint() {
                 return;
             }
         }
+    }
+}
+
+#[test]
+fn an_empty_mount_point_is_a_run_directory() {
+    let (bench, backend) = (autoencoder(), BackendName::Flex);
+    if !backend.is_compiled_in() {
+        return;
+    }
+    let mut command = bench.command(&["autoencoder", "--out", "disk", "--steps", "3"]);
+    command.args(["--backend", backend.name()]);
+    let quoted = |part: &OsStr| format!("'{}'", part.to_string_lossy());
+    let words = std::iter::once(command.get_program()).chain(command.get_args());
+    let words: Vec<_> = words.map(quoted).collect();
+    let start = words.join(" ");
+    let script = format!(
+        "{start} && {start} --force && mountpoint -q disk && test -f disk/summary.json; echo \"ended $?\""
+    );
+    if let Some(output) = on_a_small_disk(&bench, 20_000, &script) {
+        let printed = String::from_utf8_lossy(&output.stdout);
+        assert!(printed.contains("ended 0"), "{printed}{}", message(&output));
     }
 }
 

@@ -566,7 +566,7 @@ fn a_run_that_diverges_goes_back_and_on_at_a_lower_rate() {
         let steps: Vec<_> = losses.iter().map(|(step, _)| *step).collect();
         assert!(
             steps.is_sorted_by(|a, b| a < b),
-            "a step stands twice: {steps:?}"
+            "a step occurs twice: {steps:?}"
         );
         let valid = outcome.losses("valid");
         let worst = valid.iter().map(|(_, loss)| *loss).fold(0.0, f64::max);
@@ -818,20 +818,20 @@ fn a_run_that_went_back_and_is_resumed_ends_as_one_that_was_not_interrupted() {
     train(&whole, &|_| {});
     let whole = whole.outcome();
     assert_eq!(whole.summary()["rollbacks"], 2);
-    // A stop that was asked for before is heeded after the first step of each sitting.
+    // A stop that was requested before is heeded after the first step of each session.
     interrupt.request();
     let stopped = bench();
-    let mut sittings = 0;
+    let mut sessions = 0;
     let heeds = |options: &mut Options| options.interrupt = interrupt.clone();
     let mut status = train(&stopped, &heeds);
     while status == Status::Interrupted {
-        sittings += 1;
+        sessions += 1;
         status = train(&stopped, &|options| {
             heeds(options);
             resume(options);
         });
     }
-    assert!(sittings > 30, "{sittings}");
+    assert!(sessions > 30, "{sessions}");
     let stopped = stopped.outcome();
     for split in ["train", "valid"] {
         assert_eq!(stopped.losses(split), whole.losses(split));

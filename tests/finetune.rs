@@ -4,6 +4,9 @@
 
 #![allow(clippy::unwrap_used)] // A test fails by panicking, in its helpers too.
 
+#[cfg(target_os = "linux")]
+#[path = "support/limit.rs"]
+mod limit;
 mod support;
 
 use std::fs;
@@ -541,4 +544,24 @@ fn settings_that_are_impossible() {
     bench.refuses(&mistyped, &["\"embedings\", which matches no parameter"]);
     let nothing = ["--steps", "0", "--set", "training.epochs=0"];
     bench.refuses(&nothing, &["training.steps and training.epochs are both 0"]);
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn memory_that_runs_out_before_the_training_is_one_sentence() {
+    let bench = bench();
+    // Rows take far more room than their four bytes here.
+    let rows = "a,b\n".repeat(12_000_000);
+    bench.write("texts.csv", format!("text,label\n{rows}"));
+    let mut command = bench.command(&["--out", "run"]);
+    limit::limit_memory(&mut command, 3 << 29);
+    let output = command.output().unwrap();
+    let message = support::message(&output);
+    assert_eq!(output.status.code(), Some(1), "{message}");
+    assert_eq!(message.lines().count(), 1, "{message}");
+    assert!(
+        message.starts_with("error: out of memory before the training; less data"),
+        "{message}"
+    );
+    assert!(!bench.path("run").exists());
 }

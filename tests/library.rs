@@ -1,6 +1,6 @@
 //! A program that uses the engine as a library keeps what is its own: allocator, signal handlers, panic hook.
 //!
-//! A test program of its own, as all of these belong to a whole process. That it can have an allocator at all shows
+//! A separate test program, as all of these belong to a whole process. That it can have an allocator at all shows
 //! that the library has none.
 
 #![cfg(unix)]

@@ -14,7 +14,7 @@ use serde::Serialize;
 use train::backend::with_backend;
 use train::image::PixelBatch;
 use train::text::TokenBatch;
-use train::{Failure, WithBackend};
+use train::{Failure, FailureKind, WithBackend};
 
 use crate::guess::{self, Guess};
 use crate::images;
@@ -270,6 +270,6 @@ fn lines(predictions: &[Prediction]) -> String {
 }
 
 fn json_lines(predictions: &[Prediction]) -> Result<String, Failure> {
-    let line = |prediction| Ok(serde_json::to_string(prediction)? + "\n");
+    let line = |prediction| Ok(serde_json::to_string(prediction).running()? + "\n");
     predictions.iter().map(line).collect()
 }

@@ -50,7 +50,7 @@ impl BackendName {
         }
     }
 
-    /// Whether it computes while the program goes on, so that reading a figure is waiting for it, and can tell by itself
+    /// Whether it computes while the program goes on, so that reading a figure is waiting for it, and can itself decide
     /// what is not finite: Metal's compiler may take it that everything is.
     pub fn runs_ahead(self) -> bool {
         !matches!(self, Self::Flex | Self::Ndarray | Self::Metal)
@@ -68,7 +68,7 @@ impl BackendName {
         }
     }
 
-    /// The one asked for, or the best one compiled in.
+    /// The one of this name; without a name the best one compiled in.
     pub fn choose(asked: Option<&str>) -> Result<Self, Failure> {
         let Some(name) = asked else {
             let best = Self::ALL.into_iter().find(|name| name.is_compiled_in());
@@ -159,17 +159,17 @@ fn on<B: burn::tensor::backend::Backend, W: WithBackend>(
             "backend \"{name}\" finds no device; `--backend flex` runs on the CPU"
         )));
     }
-    match checkpointing {
-        false => Ok(work.run::<Autodiff<B>>(device)),
-        #[cfg(feature = "checkpointing")]
-        true => Ok(work.run::<Autodiff<B, BalancedCheckpointing>>(device)),
-        #[cfg(not(feature = "checkpointing"))]
-        true => Err(crate::recipe::Impossible::new(
-            "training.gradient_checkpointing",
-            "was not compiled in; add `--features checkpointing` to cargo's flags",
-        )
-        .into()),
+    if !checkpointing {
+        return Ok(work.run::<Autodiff<B>>(device));
     }
+    #[cfg(feature = "checkpointing")]
+    return Ok(work.run::<Autodiff<B, BalancedCheckpointing>>(device));
+    #[cfg(not(feature = "checkpointing"))]
+    Err(crate::recipe::Impossible::new(
+        "training.gradient_checkpointing",
+        "was not compiled in; add `--features checkpointing` to cargo's flags",
+    )
+    .into())
 }
 
 /// Burn panics where a driver or a device is missing: tried once, quietly, before anything is written.

@@ -7,7 +7,7 @@ use clap::Args;
 use toml::Value;
 
 use crate::backend::BackendName;
-use crate::failure::Failure;
+use crate::failure::{Failure, FailureKind};
 use crate::process;
 use crate::recipe::explain::explain;
 use crate::recipe::{BuiltIn, Draft, Impossible};
@@ -130,9 +130,9 @@ pub fn main(trainer: &Trainer, args: TrainArgs, subcommand: Option<Subcommand>) 
 fn try_batches() -> Result<Status, Failure> {
     let args = std::env::args().skip(1).filter(|arg| arg != "--find-batch");
     let scratch = std::env::temp_dir().join(format!("hearth-find-batch-{}", std::process::id()));
-    std::fs::create_dir_all(&scratch)?;
+    std::fs::create_dir_all(&scratch).running()?;
     let found = find_batch(&args.collect::<Vec<_>>(), &scratch);
-    std::fs::remove_dir_all(&scratch)?;
+    std::fs::remove_dir_all(&scratch).running()?;
     found
 }
 

@@ -48,12 +48,46 @@ impl fmt::Display for Failure {
     }
 }
 
-/// Before training starts every error speaks of the input.
-impl<E: std::error::Error + Send + Sync + 'static> From<E> for Failure {
-    fn from(error: E) -> Self {
-        Self::Input(error.into())
+impl std::error::Error for Failure {}
+
+/// Says which of the two an error is, where its type does not: `read(path).input()?`, `write(path).running()?`.
+pub trait FailureKind<T> {
+    /// The input was wrong.
+    fn input(self) -> Result<T, Failure>;
+
+    /// The work broke down.
+    fn running(self) -> Result<T, Failure>;
+}
+
+impl<T, E: Into<anyhow::Error>> FailureKind<T> for Result<T, E> {
+    fn input(self) -> Result<T, Failure> {
+        self.map_err(|error| Failure::Input(error.into()))
+    }
+
+    fn running(self) -> Result<T, Failure> {
+        self.map_err(|error| Failure::Running(error.into()))
     }
 }
+
+/// Errors that are about the input wherever they occur: of these alone `?` makes a failure.
+macro_rules! input_errors {
+    ($($error:ty),*) => {$(
+        impl From<$error> for Failure {
+            fn from(error: $error) -> Self {
+                Self::Input(error.into())
+            }
+        }
+    )*};
+}
+
+input_errors!(
+    data::DataError,
+    model::BundleError,
+    crate::backend::UnknownBackend,
+    crate::recipe::Impossible,
+    crate::recipe::RecipeError,
+    crate::run::RunError
+);
 
 /// Pieces of work that are being [`caught`], in all threads.
 static CATCHING: AtomicUsize = AtomicUsize::new(0);

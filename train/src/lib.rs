@@ -25,7 +25,7 @@ pub use engine::{
     checkpoint, generator, guard, interrupt, loader, metrics, objective, run, session, source,
     training_loop,
 };
-pub use failure::Failure;
+pub use failure::{Failure, FailureKind};
 pub use generator::seeded;
 pub use interrupt::Interrupt;
 pub use metrics::{Better, Metric, Metrics};

@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 
 use burn::train::{ApplicationLoggerInstaller, FileApplicationLoggerInstaller};
 
-use crate::failure::{self, Failure};
+use crate::failure::{self, Failure, FailureKind};
 use crate::interrupt::{Interrupt, Response};
 use crate::memory::{self, Work};
 use crate::terminal;
@@ -49,7 +49,7 @@ pub fn listen() -> Result<(), Failure> {
             std::process::exit(130);
         }
     };
-    ctrlc::set_handler(handler).map_err(Failure::running)
+    ctrlc::set_handler(handler).running()
 }
 
 /// Sends messages of this and other crates to a file, for the rest of the process.

@@ -45,7 +45,7 @@ mod unix {
         let before = *BEFORE.lock().unwrap_or_else(|e| e.into_inner());
         let terminal = File::options().read(true).write(true).open("/dev/tty");
         if let (Some(before), Ok(mut terminal)) = (before, terminal) {
-            // Nobody is left to tell if it fails.
+            // The process is about to end, whether it succeeds or not.
             let _ = terminal.write_all(LEAVE_ALTERNATE_SCREEN_AND_SHOW_CURSOR);
             set(&terminal, &before);
         }

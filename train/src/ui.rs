@@ -29,12 +29,13 @@ pub enum Ui {
 }
 
 impl Ui {
-    /// The one asked for; on a terminal the dashboard, elsewhere plain lines.
+    /// The choice of the command line; without one the dashboard on a terminal, plain lines elsewhere.
     pub fn choose(asked: Option<Ui>) -> Ui {
         use std::io::IsTerminal;
-        asked.unwrap_or(match std::io::stdout().is_terminal() {
-            true => Ui::Tui,
-            false => Ui::Plain,
+        asked.unwrap_or(if std::io::stdout().is_terminal() {
+            Ui::Tui
+        } else {
+            Ui::Plain
         })
     }
 }
@@ -58,7 +59,7 @@ impl Console {
 
     /// After some steps.
     pub fn trained(&mut self, event: &Event, metrics: &Metrics, total: u64) {
-        // The rate of this sitting: a resumed run does not know how fast the other machine was.
+        // By the speed of this process: a resumed run may have begun on another machine.
         let first = *self.first.get_or_insert(event.step);
         let done = event.step - first;
         let left = (total - event.step) as f64;
@@ -97,7 +98,7 @@ impl Console {
         }
     }
 
-    /// Something is wrong, and training goes on; on standard error, so that it stands in no one's JSON.
+    /// A warning while training goes on; on standard error, so that standard output is JSON alone.
     pub fn warn(&self, text: &str) {
         tracing::warn!("{text}");
         // The dashboard has the screen.
@@ -113,14 +114,14 @@ impl Console {
         }
     }
 
-    /// Notes what it is told at most every ten seconds: a sign of life from work that takes long.
+    /// A progress callback that prints at most every ten seconds.
     pub fn now_and_then<T: std::fmt::Display>(&self) -> impl Fn(T) + Sync + '_ {
-        let told = Mutex::new(Instant::now());
+        let last = Mutex::new(Instant::now());
         move |what| {
-            let mut told = told.lock().unwrap_or_else(|e| e.into_inner());
-            if told.elapsed() > Duration::from_secs(10) {
+            let mut last = last.lock().unwrap_or_else(|e| e.into_inner());
+            if last.elapsed() > Duration::from_secs(10) {
                 self.note(&what.to_string());
-                *told = Instant::now();
+                *last = Instant::now();
             }
         }
     }
@@ -184,7 +185,7 @@ pub fn duration(seconds: f64) -> String {
 
 /// The dashboard's thread polls without sleeping; at the lowest priority it takes only time that is left over.
 ///
-/// - from: steps taken before this start, which tell nothing of its speed
+/// - from: steps of earlier processes, which are left out of its estimate of the time left
 pub fn dashboard(interrupter: Interrupter, from: u64) -> TuiMetricsRendererWrapper {
     let start = move || {
         #[cfg(target_os = "linux")]

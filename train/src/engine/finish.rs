@@ -9,7 +9,7 @@ use crate::backend::BackendName;
 use crate::checkpoint::Position;
 use crate::engine::session::Status;
 use crate::engine::training_loop::{Ending, Judged, TrainingLoop, judge};
-use crate::failure::{self, Failure};
+use crate::failure::{self, Failure, FailureKind};
 use crate::metrics::short;
 use crate::objective::{Objective, Trainable, Trainee};
 use crate::recipe::ComputePrecision;
@@ -42,7 +42,7 @@ impl Finish<'_> {
     {
         let mut state = training.state();
         if let Some(trace) = state.trace.take() {
-            trace.finish().map_err(Failure::running)?;
+            trace.finish().running()?;
         }
         let ending = state.ending.take();
         let ending = ending.unwrap_or_else(|| Err(anyhow::anyhow!("the training never began")));
@@ -56,7 +56,7 @@ impl Finish<'_> {
         let tested = match (test, state.best.take()) {
             (Some(test), Some(best)) if done => {
                 let judged = failure::caught(|| judge_test::<B, O, S>(&test, best));
-                Some(judged.map_err(Failure::Running)?)
+                Some(judged.running()?)
             }
             _ => None,
         };
@@ -71,7 +71,7 @@ impl Finish<'_> {
                 details: details.clone(),
                 ..Event::new(step, epoch, "test", metrics.clone())
             };
-            state.log.append(&event).map_err(Failure::running)?;
+            state.log.append(&event).running()?;
             state.console.validated(&event, false);
         }
         let summary = self.summary(status, &state.position, training, &tested);
@@ -92,7 +92,7 @@ impl Finish<'_> {
         let written = run.write("summary.json", format!("{summary:#}\n").as_bytes());
         // A full disk has one error worth printing: the one that stopped the training.
         if done {
-            written.map_err(Failure::running)?;
+            written.running()?;
         }
         // Plots are for looking at: a full disk has its error already.
         if let Err(error) = plot::run_plots(run.path()) {

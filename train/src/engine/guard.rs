@@ -1,4 +1,4 @@
-//! What keeps a training from being lost: steps that are not finite are skipped, then undone; spikes are told.
+//! Guards against losing a training: steps that are not finite are skipped, then undone; spikes are reported.
 //!
 //! In: the loss and the gradient's norm of each step. Out: whether the step counts, and when to go back.
 
@@ -17,7 +17,7 @@ pub struct GuardRecipe {
     pub rollbacks: u64,
     /// Times the learning rate, for each time it went back.
     pub rollback_lr: f64,
-    /// Standard deviations above its running mean at which a loss is told as a spike; 0 never tells.
+    /// Standard deviations above its running mean at which a loss is reported as a spike; 0 reports none.
     pub spike: f64,
 }
 
@@ -73,14 +73,14 @@ pub struct Watch {
     variance: f64,
 }
 
-/// What a step was.
+/// The judgement of a step.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Verdict {
     /// It counts.
     Good,
     /// It counts, and its loss is far above the losses before it.
     Spike {
-        /// What losses were like.
+        /// Of the losses before it.
         mean: f64,
     },
     /// It was skipped.
@@ -90,12 +90,12 @@ pub enum Verdict {
 }
 
 impl Watch {
-    /// Whether the last step counted: what follows from weights that lose the next step is no place to go back to.
+    /// Whether the last step counted: weights with which the next step is lost are no place to go back to.
     pub fn is_good(&self) -> bool {
         self.in_a_row == 0
     }
 
-    /// What a run that went back goes on with: what it went through counts, the steps it lost do not.
+    /// The watch of a run that went back: skips and rollbacks stay counted, the losses of the lost steps do not.
     pub fn back(&self, lost: &Self) -> Self {
         Self {
             skipped: lost.skipped,
@@ -110,9 +110,10 @@ impl Watch {
         if !(loss.is_finite() && norm.is_finite()) {
             self.skipped += 1;
             self.in_a_row += 1;
-            return match self.in_a_row > recipe.skips {
-                true => Verdict::Lost,
-                false => Verdict::Skipped,
+            return if self.in_a_row > recipe.skips {
+                Verdict::Lost
+            } else {
+                Verdict::Skipped
             };
         }
         self.in_a_row = 0;
@@ -130,9 +131,10 @@ impl Watch {
         let off = taken - mean;
         self.mean += share * off;
         self.variance = (1.0 - share) * (self.variance + share * off * off);
-        match is_spike {
-            true => Verdict::Spike { mean },
-            false => Verdict::Good,
+        if is_spike {
+            Verdict::Spike { mean }
+        } else {
+            Verdict::Good
         }
     }
 }

@@ -37,7 +37,7 @@ pub(crate) struct Listening {
 }
 
 impl Interrupt {
-    /// A handle that nothing has asked for a stop.
+    /// A handle without a request.
     pub fn new() -> Self {
         Self::default()
     }
@@ -66,7 +66,7 @@ impl Interrupt {
         response
     }
 
-    /// How often a stop was asked for.
+    /// Number of requests so far.
     pub fn requests(&self) -> usize {
         self.lock().requests
     }

@@ -90,7 +90,7 @@ pub struct LossSums<B: Backend> {
     pub terms: Vec<Term<B>>,
 }
 
-/// A term of the loss with targets of its own.
+/// A term of the loss, whose targets are others than those of the first.
 #[derive(Clone, Debug)]
 pub struct Term<B: Backend> {
     /// Its sum, `[1]`; differentiable.

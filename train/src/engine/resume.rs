@@ -7,7 +7,7 @@ use burn::tensor::backend::AutodiffBackend;
 use model::Names;
 
 use crate::checkpoint::{self, Position, Whole};
-use crate::failure::Failure;
+use crate::failure::{Failure, FailureKind};
 use crate::objective::{Trainable, Trainee};
 use crate::optim::ema::Ema;
 use crate::optim::optimizer::Optimizer;
@@ -53,7 +53,7 @@ impl<B: AutodiffBackend, O: Trainable<B>> Start<B, O> {
         if existing != Existing::Resume {
             return Ok(self);
         }
-        match checkpoint::newest(&run.checkpoints()).map_err(Failure::Input)? {
+        match checkpoint::newest(&run.checkpoints()).input()? {
             // Stopped before the first checkpoint: from the beginning, with the same recipe.
             None => Ok(self),
             // A run from before there were digests has none.
@@ -68,7 +68,7 @@ impl<B: AutodiffBackend, O: Trainable<B>> Start<B, O> {
             }
             Some(whole) => {
                 let found = self.resumed(whole, &run.checkpoints(), optimizer, device);
-                found.map_err(Failure::Input)
+                found.input()
             }
         }
     }

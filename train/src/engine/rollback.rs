@@ -76,7 +76,8 @@ impl<B: AutodiffBackend, O: Trainable<B>> LoopDriver<'_, B, O> {
         };
         let path = run.checkpoints().join(checkpoint::name(best.step));
         let model: Trainee<B::InnerBackend, O::InnerModule> = self.model.valid();
-        let model = checkpoint::validated(&path, model, self.optimizer.groups().names(), device)?.objective;
+        let model =
+            checkpoint::validated(&path, model, self.optimizer.groups().names(), device)?.objective;
         (self.training.export)(&model, &run.bundle())?;
         self.state.best = Some(model);
         Ok(())

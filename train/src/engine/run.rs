@@ -16,7 +16,7 @@ use crate::report::tensorboard::EventFile;
 /// What is wrong with a run directory.
 #[derive(Debug, Error)]
 pub enum RunError {
-    /// It exists and holds something.
+    /// It exists and is not empty.
     #[error("{}: exists already; --resume goes on with it, --force starts anew", .0.display())]
     Exists(PathBuf),
     /// There is nothing to go on with.
@@ -341,7 +341,7 @@ const METRICS: &str = "metrics.jsonl";
 const TENSORBOARD: &str = "tensorboard";
 
 impl EventLog {
-    /// Opens the log; a resumed run forgets what was written after its checkpoint.
+    /// Opens the log; in a resumed run, what was written after its checkpoint is deleted.
     pub fn open(run: &RunDir, position: &Position) -> Result<Self, RunError> {
         let path = run.path.join(METRICS);
         let lines = OpenOptions::new().create(true).append(true).open(&path);
@@ -356,7 +356,7 @@ impl EventLog {
         Ok(log)
     }
 
-    /// A log that forgets.
+    /// A log that keeps nothing.
     pub fn none() -> Self {
         Self { files: None }
     }
@@ -390,7 +390,7 @@ impl EventLog {
         Ok(())
     }
 
-    /// Forgets what was written after a checkpoint.
+    /// Deletes what was written after a checkpoint.
     pub fn cut(&self, position: &Position) -> Result<(), RunError> {
         let Some(Files { run, lines, events }) = &self.files else {
             return Ok(());
@@ -407,13 +407,11 @@ impl EventLog {
 /// Cuts a file that has at least so many bytes.
 pub(crate) fn cut(file: &File, length: u64) -> io::Result<()> {
     let has = file.metadata()?.len();
-    match has < length {
-        true => Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            format!("has {has} bytes, where the checkpoint counts on {length}"),
-        )),
-        false => file.set_len(length),
+    if has < length {
+        let reason = format!("has {has} bytes, where the checkpoint counts on {length}");
+        return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
     }
+    file.set_len(length)
 }
 
 fn inside<T>(run: &Path, name: &str, result: io::Result<T>) -> Result<T, RunError> {

@@ -251,7 +251,7 @@ where
             run: run.as_ref(),
         };
         let status = finish.close(&training, self.test);
-        // Until here the run is this process's, and a stop that is asked for lets the summary be written.
+        // Until here no other process may have the run, and an interrupt lets the summary be written.
         drop((lock, listening));
         status
     }

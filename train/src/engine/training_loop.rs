@@ -50,7 +50,7 @@ pub enum Ending {
     Completed,
     /// Patience ran out.
     StoppedEarly,
-    /// A person or a signal asked for it.
+    /// A person or a signal requested it.
     Interrupted,
 }
 
@@ -129,7 +129,7 @@ pub struct RunState<B: AutodiffBackend, O: Trainable<B>> {
     pub log: EventLog,
     /// What the person sees.
     pub console: Console,
-    /// Of every part of every step, if asked for.
+    /// How long each part of each step took, if the options ask for it.
     pub trace: Option<Trace>,
     /// How it ended.
     pub ending: Option<Result<Ending>>,
@@ -301,7 +301,7 @@ impl<B: AutodiffBackend, O: Trainable<B>> LoopDriver<'_, B, O> {
         // The best step keeps a checkpoint, skipped or not: a resumed run has its model from there.
         let best = validates && self.validate(valid, window)?;
         let early = training.is_stale(self.state.position.stale);
-        // Asked for while it validated: all figures are read by then.
+        // Requested while it validated: all figures are read by then.
         let interrupted = interrupted || validates && self.interrupter.should_stop() && !last;
         let due = due && self.state.position.watch.is_good();
         if due || best || last || early || interrupted {
@@ -450,7 +450,7 @@ impl<B: AutodiffBackend, O: Trainable<B>> LoopDriver<'_, B, O> {
     fn is_better(&mut self, judged: &Judged) -> bool {
         if judged.is_empty {
             self.state.console.warn(
-                "the validation split has nothing to predict, so no step can be told to be the best; the newest is kept",
+                "the validation split has nothing to predict, so no step is known to be the best; the newest is kept",
             );
             return true;
         }

@@ -17,12 +17,12 @@ use crate::backend::{WithBackend, train_on};
 use crate::cli::Entry;
 use crate::failure::Failure;
 use crate::generator::seeded;
-use crate::session::{Options, Session, Status};
 use crate::objective::{Objective, Trainable};
 use crate::recipe::{
     BundleRecipe, Draft, GuardRecipe, Impossible, OptimizerRecipe, RecipeError, ScheduleRecipe,
     TrainingRecipe,
 };
+use crate::session::{Options, Session, Status};
 use crate::source::{BatchSource, Counts, Unit};
 use crate::training_loop::ModelHook;
 

@@ -1,4 +1,4 @@
-//! `compare RUN RUN...`: what runs came to, side by side. In: run directories. Out: a table and one plot.
+//! `compare RUN RUN...`: the results of runs, side by side. In: run directories. Out: a table and one plot.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use serde_json::{Map, Value, json};
 
-use crate::failure::Failure;
+use crate::failure::{Failure, FailureKind};
 use crate::metrics::{Better, short};
 use crate::report::plot;
 use crate::ui::{duration, say};
@@ -71,7 +71,7 @@ impl Run {
             .into()
     }
 
-    /// What stands in the table, by column.
+    /// Cells of the table, by column.
     fn cells(&self) -> Vec<(String, String)> {
         let at = |pointer: &str| self.summary.pointer(pointer);
         let text = |pointer: &str| match at(pointer) {
@@ -99,8 +99,8 @@ impl Run {
             cells.push((name, format!("{:.0}", value.as_f64().unwrap_or(f64::NAN))));
         }
         let mib = |bytes: f64| format!("{:.0}", bytes / f64::from(1 << 20));
-        let number = |pointer: &str, tell: &dyn Fn(f64) -> String| {
-            at(pointer).and_then(Value::as_f64).map_or("-".into(), tell)
+        let number = |pointer: &str, text: &dyn Fn(f64) -> String| {
+            at(pointer).and_then(Value::as_f64).map_or("-".into(), text)
         };
         cells.push(("peak MiB".into(), number("/peak_memory_bytes", &mib)));
         cells.push(("time".into(), number("/train_seconds", &duration)));
@@ -125,7 +125,7 @@ fn unfinished(recipe: &toml::Table) -> Value {
 /// A directory that is no run, or a metric that none of them has.
 pub fn compare(args: &CompareArgs) -> Result<(), Failure> {
     let runs: Result<Vec<Run>> = args.runs.iter().map(|path| Run::open(path)).collect();
-    let runs = runs.map_err(Failure::Input)?;
+    let runs = runs.input()?;
     let metric = args.metric.clone().unwrap_or_else(|| runs[0].metric());
     let curves: Vec<_> = runs
         .iter()
@@ -135,19 +135,18 @@ pub fn compare(args: &CompareArgs) -> Result<(), Failure> {
         let reason = format!("--metric {metric}: no run has a curve of it");
         return Err(Failure::input(reason));
     }
-    match args.json {
-        true => say(&format!("{:#}", as_json(&runs))),
-        false => {
-            let tables = [rows(&runs), differing(&runs)];
-            let tables = tables.iter().filter(|rows| !rows.is_empty());
-            let tables: Vec<_> = tables.map(|rows| table(rows)).collect();
-            say(tables.join("\n").trim_end());
-        }
+    if args.json {
+        say(&format!("{:#}", as_json(&runs)));
+    } else {
+        let tables = [rows(&runs), differing(&runs)];
+        let tables = tables.iter().filter(|rows| !rows.is_empty());
+        let tables: Vec<_> = tables.map(|rows| table(rows)).collect();
+        say(tables.join("\n").trim_end());
     }
     let better = runs
         .iter()
         .find_map(|run| Better::of_run(&run.summary, &metric));
-    let drawn = plot::overlay(&metric, better, curves, &args.plot).map_err(Failure::Running)?;
+    let drawn = plot::overlay(&metric, better, curves, &args.plot).running()?;
     if drawn && !args.json {
         say(&format!("\nplot: {}", args.plot.display()));
     }
@@ -172,7 +171,7 @@ fn rows(runs: &[Run]) -> Vec<Vec<String>> {
             columns.push(column.clone());
         }
     }
-    // What only some runs have stands beside its like.
+    // Columns that only some runs have are beside those of their kind.
     columns.sort_by_key(|column| match column.as_str() {
         "best step" => 0,
         column if column.starts_with("best ") => 1,

@@ -137,9 +137,9 @@ mod tests {
         };
         let rows = [(0, false), (1, true), (2, false), (3, false), (4, true)];
         let lines = folded(rows.map(|(number, frozen)| row(number, frozen)).into());
-        let told: Vec<_> = lines.iter().map(|line| line.name.as_str()).collect();
+        let names: Vec<_> = lines.iter().map(|line| line.name.as_str()).collect();
         let expected = ["0", "1", "2-3", "4"].map(|layers| format!("layer.{layers}.weight"));
-        assert_eq!(told, expected);
+        assert_eq!(names, expected);
     }
 
     #[test]
@@ -161,12 +161,12 @@ mod tests {
             row("layer.1.bias", &[4]),
             row("layer.2.weight", &[4, 2]),
         ]);
-        let told: Vec<_> = lines
+        let names: Vec<_> = lines
             .iter()
             .map(|line| (line.name.as_str(), line.times, line.n))
             .collect();
         assert_eq!(
-            told,
+            names,
             [
                 ("embeddings.weight", 1, 32),
                 ("layer.0-1.weight", 2, 16),

@@ -34,7 +34,7 @@ pub struct Plot {
     pub curves: Vec<(String, Curve)>,
 }
 
-/// Colours that people tell apart however they see them. Okabe and Ito 2008, <https://jfly.uni-koeln.de/color/>.
+/// Colours that differ however people see them. Okabe and Ito 2008, <https://jfly.uni-koeln.de/color/>.
 const COLOURS: [RGBColor; 7] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
@@ -54,9 +54,10 @@ impl Plot {
         if points.is_empty() {
             return Ok(false);
         }
-        let x = match self.log_x {
-            true => log_range(&points),
-            false => range(&points, |p| p.0, 0.0),
+        let x = if self.log_x {
+            log_range(&points)
+        } else {
+            range(&points, |p| p.0, 0.0)
         };
         let svg = self.draw(x, range(&points, |p| p.1, 0.05));
         let svg = svg.map_err(|e| anyhow!("{}: {e}", path.display()))?;
@@ -79,9 +80,10 @@ impl Plot {
                 .margin_right(28);
             builder.x_label_area_size(44).y_label_area_size(64);
             let axes = (x.clone(), y.clone());
-            match self.log_x {
-                true => self.lines(builder.build_cartesian_2d(x.log_scale(), y)?, axes)?,
-                false => self.lines(builder.build_cartesian_2d(x, y)?, axes)?,
+            if self.log_x {
+                self.lines(builder.build_cartesian_2d(x.log_scale(), y)?, axes)?;
+            } else {
+                self.lines(builder.build_cartesian_2d(x, y)?, axes)?;
             }
             legend.draw(&self.curves, &below)?;
             root.present()?;
@@ -98,9 +100,12 @@ impl Plot {
         X: Ranged<ValueType = f64> + ValueFormatter<f64>,
     {
         let log_x = self.log_x;
-        let x_label = move |x: &f64| match log_x {
-            true => format!("{x:.0e}"),
-            false => tick(*x, &x_axis),
+        let x_label = move |x: &f64| {
+            if log_x {
+                format!("{x:.0e}")
+            } else {
+                tick(*x, &x_axis)
+            }
         };
         let y_label = move |y: &f64| tick(*y, &y_axis);
         let mut mesh = chart.configure_mesh();
@@ -197,7 +202,7 @@ impl Legend {
     }
 }
 
-/// A number beside an axis: as many digits as tell it from its neighbours, none for nothing.
+/// A number beside an axis: as many digits as its neighbours need to differ, none for nothing.
 fn tick(value: f64, axis: &Range<f64>) -> String {
     let (wide, largest) = (axis.end - axis.start, axis.start.abs().max(axis.end.abs()));
     if value.abs() < 1e-6 * wide {
@@ -206,9 +211,12 @@ fn tick(value: f64, axis: &Range<f64>) -> String {
     }
     // Neighbours are more than a hundredth of the axis apart.
     let digits = |unit: f64| (2.0 - (wide / unit).log10()).ceil().clamp(0.0, 15.0) as usize;
-    let trimmed = |text: &str| match text.contains('.') {
-        true => text.trim_end_matches('0').trim_end_matches('.').to_string(),
-        false => text.to_string(),
+    let trimmed = |text: &str| {
+        if text.contains('.') {
+            text.trim_end_matches('0').trim_end_matches('.').to_string()
+        } else {
+            text.to_string()
+        }
     };
     if (1e-3..1e6).contains(&largest) {
         return trimmed(&format!("{value:.*}", digits(1.0)));
@@ -390,7 +398,7 @@ mod tests {
 
     #[test]
     fn numbers_beside_an_axis_are_as_short_as_they_may_be() {
-        for (value, axis, told) in [
+        for (value, axis, text) in [
             (2.0, 0.7..2.2, "2"),
             (1.8, 0.7..2.2, "1.8"),
             (0.0018, 0.0..0.002, "0.0018"),
@@ -406,7 +414,7 @@ mod tests {
             (2.5e6, 0.0..3e6, "2.5e6"),
             (1e6, 0.0..3e6, "1e6"),
         ] {
-            assert_eq!(tick(value, &axis), told, "{value} of {axis:?}");
+            assert_eq!(tick(value, &axis), text, "{value} of {axis:?}");
         }
     }
 
@@ -421,7 +429,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_curves_stand_below_the_chart_and_no_two_curves_look_alike() {
+    fn names_of_curves_are_below_the_chart_and_no_two_curves_look_alike() {
         let named = |n: usize| {
             let curve = |at: usize| (format!("run {at}"), vec![(1.0, 1.0), (2.0, at as f64)]);
             plot("many", (0..n).map(curve).collect())

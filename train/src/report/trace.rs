@@ -35,7 +35,7 @@ impl Trace {
         Ok(trace)
     }
 
-    /// Something that ended now and took so many seconds, in a step. What was told before it had ended when it began.
+    /// Something that ended now and took so many seconds, in a step. Earlier parts ended before it began.
     pub fn span(&mut self, name: &str, seconds: f64, step: u64) -> io::Result<()> {
         let now = self.began.elapsed().as_secs_f64();
         let start = micros(now - seconds).max(self.ended);

@@ -1,4 +1,4 @@
-//! Runs of this very program: what searches for a setting tries, each in a process of its own.
+//! Runs of this very program, each in a new process: the trials of searches.
 
 use std::io::{self, Read, Write};
 #[cfg(unix)]
@@ -34,33 +34,33 @@ impl Ended {
             return "out of memory".into();
         }
         let mut lines = self.errors.lines().map(str::trim);
-        let told = lines.clone().rev().find_map(|l| l.strip_prefix("error: "));
-        match (told, self.code) {
-            (Some(told), _) => told.into(),
+        let reason = lines.clone().rev().find_map(|l| l.strip_prefix("error: "));
+        match (reason, self.code) {
+            (Some(reason), _) => reason.into(),
             (None, None) => "it was killed".into(),
-            // A panic tells itself first, and how to see more of it last.
+            // A panic's message comes first, advice on backtraces last.
             (None, Some(code)) => lines
                 .find(|line| !line.is_empty())
                 .map_or(format!("it ended with exit code {code}"), String::from),
         }
     }
 
-    /// Whether memory was what it lacked; a system that runs out of it kills without a word.
+    /// Whether memory was what it lacked; a system that runs out of it kills without a message.
     pub fn lacked_memory(&self) -> bool {
         let says = |words: &str| self.errors.contains(words);
         self.code.is_none() || says("out of memory") || says(NO_ALLOCATION)
     }
 }
 
-/// What the first Ctrl-C is answered with.
+/// The answer to the first Ctrl-C.
 const STOPPING: &str = "stopping after this step; Ctrl-C again stops at once";
 
-/// Whether a person asked for a stop.
+/// Whether a person requested a stop.
 pub fn interrupted() -> bool {
     process::interrupt().requests() > 0
 }
 
-/// Whether a person asked again.
+/// Whether a person requested it again.
 fn interrupted_twice() -> bool {
     process::interrupt().requests() > 1
 }
@@ -75,7 +75,7 @@ pub(crate) fn listen() -> Arc<Listening> {
 pub fn run(args: &[String], mut look: impl FnMut() -> bool) -> Result<Ended> {
     let mut child = start(args)?;
     let errors = errors(&mut child);
-    let (mut asked, mut told) = (false, false);
+    let (mut asked, mut announced) = (false, false);
     let status = loop {
         if let Some(status) = child.try_wait()? {
             break status;
@@ -85,8 +85,8 @@ pub fn run(args: &[String], mut look: impl FnMut() -> bool) -> Result<Ended> {
             asked = true;
             interrupt(&mut child)?;
         }
-        if interrupted() && !told {
-            told = true;
+        if interrupted() && !announced {
+            announced = true;
             // Nobody may be there to read it.
             let _ = writeln!(io::stderr(), "{STOPPING}");
         }
@@ -107,7 +107,7 @@ fn start(args: &[String]) -> Result<Child> {
     let mut command = Command::new(program);
     command.args(args).stdin(Stdio::null());
     command.stdout(Stdio::null()).stderr(Stdio::piped());
-    // A group of its own: Ctrl-C on a terminal reaches the whole group, and would be a signal beside ours.
+    // In a new process group: Ctrl-C on a terminal reaches the whole group, and would be a signal beside ours.
     #[cfg(unix)]
     command.process_group(0);
     command.spawn().context("this program cannot be started")
@@ -130,7 +130,7 @@ fn errors(child: &mut Child) -> impl FnOnce() -> String + use<> {
     let reader = child.stderr.take().map(|mut stderr| {
         std::thread::spawn(move || {
             let mut bytes = Vec::new();
-            // What was read before an error is worth telling.
+            // What was read before an error is still worth printing.
             let _ = stderr.read_to_end(&mut bytes);
             String::from_utf8_lossy(&bytes).into_owned()
         })
@@ -158,7 +158,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_reason_is_one_line_and_memory_is_told_from_the_rest() {
+    fn a_reason_is_one_line_and_lack_of_memory_is_recognised() {
         for (code, errors, reason, memory) in [
             (
                 Some(2),

@@ -9,7 +9,7 @@ use std::path::Path;
 use anyhow::{Context, Result, anyhow};
 use serde_json::Value;
 
-use crate::failure::Failure;
+use crate::failure::{Failure, FailureKind};
 use crate::report::compare::table;
 use crate::report::plot;
 use crate::run::memory_bytes;
@@ -35,7 +35,7 @@ struct Sizes {
     all: Option<usize>,
 }
 
-/// What a batch came to.
+/// Figures of a batch that fits.
 struct Trial {
     size: usize,
     /// `tokens` or `samples`.
@@ -50,7 +50,7 @@ struct Trial {
     bytes: f64,
 }
 
-/// Tries one batch after the other, and prints what came of it.
+/// Tries one batch after the other, and prints the results.
 ///
 /// - args: of this program, without `--find-batch`
 /// - scratch: a folder for the trials
@@ -66,26 +66,26 @@ pub fn find_batch(args: &[String], scratch: &Path) -> Result<Status, Failure> {
     let mut trials = Vec::new();
     let why = sizes.search(args, scratch, &mut trials)?;
     if child::interrupted() {
-        sizes.tell(&trials, "interrupted");
+        sizes.print(&trials, "interrupted");
         return Ok(Status::Interrupted);
     }
     if trials.is_empty() {
         return Err(Failure::running(anyhow!("{why}")));
     }
-    sizes.tell(&trials, &why);
+    sizes.print(&trials, &why);
     Ok(Status::Done)
 }
 
 impl Sizes {
-    /// What the recipe counts, and how much there is; nothing if a person asked for a stop.
+    /// What the recipe counts, and how much there is; nothing if a person requested a stop.
     fn of(args: &[String], scratch: &Path) -> Result<Option<Self>, Failure> {
-        // A run with one example a step tells how many there are, and is stopped once it has.
+        // The first log line of a run with one example a step gives their number; then it is stopped.
         const ENDLESS: u64 = 1_000_000;
         let run = scratch.join("one");
         let one = ["training.batch_size=1", "training.accumulation=1"];
         let command = arguments(args, &run, ENDLESS, &one);
         let ended = child::run(&command, || Self::read(&run).is_some());
-        let ended = ended.map_err(Failure::Running)?;
+        let ended = ended.running()?;
         match (Self::read(&run), ended.code) {
             _ if child::interrupted() => Ok(None),
             (Some(sizes), _) => Ok(Some(sizes)),
@@ -94,7 +94,7 @@ impl Sizes {
         }
     }
 
-    /// What the recipe and the first step of a run with one example a step tell, once they stand there.
+    /// The same, from the recipe and the first log line of a run with one example a step; nothing before they are written.
     fn read(run: &Path) -> Option<Self> {
         let recipe = child::recipe(run)?;
         let setting = |table: &str, key: &str| {
@@ -133,14 +133,14 @@ impl Sizes {
             let run = scratch.join(size.to_string());
             let setting = self.setting(size);
             let command = arguments(args, &run, steps(trials), &[setting.as_str()]);
-            let ended = child::run(&command, || false).map_err(Failure::Running)?;
+            let ended = child::run(&command, || false).running()?;
             if child::interrupted() || ended.code != Some(0) {
                 return Ok(self.failure(size, &ended));
             }
-            let trial = Trial::of(size, &run).map_err(Failure::Running)?;
+            let trial = Trial::of(size, &run).running()?;
             fs::remove_dir_all(&run)
                 .with_context(|| run.display().to_string())
-                .map_err(Failure::Running)?;
+                .running()?;
             if self.holds_no_more(&trial, trials.last()) {
                 return Ok("one batch holds the whole training split".into());
             }
@@ -160,9 +160,10 @@ impl Sizes {
     /// Why a batch is not among those that fit.
     fn failure(&self, size: usize, ended: &Ended) -> String {
         let setting = self.setting(size);
-        match ended.lacked_memory() {
-            true => format!("{setting} does not fit in memory"),
-            false => format!("{setting} fails: {}", ended.reason()),
+        if ended.lacked_memory() {
+            format!("{setting} does not fit in memory")
+        } else {
+            format!("{setting} fails: {}", ended.reason())
         }
     }
 
@@ -187,7 +188,7 @@ impl Sizes {
             .then(|| format!("a step of twice as much would take longer than {LONGEST_STEP} s"))
     }
 
-    fn tell(&self, trials: &[Trial], why: &str) {
+    fn print(&self, trials: &[Trial], why: &str) {
         let unit = trials.first().map_or("units", |trial| trial.unit.as_str());
         let header: [String; 3] = [self.key.into(), format!("{unit}/s"), "peak MiB".into()];
         let mut rows = vec![header.to_vec()];
@@ -349,10 +350,10 @@ mod tests {
             all: Some(100),
         };
         assert_eq!(sizes.end(&trial(64, 1.0, 1.0)), None);
-        let told = |trial| sizes.end(&trial).unwrap();
-        assert!(told(trial(100, 1.0, 1.0)).contains("100 examples are the whole"));
-        assert!(told(trial(64, f64::INFINITY, 1.0)).contains("memory"));
-        assert!(told(trial(64, 1.0, 6.0)).contains("longer than 10 s"));
+        let why = |trial| sizes.end(&trial).unwrap();
+        assert!(why(trial(100, 1.0, 1.0)).contains("100 examples are the whole"));
+        assert!(why(trial(64, f64::INFINITY, 1.0)).contains("memory"));
+        assert!(why(trial(64, 1.0, 6.0)).contains("longer than 10 s"));
         let tokens = Sizes {
             key: "tokens",
             first: 8,

@@ -9,21 +9,22 @@ use burn::module::{AutodiffModule, ModuleVisitor, Param};
 use burn::optim::{GradientsParams, Optimizer as _};
 use burn::prelude::*;
 use burn::tensor::backend::AutodiffBackend;
-use burn::train::{InferenceStep, TrainStep};
+use burn::train::InferenceStep;
+use model::layers::batch_norm;
 use serde_json::{Value, json};
 
-use crate::failure::{self, Failure};
+use crate::failure::{self, Failure, FailureKind};
 use crate::generator::seeded;
 use crate::memory::{self, Work};
 use crate::metrics::{Metrics, short};
-use crate::objective::{LossSums, Objective, SplitOutput, StepOutput, Tally, Trainable, Trainee};
+use crate::objective::{Objective, Pass, SplitOutput, Tally, Trainable, Trainee};
 use model::walk::ModulePath;
 
 use crate::optim::groups::{self, Groups, Setting};
 use crate::optim::optimizer::Optimizer;
 use crate::report::plot::Plot;
 use crate::session::Status;
-use crate::source::BatchSource;
+use crate::source::{BatchSource, Counts};
 use crate::ui::{self, Ui, say};
 
 /// An experiment instead of a run.
@@ -72,22 +73,16 @@ where
         Probe::FindLr => {
             if let Some(folder) = out.parent() {
                 // Before the steps: nobody waits for a plot that has no place.
-                std::fs::create_dir_all(folder).map_err(Failure::running)?;
+                std::fs::create_dir_all(folder).running()?;
             }
-            let curve = failure::caught(|| find_lr(subject)).map_err(Failure::Running)?;
-            tell_curve(curve, out, ui)
+            let curve = failure::caught(|| find_lr(subject)).running()?;
+            print_curve(curve, out, ui)
         }
         Probe::OverfitBatch => {
             let outcome = failure::caught(|| overfit_batch(subject, lr));
-            tell_overfit(&outcome.map_err(Failure::Running)?, lr, ui)
+            print_overfit(&outcome.running()?, lr, ui)
         }
     }
-}
-
-/// A forward and a backward pass.
-struct Pass<B: AutodiffBackend> {
-    sums: LossSums<B::InnerBackend>,
-    grads: GradientsParams,
 }
 
 impl<B, O, S> Subject<'_, B, O, S>
@@ -96,25 +91,34 @@ where
     O: Trainable<B>,
     S: BatchSource<Batch = <O as Objective<B>>::Batch>,
 {
-    /// Loss and gradients of a batch, at the step of this number.
-    fn pass(&self, number: u64, batch: u64) -> Pass<B> {
+    /// Loss and gradients of a batch, at the step of this number; nothing if it has no target.
+    fn pass(&self, number: u64, batch: u64) -> Option<Pass<B>> {
         let device = self.model.devices().into_iter().next().unwrap_or_default();
         let batch = self.source.batch(batch);
-        let seed = self.seed.wrapping_add(number);
-        let output = seeded::<B, _>(&device, seed, || TrainStep::step(&self.model, batch));
-        let StepOutput::Sums(sums) = output.item else {
-            unreachable!("a step gives sums");
-        };
-        Pass {
-            sums,
-            grads: output.grads,
+        if batch.is_without_targets() {
+            return None;
         }
+        let seed = self.seed.wrapping_add(number);
+        Some(seeded::<B, _>(&device, seed, || {
+            self.model.pass(&batch, &[])
+        }))
+    }
+
+    /// The first batch with a target.
+    fn first_batch(&self) -> u64 {
+        let mut numbers = 0..self.source.batches_per_epoch();
+        let first = numbers.find(|number| !self.source.batch(*number).is_without_targets());
+        first.unwrap_or(0)
     }
 
     /// Changes the model by a pass, at a rate.
     fn update(&mut self, number: u64, lr: f64, pass: Pass<B>) {
-        self.optimizer.prepare(number, pass.sums.weight);
-        self.model = self.optimizer.step(lr, self.model.clone(), pass.grads);
+        self.optimizer.prepare(number, pass.sums.gradient_weight());
+        let model = self.optimizer.step(lr, self.model.clone(), pass.grads);
+        self.model = batch_norm::commit(model, &pass.proposals, None);
+        if let Some(after) = self.model.objective.after_step() {
+            self.model.objective = after;
+        }
     }
 
     /// Figures of a batch as validation gives them: without dropout, by plain losses.
@@ -161,7 +165,9 @@ where
     let mut points = Vec::new();
     for number in 0..steps {
         let lr = lowest * (highest / lowest).powf(number as f64 / (steps - 1) as f64);
-        let pass = subject.pass(number, number);
+        let Some(pass) = subject.pass(number, number) else {
+            continue;
+        };
         let loss = pass.sums.mean_loss();
         subject.update(number, lr, pass);
         average = SMOOTHING * average + (1.0 - SMOOTHING) * loss;
@@ -185,8 +191,8 @@ fn steepest(points: &[(f64, f64)]) -> Option<f64> {
     (fall(&at) > 0.0).then(|| points[at - SPAN / 2].0)
 }
 
-fn tell_curve(curve: LrCurve, out: &Path, ui: Ui) -> Result<Status, Failure> {
-    let plot = draw(&curve, out).map_err(Failure::Running)?;
+fn print_curve(curve: LrCurve, out: &Path, ui: Ui) -> Result<Status, Failure> {
+    let plot = draw(&curve, out).running()?;
     let plot = plot.map(|path| path.display().to_string());
     match ui {
         Ui::Json => say(&curve.json(plot.as_deref()).to_string()),
@@ -244,7 +250,7 @@ impl LrCurve {
     }
 }
 
-/// What came of one batch.
+/// The result on one batch.
 pub struct Overfit {
     /// Steps taken.
     pub steps: u64,
@@ -273,12 +279,15 @@ where
     O: Trainable<B>,
     S: BatchSource<Batch = <O as Objective<B>>::Batch>,
 {
-    let first = subject.figures(0);
+    let batch = subject.first_batch();
+    let first = subject.figures(batch);
     let mut progress = Progress::new(first.clone());
     let (mut steps, mut learnt, mut last) = (0, false, first.clone());
     let mut silent = Vec::new();
     while steps < PATIENCE && !learnt {
-        let pass = subject.pass(steps, 0);
+        let Some(pass) = subject.pass(steps, batch) else {
+            break;
+        };
         let is_finite = pass.sums.mean_loss().is_finite();
         match steps {
             0 => {
@@ -300,7 +309,7 @@ where
         }
         subject.update(steps, lr, pass);
         steps += 1;
-        last = subject.figures(0);
+        last = subject.figures(batch);
         learnt = progress.is_learnt(&last);
         if !is_finite {
             break;
@@ -378,18 +387,19 @@ impl Progress {
     }
 }
 
-fn tell_overfit(outcome: &Overfit, lr: f64, ui: Ui) -> Result<Status, Failure> {
+fn print_overfit(outcome: &Overfit, lr: f64, ui: Ui) -> Result<Status, Failure> {
     let Overfit { steps, learnt, .. } = *outcome;
     let [first, last] = [&outcome.first, &outcome.last].map(ui::figures);
-    let told = format!("in {steps} steps at lr {lr}: from {first} to {last}");
+    let how = format!("in {steps} steps at lr {lr}: from {first} to {last}");
     match (ui, learnt) {
         (Ui::Json, _) => say(&outcome.json(lr).to_string()),
-        (_, true) => say(&format!("one batch is learnt {told}")),
+        (_, true) => say(&format!("one batch is learnt {how}")),
         (_, false) => outcome.reasons().iter().for_each(|line| say(line)),
     }
-    match learnt {
-        true => Ok(Status::Done),
-        false => Err(Failure::running(anyhow!("one batch is not learnt {told}"))),
+    if learnt {
+        Ok(Status::Done)
+    } else {
+        Err(Failure::running(anyhow!("one batch is not learnt {how}")))
     }
 }
 
@@ -402,8 +412,9 @@ impl Overfit {
             (format!("train only after step {steps}"), &self.late),
             ("have no gradient".to_string(), &self.silent),
         ];
-        let told = kinds.into_iter().filter(|(_, names)| !names.is_empty());
-        told.map(|(what, names)| format!("these parameters {what}: {}", names.join(", ")))
+        let found = kinds.into_iter().filter(|(_, names)| !names.is_empty());
+        found
+            .map(|(what, names)| format!("these parameters {what}: {}", names.join(", ")))
             .collect()
     }
 

@@ -16,7 +16,7 @@ use clap::Args;
 use rand::seq::SliceRandom;
 use sha2::{Digest, Sha256};
 
-use crate::failure::Failure;
+use crate::failure::{Failure, FailureKind};
 use crate::metrics::{Better, short};
 use crate::report::compare::table;
 use crate::report::plot;
@@ -76,7 +76,7 @@ struct Trial {
     run: PathBuf,
 }
 
-/// What became of a trial.
+/// The outcome of a trial.
 struct Outcome {
     setting: Setting,
     seed: u64,
@@ -109,7 +109,7 @@ impl Finished {
 /// A file in a trial that the median stopped.
 const STOPPED: &str = "stopped_by_median";
 
-/// Runs every trial that has not ended yet, and tells what came of all.
+/// Runs every trial that has not ended yet, and prints the results of all.
 ///
 /// # Errors
 ///
@@ -135,9 +135,9 @@ pub fn sweep(args: &SweepArgs) -> Result<Status, Failure> {
             finished.add(trial, &outcome);
         }
         outcomes.push(outcome);
-        write_results(args, &outcomes).map_err(Failure::Running)?;
+        write_results(args, &outcomes).running()?;
     }
-    tell(args, &outcomes)
+    print(args, &outcomes)
 }
 
 /// Every setting with every seed, each once.
@@ -167,12 +167,10 @@ fn claim(args: &SweepArgs) -> Result<(), Failure> {
     let place = path.display();
     if !holds_runs(&args.out)? {
         // A command that was refused is no reason to refuse the corrected one.
-        fs::create_dir_all(&args.out).map_err(Failure::running)?;
-        let text = toml::to_string(&now).map_err(Failure::running)?;
+        fs::create_dir_all(&args.out).running()?;
+        let text = toml::to_string(&now).running()?;
         let written = write_atomically(&path, text.as_bytes());
-        return written
-            .with_context(|| place.to_string())
-            .map_err(Failure::Running);
+        return written.with_context(|| place.to_string()).running();
     }
     let text = fs::read_to_string(&path).map_err(|error| {
         Failure::input(format!(
@@ -193,7 +191,7 @@ fn claim(args: &SweepArgs) -> Result<(), Failure> {
 
 /// What all trials share.
 fn shared(args: &SweepArgs) -> Result<Shared, Failure> {
-    let program = std::env::current_exe().map_err(Failure::running)?;
+    let program = std::env::current_exe().running()?;
     let program = program
         .file_stem()
         .unwrap_or_default()
@@ -207,7 +205,7 @@ fn shared(args: &SweepArgs) -> Result<Shared, Failure> {
     {
         // A recipe that is edited between two sweeps is another recipe.
         let text = fs::read(path).with_context(|| path.to_string());
-        let text = text.map_err(Failure::Input)?;
+        let text = text.input()?;
         recipe.push(format!("of SHA-256 {:x}", Sha256::digest(text)));
     }
     Ok([
@@ -229,8 +227,8 @@ fn holds_runs(folder: &Path) -> Result<bool, Failure> {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(false),
         entries => entries.with_context(|| folder.display().to_string()),
     };
-    for entry in entries.map_err(Failure::Input)? {
-        if entry?.path().join("recipe.toml").is_file() {
+    for entry in entries.input()? {
+        if entry.input()?.path().join("recipe.toml").is_file() {
             return Ok(true);
         }
     }
@@ -317,22 +315,21 @@ impl Trial {
         trial
     }
 
-    /// A directory name that tells the setting, and that no other setting has.
+    /// A directory name by which a person knows the setting, and that no other setting has.
     fn name(&self) -> String {
         const LONGEST: usize = 120;
-        let plain = |c: char| match c.is_ascii_alphanumeric() || "=.-_+".contains(c) {
-            true => c,
-            false => '_',
-        };
+        let is_plain_char = |c: char| c.is_ascii_alphanumeric() || "=.-_+".contains(c);
+        let plain = |c: char| if is_plain_char(c) { c } else { '_' };
         let whole = self.setting.join("_");
-        let told: String = whole.chars().map(plain).take(LONGEST).collect();
-        let digest = match told == whole && self.setting.iter().all(|a| is_plain(a)) {
-            true => String::new(),
+        let readable: String = whole.chars().map(plain).take(LONGEST).collect();
+        let digest = if readable == whole && self.setting.iter().all(|a| is_plain(a)) {
+            String::new()
+        } else {
             // What the name leaves out of the setting.
-            false => format!("_{:x}", Sha256::digest(self.setting.join("\n"))),
+            format!("_{:x}", Sha256::digest(self.setting.join("\n")))
         };
         let digest: String = digest.chars().take(9).collect();
-        format!("{told}{digest}_seed={}", self.seed)
+        format!("{readable}{digest}_seed={}", self.seed)
     }
 
     /// Runs it, unless it has ended before.
@@ -343,7 +340,7 @@ impl Trial {
         }
         if stopped.exists() {
             // Now that no trial is stopped it runs to its end too.
-            fs::remove_file(&stopped).map_err(Failure::running)?;
+            fs::remove_file(&stopped).running()?;
         }
         let resumed = self.run.join("recipe.toml").is_file();
         let look = || !args.no_stopping && self.is_behind(others, args.grace);
@@ -352,9 +349,9 @@ impl Trial {
             behind = behind || look();
             behind
         });
-        let ended = ended.map_err(Failure::Running)?;
+        let ended = ended.running()?;
         if behind && ended.code == Some(130) {
-            fs::write(&stopped, "").map_err(Failure::running)?;
+            fs::write(&stopped, "").running()?;
         }
         Ok(self.outcome(Some(ended)))
     }
@@ -379,7 +376,7 @@ impl Trial {
             for data in &args.data {
                 flag("--data", data.clone());
             }
-            // As a setting: pretraining starts from nothing, and refuses the key in words of its own.
+            // As a setting: pretraining has no such flag, and says so about the key.
             let from = args.from.iter().cloned().map(toml::Value::String);
             let from = from.map(|from| format!("from={from}"));
             // As one too: `--steps` would win over steps that are tried.
@@ -439,7 +436,7 @@ impl Trial {
         curve.len() > grace && median(values).is_some_and(|median| best > median)
     }
 
-    /// What came of it, if it ran with how that ended.
+    /// Its outcome; with how the process ended, if it ran now.
     fn outcome(&self, ended: Option<Ended>) -> Outcome {
         let summary = child::summary(&self.run).unwrap_or_default();
         let failed = ended.filter(|ended| !matches!(ended.code, Some(0 | 130)));
@@ -516,12 +513,12 @@ impl Row<'_> {
     }
 }
 
-fn tell(args: &SweepArgs, outcomes: &[Outcome]) -> Result<Status, Failure> {
+fn print(args: &SweepArgs, outcomes: &[Outcome]) -> Result<Status, Failure> {
     let Some(first) = outcomes.iter().find(|outcome| outcome.ran_to_its_end()) else {
-        return Err(nothing_to_tell(outcomes));
+        return Err(no_result(outcomes));
     };
     let metric = Trial::new(args, &first.setting, first.seed).metric();
-    let metric = metric.map_err(Failure::Running)?;
+    let metric = metric.running()?;
     let rows = rows(outcomes, first.better);
     let header = ["setting", &metric, "deviation", "seeds", "not to the end"];
     let mut cells = vec![header.map(String::from).to_vec()];
@@ -531,12 +528,12 @@ fn tell(args: &SweepArgs, outcomes: &[Outcome]) -> Result<Status, Failure> {
         let flags = best.setting.iter().map(|value| format!("--set '{value}'"));
         say(&format!("\nbest: {}", flags.collect::<Vec<_>>().join(" ")));
     }
-    overlay(args, outcomes, &metric, first.better).map_err(Failure::Running)?;
+    overlay(args, outcomes, &metric, first.better).running()?;
     Ok(Status::Done)
 }
 
 /// Why there is no best setting: wrong input, if that alone kept every trial from running.
-fn nothing_to_tell(outcomes: &[Outcome]) -> Failure {
+fn no_result(outcomes: &[Outcome]) -> Failure {
     let refusals: Option<Vec<_>> = outcomes
         .iter()
         .map(|outcome| outcome.refused.as_ref())
@@ -658,7 +655,7 @@ mod tests {
     }
 
     #[test]
-    fn each_setting_has_a_directory_of_its_own() {
+    fn no_two_settings_share_a_directory() {
         let args = arguments(&[]);
         let name = |setting: &[&str]| Trial::new(&args, &tries(setting), 7).name();
         assert_eq!(name(&["a.b=1e-3", "c_d=x"]), "a.b=1e-3_c_d=x_seed=7");
@@ -684,16 +681,16 @@ mod tests {
     }
 
     #[test]
-    fn what_trials_share_is_told_where_it_differs() {
+    fn what_trials_share_is_named_where_it_differs() {
         let of = |flags: &[&str]| shared(&arguments(flags)).unwrap();
         let then = of(&["--set", "a=1", "--set", "b=2"]);
-        let told = |flags: &[&str]| differences(&then, &of(flags));
-        assert!(told(&["--set", "a=1", "--set", "b=2", "--seeds", "1,2"]).is_empty());
+        let found = |flags: &[&str]| differences(&then, &of(flags));
+        assert!(found(&["--set", "a=1", "--set", "b=2", "--seeds", "1,2"]).is_empty());
         assert_eq!(
-            told(&["--set", "a=1", "--set", "c=3", "--from", "x"]),
+            found(&["--set", "a=1", "--set", "c=3", "--from", "x"]),
             ["--from was nothing and is x", "--set was b=2 and is c=3"]
         );
-        let turned = told(&["--set", "b=2", "--set", "a=1"]);
+        let turned = found(&["--set", "b=2", "--set", "a=1"]);
         assert_eq!(turned, ["--set was in another order"]);
     }
 
@@ -714,11 +711,11 @@ mod tests {
             let errors = "error: a is 1".to_string();
             trial.outcome(Some(Ended { code, errors }))
         };
-        let code = |all: &[Outcome]| nothing_to_tell(all).exit_code();
+        let code = |all: &[Outcome]| no_result(all).exit_code();
         assert_eq!(code(&[outcome(Some(2)), outcome(Some(2))]), 2);
         assert_eq!(code(&[outcome(Some(2)), outcome(Some(1))]), 1);
         assert_eq!(code(&[]), 2);
-        let alone = nothing_to_tell(&[outcome(Some(2))]);
+        let alone = no_result(&[outcome(Some(2))]);
         assert_eq!(alone.to_string(), "a is 1");
     }
 
