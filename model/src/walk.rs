@@ -45,9 +45,15 @@ impl ModulePath {
     /// Hugging Face name of the parameter here, without the wrappers that training puts around a model.
     pub fn name(&self) -> String {
         let path = self.fields.join(".");
-        let path = path.strip_prefix("objective.").unwrap_or(&path);
-        self.names
-            .theirs(path.strip_prefix("model.").unwrap_or(path))
+        let (_, inside) = unwrapped(&path);
+        self.names.theirs(inside)
+    }
+
+    /// The same with the wrappers.
+    pub fn name_with_wrappers(&self) -> String {
+        let path = self.fields.join(".");
+        let (wrappers, inside) = unwrapped(&path);
+        format!("{wrappers}{}", self.names.theirs(inside))
     }
 
     /// Whether a bundle holds the matrix here the other way round.
@@ -55,6 +61,13 @@ impl ModulePath {
         let container = self.structs.last().map(String::as_str);
         matches!(container, Some("Struct:Linear" | "Struct:LowRank"))
     }
+}
+
+/// What training puts around a model, and the path inside it.
+fn unwrapped(path: &str) -> (&str, &str) {
+    let inside = path.strip_prefix("objective.").unwrap_or(path);
+    let inside = inside.strip_prefix("model.").unwrap_or(inside);
+    path.split_at(path.len() - inside.len())
 }
 
 /// A parameter of a model.
@@ -98,17 +111,17 @@ pub fn parameters<B: Backend, M: Module<B>>(module: &M, names: Names) -> Vec<Par
     lister.found
 }
 
-/// Calls `visit` with every parameter's name and values, as a bundle holds them.
+/// Calls `visit` with the place and the values of every parameter, as a bundle holds them.
 ///
-/// - visit: the name, and values of the parameter's own type, in row-major order
+/// - visit: where it is, and values of the parameter's own type, in row-major order
 pub fn values<B: Backend, M: Module<B>>(
     module: &M,
     names: Names,
-    visit: &mut dyn FnMut(String, TensorData),
+    visit: &mut dyn FnMut(&ModulePath, TensorData),
 ) {
     struct Reader<'a> {
         path: ModulePath,
-        visit: &'a mut dyn FnMut(String, TensorData),
+        visit: &'a mut dyn FnMut(&ModulePath, TensorData),
     }
     impl<B: Backend> ModuleVisitor<B> for Reader<'_> {
         fn enter_module(&mut self, name: &str, container: &str) {
@@ -124,7 +137,7 @@ pub fn values<B: Backend, M: Module<B>>(
             if D == 2 && self.path.is_transposed() {
                 tensor = tensor.swap_dims(0, 1);
             }
-            (self.visit)(self.path.name(), tensor.into_data());
+            (self.visit)(&self.path, tensor.into_data());
         }
     }
     module.visit(&mut Reader {
@@ -133,9 +146,9 @@ pub fn values<B: Backend, M: Module<B>>(
     });
 }
 
-/// Replaces parameters by values that are looked up by name.
+/// Replaces parameters by values that are looked up by place.
 ///
-/// - value: the values of a name and shape as a bundle holds them; nothing leaves a parameter as it is
+/// - value: gets a place and the shape there as a bundle holds it, and gives the values; nothing leaves a parameter as it is
 ///
 /// # Panics
 ///
@@ -143,11 +156,11 @@ pub fn values<B: Backend, M: Module<B>>(
 pub fn replace<B: Backend, M: Module<B>>(
     module: M,
     names: Names,
-    value: &mut dyn FnMut(&str) -> Option<TensorData>,
+    value: &mut dyn FnMut(&ModulePath, &[usize]) -> Option<TensorData>,
 ) -> M {
     struct Replacer<'a> {
         path: ModulePath,
-        value: &'a mut dyn FnMut(&str) -> Option<TensorData>,
+        value: &'a mut dyn FnMut(&ModulePath, &[usize]) -> Option<TensorData>,
     }
     impl<B: Backend> ModuleMapper<B> for Replacer<'_> {
         fn enter_module(&mut self, name: &str, container: &str) {
@@ -159,7 +172,11 @@ pub fn replace<B: Backend, M: Module<B>>(
         }
 
         fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
-            let Some(data) = (self.value)(&self.path.name()) else {
+            let mut shape = param.lazy_shape().to_vec();
+            if D == 2 && self.path.is_transposed() {
+                shape.reverse();
+            }
+            let Some(data) = (self.value)(&self.path, &shape) else {
                 return param;
             };
             let device = param.lazy_device();

@@ -17,7 +17,7 @@ use std::sync::{Arc, OnceLock};
 
 use burn::module::Module;
 use burn::prelude::*;
-use burn::tensor::DType;
+use burn::tensor::{DType, TensorData};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde_json::Value;
@@ -371,7 +371,8 @@ impl Bundle {
         let (chosen, loaded) =
             choose(&wanted, names, load, weights).map_err(|m| wrong(m.to_string()))?;
         let mut failure = None;
-        let module = walk::replace(module, names, &mut |name| {
+        let module = walk::replace(module, names, &mut |path, _| {
+            let name = &path.name();
             let source = chosen.get(name)?;
             let data = weights.data(source);
             let data = data.and_then(|data| match &self.adapter {
@@ -596,7 +597,8 @@ pub(crate) fn serialise_some<B: Backend, M: Module<B>>(
         Precision::F16 => DType::F16,
     };
     let mut tensors: Vec<(String, Vec<usize>, Vec<u8>)> = Vec::new();
-    walk::values(module, names, &mut |name, data| {
+    walk::values(module, names, &mut |path, data| {
+        let name = path.name();
         if chosen(&name) {
             let data = data.convert_dtype(dtype);
             tensors.push((name, data.shape.to_vec(), data.as_bytes().to_vec()));
@@ -623,32 +625,57 @@ pub(crate) fn safetensors_of(
     safetensors::serialize(views, Some(metadata)).map_err(|e| e.to_string())
 }
 
-/// Puts tensors of the safetensors format into a module that wrote them; every value becomes the backend's float type.
+/// Weights of a training's checkpoint in the safetensors format: names with the wrappers of the training, f32.
+///
+/// # Errors
+///
+/// Values that cannot be read from the device.
+pub fn serialise_checkpoint<B: Backend, M: Module<B>>(
+    module: &M,
+    names: Names,
+) -> Result<Vec<u8>, String> {
+    let mut tensors = Vec::new();
+    walk::values(module, names, &mut |path, data| {
+        let data = data.convert_dtype(DType::F32);
+        let (shape, bytes) = (data.shape.to_vec(), data.as_bytes().to_vec());
+        tensors.push((path.name_with_wrappers(), shape, bytes));
+    });
+    safetensors_of(&tensors, Precision::F32)
+}
+
+/// Puts the weights of a checkpoint into a module of the kind that wrote them.
 ///
 /// # Errors
 ///
 /// A tensor that is missing or of another shape.
-pub fn apply<B: Backend, M: Module<B>>(module: M, names: Names, bytes: &[u8]) -> Result<M, String> {
+pub fn apply_checkpoint<B: Backend, M: Module<B>>(
+    module: M,
+    names: Names,
+    bytes: &[u8],
+) -> Result<M, String> {
     let file = SafeTensors::deserialize(bytes).map_err(|e| format!("not safetensors: {e}"))?;
-    for Parameter { name, shape } in walk::parameters(&module, names) {
+    let mut wrong = None;
+    let take = |path: &walk::ModulePath, shape: &[usize]| -> Result<TensorData, String> {
+        let name = path.name_with_wrappers();
         let view = file.tensor(&name).map_err(|_| format!("lacks {name}"))?;
-        if view.shape() != shape.as_slice() {
-            let found = view.shape();
-            return Err(format!(
-                "{name} has shape {found:?}; the model's is {shape:?}"
-            ));
-        }
         if view.dtype() != Dtype::F32 {
             return Err(format!("{name} holds {:?}, not F32", view.dtype()));
         }
-    }
-    Ok(walk::replace(module, names, &mut |name| {
-        let view = file.tensor(name).ok()?;
+        if view.shape() != shape {
+            let found = view.shape();
+            return Err(format!("{name} has shape {found:?}; the model's is {shape:?}"));
+        }
         let (bytes, shape) = (view.data().to_vec(), view.shape().to_vec());
-        Some(burn::tensor::TensorData::from_bytes_vec(
-            bytes,
-            shape,
-            DType::F32,
-        ))
-    }))
+        Ok(TensorData::from_bytes_vec(bytes, shape, DType::F32))
+    };
+    let module = walk::replace(module, names, &mut |path, shape| {
+        let taken = take(path, shape);
+        taken
+            .map_err(|reason| wrong.get_or_insert(reason).clone())
+            .ok()
+    });
+    match wrong {
+        Some(reason) => Err(reason),
+        None => Ok(module),
+    }
 }

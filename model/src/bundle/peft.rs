@@ -253,7 +253,8 @@ pub fn count<B: Backend, M: Module<B>>(module: &M, names: Names) -> usize {
 pub fn set_magnitudes<B: Backend, M: Module<B>>(module: M, names: Names) -> M {
     let turned = names.family.fan_in_fan_out;
     let mut lengths = BTreeMap::new();
-    walk::values(&module, names, &mut |name, data| {
+    walk::values(&module, names, &mut |path, data| {
+        let name = path.name();
         let Some(layer) = name.strip_suffix(".weight") else {
             return;
         };
@@ -269,7 +270,8 @@ pub fn set_magnitudes<B: Backend, M: Module<B>>(module: M, names: Names) -> M {
         let roots = squares.into_iter().map(|sum| sum.sqrt() as f32);
         lengths.insert(layer.to_string(), roots.collect::<Vec<f32>>());
     });
-    walk::replace(module, names, &mut |name| {
+    walk::replace(module, names, &mut |path, _| {
+        let name = path.name();
         let layer = name.strip_suffix(".lora_magnitude_vector")?;
         let values = lengths.get(layer)?.clone();
         let n = values.len();
@@ -339,7 +341,8 @@ impl AdapterFiles {
     ) -> Result<Vec<u8>, String> {
         let whole = |name: &str| saved_whole(name, names);
         let mut tensors = Vec::new();
-        walk::values(module, names, &mut |name, data| {
+        walk::values(module, names, &mut |path, data| {
+            let name = path.name();
             if name.contains(".lora_") || whole(&name) {
                 let bytes = data.as_bytes().to_vec();
                 tensors.push((format!("{PREFIX}{name}"), data.shape.to_vec(), bytes));
@@ -414,8 +417,8 @@ fn merged_weights<B: Backend, M: Module<B>>(
     precision: Precision,
 ) -> Result<Vec<u8>, String> {
     let mut all = BTreeMap::new();
-    walk::values(module, names, &mut |name, data| {
-        all.insert(name, data);
+    walk::values(module, names, &mut |path, data| {
+        all.insert(path.name(), data);
     });
     let layers: Vec<String> = all
         .keys()

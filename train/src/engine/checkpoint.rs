@@ -15,7 +15,7 @@ use burn::prelude::Backend;
 use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::{DType, TensorData};
 use model::Names;
-use model::bundle::{self, Precision};
+use model::bundle;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
@@ -193,11 +193,8 @@ fn prune(folder: &Path, newest: u64, keep: usize) -> Result<()> {
 
 impl<B: AutodiffBackend, M: AutodiffModule<B>> Snapshot<'_, B, M> {
     fn write(&self, folder: &Path) -> Result<()> {
-        let weights = bundle::serialise(
-            &self.module.valid(),
-            self.optimizer.groups().names(),
-            Precision::F32,
-        );
+        let weights =
+            bundle::serialise_checkpoint(&self.module.valid(), self.optimizer.groups().names());
         let (slots, taken) = self.optimizer.save();
         let mut position = self.position.clone();
         position.taken = taken.into_iter().collect();
@@ -392,7 +389,7 @@ pub fn validated<B: Backend, M: Module<B>>(
 
 fn weights<B: Backend, M: Module<B>>(checkpoint: &Path, module: M, names: Names) -> Result<M> {
     let path = checkpoint.join(MODEL);
-    bundle::apply(module, names, &read(&path)?)
+    bundle::apply_checkpoint(module, names, &read(&path)?)
         .map_err(|reason| anyhow::anyhow!("{}: {reason}", path.display()))
 }
 

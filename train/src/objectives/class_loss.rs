@@ -121,6 +121,11 @@ impl ClassLoss {
         }
     }
 
+    /// Whether this is cross-entropy and nothing else.
+    pub fn is_plain(&self) -> bool {
+        *self == Self::default()
+    }
+
     /// Loss and hits, summed over the batch; the loss is a mean once divided by the weight, as torch's
     /// `cross_entropy` divides.
     ///

@@ -2,6 +2,7 @@
 
 use burn::prelude::*;
 use model::TokenModel;
+use model::ops::linear_cross_entropy;
 
 use crate::job::Exported;
 use crate::job::text::{NextTokenBatch, TokenBatch, indices};
@@ -104,8 +105,16 @@ impl<B: Backend> NextTokenPrediction<B> {
 
     fn sums(&self, batch: &NextTokenBatch, loss: &ClassLoss, device: &B::Device) -> LossSums<B> {
         let at = (batch.at.len() < batch.inputs.tokens.len()).then(|| indices(&batch.at, device));
-        let logits = self.model.logits(&batch.inputs.input(device), at, None);
-        let mut sums = loss.sums(logits, &batch.targets);
+        let input = batch.inputs.input(device);
+        let mut sums = if loss.is_plain() {
+            // Every place is predicted: the scores of a large vocabulary are never all there at once.
+            let states = self.model.states(&input, at, None);
+            let (table, bias) = self.model.decoder();
+            let (losses, hits) = linear_cross_entropy(states, table, bias, &batch.targets);
+            LossSums::new(losses.sum(), vec![hits.sum()], batch.targets.len())
+        } else {
+            loss.sums(self.model.logits(&input, at, None), &batch.targets)
+        };
         let bytes = Tensor::from_floats([batch.bytes as f32], device);
         sums.sums.push(bytes);
         sums
