@@ -215,6 +215,8 @@ mod fast {
 
     /// Queries of a causal attention that are worked on together: few, as all of them see the keys of the last.
     const ROWS: usize = 64;
+    /// Multiplications of queries and keys under which one thread is faster.
+    const ALONE: usize = 1 << 16;
 
     /// What is added to the scores.
     #[derive(Debug)]
@@ -431,21 +433,67 @@ mod fast {
             }
         }
 
-        /// The result of one text.
-        fn text(&self, text: usize, scores: &mut [f32], [q, k, v]: [&[f32]; 3], out: &mut [f32]) {
-            let d_head = self.d_head(q.len());
-            for block in self.blocks(text) {
-                let scores = &mut scores[..block.len()];
-                self.probabilities(scores, q, k, &block);
-                self.drop_some(scores, &block);
-                multiply(
-                    (out, self.of_queries(&block, d_head)),
-                    (scores, block.scores()),
-                    (v, self.of_keys(&block, d_head)),
-                    1.0,
-                    Onto::Nothing,
-                );
-            }
+        /// The result of a block, in a view of `out`.
+        fn result(
+            &self,
+            block: &Block,
+            scores: &mut [f32],
+            [q, k, v]: [&[f32]; 3],
+            (out, view): (&mut [f32], View),
+        ) {
+            let scores = &mut scores[..block.len()];
+            self.probabilities(scores, q, k, block);
+            self.drop_some(scores, block);
+            multiply(
+                (out, view),
+                (scores, block.scores()),
+                (v, self.of_keys(block, self.d_head(q.len()))),
+                1.0,
+                Onto::Nothing,
+            );
+        }
+
+        /// The results of all texts, one text at a time.
+        fn texts(&self, [q, k, v]: [&[f32]; 3], out: &mut [f32]) {
+            let batch = self.shape.batch;
+            let (of_q, of_k) = (q.len() / batch, k.len() / batch);
+            let texts = out.par_chunks_mut(of_q).zip(q.par_chunks(of_q));
+            let texts = texts.zip(k.par_chunks(of_k).zip(v.par_chunks(of_k)));
+            texts.enumerate().for_each_init(
+                || self.scratch(),
+                |scores, (text, ((out, q), (k, v)))| {
+                    for block in self.blocks(text) {
+                        let view = self.of_queries(&block, self.d_head(q.len()));
+                        self.result(&block, scores, [q, k, v], (out, view));
+                    }
+                },
+            );
+        }
+
+        /// The results of one query a text, as a cache of keys leaves them: a head at a time, as there are few texts.
+        fn heads(&self, [q, k, v]: [&[f32]; 3], out: &mut [f32]) {
+            let AttentionShape {
+                batch, heads, keys, ..
+            } = self.shape;
+            let (of_q, of_k) = (q.len() / batch, k.len() / batch);
+            let d_head = of_q / heads;
+            let places = out.par_chunks_mut(d_head).enumerate();
+            let places = places.with_min_len(ALONE / (keys * d_head));
+            places.for_each_init(
+                || self.scratch(),
+                |scores, (place, out)| {
+                    let (text, head) = (place / heads, place % heads);
+                    let block = Block {
+                        text,
+                        head,
+                        queries: 0..1,
+                        keys,
+                    };
+                    let q = &q[text * of_q..(text + 1) * of_q];
+                    let [k, v] = [k, v].map(|all| &all[text * of_k..(text + 1) * of_k]);
+                    self.result(&block, scores, [q, k, v], (out, View::whole(1, d_head)));
+                },
+            );
         }
 
         /// The gradients of one text.
@@ -530,14 +578,11 @@ mod fast {
             let [q, k, v] = inputs.each_ref().map(slice);
             let mut out = vec![0.0; q.len()];
             if !(q.is_empty() || k.is_empty()) {
-                let batch = self.shape.batch;
-                let (of_q, of_k) = (q.len() / batch, k.len() / batch);
-                let texts = out.par_chunks_mut(of_q).zip(q.par_chunks(of_q));
-                let texts = texts.zip(k.par_chunks(of_k).zip(v.par_chunks(of_k)));
-                texts.enumerate().for_each_init(
-                    || self.scratch(),
-                    |scores, (text, ((out, q), (k, v)))| self.text(text, scores, [q, k, v], out),
-                );
+                if self.shape.queries == 1 {
+                    self.heads([q, k, v], &mut out);
+                } else {
+                    self.texts([q, k, v], &mut out);
+                }
             }
             (tensor(out, inputs[0].shape()), inputs)
         }

@@ -37,7 +37,7 @@ pub fn conv2d<B: Backend>(
     bias: Option<Tensor<B, 1>>,
     geometry: Geometry,
 ) -> Tensor<B, 4> {
-    let [batch, channels, height, width] = x.dims();
+    let [_, channels, height, width] = x.dims();
     let [d_out, d_in, kernel_height, kernel_width] = weight.dims();
     let kernel = [kernel_height, kernel_width];
     check([channels, d_in, d_out], bias.as_ref(), kernel, geometry);
@@ -53,7 +53,7 @@ pub fn conv2d<B: Backend>(
         let bias = bias.unwrap_or_else(|| Tensor::zeros([d_out], &x.device()));
         let patches = fast::Patches::new(channels, [height, width], kernel, geometry);
         let operation = fast::Convolution {
-            batch,
+            batch: x.dims()[0],
             narrow: d_out,
             patches,
             transposed: false,
@@ -84,19 +84,21 @@ pub fn conv_transpose2d<B: Backend>(
     padding_out: [usize; 2],
 ) -> Tensor<B, 4> {
     let Geometry { stride, padding } = geometry;
-    let [batch, channels, height, width] = x.dims();
+    let [_, channels, height, width] = x.dims();
     let [d_in, d_out, kernel_height, kernel_width] = weight.dims();
     let kernel = [kernel_height, kernel_width];
     check([channels, d_in, d_out], bias.as_ref(), kernel, geometry);
-    let size = [0, 1].map(|axis| {
-        let (places, lost) = ([height, width][axis], 2 * padding[axis]);
-        let full = places.saturating_sub(1) * stride[axis] + kernel[axis] + padding_out[axis];
+    let full = [0, 1].map(|axis| {
+        let steps = [height, width][axis].saturating_sub(1);
+        steps * stride[axis] + kernel[axis] + padding_out[axis]
+    });
+    for (axis, places) in [height, width].into_iter().enumerate() {
+        let lost = 2 * padding[axis];
         assert!(
-            places > 0 && full > lost,
+            places > 0 && full[axis] > lost,
             "transposed convolution: of {places} places nothing is left within a padding of {lost}"
         );
-        full - lost
-    });
+    }
     // A result that is longer by a stride has places of its own, which the patches would count.
     #[cfg(feature = "flex")]
     if fused::takes::<B>(&[x.dtype(), weight.dtype(), dtype_of(bias.as_ref())])
@@ -106,9 +108,10 @@ pub fn conv_transpose2d<B: Backend>(
             .all(|(&out, stride)| out < stride)
     {
         let bias = bias.unwrap_or_else(|| Tensor::zeros([d_out], &x.device()));
+        let size = [0, 1].map(|axis| full[axis] - 2 * padding[axis]);
         let patches = fast::Patches::new(d_out, size, kernel, geometry);
         let operation = fast::Convolution {
-            batch,
+            batch: x.dims()[0],
             narrow: d_in,
             patches,
             transposed: true,

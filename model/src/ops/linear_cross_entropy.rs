@@ -53,8 +53,8 @@ pub fn linear_cross_entropy<B: Backend>(
             let operation = fast::LinearCrossEntropy(targets.to_vec());
             let inputs = [primitive(hidden), primitive(table), primitive(bias)];
             let both: Tensor<B, 2> = wrap(fused::apply::<B, _, 3>(operation, inputs));
-            let hits = both.clone().detach().slice([1..2]).reshape([n]);
-            return (both.slice([0..1]).reshape([n]), hits);
+            let hits = both.clone().detach().narrow(0, 1, 1).reshape([n]);
+            return (both.narrow(0, 0, 1).reshape([n]), hits);
         }
     }
     plain(hidden, table, bias, targets)
