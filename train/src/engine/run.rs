@@ -128,6 +128,7 @@ impl RunDir {
     }
 
     fn lock(&self, created: bool) -> Result<RunLock, RunError> {
+        fs::create_dir_all(&self.path).map_err(|e| self.io(&self.path, e))?;
         let path = self.checkpoints().join(LOCK);
         let open = || {
             fs::create_dir_all(self.checkpoints())?;

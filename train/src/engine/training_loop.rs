@@ -2,7 +2,7 @@
 //!
 //! Burn's own strategies validate, checkpoint and stop per epoch, and decide on a metric store that another
 //! thread still fills. Here a step is the unit, and every decision reads figures that are complete. A single step is in
-//! [`step`](super::step), going back after a run was lost in [`rollback`](super::rollback).
+//! `step`, going back after a run was lost in `rollback`.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
