@@ -8,7 +8,7 @@ use model::bundle::Load;
 use model::{HeadKind, ImageClassifier, ImageConfig};
 use serde::{Deserialize, Serialize};
 use train::Failure;
-use train::job::image::{self, Augment, Images, LabelledImageBatch, LabelledImageSplits};
+use train::job::image::{self, Augment, ImagesWithLabels, LabelledImageBatch, LabelledImageSplits};
 use train::job::{Job, Product, Recipe, Splits, Start};
 use train::objectives::class_loss::ClassLossRecipe;
 use train::objectives::classes::ImageClasses;
@@ -18,7 +18,7 @@ use train::recipe::Impossible;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ImageClassification {
     /// Which images, and how they are split.
-    pub data: Images,
+    pub data: ImagesWithLabels,
     /// How training images are changed.
     pub augment: Augment,
     /// Cross-entropy over the classes.
@@ -43,11 +43,11 @@ impl Job for ImageClassification {
 
     fn check(&self, recipe: &Recipe) -> Result<(), Impossible> {
         self.loss.check()?;
-        self.data.check(recipe)
+        self.data.images.check(recipe)
     }
 
     fn source(&self) -> Result<ImageSets, Failure> {
-        self.data.source()
+        self.data.images.source()
     }
 
     fn data(
@@ -56,9 +56,9 @@ impl Job for ImageClassification {
         start: &Start,
         images: ImageSets,
     ) -> Result<LabelledImageData, Failure> {
-        let (splits, config) = self.data.read(images, self.augment, start)?;
-        let data = &self.data;
-        let splits = LabelledImageSplits::new(splits, data.label_limit, data.split_seed)?;
+        let (splits, config) = self.data.images.read(images, self.augment, start)?;
+        let split_seed = self.data.images.split_seed;
+        let splits = LabelledImageSplits::new(splits, self.data.label_limit, split_seed)?;
         Ok(LabelledImageData { splits, config })
     }
 

@@ -9,7 +9,7 @@ use model::bundle::Load;
 use model::{HeadKind, TokenModel};
 use serde::{Deserialize, Serialize};
 use train::Failure;
-use train::job::text::{self, NextTokenBatch, NextTokens, TextData, Texts, TokenizerRecipe};
+use train::job::text::{self, NextTokenBatch, NextTokens, TextData, Texts, TrainedTokenizer};
 use train::job::{Job, Product, Recipe, Splits, Start};
 use train::objectives::class_loss::{ClassLoss, SmoothingRecipe};
 use train::objectives::tokens::NextTokenPrediction;
@@ -21,7 +21,7 @@ pub struct Clm {
     /// Which texts, and how they are split.
     pub data: Texts,
     /// What turns them into tokens.
-    pub tokenizer: TokenizerRecipe,
+    pub tokenizer: TrainedTokenizer,
     /// Cross-entropy over the vocabulary.
     pub loss: SmoothingRecipe,
 }

@@ -12,7 +12,7 @@ use model::{HeadKind, TokenModel};
 use rand::{Rng, RngExt};
 use serde::{Deserialize, Serialize};
 use train::Failure;
-use train::job::text::{self, Collate, Sample, TextData, Texts, TokenBatch, TokenizerRecipe};
+use train::job::text::{self, Collate, Sample, TextData, Texts, TokenBatch, TrainedTokenizer};
 use train::job::{Job, Product, Recipe, Splits, Start};
 use train::objectives::class_loss::{ClassLoss, SmoothingRecipe};
 use train::objectives::tokens::{Predicted, TokenPrediction};
@@ -24,7 +24,7 @@ pub struct Mlm {
     /// Which texts, and how they are split.
     pub data: Texts,
     /// What turns them into tokens.
-    pub tokenizer: TokenizerRecipe,
+    pub tokenizer: TrainedTokenizer,
     /// Which tokens are predicted.
     pub masking: Masking,
     /// Cross-entropy over the vocabulary.

@@ -663,7 +663,9 @@ pub fn apply_checkpoint<B: Backend, M: Module<B>>(
         }
         if view.shape() != shape {
             let found = view.shape();
-            return Err(format!("{name} has shape {found:?}; the model's is {shape:?}"));
+            return Err(format!(
+                "{name} has shape {found:?}; the model's is {shape:?}"
+            ));
         }
         let (bytes, shape) = (view.data().to_vec(), view.shape().to_vec());
         Ok(TensorData::from_bytes_vec(bytes, shape, DType::F32))

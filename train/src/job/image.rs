@@ -29,8 +29,14 @@ pub struct Images {
     pub split_seed: u64,
     pub valid_limit: usize,
     pub bad_rows: BadRows,
-    /// Of images with a class each.
-    #[serde(default)]
+}
+
+/// `[data]` of images with a class each.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct ImagesWithLabels {
+    #[serde(flatten)]
+    pub images: Images,
     pub label_limit: usize,
 }
 

@@ -55,16 +55,22 @@ pub struct LabelledTexts {
     pub test_limit: usize,
 }
 
-/// `[tokenizer]` of a job that may train one.
+/// `[tokenizer]` of a job that is given one.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct TokenizerRecipe {
     pub path: String,
-    #[serde(default)]
-    pub kind: TokenizerKind,
-    #[serde(default)]
-    pub vocab_size: usize,
     pub max_length: usize,
+}
+
+/// `[tokenizer]` of a job that may train one.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[allow(missing_docs)]
+pub struct TrainedTokenizer {
+    #[serde(flatten)]
+    pub given: TokenizerRecipe,
+    pub kind: TokenizerKind,
+    pub vocab_size: usize,
 }
 
 /// Which tokenizer is trained.
@@ -264,11 +270,10 @@ fn check_text(
     }
     let mut config = recipe.text_sizes()?;
     let wrong = |reason| Impossible::new("model", format!("is impossible: {reason}"));
-    config.set_vocabulary(tokenizer.vocab_size.max(1), 0);
-    config.check().map_err(wrong)?;
-    check_lengths(tokenizer.max_length, config.describe().positions)?;
     // The texts bound the vocabulary, whatever the recipe allows.
     config.set_vocabulary(1, 0);
+    config.check().map_err(wrong)?;
+    check_lengths(tokenizer.max_length, config.describe().positions)?;
     crate::run::check_memory(config.describe().parameters).map_err(wrong)
 }
 
@@ -290,8 +295,15 @@ pub struct TextData {
 
 impl Texts {
     /// Says what is impossible about these values, if anything is.
-    pub fn check(&self, tokenizer: &TokenizerRecipe, recipe: &Recipe) -> Result<(), Impossible> {
-        check_text(&self.splits, tokenizer, recipe)
+    pub fn check(&self, tokenizer: &TrainedTokenizer, recipe: &Recipe) -> Result<(), Impossible> {
+        check_text(&self.splits, &tokenizer.given, recipe)?;
+        if recipe.from != "scratch" {
+            return Ok(());
+        }
+        let mut config = recipe.text_sizes()?;
+        config.set_vocabulary(tokenizer.vocab_size, 0);
+        let wrong = |reason| Impossible::new("model", format!("is impossible: {reason}"));
+        config.check().map_err(wrong)
     }
 
     /// Opens what `source` names.
@@ -311,11 +323,11 @@ impl Texts {
     pub fn read(
         &self,
         source: TextSource,
-        tokenizer: &TokenizerRecipe,
+        tokenizer: &TrainedTokenizer,
         recipe: &Recipe,
         start: &Start,
     ) -> Result<TextData, Failure> {
-        let (max_length, packing) = (tokenizer.max_length, recipe.training.packing);
+        let (max_length, packing) = (tokenizer.given.max_length, recipe.training.packing);
         let unread = unread(&source);
         let plan = CorpusPlan {
             source,
@@ -370,12 +382,13 @@ fn summary(corpus: &Corpus, cut: Option<(CutTexts, usize)>, unread: Vec<String>)
     }
 }
 
-impl TokenizerRecipe {
+impl TrainedTokenizer {
     /// Where a job without a bundle has its tokenizer from.
     fn source(&self) -> TokenizerSource {
         let vocab_size = self.vocab_size;
-        if !self.path.is_empty() {
-            return TokenizerSource::Load(self.path.as_str().into());
+        let path = self.given.path.as_str();
+        if !path.is_empty() {
+            return TokenizerSource::Load(path.into());
         }
         match self.kind {
             TokenizerKind::WordPiece => TokenizerSource::Train { vocab_size },
