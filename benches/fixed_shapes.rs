@@ -1,5 +1,5 @@
-//! Trains a masked LM on random tokens of one shape, all positions projected onto the whole vocabulary: what
-//! `benches/torch/fixed_shapes.py` does in PyTorch. Prints one line of JSON.
+//! Trains a model on random tokens of one shape, all positions projected onto the whole vocabulary: what
+//! `benches/torch/fixed_shapes.py` and `benches/torch/gpt2_step.py` do in PyTorch. Prints one line of JSON.
 //!
 //!     cargo bench -p pretrain --bench fixed_shapes -- --size mini
 
@@ -10,7 +10,10 @@ use burn::optim::{GradientsParams, Optimizer as _};
 use burn::prelude::*;
 use burn::tensor::TensorData;
 use clap::{Parser, ValueEnum};
-use model::{BertConfig, BertInput, BertMaskedLm, ops};
+use model::families::bert::BertConfig;
+use model::families::gpt2::Gpt2Config;
+use model::registry::TextBackbone;
+use model::{Draw, HeadKind, TextConfig, TokenInput, TokenModel, ops};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::json;
@@ -22,7 +25,7 @@ static ALLOCATOR: train::memory::Allocator = train::memory::Allocator;
 
 type B = Autodiff<Flex>;
 
-/// A masked-LM step at a fixed shape.
+/// A step of a language model at a fixed shape.
 #[derive(Parser)]
 struct Arguments {
     /// Which model and shape
@@ -48,76 +51,108 @@ enum Size {
     Mini,
     /// 8 x 128 tokens, 6 layers, 384 wide, 30,522 words
     Minilm,
+    /// 8 x 256 tokens, 6 layers, 384 wide, 50,257 words: GPT-2, each token from those before it
+    Gpt,
 }
 
 impl Size {
-    fn batch(self) -> usize {
+    fn shape(self) -> [usize; 2] {
         match self {
-            Self::Mini => 16,
-            Self::Minilm => 8,
+            Self::Mini => [16, 128],
+            Self::Minilm => [8, 128],
+            Self::Gpt => [8, 256],
         }
     }
 
-    fn config(self, dropout: f64) -> BertConfig {
+    fn config(self, dropout: f64) -> TextConfig {
         let [vocab_size, hidden_size, layers, heads] = match self {
             Self::Mini => [8_192, 256, 4, 4],
             Self::Minilm => [30_522, 384, 6, 12],
+            Self::Gpt => return TextConfig::Gpt2(gpt(dropout)),
         };
-        BertConfig {
+        let [_, seq] = self.shape();
+        TextConfig::Bert(BertConfig {
             vocab_size,
             hidden_size,
             num_hidden_layers: layers,
             num_attention_heads: heads,
             intermediate_size: 4 * hidden_size,
-            max_position_embeddings: SEQ,
+            max_position_embeddings: seq,
             type_vocab_size: 2,
             hidden_act: "gelu".into(),
             hidden_dropout_prob: dropout,
             attention_probs_dropout_prob: dropout,
+            classifier_dropout: None,
             initializer_range: 0.02,
             layer_norm_eps: 1e-12,
             pad_token_id: 0,
-        }
+            tie_word_embeddings: true,
+        })
     }
 }
 
-const SEQ: usize = 128;
+fn gpt(dropout: f64) -> Gpt2Config {
+    Gpt2Config {
+        vocab_size: 50_257,
+        n_positions: 256,
+        n_embd: 384,
+        n_layer: 6,
+        n_head: 6,
+        n_inner: None,
+        activation_function: "gelu_new".into(),
+        resid_pdrop: dropout,
+        embd_pdrop: dropout,
+        attn_pdrop: dropout,
+        layer_norm_epsilon: 1e-5,
+        initializer_range: 0.02,
+        pad_token_id: None,
+        bos_token_id: None,
+        eos_token_id: None,
+        tie_word_embeddings: true,
+    }
+}
 
 /// One batch, again and again.
 struct Batch {
     tokens: Vec<i32>,
     targets: Vec<u32>,
-    /// 1 at the positions that are predicted, 15 % of them.
+    /// 1 at the positions that are predicted: 15 % of them, or all where each predicts the next.
     predicted: Vec<f32>,
+    shape: [usize; 2],
 }
 
 impl Batch {
-    fn draw(batch: usize, vocab_size: usize) -> Self {
+    fn draw(size: Size, vocab_size: usize) -> Self {
         let mut rng = ChaCha8Rng::seed_from_u64(0);
-        let n = batch * SEQ;
+        let shape = size.shape();
+        let n = shape[0] * shape[1];
         let words = 5..vocab_size as u32;
         let tokens = (0..n).map(|_| rng.random_range(words.clone()) as i32);
         let tokens: Vec<i32> = tokens.collect();
         let targets = (0..n).map(|_| rng.random_range(words.clone())).collect();
-        let chosen = |_| f32::from(u8::from(rng.random_bool(0.15)));
+        let all = matches!(size, Size::Gpt);
+        let chosen = |_| f32::from(u8::from(all || rng.random_bool(0.15)));
         Self {
             tokens,
             targets,
             predicted: (0..n).map(chosen).collect(),
+            shape,
         }
     }
 
     /// The loss summed over the predicted positions; all of them are projected.
-    fn loss(&self, model: &BertMaskedLm<B>, batch: usize) -> Tensor<B, 1> {
+    fn loss(&self, model: &TokenModel<B>) -> Tensor<B, 1> {
         let device = Default::default();
-        let tokens = TensorData::new(self.tokens.clone(), [batch, SEQ]);
-        let input = BertInput {
-            tokens: Tensor::from_data(tokens, &device),
-            token_types: None,
-            mask_pad: None,
+        let tokens = TensorData::new(self.tokens.clone(), self.shape);
+        let input = TokenInput::new(Tensor::from_data(tokens, &device));
+        let losses = match model.backbone {
+            TextBackbone::Gpt2(_) => {
+                let states = model.states(&input, None, None);
+                let (table, bias) = model.decoder();
+                ops::linear_cross_entropy(states, table, bias, &self.targets).0
+            }
+            _ => ops::cross_entropy(model.logits(&input, None, None), &self.targets),
         };
-        let logits = model.forward(input).flatten(0, 1);
-        let losses = ops::cross_entropy(logits, &self.targets);
         let n = self.predicted.len();
         let predicted = TensorData::new(self.predicted.clone(), [n]);
         (losses * Tensor::from_data(predicted, &device)).sum()
@@ -131,13 +166,14 @@ fn main() -> anyhow::Result<()> {
     let device = Default::default();
     <B as Backend>::seed(&device, 0);
     let config = size.config(arguments.dropout);
-    let mut model = BertMaskedLm::<B>::new(&config, &device);
+    let names = config.names(HeadKind::Tokens);
+    let mut model = TokenModel::<B>::draw(&config, &Draw::new(&device, 0.02));
     let mut recipe = OptimizerRecipe::adamw(1e-3);
     recipe.weight_decay = 0.01;
     recipe.clip = 1.0;
-    let groups = recipe.groups(&[], &model)?;
+    let groups = recipe.groups(&[], &model, names)?;
     let mut optimizer = Optimizer::<B>::new(recipe, groups);
-    let batch = Batch::draw(size.batch(), config.vocab_size);
+    let batch = Batch::draw(size, config.describe().vocab_size);
     let weight = f64::from(batch.predicted.iter().sum::<f32>());
     let mut loss = f64::NAN;
     let mut began = Instant::now();
@@ -145,7 +181,7 @@ fn main() -> anyhow::Result<()> {
         if step == arguments.warmup {
             began = Instant::now();
         }
-        let sum = batch.loss(&model, size.batch());
+        let sum = batch.loss(&model);
         let gradients = sum.backward();
         loss = sum.into_scalar().elem::<f64>() / weight;
         let gradients = GradientsParams::from_grads(gradients, &model);
@@ -155,7 +191,7 @@ fn main() -> anyhow::Result<()> {
     let timed = arguments.steps.saturating_sub(arguments.warmup).max(1);
     let seconds = began.elapsed().as_secs_f64() / timed as f64;
     let figures = json!({
-        "tokens_per_second": (size.batch() * SEQ) as f64 / seconds,
+        "tokens_per_second": batch.tokens.len() as f64 / seconds,
         "step_seconds": seconds,
         "peak_memory_bytes": train::run::peak_memory_bytes(),
         "parameters": model.num_params(),

@@ -19,10 +19,21 @@ pub fn labelled_subset(
     } else {
         split::label_subset(classes, labels, seed)
     };
-    let mut of = rows.iter().map(|&row| classes[row]);
-    let first = of.next();
-    if of.any(|class| Some(class) != first) {
-        return Ok(rows);
+    let chosen: Vec<u32> = rows.iter().map(|&row| classes[row]).collect();
+    check_several(&chosen, labels)?;
+    Ok(rows)
+}
+
+/// Refuses rows of one class only: nothing to tell apart.
+///
+/// - labels: the limit by which they were chosen
+///
+/// # Errors
+///
+/// There is one class.
+pub fn check_several(classes: &[u32], labels: usize) -> Result<(), Impossible> {
+    if classes.iter().any(|class| class != &classes[0]) {
+        return Ok(());
     }
     Err(Impossible::new(
         "data.label_limit",

@@ -167,7 +167,8 @@ pub fn groups(recipe: &Recipe, names: Names) -> Result<Vec<Group>, Impossible> {
         groups.push(group(stays, 0.0)?);
     } else if *kind == StrategyKind::Head {
         groups.push(group(&backbone, 0.0)?);
-    } else if *backbone_lr != 1.0 {
+    } else if *backbone_lr != 1.0 || names.head.kind == HeadKind::Classes {
+        // A classifier's rates are logged apart, backbone and head.
         groups.push(group(&backbone, *backbone_lr)?);
     }
     Ok(groups)

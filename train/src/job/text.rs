@@ -16,6 +16,7 @@ use model::{Bundle, HeadKind, TextConfig, TokenInput, bundle};
 use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
+use crate::job::labels::check_several;
 use crate::job::{Product, Recipe, Shared, Splits, Start};
 use crate::recipe::{self, Impossible};
 use crate::source::{BatchSource, Counts, Epochs, Rows, Unit, whole_steps};
@@ -788,6 +789,7 @@ impl LabelledTexts {
             labels: self.label_limit,
         };
         let splits = LabelledSplits::new(texts, shares)?;
+        check_several(&splits.classes(texts, &splits.train)?, self.label_limit)?;
         let mut cut = CutTexts::default();
         let mut encode = |rows: &[usize]| -> Result<Arc<Vec<LabelledRow>>, Failure> {
             let picked: Vec<_> = rows.iter().map(|&row| &texts.examples[row].text).collect();
