@@ -378,8 +378,12 @@ impl AdapterFiles {
         let mut whole: Vec<String> = walk::parameters(module, names)
             .into_iter()
             .filter(|one| saved_whole(&one.name, names))
-            .filter_map(|one| Some(one.name.split('.').next()?.to_string()))
+            .filter_map(|one| {
+                let inside = one.name.strip_prefix(names.prefix()).unwrap_or(&one.name);
+                Some(inside.split('.').next()?.to_string())
+            })
             .collect();
+        whole.sort();
         whole.dedup();
         let task = match names.head.kind {
             HeadKind::Classes => json!("SEQ_CLS"),
@@ -404,9 +408,20 @@ impl AdapterFiles {
     }
 }
 
-/// Whether a parameter trains beside the adapter, and is saved as it is: the head of a classifier.
+/// Whether a parameter trains beside the adapter, and is saved as it is: the head of a classifier, and parts of the backbone
+/// that bundles may lack.
 fn saved_whole(name: &str, names: Names) -> bool {
-    names.head.kind == HeadKind::Classes && !names.is_backbone(name) && !name.contains(".lora_")
+    if names.head.kind != HeadKind::Classes || name.contains(".lora_") {
+        return false;
+    }
+    let inside = name.strip_prefix(names.prefix());
+    inside.is_none_or(|inside| {
+        names
+            .family
+            .optional
+            .iter()
+            .any(|part| inside.starts_with(part))
+    })
 }
 
 /// The model's weights with the adapter in them, under the names of a model without one.

@@ -158,13 +158,15 @@ pub fn groups(recipe: &Recipe, names: Names) -> Result<Vec<Group>, Impossible> {
     let backbone = format!("^{}", regex::escape(names.prefix()));
     if recipe.adapter.kind == AdapterKind::Lora {
         groups.push(group(r"\.lora_", 1.0)?);
-        // The head of a classifier is new: it has to train.
-        let stays = if names.head.kind == HeadKind::Classes {
-            &backbone
+        if names.head.kind == HeadKind::Classes {
+            // The head of a classifier is new, and so may a part be that bundles lack: they have to train.
+            for part in names.family.optional {
+                groups.push(group(&format!("{backbone}{}", regex::escape(part)), 1.0)?);
+            }
+            groups.push(group(&backbone, 0.0)?);
         } else {
-            ""
-        };
-        groups.push(group(stays, 0.0)?);
+            groups.push(group("", 0.0)?);
+        }
     } else if *kind == StrategyKind::Head {
         groups.push(group(&backbone, 0.0)?);
     } else if *backbone_lr != 1.0 || names.head.kind == HeadKind::Classes {

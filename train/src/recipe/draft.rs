@@ -368,7 +368,14 @@ fn merge(
                     place: place(&full),
                     reason: format!("{full} is {value}; {reason}"),
                 };
-                fits(old, &value).map_err(wrong)?;
+                let source = format!("{full}_source");
+                let named = value.is_str() && known.contains(&source);
+                let hint = if named {
+                    format!("; {source} names files")
+                } else {
+                    String::new()
+                };
+                fits(old, &value).map_err(|reason| wrong(reason + &hint))?;
                 *old = value;
             }
             (Some(_), _) => {
