@@ -1,8 +1,8 @@
-//! What an encoder computes, for other programs to compare with. In: a bundle and texts. Out: safetensors.
+//! What a text model computes, for other programs to compare with. In: a bundle and texts. Out: safetensors.
 //!
-//! `input_ids` and `attention_mask` (1 = real token), `[n, seq]`, 64-bit integers; `logits`,
-//! `[n, seq, vocab_size]`, of a masked LM, or `hidden`, `[n, seq, d_model]`, of a bare encoder, 32-bit floats.
-//! `tests/interop` holds the programs that compare them with Python's `transformers`.
+//! `input_ids` and `attention_mask` (1 = real token), `[n, seq]`, 64-bit integers; `logits`, 32-bit floats: `[n, seq,
+//! vocab_size]` of a language model, `[n, n_classes]` of a classifier; or `hidden`, `[n, seq, d_model]`, of a model without a
+//! head. `tests/interop` holds the programs that compare them with Python's `transformers`.
 
 use std::path::PathBuf;
 
@@ -10,111 +10,128 @@ use anyhow::Context;
 use burn::prelude::*;
 use burn::tensor::backend::AutodiffBackend;
 use clap::Args;
-use data::text::TextColumns;
-use data::{TextTokenizer, source};
-use model::bundle::{Architecture, Load};
-use model::{BertConfig, BertInput, BertMaskedLm, Bundle};
+use data::{TextColumns, source};
+use model::bundle::Load;
+use model::{Bundle, Draw, HeadKind, TextClassifier, TokenInput, TokenModel};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use train::backend::with_backend;
-use train::text::TokenBatch;
+use train::job::text::{TokenBatch, indices};
 use train::{Failure, WithBackend};
 
-use crate::open::{self, ModelFlags};
+use crate::open::{self, ModelFlags, TextParts};
 
 /// Texts in a forward pass.
 const BATCH: usize = 16;
 
-/// Write what an encoder computes for texts, to compare it with another program's
+/// Write what a text model computes, to compare it with another program's
 #[derive(Args, Clone, Debug)]
+#[command(
+    after_help = "Example: apps dump --model wordnet-bert-nano --input texts.txt --output dump.safetensors"
+)]
 pub struct Flags {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub model: ModelFlags,
-    /// Texts (.txt .csv .tsv .jsonl, each also .gz)
+    /// Texts (.txt .csv .tsv .json .jsonl, each also .gz or .zst, .parquet)
     #[arg(long, value_name = "FILE")]
     pub input: String,
     /// The safetensors file; grows with texts, tokens and vocabulary
     #[arg(long, value_name = "FILE")]
     pub output: PathBuf,
+    /// Hidden states instead of logits
+    #[arg(long)]
+    pub hidden: bool,
 }
 
-/// Tokens of some texts, and what an encoder makes of them.
+/// Tokens of some texts, and what a model makes of them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Dump {
     /// Token ids, padded to the longest text.
     pub inputs: TokenBatch,
     /// `logits` or `hidden`.
     pub name: &'static str,
-    /// `[n, seq, width]`, row-major.
+    /// Row-major.
     pub values: Vec<f32>,
+    /// Of `values`.
+    pub shape: Vec<usize>,
 }
 
 impl Dump {
-    /// Runs the model of a `BertForMaskedLM` or `BertModel` bundle over texts.
+    /// Runs a text model over texts.
+    ///
+    /// - hidden: whether hidden states are wanted where there is a head too
+    ///
+    /// # Errors
+    ///
+    /// A bundle of images, or one whose weights do not fit.
     pub fn of<B: Backend>(
         bundle: &Bundle,
         texts: &[impl AsRef<str> + Sync],
+        hidden: bool,
         device: &B::Device,
     ) -> Result<Self, Failure> {
-        bundle.require(&[Architecture::BertForMaskedLm, Architecture::BertModel])?;
-        let (config, tokenizer) = open::text_model(bundle)?;
-        let inputs = encode(&config, &tokenizer, texts)?;
-        if bundle.architecture() == Architecture::BertForMaskedLm {
-            let model: BertMaskedLm<B> = BertMaskedLm::new(&config, device);
-            let model = bundle.load(model, Load::Whole)?;
-            return Ok(Self::in_batches(
-                inputs,
-                "logits",
-                |input| model.forward(input),
-                device,
-            ));
+        let TextParts {
+            config, tokenizer, ..
+        } = open::text_parts(bundle)?;
+        // As far as the model reads, whatever training did.
+        let rows = tokenizer.encode(texts, config.describe().positions)?;
+        let inputs = TokenBatch::pad(rows.iter().map(Vec::as_slice), tokenizer.pad());
+        let draw = &Draw::<B>::new(device, 0.02);
+        let (n, seq) = (inputs.lengths.len(), inputs.seq);
+        let head = if hidden { HeadKind::Bare } else { head(bundle) };
+        match head {
+            HeadKind::Tokens => {
+                let names = bundle.require(head)?;
+                let (model, _) =
+                    bundle.load(TokenModel::draw(&config, draw), names, Load::Whole)?;
+                let logits =
+                    |_: &TokenBatch, input: TokenInput<B>| model.logits(&input, None, None);
+                let values = in_batches(&inputs, logits, device);
+                let width = config.describe().vocab_size;
+                Ok(Self::new(inputs, "logits", values, vec![n, seq, width]))
+            }
+            HeadKind::Classes => {
+                let names = bundle.require(head)?;
+                let n_classes = bundle.classes()?.len();
+                let model = TextClassifier::draw(&config, n_classes, draw);
+                let (model, _) = bundle.load(model, names, Load::Whole)?;
+                let place = config.class_plan().place;
+                let logits = |batch: &TokenBatch, input: TokenInput<B>| {
+                    model.logits(&input, indices(&batch.places(place), device))
+                };
+                let values = in_batches(&inputs, logits, device);
+                Ok(Self::new(inputs, "logits", values, vec![n, n_classes]))
+            }
+            _ => {
+                let names = config.names(HeadKind::Bare);
+                let model = config.init::<B>(HeadKind::Bare, draw);
+                let (model, _) = bundle.load(model, names, Load::Whole)?;
+                let states =
+                    |_: &TokenBatch, input: TokenInput<B>| model.states(&input, None, None);
+                let values = in_batches(&inputs, states, device);
+                let width = config.describe().d_model;
+                Ok(Self::new(inputs, "hidden", values, vec![n, seq, width]))
+            }
         }
-        let bare = Load::Backbone {
-            prefix: "",
-            optional: "",
-        };
-        let model = bundle.load(config.init::<B>(device), bare)?;
-        Ok(Self::in_batches(
-            inputs,
-            "hidden",
-            |input| model.forward(input),
-            device,
-        ))
     }
 
-    fn in_batches<B: Backend>(
-        inputs: TokenBatch,
-        name: &'static str,
-        forward: impl Fn(BertInput<B>) -> Tensor<B, 3>,
-        device: &B::Device,
-    ) -> Self {
-        let tokens = inputs.tokens.chunks(BATCH * inputs.seq);
-        let mut values = Vec::new();
-        for (tokens, lengths) in tokens.zip(inputs.lengths.chunks(BATCH)) {
-            let batch = TokenBatch {
-                tokens: tokens.to_vec(),
-                lengths: lengths.to_vec(),
-                seq: inputs.seq,
-            };
-            values.extend(forward(batch.input(device)).into_data().iter::<f32>());
-        }
+    fn new(inputs: TokenBatch, name: &'static str, values: Vec<f32>, shape: Vec<usize>) -> Self {
         Self {
             inputs,
             name,
             values,
+            shape,
         }
     }
 
-    /// Number of texts, their longest length in tokens, and values a token.
-    pub fn shape(&self) -> [usize; 3] {
-        let (n, seq) = (self.inputs.lengths.len(), self.inputs.seq);
-        [n, seq, self.values.len() / (n * seq).max(1)]
-    }
-
     /// As a safetensors file.
+    ///
+    /// # Errors
+    ///
+    /// None that the shapes above allow.
     pub fn to_bytes(&self) -> Result<Vec<u8>, safetensors::SafeTensorError> {
-        let seq = self.inputs.seq;
+        let (n, seq) = (self.inputs.lengths.len(), self.inputs.seq);
         let real = |&length: &usize| (0..seq).map(move |at| i64::from(at < length));
         let mask = self.inputs.lengths.iter().flat_map(real);
         let ids = self.inputs.tokens.iter().map(|&id| i64::from(id));
@@ -125,60 +142,86 @@ impl Dump {
             .iter()
             .flat_map(|value| value.to_le_bytes())
             .collect();
-        let [n, seq, width] = self.shape();
+        let integers = |bytes| TensorView::new(Dtype::I64, vec![n, seq], bytes);
+        let floats = TensorView::new(Dtype::F32, self.shape.clone(), &values)?;
         let views = [
-            (
-                "input_ids",
-                TensorView::new(Dtype::I64, vec![n, seq], &ids)?,
-            ),
-            (
-                "attention_mask",
-                TensorView::new(Dtype::I64, vec![n, seq], &mask)?,
-            ),
-            (
-                self.name,
-                TensorView::new(Dtype::F32, vec![n, seq, width], &values)?,
-            ),
+            ("input_ids", integers(&ids)?),
+            ("attention_mask", integers(&mask)?),
+            (self.name, floats),
         ];
         safetensors::serialize(views, None)
     }
 }
 
-/// All texts in one block, cut at the model's positions.
-fn encode(
-    config: &BertConfig,
-    tokenizer: &TextTokenizer,
-    texts: &[impl AsRef<str> + Sync],
-) -> Result<TokenBatch, Failure> {
-    let rows = tokenizer.encode(texts, config.max_position_embeddings)?;
-    Ok(TokenBatch::pad(
-        rows.iter().map(Vec::as_slice),
-        tokenizer.pad(),
-    ))
+/// The head that a bundle has: what its class says, else what its weights hold.
+fn head(bundle: &Bundle) -> HeadKind {
+    let named = bundle.class().and_then(|class| {
+        let mut heads = bundle.family().heads.iter();
+        heads.find(|head| head.class == class)
+    });
+    if let Some(head) = named {
+        return head.kind;
+    }
+    let kinds = [HeadKind::Classes, HeadKind::Tokens];
+    let held = kinds.into_iter().find(|kind| bundle.require(*kind).is_ok());
+    held.unwrap_or(HeadKind::Bare)
+}
+
+fn in_batches<B: Backend>(
+    inputs: &TokenBatch,
+    forward: impl Fn(&TokenBatch, TokenInput<B>) -> Tensor<B, 2>,
+    device: &B::Device,
+) -> Vec<f32> {
+    let tokens = inputs.tokens.chunks((BATCH * inputs.seq).max(1));
+    let mut values = Vec::new();
+    for (tokens, lengths) in tokens.zip(inputs.lengths.chunks(BATCH)) {
+        let batch = TokenBatch {
+            tokens: tokens.to_vec(),
+            lengths: lengths.to_vec(),
+            seq: inputs.seq,
+            texts: None,
+        };
+        let out = forward(&batch, batch.input(device));
+        values.extend(out.into_data().iter::<f32>());
+    }
+    values
 }
 
 /// Dumps what the flags name, and gives what is printed.
+///
+/// # Errors
+///
+/// A model or an input that cannot be used, an output that cannot be written.
 pub fn run(flags: &Flags) -> Result<String, Failure> {
     let backend = flags.model.backend()?;
     open::check_output(&flags.output, &flags.input)?;
     let bundle = flags.model.bundle()?;
-    bundle.require(&[Architecture::BertForMaskedLm, Architecture::BertModel])?;
+    bundle.text_config()?;
     let set = source::texts(std::slice::from_ref(&flags.input), &TextColumns::default())?;
     let texts = set
         .examples
         .into_iter()
         .map(|example| example.text)
         .collect();
-    let dump = with_backend(backend, Work { bundle, texts })??;
+    let hidden = flags.hidden;
+    let dump = with_backend(
+        backend,
+        Work {
+            bundle,
+            texts,
+            hidden,
+        },
+    )??;
     let bytes = dump
         .to_bytes()
         .context("serialising")
         .map_err(Failure::Running)?;
     open::write_output(&flags.output, &bytes)?;
-    let [n, seq, width] = dump.shape();
     let (name, output) = (dump.name, flags.output.display());
+    let n = dump.inputs.lengths.len();
     Ok(format!(
-        "wrote {output}: {name} of {n} texts, {seq} tokens, {width} values a token\n"
+        "wrote {output}: {name} of {n} texts, {:?}\n",
+        dump.shape
     ))
 }
 
@@ -186,12 +229,13 @@ pub fn run(flags: &Flags) -> Result<String, Failure> {
 struct Work {
     bundle: Bundle,
     texts: Vec<String>,
+    hidden: bool,
 }
 
 impl WithBackend for Work {
     type Output = Result<Dump, Failure>;
 
     fn run<B: AutodiffBackend>(self, device: B::Device) -> Self::Output {
-        Dump::of::<B::InnerBackend>(&self.bundle, &self.texts, &device)
+        Dump::of::<B::InnerBackend>(&self.bundle, &self.texts, self.hidden, &device)
     }
 }

@@ -3,22 +3,24 @@
 use std::num::NonZeroUsize;
 
 use burn::prelude::*;
-use burn::tensor::TensorData;
 use burn::tensor::activation::softmax;
 use burn::tensor::backend::AutodiffBackend;
 use clap::Args;
 use data::{Role, TextTokenizer};
-use model::bundle::{Architecture, Load};
-use model::{BertMaskedLm, Bundle};
+use model::bundle::Load;
+use model::{Bundle, Draw, HeadKind, TokenModel};
 use train::backend::with_backend;
-use train::text::TokenBatch;
+use train::job::text::{TokenBatch, indices};
 use train::{Failure, WithBackend};
 
-use crate::guess::{self, Guess};
-use crate::open::{self, ModelFlags};
+use crate::guess::{self, Figure, Guess};
+use crate::open::{self, ModelFlags, TextParts};
 
 /// Say which words fit into a text
 #[derive(Args, Clone, Debug)]
+#[command(
+    after_help = "Example: apps fill-mask --model wordnet-bert-nano \"a small [MASK] that sings\""
+)]
 pub struct Flags {
     #[command(flatten)]
     #[allow(missing_docs)]
@@ -32,22 +34,36 @@ pub struct Flags {
 
 /// Fills masks.
 pub struct MaskFiller<B: Backend> {
-    model: BertMaskedLm<B>,
+    model: TokenModel<B>,
     tokenizer: TextTokenizer,
     positions: usize,
     device: B::Device,
 }
 
 impl<B: Backend> MaskFiller<B> {
-    /// Loads a `BertForMaskedLM`.
+    /// Loads a masked LM.
+    ///
+    /// # Errors
+    ///
+    /// A bundle of another kind, one whose tokenizer has no mask token, or whose weights do not fit.
     pub fn open(bundle: &Bundle, device: &B::Device) -> Result<Self, Failure> {
-        bundle.require(&[Architecture::BertForMaskedLm])?;
-        let (config, tokenizer) = open::text_model(bundle)?;
-        let model = BertMaskedLm::new(&config, device);
+        let TextParts {
+            config, tokenizer, ..
+        } = open::text_parts(bundle)?;
+        let sizes = config.describe();
+        if sizes.causal {
+            return Err(Failure::input(format!(
+                "{}: sees no token to the right of a mask; apps generate is for it",
+                bundle.path().display()
+            )));
+        }
+        let names = bundle.require(HeadKind::Tokens)?;
+        let model = TokenModel::draw(&config, &Draw::new(device, 0.02));
+        let (model, _) = bundle.load(model, names, Load::Whole)?;
         Ok(Self {
-            model: bundle.load(model, Load::Whole)?,
+            model,
             tokenizer,
-            positions: config.max_position_embeddings,
+            positions: sizes.positions,
             device: device.clone(),
         })
     }
@@ -60,11 +76,15 @@ impl<B: Backend> MaskFiller<B> {
     pub fn fill(&self, text: &str, top: usize) -> Result<Vec<Vec<Guess>>, Failure> {
         let (ids, masks) = self.encode(text)?;
         let batch = TokenBatch::pad([ids.as_slice()].into_iter(), self.tokenizer.pad());
-        let n = masks.len();
-        let masks = Tensor::from_data(TensorData::new(masks, [n]), &self.device);
-        let logits = self.model.forward_at(batch.input(&self.device), masks);
+        let masks = indices(&masks, &self.device);
+        let input = batch.input(&self.device);
+        let logits = self.model.logits(&input, Some(masks), None);
         let [_, vocab_size] = logits.dims();
-        let probabilities: Vec<f32> = softmax(logits, 1).into_data().iter::<f32>().collect();
+        let probabilities = softmax(logits, 1).into_data();
+        let probabilities: Vec<Figure> = probabilities
+            .iter::<f32>()
+            .map(Figure::Probability)
+            .collect();
         // A table may have more rows than its tokenizer has tokens.
         let name = |id| {
             self.tokenizer
@@ -77,7 +97,15 @@ impl<B: Backend> MaskFiller<B> {
 
     /// Token ids, and where among them the masks are.
     fn encode(&self, text: &str) -> Result<(Vec<u32>, Vec<i32>), Failure> {
-        let ids = self.tokenizer.encode_one(text, usize::MAX)?;
+        let mask = self.tokenizer.required(Role::Mask)?;
+        let spelled = self.tokenizer.spelled(Role::Mask).unwrap_or_default();
+        // However another model spells it.
+        let text = ["[MASK]", "<mask>"]
+            .iter()
+            .fold(text.to_string(), |text, other| {
+                text.replace(other, &spelled)
+            });
+        let ids = self.tokenizer.encode_one(&text, usize::MAX)?;
         if ids.len() > self.positions {
             return Err(Failure::input(format!(
                 "the text has {} tokens; this model takes {}",
@@ -85,15 +113,14 @@ impl<B: Backend> MaskFiller<B> {
                 self.positions
             )));
         }
-        let mask = self.tokenizer.required(Role::Mask)?;
         let is_mask = |(at, id): (usize, &u32)| (*id == mask).then_some(at as i32);
         let masks: Vec<i32> = ids.iter().enumerate().filter_map(is_mask).collect();
-        match masks.is_empty() {
-            true => Err(Failure::input(
+        if masks.is_empty() {
+            return Err(Failure::input(
                 "the text has no [MASK]; write it where a word is missing: \"a small [MASK] that sings\"",
-            )),
-            false => Ok((ids, masks)),
+            ));
         }
+        Ok((ids, masks))
     }
 }
 

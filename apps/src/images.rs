@@ -1,23 +1,27 @@
 //! Images as a model wants them. In: a file or a folder of any size and colours. Out: an [`ImageSet`] of the
-//! model's, and where each image came from.
+//! model's, where each image came from, and what could not be read.
 
 use std::path::{Path, PathBuf};
 
 use data::image::{image_files, is_image};
-use data::{DataError, ImageSet, read_image, source};
-use model::AutoencoderConfig;
+use data::{DataError, Ground, ImageSet, read_image_files, source};
+use model::ImageConfig;
 
 /// Images and their places.
 #[derive(Clone, Debug)]
 pub struct Images {
-    /// Without labels.
+    /// Without labels: those that can be read.
     pub set: ImageSet,
-    /// The file of each image, or `path:index` in an IDX file.
-    pub places: Vec<String>,
+    /// The file of each image, or `path:index` in an IDX file; and why it cannot be read, where it cannot.
+    pub places: Vec<(String, Option<String>)>,
 }
 
-/// Reads the first `limit` images of a PNG or JPEG file, a folder of them, an IDX file, or the bundled `mnist`.
-pub fn read(input: &str, config: &AutoencoderConfig, limit: usize) -> Result<Images, DataError> {
+/// Reads the first `limit` images of a file, a folder of them, an IDX file, or the bundled `mnist`.
+///
+/// # Errors
+///
+/// No such file, or none of its images can be read.
+pub fn read(input: &str, config: &ImageConfig, limit: usize) -> Result<Images, DataError> {
     match files(Path::new(input))? {
         Some(files) => from_files(&files[..files.len().min(limit)], config),
         None => from_idx(input, config, limit),
@@ -26,49 +30,52 @@ pub fn read(input: &str, config: &AutoencoderConfig, limit: usize) -> Result<Ima
 
 /// The image files that a path names; nothing for IDX.
 fn files(path: &Path) -> Result<Option<Vec<PathBuf>>, DataError> {
-    match is_image(path) {
-        true => Ok(Some(vec![path.into()])),
-        false => image_files(path),
+    if is_image(path) {
+        return Ok(Some(vec![path.into()]));
+    }
+    image_files(path)
+}
+
+fn from_files(files: &[PathBuf], config: &ImageConfig) -> Result<Images, DataError> {
+    let images = read_image_files(files, config.shape(), Ground::WHITE)?;
+    let (mut pixels, mut places, mut first) = (Vec::new(), Vec::new(), None);
+    for (file, image) in files.iter().zip(images) {
+        let reason = match image {
+            Ok(image) => {
+                pixels.extend(image);
+                None
+            }
+            Err(error) => {
+                let reason = error.to_string();
+                first.get_or_insert(error);
+                Some(reason)
+            }
+        };
+        places.push((file.display().to_string(), reason));
+    }
+    match first {
+        Some(error) if pixels.is_empty() => Err(error),
+        _ => Ok(Images {
+            set: unlabelled(pixels, config),
+            places,
+        }),
     }
 }
 
-fn from_files(files: &[PathBuf], config: &AutoencoderConfig) -> Result<Images, DataError> {
-    let (channels, height, width) = shape(config);
-    let mut pixels = Vec::with_capacity(files.len() * channels * height * width);
-    for file in files {
-        pixels.extend(read_image(file, channels, height, width)?);
-    }
-    Ok(Images {
-        set: unlabelled(pixels, config),
-        places: files
-            .iter()
-            .map(|file| file.display().to_string())
-            .collect(),
-    })
-}
-
-fn from_idx(input: &str, config: &AutoencoderConfig, limit: usize) -> Result<Images, DataError> {
-    let (channels, height, width) = shape(config);
+fn from_idx(input: &str, config: &ImageConfig, limit: usize) -> Result<Images, DataError> {
+    let [channels, height, width] = config.shape();
     let set = source::images(&[input.into()], Some((height, width)))?;
     let count = set.len().min(limit);
     // IDX is grey: a model of RGB images sees the same plane three times.
     let pixels = (0..count).flat_map(|i| set.image(i).repeat(channels / set.channels));
     Ok(Images {
         set: unlabelled(pixels.collect(), config),
-        places: (0..count).map(|i| format!("{input}:{i}")).collect(),
+        places: (0..count).map(|i| (format!("{input}:{i}"), None)).collect(),
     })
 }
 
-fn shape(config: &AutoencoderConfig) -> (usize, usize, usize) {
-    (
-        config.image_channels,
-        config.image_height,
-        config.image_width,
-    )
-}
-
-fn unlabelled(pixels: Vec<u8>, config: &AutoencoderConfig) -> ImageSet {
-    let (channels, height, width) = shape(config);
+fn unlabelled(pixels: Vec<u8>, config: &ImageConfig) -> ImageSet {
+    let [channels, height, width] = config.shape();
     ImageSet {
         origin: String::new(),
         channels,
@@ -84,15 +91,16 @@ fn unlabelled(pixels: Vec<u8>, config: &AutoencoderConfig) -> ImageSet {
 mod tests {
     use super::*;
     use image::{GrayImage, Luma};
+    use model::families::conv_autoencoder::AutoencoderConfig;
 
-    fn config(image_channels: usize) -> AutoencoderConfig {
-        AutoencoderConfig {
+    fn config(image_channels: usize) -> ImageConfig {
+        ImageConfig::ConvAutoencoder(AutoencoderConfig {
             image_channels,
             image_height: 2,
             image_width: 4,
             channels: vec![1],
             latent_size: 1,
-        }
+        })
     }
 
     fn folder() -> tempfile::TempDir {
@@ -111,7 +119,10 @@ mod tests {
         let images = read(&path, &config(3), 9).unwrap();
         assert_eq!(
             images.places,
-            [format!("{path}/a.png"), format!("{path}/b.png")]
+            [
+                (format!("{path}/a.png"), None),
+                (format!("{path}/b.png"), None)
+            ]
         );
         assert_eq!(
             (images.set.image(0), images.set.image(1)),
@@ -125,8 +136,24 @@ mod tests {
     #[test]
     fn grey_planes_are_repeated_for_a_model_of_colours() {
         let images = read("mnist", &config(3), 2).unwrap();
-        assert_eq!(images.places, ["mnist:0", "mnist:1"]);
+        assert_eq!(
+            images.places,
+            ["mnist:0", "mnist:1"].map(|place| (place.to_string(), None))
+        );
         let (first, rest) = images.set.image(0).split_at(8);
         assert_eq!(first.repeat(2), rest);
+    }
+
+    #[test]
+    fn files_that_cannot_be_read_keep_their_places() {
+        let folder = folder();
+        std::fs::write(folder.path().join("aa.png"), "<html>").unwrap();
+        let path = folder.path().display().to_string();
+        let images = read(&path, &config(1), 9).unwrap();
+        assert_eq!((images.places.len(), images.set.len()), (3, 2));
+        let (place, reason) = &images.places[1];
+        assert!(place.ends_with("aa.png") && reason.is_some(), "{images:?}");
+        let alone = read(&format!("{path}/aa.png"), &config(1), 9).unwrap_err();
+        assert!(alone.to_string().contains("aa.png"), "{alone}");
     }
 }

@@ -2,17 +2,14 @@
 //!
 //! Reading order: [`open`] (the flags that all commands share, and what they name), [`guess`] (the best of a
 //! distribution), [`images`] (images as a model wants them), then the commands: [`predict`], [`fill_mask`],
-//! [`reconstruct`], [`dump`].
+//! [`generate`], [`reconstruct`], [`dump`], [`convert`].
 
+pub mod convert;
 pub mod dump;
 pub mod fill_mask;
+pub mod generate;
 pub mod guess;
 pub mod images;
 pub mod open;
 pub mod predict;
 pub mod reconstruct;
-
-/// The README's example, compiled and run.
-#[cfg(doctest)]
-#[doc = include_str!("../../README.md")]
-pub struct Readme;

@@ -3,7 +3,7 @@
 use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 
-use apps::{dump, fill_mask, predict, reconstruct};
+use apps::{convert, dump, fill_mask, generate, predict, reconstruct};
 use clap::{Parser, Subcommand};
 use train::cli::exit;
 use train::memory::Work;
@@ -14,7 +14,7 @@ use train::{Failure, Status};
 #[global_allocator]
 static ALLOCATOR: train::memory::Allocator = train::memory::Allocator;
 
-/// Use a trained model: classify, fill masks, reconstruct images, dump what the model computes.
+/// Use a trained model: classify, fill masks, continue texts, reconstruct images, convert, dump what the model computes.
 #[derive(Parser)]
 #[command(name = "apps", version)]
 struct Args {
@@ -26,8 +26,10 @@ struct Args {
 enum Command {
     Predict(predict::Flags),
     FillMask(fill_mask::Flags),
+    Generate(generate::Flags),
     Reconstruct(reconstruct::Flags),
     Dump(dump::Flags),
+    Convert(convert::Flags),
 }
 
 fn main() -> ExitCode {
@@ -35,8 +37,10 @@ fn main() -> ExitCode {
     let text = match Args::parse().command {
         Command::Predict(flags) => predict::run(&flags),
         Command::FillMask(flags) => fill_mask::run(&flags),
+        Command::Generate(flags) => generate::run(&flags),
         Command::Reconstruct(flags) => reconstruct::run(&flags),
         Command::Dump(flags) => dump::run(&flags),
+        Command::Convert(flags) => convert::run(&flags),
     };
     exit(text.and_then(|text| print(&text)))
 }

@@ -5,16 +5,16 @@ use std::path::Path;
 use anyhow::Context;
 use clap::Args;
 use data::TextTokenizer;
-use finetune::strategy;
-use model::bundle::TOKENIZER;
-use model::{AutoencoderConfig, BertConfig, Bundle};
+use model::{Bundle, ImageConfig, TextConfig};
+use train::job::start;
+use train::job::text::bundle_tokenizer;
 use train::run::write_atomically;
 use train::{BackendName, Failure};
 
 /// Flags of every command.
 #[derive(Args, Clone, Debug)]
 pub struct ModelFlags {
-    /// A bundle, a run directory, or the bundled wordnet-bert-nano
+    /// A bundle, a Hugging Face directory, an adapter, a run, or the bundled wordnet-bert-nano
     #[arg(long, value_name = "DIR")]
     pub model: String,
     /// cuda, metal, vulkan, wgpu, flex or ndarray [default: the best one compiled in]
@@ -25,7 +25,7 @@ pub struct ModelFlags {
 impl ModelFlags {
     /// The bundle, its weights not yet read.
     pub fn bundle(&self) -> Result<Bundle, Failure> {
-        let bundle = strategy::open(&self.model)?;
+        let bundle = start::open(&self.model)?;
         bundle.ok_or_else(|| {
             Failure::input("--model is \"scratch\"; it must name a bundle or a run directory")
         })
@@ -37,36 +37,51 @@ impl ModelFlags {
     }
 }
 
+/// What a text model needs before its weights: sizes, tokenizer, and how long its texts may be.
+#[derive(Clone, Debug)]
+pub struct TextParts {
+    /// Nothing is dropped in it.
+    pub config: TextConfig,
+    /// The bundle's.
+    pub tokenizer: TextTokenizer,
+    /// Tokens of the longest text: as in training, where the bundle says so.
+    pub max_length: usize,
+}
+
 /// Sizes and tokenizer of a text model.
-pub fn text_model(bundle: &Bundle) -> Result<(BertConfig, TextTokenizer), Failure> {
-    let config = BertConfig {
-        // Nothing is dropped here, so that no value of these can be wrong.
-        hidden_dropout_prob: 0.0,
-        attention_probs_dropout_prob: 0.0,
-        ..bundle.bert_config()?
-    };
-    let place = bundle.path().join(TOKENIZER).display().to_string();
-    let tokenizer = TextTokenizer::from_bytes(&bundle.read(TOKENIZER)?);
-    let tokenizer = tokenizer
-        .with_context(|| place.clone())
-        .map_err(Failure::Input)?;
-    // The encoder panics on an id that its table does not have.
-    if tokenizer.vocab_size() > config.vocab_size {
+///
+/// # Errors
+///
+/// A bundle of another kind, or one whose tokenizer has more tokens than its model.
+pub fn text_parts(bundle: &Bundle) -> Result<TextParts, Failure> {
+    let mut config = bundle.text_config()?;
+    config.set_dropout(0.0);
+    let tokenizer = bundle_tokenizer(bundle)?;
+    let sizes = config.describe();
+    let tokens = tokenizer.largest_id() as usize + 1;
+    // The model panics on an id that its table does not have.
+    if tokens > sizes.vocab_size {
         return Err(Failure::input(format!(
-            "{place}: has {} tokens, and the model's vocab_size is {}",
-            tokenizer.vocab_size(),
-            config.vocab_size
+            "{}: the tokenizer has {tokens} tokens, and the model's vocab_size is {}",
+            bundle.path().display(),
+            sizes.vocab_size
         )));
     }
-    Ok((config, tokenizer))
+    let max_length = tokenizer.max_length().unwrap_or(sizes.positions);
+    Ok(TextParts {
+        max_length: max_length.min(sizes.positions),
+        config,
+        tokenizer,
+    })
 }
 
 /// Sizes of an image model, checked.
-pub fn image_model(bundle: &Bundle) -> Result<AutoencoderConfig, Failure> {
-    let config: AutoencoderConfig = bundle.config()?;
-    let wrong = |reason| Failure::input(format!("{}: {reason}", bundle.path().display()));
-    config.check().map_err(wrong)?;
-    Ok(config)
+///
+/// # Errors
+///
+/// A bundle of another kind.
+pub fn image_model(bundle: &Bundle) -> Result<ImageConfig, Failure> {
+    Ok(bundle.image_config()?)
 }
 
 /// Refuses an output file that can't be written, or that is the input.

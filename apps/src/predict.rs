@@ -3,29 +3,33 @@
 use std::num::NonZeroUsize;
 
 use burn::prelude::*;
-use burn::tensor::activation::softmax;
+use burn::tensor::activation::{sigmoid, softmax};
 use burn::tensor::backend::AutodiffBackend;
 use clap::{ArgGroup, Args};
-use data::text::TextColumns;
-use data::{ImageSet, TextTokenizer, source};
-use model::bundle::{Architecture, Load};
-use model::{BertClassifier, Bundle, ImageClassifier};
+use data::source::TextSource;
+use data::{ImageSet, TextColumns, TextTokenizer};
+use model::bundle::{Load, Scores};
+use model::families::Place;
+use model::{Bundle, Draw, HeadKind, ImageClassifier, TextClassifier};
 use serde::Serialize;
 use train::backend::with_backend;
-use train::image::PixelBatch;
-use train::text::TokenBatch;
+use train::job::image::PixelBatch;
+use train::job::text::{TokenBatch, indices};
 use train::{Failure, FailureKind, WithBackend};
 
-use crate::guess::{self, Guess};
+use crate::guess::{self, Figure, Guess};
 use crate::images;
-use crate::open::{self, ModelFlags};
+use crate::open::{self, ModelFlags, TextParts};
 
 /// Texts or images in a forward pass.
 const BATCH: usize = 64;
 
 /// Say which classes a text or an image belongs to
 #[derive(Args, Clone, Debug)]
-#[command(group(ArgGroup::new("what").args(["text", "input"]).required(true)))]
+#[command(
+    group(ArgGroup::new("what").args(["text", "input"]).required(true)),
+    after_help = "Example: apps predict --model runs/text-classification --text \"a small bird that sings\""
+)]
 pub struct Flags {
     #[command(flatten)]
     #[allow(missing_docs)]
@@ -33,7 +37,7 @@ pub struct Flags {
     /// A text
     #[arg(long)]
     pub text: Option<String>,
-    /// Texts (.txt .csv .tsv .jsonl, each also .gz) or images (PNG, JPEG, IDX, a folder of them)
+    /// Texts (.txt .csv .tsv .json .jsonl, each also .gz or .zst, .parquet) or images (a file, a folder, IDX)
     #[arg(long, value_name = "FILE")]
     pub input: Option<String>,
     /// Column or key that holds the texts
@@ -53,36 +57,57 @@ pub struct Prediction {
     /// `path:line`, or the file of an image; nothing for a single text or image.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub place: Option<String>,
-    /// Best first.
+    /// Best first; none where there is nothing to classify.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub classes: Vec<Guess>,
+    /// Why there is no answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
 }
 
 /// Classifies texts.
 pub struct TextPredictor<B: Backend> {
-    model: BertClassifier<B>,
+    model: TextClassifier<B>,
     tokenizer: TextTokenizer,
     classes: Vec<String>,
+    scores: Scores,
     max_length: usize,
+    at: Place,
     device: B::Device,
 }
 
 impl<B: Backend> TextPredictor<B> {
-    /// Loads a `BertForSequenceClassification`.
+    /// Loads a classifier of texts.
+    ///
+    /// # Errors
+    ///
+    /// A bundle of another kind, or one whose weights do not fit.
     pub fn open(bundle: &Bundle, device: &B::Device) -> Result<Self, Failure> {
-        bundle.require(&[Architecture::BertForSequenceClassification])?;
-        let (config, tokenizer) = open::text_model(bundle)?;
+        let TextParts {
+            config,
+            tokenizer,
+            max_length,
+        } = open::text_parts(bundle)?;
+        let names = bundle.require(HeadKind::Classes)?;
         let classes = bundle.classes()?;
-        let model = BertClassifier::new(&config, classes.len(), device);
+        let model = TextClassifier::draw(&config, classes.len(), &Draw::new(device, 0.02));
+        let (model, _) = bundle.load(model, names, Load::Whole)?;
         Ok(Self {
-            model: bundle.load(model, Load::Whole)?,
+            model,
             tokenizer,
             classes,
-            max_length: config.max_position_embeddings,
+            scores: bundle.scores()?,
+            max_length,
+            at: config.class_plan().place,
             device: device.clone(),
         })
     }
 
-    /// The likeliest `top` classes of each text; what is longer than the model's positions is cut.
+    /// The likeliest `top` classes of each text; what is longer than the texts of training is cut.
+    ///
+    /// # Errors
+    ///
+    /// The tokenizer fails.
     pub fn predict(
         &self,
         texts: &[impl AsRef<str> + Sync],
@@ -96,8 +121,10 @@ impl<B: Backend> TextPredictor<B> {
         for picked in order.chunks(BATCH) {
             let picked_rows = picked.iter().map(|&row| rows[row].as_slice());
             let batch = TokenBatch::pad(picked_rows, self.tokenizer.pad());
-            let logits = self.model.forward(batch.input(&self.device));
-            for (&row, guesses) in picked.iter().zip(best(logits, &self.classes, top)) {
+            let at = indices(&batch.places(self.at), &self.device);
+            let logits = self.model.logits(&batch.input(&self.device), at);
+            let guesses = best(logits, self.scores, &self.classes, top);
+            for (&row, guesses) in picked.iter().zip(guesses) {
                 predictions[row] = guesses;
             }
         }
@@ -109,19 +136,26 @@ impl<B: Backend> TextPredictor<B> {
 pub struct ImagePredictor<B: Backend> {
     model: ImageClassifier<B>,
     classes: Vec<String>,
+    scores: Scores,
     device: B::Device,
 }
 
 impl<B: Backend> ImagePredictor<B> {
-    /// Loads a `HearthConvImageClassifier`.
+    /// Loads a classifier of images.
+    ///
+    /// # Errors
+    ///
+    /// A bundle of another kind, or one whose weights do not fit.
     pub fn open(bundle: &Bundle, device: &B::Device) -> Result<Self, Failure> {
-        bundle.require(&[Architecture::ConvImageClassifier])?;
         let config = open::image_model(bundle)?;
+        let names = bundle.require(HeadKind::Classes)?;
         let classes = bundle.classes()?;
-        let model = ImageClassifier::new(&config, classes.len(), device);
+        let model = ImageClassifier::draw(&config, classes.len(), &Draw::new(device, 0.02));
+        let (model, _) = bundle.load(model, names, Load::Whole)?;
         Ok(Self {
-            model: bundle.load(model, Load::Whole)?,
+            model,
             classes,
+            scores: bundle.scores()?,
             device: device.clone(),
         })
     }
@@ -135,63 +169,83 @@ impl<B: Backend> ImagePredictor<B> {
         let rows: Vec<u32> = (0..images.len() as u32).collect();
         let logits = rows.chunks(BATCH).map(|rows| {
             let batch = PixelBatch::of(images, rows);
-            self.model.forward(batch.tensor(&self.device))
+            self.model.logits(batch.tensor(&self.device))
         });
         logits
-            .flat_map(|logits| best(logits, &self.classes, top))
+            .flat_map(|logits| best(logits, self.scores, &self.classes, top))
             .collect()
     }
 }
 
 /// - logits: `[batch, n_classes]`
-fn best<B: Backend>(logits: Tensor<B, 2>, classes: &[String], top: usize) -> Vec<Vec<Guess>> {
-    let probabilities: Vec<f32> = softmax(logits, 1).into_data().iter::<f32>().collect();
-    let rows = probabilities.chunks_exact(classes.len());
+fn best<B: Backend>(
+    logits: Tensor<B, 2>,
+    scores: Scores,
+    classes: &[String],
+    top: usize,
+) -> Vec<Vec<Guess>> {
+    let (figures, figure): (_, fn(f32) -> Figure) = match scores {
+        Scores::OneLabel => (softmax(logits, 1), Figure::Probability),
+        Scores::SeveralLabels => (sigmoid(logits), Figure::Probability),
+        Scores::Values => (logits, Figure::Value),
+    };
+    let figures: Vec<Figure> = figures.into_data().iter::<f32>().map(figure).collect();
+    let rows = figures.chunks_exact(classes.len());
     rows.map(|row| guess::best(row, top, |class| classes[class].clone()))
         .collect()
 }
 
 /// Predicts what the flags name, and gives what is printed.
+///
+/// # Errors
+///
+/// A model or an input that cannot be used.
 pub fn run(flags: &Flags) -> Result<String, Failure> {
     let backend = flags.model.backend()?;
     let bundle = flags.model.bundle()?;
+    bundle.require(HeadKind::Classes)?;
     let work = Work {
         input: Input::read(flags, &bundle)?,
         bundle,
         top: flags.top.get(),
     };
     let predictions = with_backend(backend, work)??;
-    match flags.json {
-        true => json_lines(&predictions),
-        false => Ok(lines(&predictions)),
+    let missing = predictions.iter().filter_map(|one| one.error.as_ref());
+    let missing = missing.count();
+    if missing > 0 {
+        let (rows, are) = if missing == 1 {
+            ("row", "is")
+        } else {
+            ("rows", "are")
+        };
+        eprintln!(
+            "warning: {missing} {rows} {are} empty or cannot be read, and left without an answer"
+        );
     }
+    if flags.json {
+        return json_lines(&predictions);
+    }
+    Ok(lines(&predictions))
 }
+
+/// Where a row comes from, and why there is nothing to classify, if that is so.
+type Row = (Option<String>, Option<String>);
 
 /// What is classified, read.
 enum Input {
-    Texts {
-        texts: Vec<String>,
-        places: Vec<Option<String>>,
-    },
-    Images {
-        images: ImageSet,
-        places: Vec<Option<String>>,
-    },
+    Texts { texts: Vec<String>, rows: Vec<Row> },
+    Images { images: ImageSet, rows: Vec<Row> },
 }
 
 impl Input {
     fn read(flags: &Flags, bundle: &Bundle) -> Result<Self, Failure> {
-        let texts = Architecture::BertForSequenceClassification;
-        bundle.require(&[texts, Architecture::ConvImageClassifier])?;
         match (&flags.text, &flags.input) {
             (Some(text), _) if text.trim().is_empty() => Err(Failure::input("--text is empty")),
-            (Some(text), _) if bundle.architecture() == texts => Ok(Self::Texts {
+            (Some(text), _) if bundle.is_text() => Ok(Self::Texts {
                 texts: vec![text.clone()],
-                places: vec![None],
+                rows: vec![(None, None)],
             }),
-            (None, Some(input)) if bundle.architecture() == texts => {
-                Self::texts(input, &flags.column)
-            }
+            (None, Some(input)) if bundle.is_text() => Self::texts(input, &flags.column),
             (None, Some(input)) => Self::images(input, bundle),
             _ => Err(Failure::input(format!(
                 "{}: classifies images; name them by --input instead of --text",
@@ -203,27 +257,31 @@ impl Input {
     fn texts(input: &str, column: &str) -> Result<Self, Failure> {
         let columns = TextColumns {
             text: column.into(),
-            label: None,
             ..TextColumns::default()
         };
-        let set = source::texts(&[input.into()], &columns)?;
-        Ok(Self::Texts {
-            places: (0..set.len()).map(|row| Some(set.place(row))).collect(),
-            texts: set
-                .examples
-                .into_iter()
-                .map(|example| example.text)
-                .collect(),
-        })
+        let source = TextSource::named(&[input.into()])?;
+        let (mut texts, mut rows) = (Vec::new(), Vec::new());
+        for row in source.rows(&columns)? {
+            let row = row?;
+            let reason = match row.text {
+                Ok(text) => {
+                    texts.push(text);
+                    None
+                }
+                Err(reason) => Some(reason),
+            };
+            rows.push((Some(row.place), reason));
+        }
+        Ok(Self::Texts { texts, rows })
     }
 
     fn images(input: &str, bundle: &Bundle) -> Result<Self, Failure> {
         let images = images::read(input, &open::image_model(bundle)?, usize::MAX)?;
         let single = data::image::is_image(input.as_ref());
-        let place = |place| (!single).then_some(place);
+        let row = |(place, reason)| ((!single).then_some(place), reason);
         Ok(Self::Images {
             images: images.set,
-            places: images.places.into_iter().map(place).collect(),
+            rows: images.places.into_iter().map(row).collect(),
         })
     }
 }
@@ -239,30 +297,39 @@ impl WithBackend for Work {
     type Output = Result<Vec<Prediction>, Failure>;
 
     fn run<B: AutodiffBackend>(self, device: B::Device) -> Self::Output {
-        let (places, classes) = match self.input {
-            Input::Texts { texts, places } => {
+        let (rows, classes) = match self.input {
+            Input::Texts { texts, rows } => {
                 let predictor = TextPredictor::<B::InnerBackend>::open(&self.bundle, &device)?;
-                (places, predictor.predict(&texts, self.top)?)
+                (rows, predictor.predict(&texts, self.top)?)
             }
-            Input::Images { images, places } => {
+            Input::Images { images, rows } => {
                 let predictor = ImagePredictor::<B::InnerBackend>::open(&self.bundle, &device)?;
-                (places, predictor.predict(&images, self.top))
+                (rows, predictor.predict(&images, self.top))
             }
         };
-        let predictions = places.into_iter().zip(classes);
-        Ok(predictions
-            .map(|(place, classes)| Prediction { place, classes })
-            .collect())
+        let mut classes = classes.into_iter();
+        let prediction = |(place, error): Row| Prediction {
+            place,
+            classes: match error {
+                None => classes.next().unwrap_or_default(),
+                Some(_) => Vec::new(),
+            },
+            error,
+        };
+        Ok(rows.into_iter().map(prediction).collect())
     }
 }
 
-/// A table for a single text or image, else a line each: place, then class and probability by turns.
+/// A table for a single text or image, else a line each: place, then class and figure by turns.
 fn lines(predictions: &[Prediction]) -> String {
     let line = |prediction: &Prediction| {
         let Some(place) = &prediction.place else {
             return guess::table(&prediction.classes);
         };
-        let class = |guess: &Guess| format!("\t{}\t{:.3}", guess.name, guess.probability);
+        if let Some(error) = &prediction.error {
+            return format!("{place}\t({error})\n");
+        }
+        let class = |guess: &Guess| format!("\t{}\t{:.3}", guess.name, guess.figure.number());
         let classes: String = prediction.classes.iter().map(class).collect();
         format!("{place}{classes}\n")
     };

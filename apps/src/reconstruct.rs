@@ -6,11 +6,12 @@ use anyhow::Context;
 use burn::prelude::*;
 use burn::tensor::backend::AutodiffBackend;
 use clap::Args;
-use model::bundle::{Architecture, Load};
-use model::{Autoencoder, Bundle};
-use pretrain::autoencoder::{grid_png, psnr};
+use model::bundle::Load;
+use model::{Autoencoder, Bundle, Draw, HeadKind};
 use train::backend::with_backend;
-use train::image::PixelBatch;
+use train::job::image::PixelBatch;
+use train::objectives::pixels::psnr;
+use train::report::grid::grid_png;
 use train::{Failure, WithBackend};
 
 use crate::images;
@@ -43,9 +44,10 @@ pub fn reconstruct<B: Backend>(
     images: &PixelBatch,
     device: &B::Device,
 ) -> Result<PixelBatch, Failure> {
-    bundle.require(&[Architecture::ConvAutoencoder])?;
-    let model: Autoencoder<B> = open::image_model(bundle)?.init(device);
-    let model = bundle.load(model, Load::Whole)?;
+    let names = bundle.require(HeadKind::Pixels)?;
+    let model: Autoencoder<B> =
+        Autoencoder::draw(&open::image_model(bundle)?, &Draw::new(device, 0.02));
+    let (model, _) = bundle.load(model, names, Load::Whole)?;
     Ok(PixelBatch::read(model.reconstruct(images.tensor(device))))
 }
 
@@ -64,9 +66,9 @@ pub fn run(flags: &Flags) -> Result<String, Failure> {
     let backend = flags.model.backend()?;
     open::check_output(&flags.output, &flags.input)?;
     let bundle = flags.model.bundle()?;
-    bundle.require(&[Architecture::ConvAutoencoder])?;
+    bundle.require(HeadKind::Pixels)?;
     let images = images::read(&flags.input, &open::image_model(&bundle)?, COLUMNS)?;
-    let rows: Vec<u32> = (0..images.places.len() as u32).collect();
+    let rows: Vec<u32> = (0..images.set.len() as u32).collect();
     let batch = PixelBatch::of(&images.set, &rows);
     let work = Work {
         bundle,
@@ -79,8 +81,12 @@ pub fn run(flags: &Flags) -> Result<String, Failure> {
         .map_err(Failure::Running)?;
     open::write_output(&flags.output, &png)?;
     let figures = psnr_by_image(&batch, &reconstructions);
-    let line = |(place, psnr): (&String, f64)| format!("{place}  {psnr:.1} dB\n");
-    let lines: String = images.places.iter().zip(figures).map(line).collect();
+    let mut figures = figures.into_iter();
+    let line = |(place, reason): &(String, Option<String>)| match reason {
+        Some(reason) => format!("{place}  {reason}\n"),
+        None => format!("{place}  {:.1} dB\n", figures.next().unwrap_or(f64::NAN)),
+    };
+    let lines: String = images.places.iter().map(line).collect();
     Ok(format!("{lines}wrote {}\n", flags.output.display()))
 }
 

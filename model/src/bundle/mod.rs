@@ -37,6 +37,8 @@ pub const WEIGHTS: &str = "model.safetensors";
 pub const CONFIG: &str = "config.json";
 /// Tokenizer of a text model, in a bundle.
 pub const TOKENIZER: &str = "tokenizer.json";
+/// How the tokenizer is used, in a bundle.
+pub const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 /// Size and colours of an image model's input, in a bundle.
 pub const PREPROCESSOR: &str = "preprocessor_config.json";
 
@@ -182,6 +184,16 @@ impl Bundle {
     /// The model's class, as `architectures` in `config.json` names it, if it does.
     pub fn class(&self) -> Option<&str> {
         self.config.get("architectures")?.get(0)?.as_str()
+    }
+
+    /// Whether it is an adapter beside its base model.
+    pub fn has_adapter(&self) -> bool {
+        self.adapter.is_some()
+    }
+
+    /// `config.json`, with what the family means by keys that are left out.
+    pub fn raw_config(&self) -> &Value {
+        &self.config
     }
 
     /// Where it is, for messages.

@@ -176,6 +176,7 @@ impl BertConfig {
         Plan {
             vocab_size: self.vocab_size,
             d_model: self.hidden_size,
+            layers: self.num_hidden_layers,
             positions: self.max_position_embeddings,
             causal: false,
             segments: self.type_vocab_size,

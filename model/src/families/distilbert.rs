@@ -165,6 +165,7 @@ impl DistilBertConfig {
         Plan {
             vocab_size: self.vocab_size,
             d_model: self.dim,
+            layers: self.n_layers,
             positions: self.max_position_embeddings,
             causal: false,
             segments: 0,

@@ -162,6 +162,7 @@ impl Gpt2Config {
         Plan {
             vocab_size: self.vocab_size,
             d_model: self.n_embd,
+            layers: self.n_layer,
             positions: self.n_positions,
             causal: true,
             segments: 0,

@@ -27,6 +27,8 @@ pub struct Plan {
     pub vocab_size: usize,
     /// Width of the hidden states.
     pub d_model: usize,
+    /// Layers.
+    pub layers: usize,
     /// Tokens of the longest sequence.
     pub positions: usize,
     /// Whether a token sees those before it alone.

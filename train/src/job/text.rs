@@ -420,15 +420,18 @@ pub fn product(
     max_length: usize,
 ) -> Result<Product, Failure> {
     let names = config.names(head);
+    let sizes = config.describe();
+    let mut settings = tokenizer.config_json(max_length, sizes.segments > 1);
+    if head == HeadKind::Tokens && sizes.causal && tokenizer.separator().is_some() {
+        // In training the end token was in front of each text; `apps generate` puts it there too.
+        settings = settings.replacen('{', "{\n  \"add_bos_token\": true,", 1);
+    }
     Ok(Product {
         names,
         config: bundle::config_json(names, config, classes),
         files: vec![
             (bundle::TOKENIZER, tokenizer.to_json()?),
-            (
-                "tokenizer_config.json",
-                tokenizer.config_json(max_length, config.describe().segments > 1),
-            ),
+            (bundle::TOKENIZER_CONFIG, settings),
         ],
     })
 }

@@ -1,0 +1,315 @@
+//! Continues a text token by token. In: a decoder, the tokens so far, how to choose. Out: one more token at a time.
+//!
+//! Filters come in the order that `transformers` has: repetition penalty, temperature, top-k, top-p, min-p.
+
+use burn::prelude::*;
+use burn::tensor::TensorData;
+use serde::{Deserialize, Serialize};
+
+use crate::cache::Cache;
+use crate::families::TokenInput;
+use crate::heads::TokenModel;
+
+/// How the next token is chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Sampling {
+    /// What logits are divided by; 0 takes the largest.
+    pub temperature: f64,
+    /// The most tokens that stay; 0 is all. Equal ones at the border stay together.
+    pub top_k: usize,
+    /// The likeliest tokens that together have this probability stay; 1 is all. Holtzman et al. 2019,
+    /// <https://arxiv.org/abs/1904.09751>.
+    pub top_p: f64,
+    /// Tokens stay that have this share of the likeliest one's probability; 0 is all. Nguyen et al. 2024,
+    /// <https://arxiv.org/abs/2407.01082>.
+    pub min_p: f64,
+    /// What the logits of tokens that occurred are divided by, or multiplied by below 0; 1 changes nothing. Keskar et al.
+    /// 2019, <https://arxiv.org/abs/1909.05858>.
+    pub repetition_penalty: f64,
+}
+
+impl Default for Sampling {
+    fn default() -> Self {
+        Self {
+            temperature: 1.0,
+            top_k: 0,
+            top_p: 1.0,
+            min_p: 0.0,
+            repetition_penalty: 1.0,
+        }
+    }
+}
+
+impl Sampling {
+    /// Always the likeliest token.
+    pub const GREEDY: Self = Self {
+        temperature: 0.0,
+        top_k: 0,
+        top_p: 1.0,
+        min_p: 0.0,
+        repetition_penalty: 1.0,
+    };
+
+    /// Says what is impossible about these values, if anything is.
+    ///
+    /// # Errors
+    ///
+    /// The name of the value, and what it must be.
+    pub fn check(&self) -> Result<(), String> {
+        let shares = [("top_p", self.top_p), ("min_p", self.min_p)];
+        if let Some((name, share)) = shares
+            .iter()
+            .find(|(_, share)| !(0.0..=1.0).contains(share))
+        {
+            return Err(format!("{name} is {share}; it must be from 0 to 1"));
+        }
+        if !(self.temperature.is_finite() && self.temperature >= 0.0) {
+            let temperature = self.temperature;
+            return Err(format!(
+                "temperature is {temperature}; it must be 0 or more"
+            ));
+        }
+        let penalty = self.repetition_penalty;
+        if !(penalty.is_finite() && penalty > 0.0) {
+            return Err(format!(
+                "repetition_penalty is {penalty}; it must be above 0"
+            ));
+        }
+        Ok(())
+    }
+
+    /// Probabilities of the next token.
+    ///
+    /// - logits: of the vocabulary
+    /// - before: the tokens so far
+    pub fn probabilities(&self, logits: &[f32], before: &[u32]) -> Vec<f64> {
+        let mut scores = self.penalised(logits, before);
+        if self.temperature == 0.0 {
+            let mut chosen = vec![0.0; scores.len()];
+            if let Some(best) = largest(&scores) {
+                chosen[best] = 1.0;
+            }
+            return chosen;
+        }
+        scores
+            .iter_mut()
+            .for_each(|score| *score /= self.temperature);
+        self.keep_top_k(&mut scores);
+        self.keep_top_p(&mut scores);
+        self.keep_min_p(&mut scores);
+        softmax(&scores)
+    }
+
+    /// The token that a draw from 0 to 1 gives.
+    pub fn choose(&self, logits: &[f32], before: &[u32], draw: f64) -> u32 {
+        if self.temperature == 0.0 {
+            return largest(&self.penalised(logits, before)).unwrap_or(0) as u32;
+        }
+        let probabilities = self.probabilities(logits, before);
+        let mut below = 0.0;
+        let reached = |probability: &f64| {
+            below += probability;
+            draw < below
+        };
+        let found = probabilities.iter().position(reached);
+        // Sums end a rounding below 1.
+        let last = probabilities
+            .iter()
+            .rposition(|probability| *probability > 0.0);
+        found.or(last).unwrap_or(0) as u32
+    }
+
+    fn penalised(&self, logits: &[f32], before: &[u32]) -> Vec<f64> {
+        let mut scores: Vec<f64> = logits.iter().map(|&logit| f64::from(logit)).collect();
+        if self.repetition_penalty == 1.0 {
+            return scores;
+        }
+        let mut seen = vec![false; scores.len()];
+        for &token in before {
+            let token = token as usize;
+            if token < scores.len() && !std::mem::replace(&mut seen[token], true) {
+                let score = &mut scores[token];
+                *score = if *score < 0.0 {
+                    *score * self.repetition_penalty
+                } else {
+                    *score / self.repetition_penalty
+                };
+            }
+        }
+        scores
+    }
+
+    fn keep_top_k(&self, scores: &mut [f64]) {
+        if self.top_k == 0 || self.top_k >= scores.len() {
+            return;
+        }
+        let mut sorted = scores.to_vec();
+        sorted.sort_by(|a, b| b.total_cmp(a));
+        let least = sorted[self.top_k - 1];
+        drop_where(scores, |score| score < least);
+    }
+
+    fn keep_top_p(&self, scores: &mut [f64]) {
+        if self.top_p >= 1.0 {
+            return;
+        }
+        let probabilities = softmax(scores);
+        let mut order: Vec<usize> = (0..scores.len()).collect();
+        order.sort_by(|&a, &b| scores[a].total_cmp(&scores[b]));
+        // From the least likely up: what together stays below the rest goes; the likeliest always stays.
+        let mut sum = 0.0;
+        for &token in &order[..order.len().saturating_sub(1)] {
+            sum += probabilities[token];
+            if sum <= 1.0 - self.top_p {
+                scores[token] = f64::NEG_INFINITY;
+            }
+        }
+    }
+
+    fn keep_min_p(&self, scores: &mut [f64]) {
+        if self.min_p <= 0.0 {
+            return;
+        }
+        let probabilities = softmax(scores);
+        let most = probabilities.iter().copied().fold(0.0, f64::max);
+        for (score, probability) in scores.iter_mut().zip(probabilities) {
+            if probability < self.min_p * most {
+                *score = f64::NEG_INFINITY;
+            }
+        }
+    }
+}
+
+fn drop_where(scores: &mut [f64], is_dropped: impl Fn(f64) -> bool) {
+    for score in scores {
+        if is_dropped(*score) {
+            *score = f64::NEG_INFINITY;
+        }
+    }
+}
+
+/// The first of the largest.
+fn largest(scores: &[f64]) -> Option<usize> {
+    let better = |best: usize, at: usize| if scores[at] > scores[best] { at } else { best };
+    (0..scores.len()).reduce(better)
+}
+
+fn softmax(scores: &[f64]) -> Vec<f64> {
+    let top = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let exponentials: Vec<f64> = scores.iter().map(|score| (score - top).exp()).collect();
+    let sum: f64 = exponentials.iter().sum();
+    exponentials.into_iter().map(|value| value / sum).collect()
+}
+
+/// A text that is being continued.
+pub struct Continuation<'a, B: Backend> {
+    model: &'a TokenModel<B>,
+    tokens: Vec<u32>,
+    cache: Option<Cache<B>>,
+    read: usize,
+    device: B::Device,
+}
+
+impl<'a, B: Backend> Continuation<'a, B> {
+    /// Begins with a prompt of at least one token.
+    ///
+    /// - layers: of the model; the keys and values of each are kept. None keeps nothing and reads all tokens again
+    pub fn new(
+        model: &'a TokenModel<B>,
+        prompt: Vec<u32>,
+        layers: Option<usize>,
+        device: &B::Device,
+    ) -> Self {
+        Self {
+            model,
+            tokens: prompt,
+            cache: layers.map(Cache::new),
+            read: 0,
+            device: device.clone(),
+        }
+    }
+
+    /// The tokens so far, those of the prompt first.
+    pub fn tokens(&self) -> &[u32] {
+        &self.tokens
+    }
+
+    /// Scores of the token that comes next, one for each word of the vocabulary.
+    ///
+    /// # Panics
+    ///
+    /// If there are more tokens than the model has positions.
+    pub fn logits(&mut self) -> Vec<f32> {
+        let new: Vec<i32> = self.tokens[self.read..]
+            .iter()
+            .map(|&id| id as i32)
+            .collect();
+        let seq = new.len();
+        let tokens = Tensor::from_data(TensorData::new(new, [1, seq]), &self.device);
+        let last = Tensor::from_data(TensorData::new(vec![seq as i32 - 1], [1]), &self.device);
+        let input = TokenInput::new(tokens);
+        let logits = self.model.logits(&input, Some(last), self.cache.as_mut());
+        if self.cache.is_some() {
+            self.read = self.tokens.len();
+        }
+        logits.into_data().iter::<f32>().collect()
+    }
+
+    /// Adds the next token.
+    pub fn push(&mut self, token: u32) {
+        self.tokens.push(token);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::Value;
+
+    #[test]
+    fn filters_are_those_of_transformers() {
+        let golden: Value =
+            serde_json::from_str(include_str!("../../tests/golden/sampling.json")).unwrap();
+        let logits: Vec<f32> = serde_json::from_value(golden["logits"].clone()).unwrap();
+        let before: Vec<u32> = serde_json::from_value(golden["before"].clone()).unwrap();
+        let cases = golden["cases"].as_array().unwrap();
+        assert!(cases.len() >= 20);
+        for case in cases {
+            let sampling: Sampling = serde_json::from_value(case["settings"].clone()).unwrap();
+            let theirs: Vec<f64> = serde_json::from_value(case["probabilities"].clone()).unwrap();
+            let ours = sampling.probabilities(&logits, &before);
+            for (ours, theirs) in ours.iter().zip(&theirs) {
+                assert!(
+                    (ours - theirs).abs() < 1e-6,
+                    "{sampling:?}: {ours}, not {theirs}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_draw_takes_the_token_whose_share_it_falls_into() {
+        // Probabilities 1/4, 1/2, 1/4.
+        let logits = [0.0, 2f32.ln(), 0.0];
+        let choose = |draw| Sampling::default().choose(&logits, &[], draw);
+        assert_eq!(
+            [0.0, 0.24, 0.26, 0.74, 0.76, 1.0].map(choose),
+            [0, 0, 1, 1, 2, 2]
+        );
+        assert_eq!(Sampling::GREEDY.choose(&logits, &[], 0.9), 1);
+    }
+
+    #[test]
+    fn impossible_values_are_refused_by_name() {
+        let wrong = |change: fn(&mut Sampling)| {
+            let mut sampling = Sampling::default();
+            change(&mut sampling);
+            sampling.check().unwrap_err()
+        };
+        assert!(wrong(|s| s.top_p = 1.5).starts_with("top_p is 1.5"));
+        assert!(wrong(|s| s.min_p = -0.1).starts_with("min_p is -0.1"));
+        assert!(wrong(|s| s.temperature = f64::NAN).starts_with("temperature is NaN"));
+        assert!(wrong(|s| s.repetition_penalty = 0.0).starts_with("repetition_penalty is 0"));
+    }
+}
