@@ -119,6 +119,10 @@ impl DataSummary {
     /// What the user should know before it is too late, a sentence each: what is cut, left out, alike or leaks.
     pub fn warnings(&self) -> Vec<String> {
         let mut lines = self.left_out.lines();
+        if lines.len() > 1 {
+            let total = self.left_out.total();
+            lines.push(format!("{total} {}s left out in all", self.one()));
+        }
         if !self.unread.is_empty() {
             let (files, names) = (counted(self.unread.len(), "file"), self.unread.join(", "));
             lines.push(format!("{files} beside the given splits left out: {names}"));
