@@ -2,18 +2,12 @@
 //!
 //! Every test drives the real binary on texts or images that it makes.
 
-#![allow(clippy::unwrap_used)] // A test fails by panicking, in its helpers too.
-
-#[path = "support/mutate.rs"]
-mod mutate;
-mod support;
-
 use std::fs;
 
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde_json::Value;
-use support::{Bench, Run, idx_images, idx_labels, message};
+use crate::support::{Bench, Run, idx_images, idx_labels, message};
 use train::BackendName;
 
 /// A bench for `mlm`: a thousand steps take about a second.
@@ -1105,7 +1099,7 @@ fn mutated_recipes_run_or_are_refused_in_one_sentence() {
         for case in 0..60 {
             let mut rng = ChaCha8Rng::seed_from_u64(case);
             let mut bytes = small.clone();
-            mutate::mutate(&mut bytes, &mut rng);
+            crate::mutate::mutate(&mut bytes, &mut rng);
             bench.write("mutated.toml", &bytes);
             let began = std::time::Instant::now();
             let output = bench
