@@ -49,7 +49,12 @@ impl WithBackend for Pass {
         let gradients = golden::gradients(model.clone(), tiny_bert::names(), &mean.backward());
 
         let weight = targets.0.len() as f64;
-        let fresh = || Optimizer::<B>::new(recipe(), recipe().groups(&[], &model, tiny_bert::names()).unwrap());
+        let fresh = || {
+            Optimizer::<B>::new(
+                recipe(),
+                recipe().groups(&[], &model, tiny_bert::names()).unwrap(),
+            )
+        };
         let grads = || GradientsParams::from_grads(loss().backward(), &model);
         let mut optimizer = fresh();
         optimizer.prepare(0, weight);
@@ -65,12 +70,7 @@ impl WithBackend for Pass {
         optimizer.prepare_unread(1, weight, loss().inner() * f32::NAN);
         let skipped = optimizer.step(1e-3, stepped_unread.clone(), grads());
         let stepped_unread = parameters(&stepped_unread);
-        assert_all_near(
-            "skipped",
-            &parameters(&skipped),
-            &stepped_unread,
-            0.0,
-        );
+        assert_all_near("skipped", &parameters(&skipped), &stepped_unread, 0.0);
 
         let named = |kind: &str, tensors: Tensors| {
             let named = tensors

@@ -4,8 +4,8 @@
 
 use std::fs;
 
-use serde_json::{Value, json};
 use crate::support::{Bench, Run, idx_images, idx_labels};
+use serde_json::{Value, json};
 
 const CLASSES: [&str; 3] = ["animal", "tool", "water"];
 

@@ -62,7 +62,10 @@ fn adapter(settings: &Value) -> Adapter {
         dropout: settings["lora_dropout"].as_f64().unwrap(),
         rslora: is("use_rslora"),
         dora: is("use_dora"),
-        targets: targets.iter().map(|text| Target::parse(text).unwrap()).collect(),
+        targets: targets
+            .iter()
+            .map(|text| Target::parse(text).unwrap())
+            .collect(),
     }
 }
 
@@ -93,7 +96,11 @@ impl<B: Backend> Model<B> {
 }
 
 fn kind(bundle: &Bundle) -> HeadKind {
-    if bundle.class().unwrap().ends_with("ForSequenceClassification") {
+    if bundle
+        .class()
+        .unwrap()
+        .ends_with("ForSequenceClassification")
+    {
         return HeadKind::Classes;
     }
     HeadKind::Tokens
@@ -163,7 +170,12 @@ fn an_adapters_directory_opens_as_its_base_with_the_adapter_merged() {
         let (model, bundle) = merged(&folder(name));
         let ours = comparable(model.logits(&bundle, &golden), &golden);
         let theirs = theirs("merged_logits", &golden);
-        assert_near(&format!("merged logits of {name}"), &ours, &theirs, TOLERANCE);
+        assert_near(
+            &format!("merged logits of {name}"),
+            &ours,
+            &theirs,
+            TOLERANCE,
+        );
     }
 }
 
@@ -235,7 +247,16 @@ fn a_written_adapter_reads_back_as_it_was() {
             }
         }
         let (ours, theirs) = (settings(&inside), settings(&folder(name)));
-        for key in ["peft_type", "r", "lora_alpha", "lora_dropout", "use_rslora", "use_dora", "fan_in_fan_out", "bias"] {
+        for key in [
+            "peft_type",
+            "r",
+            "lora_alpha",
+            "lora_dropout",
+            "use_rslora",
+            "use_dora",
+            "fan_in_fan_out",
+            "bias",
+        ] {
             let [ours, theirs] = [&ours, &theirs].map(|all| &all[key]);
             let same = ours == theirs || (ours.is_number() && ours.as_f64() == theirs.as_f64());
             assert!(same, "{key} of {name}: {ours}, not {theirs}");
@@ -253,7 +274,12 @@ fn a_written_model_computes_with_the_adapter_merged_and_beside_it() {
         let theirs = theirs("merged_logits", &golden);
         let (model, bundle) = merged(&at);
         let whole = comparable(model.logits(&bundle, &golden), &golden);
-        assert_near(&format!("merged logits of {name}"), &whole, &theirs, TOLERANCE);
+        assert_near(
+            &format!("merged logits of {name}"),
+            &whole,
+            &theirs,
+            TOLERANCE,
+        );
         // The adapter names its base, which is opened with it; a pooler that was trained too is in the whole model alone.
         if !name.starts_with("bert-rs") {
             let (model, bundle) = merged(&at.join(peft::FOLDER));
@@ -280,9 +306,8 @@ fn a_new_adapter_changes_nothing() {
         let (model, loaded) = bundle.load(fresh, names, Load::Whole).unwrap();
         assert!(loaded.drawn.iter().all(|name| name.contains(".lora_")));
         let model = peft::set_magnitudes(model, names);
-        let [ours, theirs] = [&model, &plain].map(|model| {
-            golden::values(model.logits(&input, None, None))
-        });
+        let [ours, theirs] =
+            [&model, &plain].map(|model| golden::values(model.logits(&input, None, None)));
         // DoRA divides by a length and multiplies by it.
         assert_near(name, &ours, &theirs, 1e-5);
     }
@@ -302,22 +327,43 @@ fn changed(at: &Path, name: &str, change: &[(&str, Value)]) {
 #[test]
 fn adapters_that_compute_something_else_are_refused_by_name() {
     let temporary = tempfile::tempdir().unwrap();
-    let base = golden::path("families/bert-classifier-2").display().to_string();
+    let base = golden::path("families/bert-classifier-2")
+        .display()
+        .to_string();
     for (key, value, words) in [
         ("peft_type", Value::from("IA3"), "peft_type is \"IA3\""),
         ("bias", "all".into(), "biases"),
-        ("base_model_name_or_path", Value::Null, "base_model_name_or_path is missing"),
+        (
+            "base_model_name_or_path",
+            Value::Null,
+            "base_model_name_or_path is missing",
+        ),
         ("base_model_name_or_path", "no/such".into(), "no/such"),
-        ("layer_replication", serde_json::json!([[0, 1]]), "layer_replication"),
+        (
+            "layer_replication",
+            serde_json::json!([[0, 1]]),
+            "layer_replication",
+        ),
         ("use_qalora", true.into(), "use_qalora"),
-        ("trainable_token_indices", serde_json::json!([1]), "trainable_token_indices"),
-        ("target_parameters", serde_json::json!(["a"]), "target_parameters"),
+        (
+            "trainable_token_indices",
+            serde_json::json!([1]),
+            "trainable_token_indices",
+        ),
+        (
+            "target_parameters",
+            serde_json::json!(["a"]),
+            "target_parameters",
+        ),
     ] {
         let at = temporary.path().join("adapter");
         let named = ("base_model_name_or_path", Value::from(base.clone()));
         changed(&at, "bert-lora", &[named, (key, value)]);
         let error = Bundle::find(&at).unwrap_err().to_string();
-        assert!(error.contains(words) && error.contains("adapter_config.json"), "{error}");
+        assert!(
+            error.contains(words) && error.contains("adapter_config.json"),
+            "{error}"
+        );
     }
 }
 
@@ -326,14 +372,93 @@ fn matrices_that_fit_no_layer_of_the_base_are_refused() {
     let temporary = tempfile::tempdir().unwrap();
     let at = temporary.path().join("adapter");
     // Of another width; and of more layers than it has, whose matrices would be lost.
-    for (other, words) in [("bert-classifier-1", "do not fit"), ("bert-classifier-3", "do not fit")] {
-        let other = golden::path(&format!("families/{other}")).display().to_string();
-        changed(&at, "bert-lora", &[("base_model_name_or_path", other.into())]);
+    for (other, words) in [
+        ("bert-classifier-1", "do not fit a weight of"),
+        (
+            "bert-classifier-3",
+            "adapts bert.encoder.layer.1.attention.self.query, which the base",
+        ),
+    ] {
+        let other = golden::path(&format!("families/{other}"))
+            .display()
+            .to_string();
+        changed(
+            &at,
+            "bert-lora",
+            &[("base_model_name_or_path", other.into())],
+        );
         let bundle = Bundle::find(&at).unwrap();
         let config = bundle.text_config().unwrap();
         let fresh = TextClassifier::<Flex>::draw(&config, 3, &Draw::new(&Default::default(), 0.02));
         let names = bundle.require(HeadKind::Classes).unwrap();
-        let error = bundle.load(fresh, names, Load::Backbone).unwrap_err().to_string();
+        let error = bundle
+            .load(fresh, names, Load::Backbone)
+            .unwrap_err()
+            .to_string();
         assert!(error.contains(words), "{error}");
     }
+}
+
+/// The usual adapter for a task: its base has no head, which the adapter holds whole.
+#[test]
+fn an_adapter_brings_the_head_that_its_base_lacks() {
+    let temporary = tempfile::tempdir().unwrap();
+    let base = temporary.path().join("base");
+    fs::create_dir_all(&base).unwrap();
+    let original = golden::path("families/bert-classifier-2");
+    let mut config: Value =
+        serde_json::from_slice(&fs::read(original.join(bundle::CONFIG)).unwrap()).unwrap();
+    for key in ["id2label", "label2id", "architectures"] {
+        config.as_object_mut().unwrap().remove(key);
+    }
+    fs::write(base.join(bundle::CONFIG), config.to_string()).unwrap();
+    let mut tensors = golden("families/bert-classifier-2/model.safetensors");
+    tensors.retain(|name, _| name.starts_with("bert."));
+    let weights = crate::directories::file(&tensors, safetensors::Dtype::F32);
+    fs::write(base.join(bundle::WEIGHTS), weights).unwrap();
+    let at = temporary.path().join("adapter");
+    let named = base.display().to_string();
+    changed(
+        &at,
+        "bert-lora",
+        &[("base_model_name_or_path", named.into())],
+    );
+
+    let bundle = Bundle::find(&at).unwrap();
+    assert_eq!(bundle.classes().unwrap(), ["LABEL_0", "LABEL_1", "LABEL_2"]);
+    let golden = golden("peft/bert-lora/expected.safetensors");
+    let (model, _) = families::classifier::<Flex>(&bundle, &Default::default());
+    let ours = Model::Classifier(model).logits(&bundle, &golden);
+    let ours = golden::values(ours);
+    assert_near("logits", &ours, &golden["merged_logits"], TOLERANCE);
+    // Without it there is nothing to classify with.
+    assert!(
+        Bundle::open(&base)
+            .unwrap()
+            .require(HeadKind::Classes)
+            .is_err()
+    );
+}
+
+/// A backbone alone has no prefix in its names, and an adapter of a classifier has one.
+#[test]
+fn a_bare_backbone_is_loaded_with_the_adapter_too() {
+    let device = Default::default();
+    let golden = golden("peft/bert-lora/expected.safetensors");
+    let input = golden::input::<Flex>(&golden, &device);
+    let (bundle, base) = (
+        Bundle::find(&folder("bert-lora")).unwrap(),
+        base(&settings(&folder("bert-lora"))),
+    );
+    let states = |bundle: &Bundle| {
+        let config = bundle.text_config().unwrap();
+        let fresh = config.init::<Flex>(HeadKind::Bare, &Draw::new(&device, 0.02));
+        let names = bundle.require(HeadKind::Bare).unwrap();
+        let (model, _) = bundle.load(fresh, names, Load::Whole).unwrap();
+        golden::values(model.states(&input, None, None))
+    };
+    let (classifier, _) = families::classifier::<Flex>(&bundle, &device);
+    let theirs = golden::values(classifier.backbone.states(&input, None, None));
+    assert_eq!(states(&bundle), theirs);
+    assert_ne!(states(&base), theirs);
 }

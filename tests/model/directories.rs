@@ -68,7 +68,11 @@ impl Directory {
     fn write_as(&self, dtype: Dtype) {
         fs::create_dir_all(self.path()).unwrap();
         fs::write(self.path().join(bundle::CONFIG), self.config.to_string()).unwrap();
-        fs::write(self.path().join(bundle::WEIGHTS), file(&self.tensors, dtype)).unwrap();
+        fs::write(
+            self.path().join(bundle::WEIGHTS),
+            file(&self.tensors, dtype),
+        )
+        .unwrap();
     }
 
     fn open(&self) -> Bundle {
@@ -92,7 +96,9 @@ impl Directory {
         if bundle.require(HeadKind::Classes).is_ok() {
             let (model, _) = families::classifier::<Flex>(bundle, &device);
             let place = bundle.text_config().unwrap().class_plan().place;
-            return golden::values(model.logits(&input, families::places(&self.expected, place, &device)));
+            return golden::values(
+                model.logits(&input, families::places(&self.expected, place, &device)),
+            );
         }
         let (model, _) = families::language_model::<Flex>(bundle, &device);
         golden::values(model.logits(&input, None, None))
@@ -107,7 +113,7 @@ impl Directory {
 }
 
 /// A safetensors file.
-fn file(tensors: &Tensors, dtype: Dtype) -> Vec<u8> {
+pub fn file(tensors: &Tensors, dtype: Dtype) -> Vec<u8> {
     let bytes = |value: f32| match dtype {
         Dtype::F32 => value.to_le_bytes().to_vec(),
         Dtype::F64 => f64::from(value).to_le_bytes().to_vec(),
@@ -124,7 +130,9 @@ fn file(tensors: &Tensors, dtype: Dtype) -> Vec<u8> {
         let view = TensorView::new(dtype, Vec::clone(shape), bytes).unwrap();
         (String::clone(name), view)
     };
-    let views = data.iter().map(|(name, (shape, bytes))| view((*name, (*shape, bytes))));
+    let views = data
+        .iter()
+        .map(|(name, (shape, bytes))| view((*name, (*shape, bytes))));
     safetensors::serialize(views.collect::<Vec<_>>(), None).unwrap()
 }
 
@@ -155,11 +163,17 @@ fn prefix(name: &str) -> &'static str {
 fn norms_have_their_old_names_too() {
     for name in NAMES {
         let old = |tensor: &str| {
-            let norm = ["LayerNorm.", "layer_norm."].iter().any(|norm| tensor.contains(norm));
+            let norm = ["LayerNorm.", "layer_norm."]
+                .iter()
+                .any(|norm| tensor.contains(norm));
             if !norm {
                 return Some(tensor.to_string());
             }
-            Some(tensor.replace(".weight", ".gamma").replace(".bias", ".beta"))
+            Some(
+                tensor
+                    .replace(".weight", ".gamma")
+                    .replace(".bias", ".beta"),
+            )
         };
         Directory::of(name).renamed(old).assert_computes(name, name);
     }
@@ -180,7 +194,9 @@ fn wrappers_of_other_libraries_are_taken_away() {
 fn the_backbones_prefix_may_be_missing() {
     for name in NAMES {
         let bare = |tensor: &str| Some(tensor.strip_prefix(prefix(name)).unwrap_or(tensor).into());
-        Directory::of(name).renamed(bare).assert_computes(name, name);
+        Directory::of(name)
+            .renamed(bare)
+            .assert_computes(name, name);
     }
 }
 
@@ -190,9 +206,8 @@ fn a_bare_backbone_is_read_with_its_prefix_and_without() {
     for name in NAMES {
         let inside = |tensor: &str| tensor.starts_with(prefix(name));
         let with = Directory::of(name).renamed(|tensor| inside(tensor).then(|| tensor.into()));
-        let without = Directory::of(name).renamed(|tensor| {
-            inside(tensor).then(|| tensor[prefix(name).len()..].to_string())
-        });
+        let without = Directory::of(name)
+            .renamed(|tensor| inside(tensor).then(|| tensor[prefix(name).len()..].to_string()));
         let states = |directory: &Directory| {
             let bundle = directory.open();
             let names = bundle.require(HeadKind::Bare).unwrap();
@@ -216,13 +231,37 @@ fn a_bare_backbone_is_read_with_its_prefix_and_without() {
 #[test]
 fn tied_tables_are_read_under_either_name() {
     for (name, table, decoder) in [
-        ("bert-masked-lm-1", "bert.embeddings.word_embeddings.weight", "cls.predictions.decoder.weight"),
-        ("roberta-masked-lm-1", "roberta.embeddings.word_embeddings.weight", "lm_head.decoder.weight"),
-        ("distilbert-masked-lm-1", "distilbert.embeddings.word_embeddings.weight", "vocab_projector.weight"),
-        ("gpt2-causal-lm-1", "transformer.wte.weight", "lm_head.weight"),
+        (
+            "bert-masked-lm-1",
+            "bert.embeddings.word_embeddings.weight",
+            "cls.predictions.decoder.weight",
+        ),
+        (
+            "roberta-masked-lm-1",
+            "roberta.embeddings.word_embeddings.weight",
+            "lm_head.decoder.weight",
+        ),
+        (
+            "distilbert-masked-lm-1",
+            "distilbert.embeddings.word_embeddings.weight",
+            "vocab_projector.weight",
+        ),
+        (
+            "gpt2-causal-lm-1",
+            "transformer.wte.weight",
+            "lm_head.weight",
+        ),
     ] {
-        let other = |tensor: &str| Some(if tensor == table { decoder.into() } else { tensor.to_string() });
-        Directory::of(name).renamed(other).assert_computes(name, "the decoder's name alone");
+        let other = |tensor: &str| {
+            Some(if tensor == table {
+                decoder.into()
+            } else {
+                tensor.to_string()
+            })
+        };
+        Directory::of(name)
+            .renamed(other)
+            .assert_computes(name, "the decoder's name alone");
         let mut both = Directory::of(name);
         let values = both.tensors[table].clone();
         both.tensors.insert(decoder.into(), values);
@@ -233,10 +272,26 @@ fn tied_tables_are_read_under_either_name() {
 #[test]
 fn buffers_of_older_versions_are_ignored() {
     for (name, buffer, shape) in [
-        ("bert-masked-lm-1", "bert.embeddings.position_ids", vec![1, 19]),
-        ("roberta-classifier-2", "roberta.embeddings.position_ids", vec![1, 23]),
-        ("gpt2-causal-lm-1", "transformer.h.0.attn.bias", vec![1, 1, 41, 41]),
-        ("gpt2-causal-lm-1", "transformer.h.1.attn.masked_bias", vec![1]),
+        (
+            "bert-masked-lm-1",
+            "bert.embeddings.position_ids",
+            vec![1, 19],
+        ),
+        (
+            "roberta-classifier-2",
+            "roberta.embeddings.position_ids",
+            vec![1, 23],
+        ),
+        (
+            "gpt2-causal-lm-1",
+            "transformer.h.0.attn.bias",
+            vec![1, 1, 41, 41],
+        ),
+        (
+            "gpt2-causal-lm-1",
+            "transformer.h.1.attn.masked_bias",
+            vec![1],
+        ),
     ] {
         let mut directory = Directory::of(name);
         let values = vec![1.0; shape.iter().product()];
@@ -249,10 +304,26 @@ fn buffers_of_older_versions_are_ignored() {
 fn an_untied_decoder_is_computed() {
     let device = Default::default();
     for (name, table, decoder) in [
-        ("bert-masked-lm-1", "bert.embeddings.word_embeddings.weight", "cls.predictions.decoder.weight"),
-        ("roberta-masked-lm-2", "roberta.embeddings.word_embeddings.weight", "lm_head.decoder.weight"),
-        ("distilbert-masked-lm-1", "distilbert.embeddings.word_embeddings.weight", "vocab_projector.weight"),
-        ("gpt2-causal-lm-1", "transformer.wte.weight", "lm_head.weight"),
+        (
+            "bert-masked-lm-1",
+            "bert.embeddings.word_embeddings.weight",
+            "cls.predictions.decoder.weight",
+        ),
+        (
+            "roberta-masked-lm-2",
+            "roberta.embeddings.word_embeddings.weight",
+            "lm_head.decoder.weight",
+        ),
+        (
+            "distilbert-masked-lm-1",
+            "distilbert.embeddings.word_embeddings.weight",
+            "vocab_projector.weight",
+        ),
+        (
+            "gpt2-causal-lm-1",
+            "transformer.wte.weight",
+            "lm_head.weight",
+        ),
     ] {
         let mut directory = Directory::of(name).set("tie_word_embeddings", false);
         let (shape, values) = directory.tensors[table].clone();
@@ -264,7 +335,11 @@ fn an_untied_decoder_is_computed() {
         let input = golden::input::<Flex>(&directory.expected, &device);
         let ours = model.logits(&input, None, None);
         // Twice the decoder: twice what is before the bias.
-        let bias = tied.head.bias.as_ref().map(|bias| bias.val().unsqueeze::<2>());
+        let bias = tied
+            .head
+            .bias
+            .as_ref()
+            .map(|bias| bias.val().unsqueeze::<2>());
         let plain = tied.logits(&input, None, None);
         let twice = match bias {
             Some(bias) => plain * 2.0 - bias,
@@ -305,8 +380,14 @@ fn weights_that_are_not_finite_are_refused() {
         let config = bundle.text_config().unwrap();
         let fresh = TextClassifier::<Flex>::draw(&config, 3, &Draw::new(&Default::default(), 0.02));
         let names = bundle.require(HeadKind::Classes).unwrap();
-        let error = bundle.load(fresh, names, Load::Whole).unwrap_err().to_string();
-        assert!(error.contains(name) && error.contains("among its"), "{error}");
+        let error = bundle
+            .load(fresh, names, Load::Whole)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains(name) && error.contains("among its"),
+            "{error}"
+        );
     }
 }
 
@@ -315,7 +396,10 @@ fn weights_that_are_not_finite_are_refused() {
 #[test]
 fn whatever_architectures_says_the_weights_decide() {
     for (name, classes) in [
-        ("bert-masked-lm-1", &["BertForPreTraining", "BertModel", "Whatever"][..]),
+        (
+            "bert-masked-lm-1",
+            &["BertForPreTraining", "BertModel", "Whatever"][..],
+        ),
         ("gpt2-causal-lm-1", &["GPT2Model", "GPT2DoubleHeadsModel"]),
         ("roberta-classifier-2", &["RobertaModel"]),
     ] {
@@ -323,14 +407,19 @@ fn whatever_architectures_says_the_weights_decide() {
             let directory = Directory::of(name).set("architectures", json!([class]));
             directory.assert_computes(name, class);
         }
-        Directory::of(name).without("architectures").assert_computes(name, "none");
-        Directory::of(name).set("architectures", Value::Null).assert_computes(name, "null");
+        Directory::of(name)
+            .without("architectures")
+            .assert_computes(name, "none");
+        Directory::of(name)
+            .set("architectures", Value::Null)
+            .assert_computes(name, "null");
     }
 }
 
 #[test]
 fn a_pretraining_checkpoint_of_two_heads_gives_the_one_that_is_asked_for() {
-    let mut directory = Directory::of("bert-masked-lm-1").set("architectures", json!(["BertForPreTraining"]));
+    let mut directory =
+        Directory::of("bert-masked-lm-1").set("architectures", json!(["BertForPreTraining"]));
     for (name, shape) in [
         ("cls.seq_relationship.weight", vec![2, 12]),
         ("cls.seq_relationship.bias", vec![2]),
@@ -348,36 +437,65 @@ fn a_pretraining_checkpoint_of_two_heads_gives_the_one_that_is_asked_for() {
     assert!(loaded.drawn.is_empty());
     assert_eq!(loaded.unused.len(), 4, "{loaded:?}");
     let error = bundle.require(HeadKind::Classes).unwrap_err().to_string();
-    assert!(error.contains("holds BertForPreTraining, and a classifier is needed"), "{error}");
+    assert!(
+        error.contains("holds BertForPreTraining, and a classifier is needed"),
+        "{error}"
+    );
 }
 
 #[test]
 fn a_head_that_is_missing_is_drawn_for_training_and_refused_for_use() {
     let device = Default::default();
-    for name in ["bert-masked-lm-1", "roberta-masked-lm-1", "distilbert-masked-lm-1"] {
-        let directory = Directory::of(name).renamed(|tensor| {
-            tensor.starts_with(prefix(name)).then(|| tensor.into())
-        });
-        let bundle = directory.without("architectures").open();
+    for name in [
+        "bert-masked-lm-1",
+        "roberta-masked-lm-1",
+        "distilbert-masked-lm-1",
+    ] {
+        let directory = Directory::of(name)
+            .renamed(|tensor| tensor.starts_with(prefix(name)).then(|| tensor.into()));
+        let directory = directory.without("architectures");
+        let bundle = directory.open();
         let error = bundle.require(HeadKind::Tokens).unwrap_err().to_string();
-        assert!(error.contains("holds a backbone without a head, and a language model is needed"), "{error}");
+        assert!(
+            error.contains("holds a backbone without a head, and a language model is needed"),
+            "{error}"
+        );
         let config = bundle.text_config().unwrap();
         let names = config.names(HeadKind::Tokens);
         let fresh = || TokenModel::<Flex>::draw(&config, &Draw::new(&device, 0.02));
-        let (_, loaded) = bundle.load(fresh(), names, Load::BackboneAndPerhapsHead).unwrap();
+        let (_, loaded) = bundle
+            .load(fresh(), names, Load::BackboneAndPerhapsHead)
+            .unwrap();
         let drawn = loaded.drawn;
-        assert!(!drawn.is_empty() && drawn.iter().all(|name| !names.is_backbone(name)), "{drawn:?}");
-        let error = bundle.load(fresh(), names, Load::Whole).unwrap_err().to_string();
+        assert!(
+            !drawn.is_empty() && drawn.iter().all(|name| !names.is_backbone(name)),
+            "{drawn:?}"
+        );
+        let error = bundle
+            .load(fresh(), names, Load::Whole)
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("lacks "), "{error}");
     }
 }
 
 #[test]
 fn a_classifier_of_tokens_is_no_classifier_of_texts() {
-    for class in ["BertForTokenClassification", "BertForQuestionAnswering", "BertForMultipleChoice"] {
+    for class in [
+        "BertForTokenClassification",
+        "BertForQuestionAnswering",
+        "BertForMultipleChoice",
+    ] {
         let directory = Directory::of("bert-classifier-2").set("architectures", json!([class]));
-        let error = directory.open().require(HeadKind::Classes).unwrap_err().to_string();
-        assert!(error.contains(class) && error.contains("a classifier is needed"), "{error}");
+        let error = directory
+            .open()
+            .require(HeadKind::Classes)
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains(class) && error.contains("a classifier is needed"),
+            "{error}"
+        );
     }
 }
 
@@ -393,8 +511,17 @@ fn an_error_names_what_is_missing_what_is_there_and_what_it_is_likely_to_be() {
     let config = bundle.text_config().unwrap();
     let fresh = TextClassifier::<Flex>::draw(&config, 3, &Draw::new(&Default::default(), 0.02));
     let names = config.names(HeadKind::Classes);
-    let error = bundle.load(fresh, names, Load::Backbone).unwrap_err().to_string();
-    for words in ["lacks bert.", "and ", " more", "for which the model has no place", "GPT-2"] {
+    let error = bundle
+        .load(fresh, names, Load::Backbone)
+        .unwrap_err()
+        .to_string();
+    for words in [
+        "lacks bert.",
+        "and ",
+        " more",
+        "for which the model has no place",
+        "GPT-2",
+    ] {
         assert!(error.contains(words), "no {words:?} in {error}");
     }
 }
@@ -407,25 +534,60 @@ fn names_of_classes() {
         let classes = directory.open().classes();
         classes.map_err(|error| error.to_string())
     };
-    let of = |json: Value| Directory::of("bert-classifier-2").without("label2id").set("id2label", json);
+    let of = |json: Value| {
+        Directory::of("bert-classifier-2")
+            .without("label2id")
+            .set("id2label", json)
+    };
     let named = |names: [&str; 3]| Ok(names.map(String::from).to_vec());
-    assert_eq!(classes(of(json!({"2": "c", "0": "a", "1": "b"}))), named(["a", "b", "c"]));
-    assert_eq!(classes(of(json!({"0": 4, "1": 5, "2": 6}))), named(["4", "5", "6"]));
-    let none = || Directory::of("bert-classifier-2").without("id2label").without("label2id");
+    assert_eq!(
+        classes(of(json!({"2": "c", "0": "a", "1": "b"}))),
+        named(["a", "b", "c"])
+    );
+    assert_eq!(
+        classes(of(json!({"0": 4, "1": 5, "2": 6}))),
+        named(["4", "5", "6"])
+    );
+    let none = || {
+        Directory::of("bert-classifier-2")
+            .without("id2label")
+            .without("label2id")
+    };
     assert_eq!(classes(none()), named(["LABEL_0", "LABEL_1", "LABEL_2"]));
-    assert_eq!(classes(none().set("num_labels", 3)), named(["LABEL_0", "LABEL_1", "LABEL_2"]));
+    assert_eq!(
+        classes(none().set("num_labels", 3)),
+        named(["LABEL_0", "LABEL_1", "LABEL_2"])
+    );
     let reversed = none().set("label2id", json!({"x": 1, "y": 0, "z": 2}));
     assert_eq!(classes(reversed), named(["y", "x", "z"]));
     for (directory, words) in [
-        (of(json!({"0": "a", "2": "c", "3": "d"})), "id2label lacks class 1"),
-        (of(json!({"0": "a", "1": "b"})), "id2label names 2 classes, and the classifier has 3 rows"),
-        (of(json!({"0": "a", "1": "b", "2": "c", "3": "d"})), "id2label names 4 classes"),
-        (of(json!({"a": "b"})), "id2label: \"a\" is no number of a class"),
+        (
+            of(json!({"0": "a", "2": "c", "3": "d"})),
+            "id2label lacks class 1",
+        ),
+        (
+            of(json!({"0": "a", "1": "b"})),
+            "id2label names 2 classes, and the classifier has 3 rows",
+        ),
+        (
+            of(json!({"0": "a", "1": "b", "2": "c", "3": "d"})),
+            "id2label names 4 classes",
+        ),
+        (
+            of(json!({"a": "b"})),
+            "id2label: \"a\" is no number of a class",
+        ),
         (none().set("label2id", json!({"x": "y"})), "label2id: "),
-        (none().set("num_labels", 2), "num_labels is 2, and the classifier has 3 rows"),
+        (
+            none().set("num_labels", 2),
+            "num_labels is 2, and the classifier has 3 rows",
+        ),
     ] {
         let error = classes(directory).unwrap_err();
-        assert!(error.contains(words) && error.contains("config.json"), "{error}");
+        assert!(
+            error.contains(words) && error.contains("config.json"),
+            "{error}"
+        );
     }
     // Two classes without names are what transformers leaves out.
     let two = Directory::of("bert-classifier-1");
@@ -435,10 +597,21 @@ fn names_of_classes() {
 
 #[test]
 fn the_kind_of_problem_says_what_scores_mean() {
-    let scores = |kind: Value| Directory::of("bert-classifier-2").set("problem_type", kind).open().scores();
+    let scores = |kind: Value| {
+        Directory::of("bert-classifier-2")
+            .set("problem_type", kind)
+            .open()
+            .scores()
+    };
     assert_eq!(scores(Value::Null).unwrap(), Scores::OneLabel);
-    assert_eq!(scores("single_label_classification".into()).unwrap(), Scores::OneLabel);
-    assert_eq!(scores("multi_label_classification".into()).unwrap(), Scores::SeveralLabels);
+    assert_eq!(
+        scores("single_label_classification".into()).unwrap(),
+        Scores::OneLabel
+    );
+    assert_eq!(
+        scores("multi_label_classification".into()).unwrap(),
+        Scores::SeveralLabels
+    );
     assert_eq!(scores("regression".into()).unwrap(), Scores::Values);
     let error = scores("ranking".into()).unwrap_err().to_string();
     assert!(error.contains("problem_type is \"ranking\""), "{error}");
@@ -449,8 +622,16 @@ fn the_kind_of_problem_says_what_scores_mean() {
 #[test]
 fn keys_that_change_the_answer_are_refused_by_name() {
     for (name, key, value) in [
-        ("bert-masked-lm-1", "position_embedding_type", json!("relative_key")),
-        ("roberta-masked-lm-1", "position_embedding_type", json!("relative_key_query")),
+        (
+            "bert-masked-lm-1",
+            "position_embedding_type",
+            json!("relative_key"),
+        ),
+        (
+            "roberta-masked-lm-1",
+            "position_embedding_type",
+            json!("relative_key_query"),
+        ),
         ("bert-masked-lm-1", "is_decoder", json!(true)),
         ("roberta-classifier-1", "is_decoder", json!(true)),
         ("bert-masked-lm-1", "add_cross_attention", json!(true)),
@@ -459,21 +640,44 @@ fn keys_that_change_the_answer_are_refused_by_name() {
         ("distilbert-masked-lm-1", "activation", json!("nope")),
         ("gpt2-causal-lm-1", "activation_function", json!("nope")),
         ("gpt2-causal-lm-1", "scale_attn_weights", json!(false)),
-        ("gpt2-causal-lm-1", "scale_attn_by_inverse_layer_idx", json!(true)),
+        (
+            "gpt2-causal-lm-1",
+            "scale_attn_by_inverse_layer_idx",
+            json!(true),
+        ),
         ("gpt2-causal-lm-1", "add_cross_attention", json!(true)),
         ("bert-masked-lm-1", "pruned_heads", json!({"0": [1]})),
         ("roberta-masked-lm-1", "pruned_heads", json!({"0": [1]})),
         ("distilbert-masked-lm-1", "pruned_heads", json!({"1": [0]})),
         ("gpt2-causal-lm-1", "pruned_heads", json!({"1": [0]})),
-        ("bert-masked-lm-1", "quantization_config", json!({"load_in_8bit": true})),
-        ("gpt2-causal-lm-1", "quantization_config", json!({"load_in_8bit": true})),
-        ("distilbert-masked-lm-1", "quantization_config", json!({"bits": 4})),
+        (
+            "bert-masked-lm-1",
+            "quantization_config",
+            json!({"load_in_8bit": true}),
+        ),
+        (
+            "gpt2-causal-lm-1",
+            "quantization_config",
+            json!({"load_in_8bit": true}),
+        ),
+        (
+            "distilbert-masked-lm-1",
+            "quantization_config",
+            json!({"bits": 4}),
+        ),
         ("bert-masked-lm-1", "num_attention_heads", json!(5)),
         ("bert-masked-lm-1", "model_type", json!("deberta-v2")),
     ] {
         let error = Directory::of(name).set(key, value.clone()).refusal();
-        let key = if key == "num_attention_heads" { "heads do not divide" } else { key };
-        assert!(error.starts_with("MODEL/config.json: ") && error.contains(key), "{value}: {error}");
+        let key = if key == "num_attention_heads" {
+            "heads do not divide"
+        } else {
+            key
+        };
+        assert!(
+            error.starts_with("MODEL/config.json: ") && error.contains(key),
+            "{value}: {error}"
+        );
     }
 }
 
@@ -484,17 +688,31 @@ fn keys_that_change_nothing_are_taken() {
         ("bert-masked-lm-1", "chunk_size_feed_forward", json!(4)),
         ("bert-masked-lm-1", "pruned_heads", json!({})),
         ("bert-masked-lm-1", "quantization_config", Value::Null),
-        ("bert-masked-lm-1", "position_embedding_type", json!("absolute")),
+        (
+            "bert-masked-lm-1",
+            "position_embedding_type",
+            json!("absolute"),
+        ),
         ("bert-masked-lm-1", "torch_dtype", json!("float16")),
         ("bert-masked-lm-1", "hidden_act", json!("gelu_python")),
         ("bert-masked-lm-1", "gradient_checkpointing", json!(true)),
         ("gpt2-causal-lm-1", "n_ctx", json!(7)),
         ("gpt2-causal-lm-1", "reorder_and_upcast_attn", json!(true)),
-        ("gpt2-causal-lm-1", "task_specific_params", json!({"text-generation": {"max_length": 50}})),
+        (
+            "gpt2-causal-lm-1",
+            "task_specific_params",
+            json!({"text-generation": {"max_length": 50}}),
+        ),
         ("distilbert-masked-lm-1", "tie_weights_", json!(true)),
-        ("distilbert-masked-lm-1", "sinusoidal_pos_embds", json!(true)),
+        (
+            "distilbert-masked-lm-1",
+            "sinusoidal_pos_embds",
+            json!(true),
+        ),
     ] {
-        Directory::of(name).set(key, value).assert_computes(name, key);
+        Directory::of(name)
+            .set(key, value)
+            .assert_computes(name, key);
     }
 }
 
@@ -504,7 +722,11 @@ fn another_activation_is_another_function() {
     let original = Directory::of("bert-masked-lm-1");
     let ours = directory.logits(&directory.open()).1;
     let theirs = original.logits(&original.open()).1;
-    let far = ours.iter().zip(&theirs).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    let far = ours
+        .iter()
+        .zip(&theirs)
+        .map(|(a, b)| (a - b).abs())
+        .fold(0.0, f32::max);
     // The tanh form is off by up to 5e-4 a unit: other logits, and not very far away.
     assert!(far > 1e-4 && far < 0.1, "{far}");
 }
@@ -512,10 +734,30 @@ fn another_activation_is_another_function() {
 #[test]
 fn keys_that_are_left_out_mean_what_transformers_takes_them_for() {
     for (name, keys) in [
-        ("bert-masked-lm-1", &["type_vocab_size", "hidden_act", "layer_norm_eps", "pad_token_id", "initializer_range"][..]),
+        (
+            "bert-masked-lm-1",
+            &[
+                "type_vocab_size",
+                "hidden_act",
+                "layer_norm_eps",
+                "pad_token_id",
+                "initializer_range",
+            ][..],
+        ),
         ("roberta-masked-lm-1", &["pad_token_id", "hidden_act"]),
-        ("distilbert-masked-lm-1", &["activation", "pad_token_id", "tie_word_embeddings"]),
-        ("gpt2-causal-lm-1", &["activation_function", "layer_norm_epsilon", "scale_attn_weights", "bos_token_id"]),
+        (
+            "distilbert-masked-lm-1",
+            &["activation", "pad_token_id", "tie_word_embeddings"],
+        ),
+        (
+            "gpt2-causal-lm-1",
+            &[
+                "activation_function",
+                "layer_norm_epsilon",
+                "scale_attn_weights",
+                "bos_token_id",
+            ],
+        ),
     ] {
         for key in keys {
             Directory::of(name).without(key).assert_computes(name, key);
@@ -529,20 +771,38 @@ fn keys_that_are_left_out_mean_what_transformers_takes_them_for() {
 #[test]
 fn without_a_type_the_class_says_which_family_it_is() {
     for name in NAMES {
-        Directory::of(name).without("model_type").assert_computes(name, name);
+        Directory::of(name)
+            .without("model_type")
+            .assert_computes(name, name);
     }
-    let error = Directory::of(NAMES[0]).without("model_type").without("architectures").refusal();
-    assert!(error.contains("model_type is missing; known are bert, roberta, distilbert, gpt2"), "{error}");
+    let error = Directory::of(NAMES[0])
+        .without("model_type")
+        .without("architectures")
+        .refusal();
+    assert!(
+        error.contains("model_type is missing; known are bert, roberta, distilbert, gpt2"),
+        "{error}"
+    );
 }
 
 #[test]
 fn loading_says_what_it_did_not_take() {
     let mut directory = Directory::of("gpt2-classifier-2");
-    directory.tensors.insert("value_head.weight".into(), (vec![1, 20], vec![0.0; 20]));
+    directory
+        .tensors
+        .insert("value_head.weight".into(), (vec![1, 20], vec![0.0; 20]));
     let bundle = directory.open();
     let config = bundle.text_config().unwrap();
     let fresh = TextClassifier::<Flex>::draw(&config, 3, &Draw::new(&Default::default(), 0.02));
-    let (_, loaded) = bundle.load(fresh, config.names(HeadKind::Classes), Load::Whole).unwrap();
+    let (_, loaded) = bundle
+        .load(fresh, config.names(HeadKind::Classes), Load::Whole)
+        .unwrap();
     let unused = vec!["value_head.weight".to_string()];
-    assert_eq!(loaded, Loaded { drawn: vec![], unused });
+    assert_eq!(
+        loaded,
+        Loaded {
+            drawn: vec![],
+            unused
+        }
+    );
 }

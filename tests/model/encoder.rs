@@ -177,7 +177,12 @@ fn a_row_of_nothing_but_padding_is_no_nan() {
     let device = Default::default();
     let model = tiny_bert::masked_lm::<Flex>(&device);
     let logits = model.logits(&padded(&[&[], &[2, 3]], 4, &device), None, None);
-    assert!(golden::values(logits).1.iter().all(|value| value.is_finite()));
+    assert!(
+        golden::values(logits)
+            .1
+            .iter()
+            .all(|value| value.is_finite())
+    );
 }
 
 fn write_masked_lm(at: &Path, model: &TokenModel<Flex>, precision: Precision) -> Bundle {

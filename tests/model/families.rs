@@ -35,7 +35,13 @@ impl Case {
         let heads = [HeadKind::Tokens, HeadKind::Classes];
         let families = ["bert", "roberta", "distilbert", "gpt2"];
         let kinds = families.iter().flat_map(|f| heads.map(|head| (*f, head)));
-        let case = |(family, head)| (1..=3).map(move |number| Self { family, head, number });
+        let case = |(family, head)| {
+            (1..=3).map(move |number| Self {
+                family,
+                head,
+                number,
+            })
+        };
         kinds.flat_map(case).collect()
     }
 
@@ -79,11 +85,7 @@ struct Pass<B: Backend> {
 }
 
 /// The place of each row's first or last real token in the flattened batch.
-pub fn places<B: Backend>(
-    golden: &Tensors,
-    place: Place,
-    device: &B::Device,
-) -> Tensor<B, 1, Int> {
+pub fn places<B: Backend>(golden: &Tensors, place: Place, device: &B::Device) -> Tensor<B, 1, Int> {
     let (shape, mask) = &golden["attention_mask"];
     let row = |(number, row): (usize, &[f32])| {
         let real = row.iter().filter(|real| **real == 1.0).count();
@@ -186,7 +188,11 @@ fn assert_forward<B: Backend>(case: Case, pass: &Pass<B>, golden: &Tensors) {
     let hidden = at_real(&shaped(&pass.hidden), golden);
     near("hidden", &hidden, &at_real(&golden["hidden"], golden));
     if case.head == HeadKind::Classes {
-        near("logits", &golden::values(pass.logits.clone()), &golden["logits"]);
+        near(
+            "logits",
+            &golden::values(pass.logits.clone()),
+            &golden["logits"],
+        );
     } else {
         let logits = at_real(&shaped(&pass.logits), golden);
         near("logits", &logits, &at_real(&golden["logits"], golden));
@@ -274,7 +280,8 @@ fn a_model_that_is_written_and_opened_again_is_the_same() {
         let at = folder.path().join("bundle");
         let bundle = case.bundle();
         let config = bundle.text_config().unwrap();
-        let write = |names, classes: Option<&[String]>| bundle::config_json(names, &config, classes);
+        let write =
+            |names, classes: Option<&[String]>| bundle::config_json(names, &config, classes);
         let (ours, theirs) = if case.head == HeadKind::Classes {
             let classes = bundle.classes().unwrap();
             let (model, names) = classifier::<Flex>(&bundle, &device);
@@ -283,14 +290,20 @@ fn a_model_that_is_written_and_opened_again_is_the_same() {
             let again = Bundle::open(&at).unwrap();
             assert_eq!(again.classes().unwrap(), classes);
             let (reread, _) = classifier::<Flex>(&again, &device);
-            (golden::parameters(&reread, names), golden::parameters(&model, names))
+            (
+                golden::parameters(&reread, names),
+                golden::parameters(&model, names),
+            )
         } else {
             let (model, names) = language_model::<Flex>(&bundle, &device);
             let json = write(names, None);
             bundle::write(&at, &json, &model, names, Precision::F32, &[]).unwrap();
             let again = Bundle::open(&at).unwrap();
             let (reread, _) = language_model::<Flex>(&again, &device);
-            (golden::parameters(&reread, names), golden::parameters(&model, names))
+            (
+                golden::parameters(&reread, names),
+                golden::parameters(&model, names),
+            )
         };
         assert_eq!(Bundle::open(&at).unwrap().text_config().unwrap(), config);
         let file = golden::tensors(&fs::read(at.join(bundle::WEIGHTS)).unwrap());
@@ -305,7 +318,10 @@ fn a_model_that_is_written_and_opened_again_is_the_same() {
 #[test]
 fn chosen_places_have_the_states_of_the_whole() {
     let device = Default::default();
-    for case in Case::all().into_iter().filter(|case| case.head == HeadKind::Tokens) {
+    for case in Case::all()
+        .into_iter()
+        .filter(|case| case.head == HeadKind::Tokens)
+    {
         let (model, _) = language_model::<Flex>(&case.bundle(), &device);
         let input: TokenInput<Flex> = golden::input(&case.expected(), &device);
         let at: Tensor<Flex, 1, Int> = Tensor::from_data([1, 0, 5], &device);

@@ -11,5 +11,3 @@ mod adapters;
 mod directories;
 mod encoder;
 mod families;
-#[cfg(feature = "flex")]
-mod ops;

@@ -9,9 +9,9 @@ use std::process::{Child, Command, Output};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use crate::support::{Bench, Run, idx_images, idx_labels, message, skipped};
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use crate::support::{Bench, Run, idx_images, idx_labels, message, skipped};
 use train::BackendName;
 
 /// Times that a run is killed: once in each thirtieth of it.

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use crate::files::{Content, Files, samples};
 use crate::limit::limit_memory;
+use crate::support::{Bench, message, output_within};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
-use crate::support::{Bench, message, output_within};
 
 /// Mutations of each format.
 const CASES: u64 = 30;

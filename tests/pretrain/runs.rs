@@ -4,10 +4,10 @@
 
 use std::fs;
 
+use crate::support::{Bench, Run, idx_images, idx_labels, message};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde_json::Value;
-use crate::support::{Bench, Run, idx_images, idx_labels, message};
 use train::BackendName;
 
 /// A bench for `mlm`: a thousand steps take about a second.

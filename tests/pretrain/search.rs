@@ -5,8 +5,8 @@ use std::fs;
 use std::process::Child;
 use std::process::{Command, Output};
 
-use serde_json::Value;
 use crate::support::{Bench, idx_images, idx_labels, message};
+use serde_json::Value;
 
 fn bench() -> Bench {
     let settings = [

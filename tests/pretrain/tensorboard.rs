@@ -60,6 +60,10 @@ fn tensorboard_reads_the_figures_of_a_run_that_was_resumed() {
         .arg(bench.path("run"))
         .output()
         .unwrap();
-    assert!(output.status.success(), "{}", crate::support::message(&output));
+    assert!(
+        output.status.success(),
+        "{}",
+        crate::support::message(&output)
+    );
     println!("{}", String::from_utf8_lossy(&output.stdout));
 }

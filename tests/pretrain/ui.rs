@@ -9,8 +9,8 @@ use std::fs;
 use std::num::NonZeroU16;
 use std::process::{Command, Stdio};
 
-use serde_json::Value;
 use crate::support::{Bench, Run, message, skipped};
+use serde_json::Value;
 
 /// Figures as they are printed, by name.
 type Printed = BTreeMap<String, String>;

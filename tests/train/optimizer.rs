@@ -31,7 +31,10 @@ fn recipe() -> OptimizerRecipe {
 
 fn optimizer(recipe: OptimizerRecipe, groups: &[Group]) -> Optimizer<Trained> {
     let model = tiny_bert::masked_lm::<Trained>(&Default::default());
-    Optimizer::new(recipe.clone(), recipe.groups(groups, &model, tiny_bert::names()).unwrap())
+    Optimizer::new(
+        recipe.clone(),
+        recipe.groups(groups, &model, tiny_bert::names()).unwrap(),
+    )
 }
 
 /// Steps on the golden batch: gradients of the loss sum, which the optimizer divides by the targets.
@@ -106,10 +109,7 @@ fn a_restored_optimizer_goes_on_as_if_never_stopped() {
     let (slots, taken) = first.save();
     second.restore(slots, &taken, &device);
     let stopped = step(model, &mut second, 1);
-    assert_eq!(
-        parameters(&stopped),
-        parameters(&never_stopped)
-    );
+    assert_eq!(parameters(&stopped), parameters(&never_stopped));
 }
 
 #[test]

@@ -145,7 +145,8 @@ impl Bundle {
         };
         let name = names.theirs("head.output.weight");
         let adapter = self.adapter.as_ref();
-        let of_adapter = adapter.and_then(|adapter| adapter.whole_shape(std::slice::from_ref(&name)));
+        let of_adapter =
+            adapter.and_then(|adapter| adapter.whole_shape(std::slice::from_ref(&name)));
         if let Some(shape) = of_adapter {
             return Ok(shape.first().copied());
         }

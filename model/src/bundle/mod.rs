@@ -380,8 +380,13 @@ impl Bundle {
             let elsewhere = |name: &str| bare && !name.contains(names.family.layer);
             adapter.check_layers(&|name| known.iter().any(|one| one == name) || elsewhere(name))?;
         }
-        let (chosen, loaded) =
+        let (chosen, mut loaded) =
             choose(&wanted, names, load, weights).map_err(|m| wrong(m.to_string()))?;
+        if let Some(adapter) = &self.adapter {
+            // The base's own, which the adapter replaces.
+            let replaced = |name: &str| adapter.whole_shape(&[name.to_string()]).is_some();
+            loaded.unused.retain(|name| !replaced(name));
+        }
         let mut failure = None;
         let module = walk::replace(module, names, &mut |name| {
             let called = candidates(name, names);
