@@ -8,4 +8,5 @@ mod limit;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod models;
 mod runs;

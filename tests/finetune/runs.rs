@@ -18,7 +18,7 @@ fn bench() -> Bench {
             "data.source=[\"texts.csv\"]",
             "data.valid=0.2",
             "data.test=0.2",
-            "data.labels=0",
+            "data.label_limit=0",
             "tokenizer.max_length=16",
             "model.hidden_size=16",
             "model.num_hidden_layers=1",

@@ -425,11 +425,11 @@ fn sweeps_that_are_refused_or_fail() {
     let told =
         "error: every trial is refused, the first by: --set optimizer.lr=-1: optimizer.lr is -1";
     assert!(code == Some(2) && printed.contains(told), "{printed}");
-    // Pretraining has nothing to start from.
+    // What training starts from has to be there.
     let from = ["--try", "optimizer.lr=0.01", "--from", "runs/mlm"];
     let (code, printed) = sweep(&bench, &from);
     assert!(
-        code == Some(2) && printed.contains("no recipe key \"from\""),
+        code == Some(2) && printed.contains("runs/mlm: is no bundle: no such directory"),
         "{printed}"
     );
     assert!(trials(&bench).is_empty());
