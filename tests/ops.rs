@@ -1,5 +1,7 @@
 //! Operations that have a version of their own on Flex: values and gradients against plain tensor operations in double
 //! precision, at sizes that no vector and no thread divides.
+//!
+//! A separate test program: a backend has one float type in a process, and these need double precision.
 
 #![allow(clippy::unwrap_used, reason = "a failing test may panic")]
 

@@ -144,6 +144,12 @@ impl Bundle {
             head,
         };
         let name = names.theirs("head.output.weight");
+        let adapter = self.adapter.as_ref();
+        let of_adapter =
+            adapter.and_then(|adapter| adapter.whole_shape(std::slice::from_ref(&name)));
+        if let Some(shape) = of_adapter {
+            return Ok(shape.first().copied());
+        }
         let weights = self.weights()?;
         let tensor = weights
             .get(&name)

@@ -339,7 +339,9 @@ impl Bundle {
             return Ok(true);
         };
         let mut all = weights.iter();
-        Ok(all.any(|tensor| without_wrapper(tensor.name).starts_with(needed)))
+        let in_base = all.any(|tensor| without_wrapper(tensor.name).starts_with(needed));
+        let in_adapter = |adapter: &Arc<SavedAdapter>| adapter.holds_part(needed);
+        Ok(in_base || self.adapter.as_ref().is_some_and(in_adapter))
     }
 
     /// The weights, opened when they are first asked for.
@@ -379,18 +381,39 @@ impl Bundle {
             path: self.path.join(WEIGHTS),
             reason,
         };
-        let wanted = walk::parameters(&module, names);
-        let (chosen, loaded) =
+        let mut wanted = walk::parameters(&module, names);
+        if let Some(adapter) = &self.adapter {
+            // What an adapter holds whole, as a new head, its base may lack.
+            wanted.retain(|parameter| !self.of_adapter(parameter, names, load));
+            let all = walk::parameters(&module, names);
+            let called = |one: &Parameter| candidates(&one.name, names);
+            let known: Vec<String> = all.iter().flat_map(called).collect();
+            let bare = names.head.kind == HeadKind::Bare || load == Load::Backbone;
+            let elsewhere = |name: &str| bare && !name.contains(names.family.layer);
+            adapter.check_layers(&|name| known.iter().any(|one| one == name) || elsewhere(name))?;
+        }
+        let (chosen, mut loaded) =
             choose(&wanted, names, load, weights).map_err(|m| wrong(m.to_string()))?;
+        if let Some(adapter) = &self.adapter {
+            // The base's own, which the adapter replaces.
+            let replaced = |name: &str| adapter.whole_shape(&[name.to_string()]).is_some();
+            loaded.unused.retain(|name| !replaced(name));
+        }
         let mut failure = None;
         let module = walk::replace(module, names, &mut |path, _| {
             let name = &path.name();
-            let source = chosen.get(name)?;
-            let data = weights.data(source);
-            let data = data.and_then(|data| match &self.adapter {
-                Some(adapter) => adapter.merge(name, data),
-                None => Ok(data),
-            });
+            let called = candidates(name, names);
+            let adapter = self.adapter.as_ref();
+            let data = match (chosen.get(name), adapter) {
+                (Some(source), Some(adapter)) => weights
+                    .data(source)
+                    .and_then(|base| adapter.merge(&called, base)),
+                (Some(source), None) => weights.data(source),
+                (None, Some(adapter)) if !loaded.drawn.iter().any(|drawn| drawn == name) => {
+                    adapter.whole_values(&called)?
+                }
+                (None, _) => return None,
+            };
             match data {
                 Ok(data) => Some(data),
                 Err(error) => {
@@ -403,6 +426,18 @@ impl Bundle {
             Some(error) => Err(error),
             None => Ok((module, loaded)),
         }
+    }
+}
+
+impl Bundle {
+    /// Whether the adapter holds this parameter whole, in the model's shape.
+    fn of_adapter(&self, Parameter { name, shape }: &Parameter, names: Names, load: Load) -> bool {
+        if load == Load::Backbone && !names.is_backbone(name) {
+            return false;
+        }
+        let adapter = self.adapter.as_ref();
+        let held = adapter.and_then(|adapter| adapter.whole_shape(&candidates(name, names)));
+        held == Some(shape.as_slice())
     }
 }
 

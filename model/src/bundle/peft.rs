@@ -45,6 +45,57 @@ struct Settings {
     bias: Option<String>,
     #[serde(default)]
     lora_bias: bool,
+    #[serde(default)]
+    init_lora_weights: Value,
+    #[serde(flatten)]
+    others: BTreeMap<String, Value>,
+}
+
+/// Keys that change what an adapter computes where they say anything.
+const NOT_IMPLEMENTED: [&str; 9] = [
+    "alora_invocation_tokens",
+    "arrow_config",
+    "kasa_config",
+    "layer_replication",
+    "monteclora_config",
+    "target_parameters",
+    "trainable_token_indices",
+    "use_bdlora",
+    "use_qalora",
+];
+
+/// First values of the matrices that are taken away from the base's weights, which are others then.
+const CHANGE_THE_BASE: [&str; 5] = ["pissa", "olora", "corda", "loftq", "lora_ga"];
+
+impl Settings {
+    /// Says what is not implemented, if anything is.
+    fn check(&self) -> Result<(), String> {
+        let kind = &self.peft_type;
+        if kind != "LORA" {
+            return Err(format!("peft_type is \"{kind}\"; only LORA is implemented"));
+        }
+        if self.lora_bias || self.bias.as_deref().is_some_and(|bias| bias != "none") {
+            return Err("trains biases, which is not implemented".into());
+        }
+        let says = |value: &Value| match value {
+            Value::Null | Value::Bool(false) => false,
+            Value::Array(values) => !values.is_empty(),
+            Value::Object(values) => !values.is_empty(),
+            _ => true,
+        };
+        for key in NOT_IMPLEMENTED {
+            if let Some(value) = self.others.get(key).filter(|value| says(value)) {
+                return Err(format!("{key} is {value}, which is not implemented"));
+            }
+        }
+        let first = self.init_lora_weights.as_str().unwrap_or_default();
+        if CHANGE_THE_BASE.iter().any(|name| first.starts_with(name)) {
+            return Err(format!(
+                "init_lora_weights is \"{first}\", which changes the base model's weights; save the adapter converted to plain LoRA"
+            ));
+        }
+        Ok(())
+    }
 }
 
 /// An adapter that was saved, to be merged into its base model.
@@ -73,15 +124,7 @@ impl SavedAdapter {
         })?;
         let settings: Settings =
             serde_json::from_slice(&bytes).map_err(|e| wrong(e.to_string()))?;
-        if settings.peft_type != "LORA" {
-            let kind = &settings.peft_type;
-            return Err(wrong(format!(
-                "peft_type is \"{kind}\"; only LORA is implemented"
-            )));
-        }
-        if settings.lora_bias || settings.bias.as_deref().is_some_and(|bias| bias != "none") {
-            return Err(wrong("trains biases, which is not implemented".into()));
-        }
+        settings.check().map_err(wrong)?;
         let safetensors = path.join(WEIGHTS);
         let weights = if safetensors.is_file() {
             Weights::open_file(&safetensors)?
@@ -126,25 +169,22 @@ impl SavedAdapter {
 
     /// The values of a base model's tensor with the adapter in them.
     ///
-    /// - name: a Hugging Face name
+    /// - names: what the tensor may be called, the likeliest first
     /// - base: as a bundle holds it, f32
     ///
     /// # Errors
     ///
     /// Matrices that do not fit the base.
-    pub fn merge(&self, name: &str, base: TensorData) -> Result<TensorData, BundleError> {
-        let whole = format!("{PREFIX}{name}");
-        if self.weights.get(&whole).is_some() {
+    pub fn merge(&self, names: &[String], base: TensorData) -> Result<TensorData, BundleError> {
+        if let Some(whole) = self.whole(names) {
             return self.weights.data(&whole);
         }
-        let Some(layer) = name.strip_suffix(".weight") else {
+        let mut layers = names.iter().filter_map(|name| name.strip_suffix(".weight"));
+        let first = |layer: &&str| self.weights.get(&matrix(layer, "A")).is_some();
+        let Some(layer) = layers.find(first) else {
             return Ok(base);
         };
-        let [a, b] = ["A", "B"].map(|part| format!("{PREFIX}{layer}.lora_{part}.weight"));
-        if self.weights.get(&a).is_none() {
-            return Ok(base);
-        }
-        let (a, b) = (self.weights.data(&a)?, self.weights.data(&b)?);
+        let [a, b] = ["A", "B"].map(|part| self.weights.data(&matrix(layer, part)));
         let magnitude = format!("{PREFIX}{layer}.lora_magnitude_vector");
         let magnitude = [magnitude.clone(), format!("{magnitude}.weight")]
             .into_iter()
@@ -153,15 +193,66 @@ impl SavedAdapter {
             .transpose()?;
         let scale = self.scale(layer);
         let turned = self.settings.fan_in_fan_out;
-        merged(base, a, b, magnitude, scale, turned).map_err(|reason| BundleError::Weights {
-            path: self.path.join(WEIGHTS),
-            reason: format!("{layer}: {reason}"),
+        let wrong = |reason| self.wrong_weights(format!("{layer}: {reason}"));
+        merged(base, a?, b?, magnitude, scale, turned).map_err(wrong)
+    }
+
+    /// The name and shape of a parameter that it holds whole, not as two matrices.
+    ///
+    /// - names: what the parameter may be called
+    pub fn whole_shape(&self, names: &[String]) -> Option<&[usize]> {
+        let name = self.whole(names)?;
+        self.weights.get(&name).map(|tensor| tensor.shape)
+    }
+
+    /// The values of a parameter that it holds whole.
+    ///
+    /// # Errors
+    ///
+    /// Values that are not finite.
+    pub fn whole_values(&self, names: &[String]) -> Option<Result<TensorData, BundleError>> {
+        self.whole(names).map(|name| self.weights.data(&name))
+    }
+
+    /// Whether it holds a parameter whole whose name begins like this.
+    pub fn holds_part(&self, start: &str) -> bool {
+        self.weights.iter().any(|tensor| {
+            let name = tensor.name.strip_prefix(PREFIX).unwrap_or(tensor.name);
+            name.starts_with(start) && !name.contains(".lora_")
         })
     }
 
-    /// Whether it holds this parameter, merged or whole.
-    pub fn holds(&self, name: &str) -> bool {
-        self.weights.get(&format!("{PREFIX}{name}")).is_some()
+    fn whole(&self, names: &[String]) -> Option<String> {
+        let mut inside = names.iter().map(|name| format!("{PREFIX}{name}"));
+        inside.find(|name| self.weights.get(name).is_some())
+    }
+
+    /// Refuses matrices for layers that the model does not have: they would be lost.
+    ///
+    /// - takes: whether a tensor of the base is among these
+    ///
+    /// # Errors
+    ///
+    /// The first such layer.
+    pub fn check_layers(&self, takes: &dyn Fn(&str) -> bool) -> Result<(), BundleError> {
+        let layers = self.weights.iter().filter_map(|tensor| {
+            let name = tensor.name.strip_prefix(PREFIX)?;
+            name.strip_suffix(".lora_A.weight")
+        });
+        for layer in layers {
+            if !takes(&format!("{layer}.weight")) {
+                let reason = format!("adapts {layer}, which the base model does not have");
+                return Err(self.wrong_weights(reason));
+            }
+        }
+        Ok(())
+    }
+
+    fn wrong_weights(&self, reason: String) -> BundleError {
+        BundleError::Weights {
+            path: self.path.join(WEIGHTS),
+            reason,
+        }
     }
 
     fn scale(&self, layer: &str) -> f64 {
@@ -174,6 +265,11 @@ impl SavedAdapter {
             alpha / rank
         }
     }
+}
+
+/// A layer's first matrix or its second, in the adapter's file.
+fn matrix(layer: &str, part: &str) -> String {
+    format!("{PREFIX}{layer}.lora_{part}.weight")
 }
 
 /// The value of the first pattern that a layer's name ends in, as `peft` looks them up.

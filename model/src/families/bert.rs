@@ -64,6 +64,8 @@ pub const NAMES: Family = Family {
         ("position_embedding_type", "\"absolute\""),
         ("is_decoder", "false"),
         ("add_cross_attention", "false"),
+        ("pruned_heads", "{}"),
+        ("quantization_config", "null"),
     ],
     defaults: &[],
     adapter_targets: &["query", "value"],

@@ -64,7 +64,7 @@ pub const NAMES: Family = Family {
     token_table: "embeddings.word_embeddings.weight",
     ignored: &["embeddings.position_ids"],
     optional: &[],
-    fixed: &[],
+    fixed: &[("pruned_heads", "{}"), ("quantization_config", "null")],
     defaults: &[],
     adapter_targets: &["q_lin", "v_lin"],
     fan_in_fan_out: false,
@@ -152,7 +152,8 @@ impl DistilBertConfig {
             positions: self.max_position_embeddings,
             first_position: 0,
             segments: 0,
-            activation: Activation::named(&self.activation).map_err(|reason| reason)?,
+            activation: Activation::named(&self.activation)
+                .map_err(|reason| format!("activation: {reason}"))?,
             dropout: self.dropout,
             attention_dropout: self.attention_dropout,
             std: self.initializer_range,

@@ -48,6 +48,8 @@ pub const NAMES: Family = Family {
         ("scale_attn_weights", "true"),
         ("scale_attn_by_inverse_layer_idx", "false"),
         ("add_cross_attention", "false"),
+        ("pruned_heads", "{}"),
+        ("quantization_config", "null"),
     ],
     defaults: &[],
     adapter_targets: &["c_attn"],

@@ -212,7 +212,7 @@ mod tests {
     const TOLERANCE: f64 = 2e-5;
 
     fn golden() -> Value {
-        serde_json::from_str(include_str!("../../tests/golden/batch_norm.json")).unwrap()
+        serde_json::from_str(include_str!("../../../tests/golden/batch_norm.json")).unwrap()
     }
 
     fn numbers(golden: &Value) -> Vec<f32> {

@@ -202,7 +202,7 @@ mod tests {
 
     #[test]
     fn sums_means_and_gradients_are_those_of_torch() {
-        let golden = include_str!("../../tests/golden/losses.json");
+        let golden = include_str!("../../../tests/golden/losses.json");
         let golden: Value = serde_json::from_str(golden).unwrap();
         let targets: Vec<u32> = floats(&golden["targets"])
             .iter()

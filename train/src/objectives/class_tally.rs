@@ -126,7 +126,7 @@ mod tests {
     use burn::backend::Flex;
 
     fn golden() -> Value {
-        serde_json::from_str(include_str!("../../tests/golden/classification.json")).unwrap()
+        serde_json::from_str(include_str!("../../../tests/golden/classification.json")).unwrap()
     }
 
     fn numbers(golden: &Value, key: &str) -> Vec<u32> {

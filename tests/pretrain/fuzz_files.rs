@@ -3,25 +3,14 @@
 //!
 //! A case is a function of its number, which a failure names. `fuzz.rs` tries many more, in one process.
 
-#![cfg(target_os = "linux")] // Elsewhere a process has no limit on its memory.
-#![allow(clippy::unwrap_used)] // A test fails by panicking, in its helpers too.
-
-#[path = "support/files.rs"]
-mod files;
-#[path = "support/limit.rs"]
-mod limit;
-#[path = "support/mutate.rs"]
-mod mutate;
-mod support;
-
 use std::process::Command;
 use std::time::Duration;
 
-use files::{Content, Files, samples};
-use limit::limit_memory;
+use crate::files::{Content, Files, samples};
+use crate::limit::limit_memory;
+use crate::support::{Bench, message, output_within};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
-use support::{Bench, message, output_within};
 
 /// Mutations of each format.
 const CASES: u64 = 30;

@@ -1,9 +1,6 @@
-//! The tiny BERT of `tests/golden`: its model, its batch, and tensors by Hugging Face name to compare with.
-//!
-//! Shared by the tests of encoder, optimizer and backends; generic, so that each backend runs the same code.
+//! Tensors of `tests/golden`, by Hugging Face name, and how ours are compared with them.
 
-#![allow(clippy::unwrap_used)] // A test that can't go on should stop.
-#![allow(dead_code, reason = "each test takes what it needs")]
+#![allow(dead_code, reason = "each test program takes what it needs")]
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,10 +9,9 @@ use std::path::PathBuf;
 use burn::module::{AutodiffModule, ModuleMapper, Param};
 use burn::prelude::*;
 use burn::tensor::TensorData;
-use burn::tensor::activation::log_softmax;
 use burn::tensor::backend::AutodiffBackend;
-use model::bundle::{self, Load, Precision};
-use model::{BertInput, BertMaskedLm, Bundle};
+use model::bundle::{self, Precision};
+use model::{Names, TokenInput};
 use safetensors::SafeTensors;
 
 /// Shape and values of a tensor, as a file holds it.
@@ -74,61 +70,40 @@ pub fn under(tensors: &Tensors, prefix: &str) -> Tensors {
     tensors.iter().filter_map(inside).collect()
 }
 
-/// The masked LM with the golden weights.
-pub fn masked_lm<B: Backend>(device: &B::Device) -> BertMaskedLm<B> {
-    let bundle = Bundle::open(&path("tiny_bert")).expect("the golden bundle opens");
-    let config = bundle.bert_config().expect("its sizes are possible");
-    let model = BertMaskedLm::new(&config, device);
-    bundle.load(model, Load::Whole).expect("its weights fit")
-}
-
-/// The golden batch: tokens, segments and padding, `[3, 10]`.
-pub fn input<B: Backend>(golden: &Tensors, device: &B::Device) -> BertInput<B> {
-    let int = |name: &str| -> Tensor<B, 2, Int> {
-        let (shape, values) = &golden[name];
-        let values: Vec<i32> = values.iter().map(|&value| value as i32).collect();
-        Tensor::from_data(TensorData::new(values, shape.clone()), device)
-    };
-    BertInput {
-        tokens: int("input_ids"),
-        token_types: Some(int("token_type_ids")),
-        mask_pad: Some(int("attention_mask").equal_elem(0)),
+/// A batch of a golden file: tokens, segments where there are some, and padding.
+pub fn input<B: Backend>(golden: &Tensors, device: &B::Device) -> TokenInput<B> {
+    let int = |name: &str| golden.get(name).map(|tensor| ints(tensor, device));
+    TokenInput {
+        token_types: int("token_type_ids"),
+        mask_pad: int("attention_mask").map(|mask| mask.equal_elem(0)),
+        ..TokenInput::new(int("input_ids").unwrap())
     }
 }
 
-/// The labelled positions of the flattened golden batch, and the tokens that stood there.
-pub fn targets(golden: &Tensors) -> (Vec<i32>, Vec<i32>) {
+/// Ids of a golden file.
+pub fn ints<B: Backend, const D: usize>(
+    (shape, values): &Values,
+    device: &B::Device,
+) -> Tensor<B, D, Int> {
+    let values: Vec<i32> = values.iter().map(|&value| value as i32).collect();
+    Tensor::from_data(TensorData::new(values, shape.clone()), device)
+}
+
+/// The labelled positions of a flattened golden batch, and the tokens that belong there.
+pub fn targets(golden: &Tensors) -> (Vec<i32>, Vec<u32>) {
     let (_, labels) = &golden["labels"];
     let labelled = labels
         .iter()
         .enumerate()
         .filter(|(_, label)| **label >= 0.0);
     labelled
-        .map(|(at, &label)| (at as i32, label as i32))
+        .map(|(at, &label)| (at as i32, label as u32))
         .unzip()
 }
 
-/// Cross-entropy summed over positions, `[1]`.
-///
-/// - positions: indices into the flattened `[batch * seq]`
-pub fn loss_sum<B: Backend>(
-    model: &BertMaskedLm<B>,
-    input: BertInput<B>,
-    (positions, targets): &(Vec<i32>, Vec<i32>),
-    device: &B::Device,
-) -> Tensor<B, 1> {
-    let n = targets.len();
-    let int = |values: &[i32]| -> Tensor<B, 1, Int> {
-        Tensor::from_data(TensorData::new(values.to_vec(), [n]), device)
-    };
-    let logits = model.forward_at(input, int(positions));
-    let chosen = log_softmax(logits, 1).gather(1, int(targets).reshape([n, 1]));
-    -chosen.sum()
-}
-
 /// A module's parameters by Hugging Face name, in PyTorch's orientation.
-pub fn parameters<B: Backend, M: Module<B>>(module: &M) -> Tensors {
-    tensors(&bundle::serialise(module, Precision::F32).expect("parameters are floats"))
+pub fn parameters<B: Backend, M: Module<B>>(module: &M, names: Names) -> Tensors {
+    tensors(&bundle::serialise(module, names, Precision::F32).expect("parameters are floats"))
 }
 
 /// The gradient of every parameter by Hugging Face name, in PyTorch's orientation.
@@ -138,6 +113,7 @@ pub fn parameters<B: Backend, M: Module<B>>(module: &M) -> Tensors {
 /// If a parameter has no gradient.
 pub fn gradients<B: AutodiffBackend, M: AutodiffModule<B>>(
     module: M,
+    names: Names,
     grads: &B::Gradients,
 ) -> Tensors {
     /// Puts each gradient where its parameter was, so that names and orientation come for free.
@@ -151,7 +127,7 @@ pub fn gradients<B: AutodiffBackend, M: AutodiffModule<B>>(
             Param::from_mapped_value(id, Tensor::from_inner(grad), mapper)
         }
     }
-    parameters(&module.map(&mut Replace::<B>(grads)))
+    parameters(&module.map(&mut Replace::<B>(grads)), names)
 }
 
 /// A tensor on the host.
@@ -160,7 +136,7 @@ pub fn values<B: Backend, const D: usize>(tensor: Tensor<B, D>) -> Values {
     (data.shape.to_vec(), data.iter::<f32>().collect())
 }
 
-/// The rows of the last axis that stand at real tokens; what stands at padding is nobody's business.
+/// The rows of the last axis at real tokens; values at padding have no meaning.
 pub fn at_real(tensor: &Values, golden: &Tensors) -> Values {
     let (shape, values) = tensor;
     let width = shape[shape.len() - 1];
@@ -199,4 +175,9 @@ pub fn assert_all_near(what: &str, ours: &Tensors, theirs: &Tensors, tolerance: 
     for (name, values) in theirs {
         assert_near(&format!("{what} of {name}"), &ours[name], values, tolerance);
     }
+}
+
+/// The largest distance from zero.
+pub fn largest((_, values): &Values) -> f32 {
+    values.iter().fold(0.0, |most, value| most.max(value.abs()))
 }

@@ -2,15 +2,13 @@
 //!
 //! `tests/golden/README.md` says where the numbers come from and why each tolerance is what it is.
 
-#![allow(clippy::unwrap_used)] // A test that can't go on should stop.
-
 use burn::backend::{Autodiff, Flex, NdArray};
 use burn::module::Param;
 use burn::optim::{GradientsParams, Optimizer as _};
 use burn::prelude::*;
 use burn::tensor::TensorData;
 use burn::tensor::backend::AutodiffBackend;
-use model::BertMaskedLm;
+use model::TokenModel;
 use regex::Regex;
 use serde_json::Value;
 use train::optim::ema::Ema;
@@ -18,9 +16,8 @@ use train::optim::groups::{Group, freeze};
 use train::optim::optimizer::{GroupRecipe, Optimizer, OptimizerKind, OptimizerRecipe};
 use train::optim::update::{Rule, Slots};
 
-mod tiny_bert;
-
-use tiny_bert::{Tensors, assert_all_near, assert_near, golden};
+use crate::golden::{self, Tensors, assert_all_near, assert_near, golden};
+use crate::tiny_bert;
 
 type Trained = Autodiff<Flex>;
 
@@ -34,26 +31,34 @@ fn recipe() -> OptimizerRecipe {
 
 fn optimizer(recipe: OptimizerRecipe, groups: &[Group]) -> Optimizer<Trained> {
     let model = tiny_bert::masked_lm::<Trained>(&Default::default());
-    Optimizer::new(recipe.clone(), recipe.groups(groups, &model).unwrap())
+    Optimizer::new(
+        recipe.clone(),
+        recipe.groups(groups, &model, tiny_bert::names()).unwrap(),
+    )
 }
 
 /// Steps on the golden batch: gradients of the loss sum, which the optimizer divides by the targets.
 fn step<B: AutodiffBackend>(
-    mut model: BertMaskedLm<B>,
+    mut model: TokenModel<B>,
     optimizer: &mut Optimizer<B>,
     steps: usize,
-) -> BertMaskedLm<B> {
+) -> TokenModel<B> {
     let device = Default::default();
     let golden = golden("tiny_bert.safetensors");
-    let targets = tiny_bert::targets(&golden);
+    let targets = golden::targets(&golden);
     for step in 0..steps {
-        let input = tiny_bert::input(&golden, &device);
+        let input = golden::input(&golden, &device);
         let loss = tiny_bert::loss_sum(&model, input, &targets, &device);
         let grads = GradientsParams::from_grads(loss.backward(), &model);
         optimizer.prepare(step as u64, targets.0.len() as f64);
         model = optimizer.step(recipe().lr, model, grads);
     }
     model
+}
+
+/// Parameters by name.
+fn parameters<B: Backend>(model: &TokenModel<B>) -> Tensors {
+    golden::parameters(model, tiny_bert::names())
 }
 
 /// Key biases have no gradient but rounding, which AdamW blows up to whole steps.
@@ -72,8 +77,8 @@ fn one_step_and_three_are_those_of_torch() {
             steps,
         );
         let golden = golden("tiny_bert.safetensors");
-        let theirs = without_key_biases(tiny_bert::under(&golden, prefix));
-        let ours = without_key_biases(tiny_bert::parameters(&model));
+        let theirs = without_key_biases(golden::under(&golden, prefix));
+        let ours = without_key_biases(parameters(&model));
         assert_all_near(&format!("{prefix}weight"), &ours, &theirs, 3e-5);
     }
 }
@@ -104,10 +109,7 @@ fn a_restored_optimizer_goes_on_as_if_never_stopped() {
     let (slots, taken) = first.save();
     second.restore(slots, &taken, &device);
     let stopped = step(model, &mut second, 1);
-    assert_eq!(
-        tiny_bert::parameters(&stopped),
-        tiny_bert::parameters(&never_stopped)
-    );
+    assert_eq!(parameters(&stopped), parameters(&never_stopped));
 }
 
 #[test]
@@ -122,12 +124,12 @@ fn groups_freeze_and_slow_down_what_they_name() {
         weight_decay: 0.0,
         ..recipe()
     };
-    let before = tiny_bert::parameters(&tiny_bert::masked_lm::<Trained>(&device));
+    let before = parameters(&tiny_bert::masked_lm::<Trained>(&device));
     let mut plain = optimizer(recipe.clone(), &[]);
-    let whole = tiny_bert::parameters(&step(tiny_bert::masked_lm(&device), &mut plain, 1));
+    let whole = parameters(&step(tiny_bert::masked_lm(&device), &mut plain, 1));
     let mut grouped = optimizer(recipe, &groups);
     let model = freeze(tiny_bert::masked_lm(&device), grouped.groups());
-    let after = tiny_bert::parameters(&step(model, &mut grouped, 1));
+    let after = parameters(&step(model, &mut grouped, 1));
     let way = |to: &Tensors, name: &str| -> Vec<f32> {
         let pairs = to[name].1.iter().zip(&before[name].1);
         pairs.map(|(to, from)| to - from).collect()
@@ -318,7 +320,7 @@ fn grouped_trajectories<B: AutodiffBackend>(tolerance: f64) {
             fast: Pair::of(&golden["start"]),
             slow: Pair::of(&golden["start"]),
         };
-        let groups = recipe.groups(&[], &module).unwrap();
+        let groups = recipe.groups(&[], &module, tiny_bert::names()).unwrap();
         let mut optimizer = Optimizer::<B>::new(recipe, groups);
         for step in 0..20 {
             let mut grads = GradientsParams::new();
@@ -366,7 +368,7 @@ fn averages_are_those_of_torch() {
         w: Param::from_tensor(values(values_of, "w")),
         b: Param::from_tensor(values(values_of, "b")),
     };
-    let mut ema = Ema::new(golden["ema"]["decay"].as_f64().unwrap());
+    let mut ema = Ema::new(golden["ema"]["decay"].as_f64().unwrap(), tiny_bert::names());
     for step in 0..20 {
         let now = two(&golden["runs"]["adamw"]["steps"][step]);
         ema.update(&now);

@@ -1,13 +1,9 @@
 //! TensorBoard's own reader finds the figures of a run; skipped where it can't be installed.
 
-#![allow(clippy::unwrap_used)] // A test fails by panicking, in its helpers too.
-
-mod support;
-
 use std::path::PathBuf;
 use std::process::Command;
 
-use support::{Bench, skipped};
+use crate::support::{Bench, skipped};
 
 /// A Python that has `tensorboard`: the one that is there, or one in a fresh environment.
 fn python(bench: &Bench) -> Option<PathBuf> {
@@ -64,6 +60,10 @@ fn tensorboard_reads_the_figures_of_a_run_that_was_resumed() {
         .arg(bench.path("run"))
         .output()
         .unwrap();
-    assert!(output.status.success(), "{}", support::message(&output));
+    assert!(
+        output.status.success(),
+        "{}",
+        crate::support::message(&output)
+    );
     println!("{}", String::from_utf8_lossy(&output.stdout));
 }

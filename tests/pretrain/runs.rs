@@ -2,19 +2,14 @@
 //!
 //! Every test drives the real binary on texts or images that it makes.
 
-#![allow(clippy::unwrap_used)] // A test fails by panicking, in its helpers too.
-
-#[path = "support/mutate.rs"]
-mod mutate;
-mod support;
-
 use std::fs;
 
+use crate::support::{Bench, Run, idx_images, idx_labels, message};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde_json::Value;
-use support::{Bench, Run, idx_images, idx_labels, message};
 use train::BackendName;
+use train::recipe::Draft;
 
 /// A bench for `mlm`: a thousand steps take about a second.
 fn bench() -> Bench {
@@ -28,6 +23,15 @@ fn bench() -> Bench {
     );
     bench.write("texts.txt", texts());
     bench
+}
+
+/// What `--ui plain` prints, on either stream.
+fn plain(bench: &Bench, args: &[&str]) -> String {
+    let output = bench.command(&[args, &["--ui", "plain"]].concat()).output();
+    let output = output.unwrap();
+    let printed = message(&output) + &String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{printed}");
+    printed
 }
 
 fn texts() -> String {
@@ -413,13 +417,9 @@ fn resume_needs_a_run_and_keeps_its_recipe() {
     let resume = |args: &[&str]| bench.bare(&[&["--resume", "--out", "run"], args].concat());
     bench.refuses_command(&mut resume(&[]), &["run: holds no run to resume"]);
     bench.train("run", &[]);
-    for change in [
-        ["--set", "seed=1"],
-        ["--steps", "30"],
-        ["--seed", "1"],
-        ["--data", "texts.txt"],
-    ] {
-        bench.refuses_command(&mut resume(&change), &["--resume", "own recipe"]);
+    for change in [["--set", "seed=1"], ["--seed", "1"], ["--from", "run"]] {
+        let words = ["own recipe", change[0], "--steps extends", "--data names"];
+        bench.refuses_command(&mut resume(&change), &words);
     }
 }
 
@@ -813,7 +813,11 @@ fn texts_that_cannot_be_read() {
     for (name, contents, words) in [
         ("empty.txt", &b""[..], "is empty"),
         ("blank.txt", b"\n \n", "holds no example"),
-        ("latin1.txt", &latin1, ":301: not valid UTF-8"),
+        (
+            "latin1.txt",
+            &latin1,
+            "not valid UTF-8, perhaps Windows-1252 in 1 (latin1.txt:301)",
+        ),
         (
             "other.csv",
             b"body,label\na bird,x\n",
@@ -844,7 +848,8 @@ fn texts_that_cannot_be_read() {
         ("single.txt", b"a bird\n", "1 texts leave"),
     ] {
         bench.write(name, contents);
-        bench.refuses(&["--data", name], &[name, words]);
+        let refuse = ["--set", "data.bad_rows=refuse"];
+        bench.refuses(&[&["--data", name], &refuse[..]].concat(), &[name, words]);
     }
     bench.refuses(&["--data", "missing.txt"], &["missing.txt: no such file"]);
     fs::create_dir(bench.path("folder")).unwrap();
@@ -853,6 +858,32 @@ fn texts_that_cannot_be_read() {
         &["folder", "no file with a known extension"],
     );
     bench.refuses(&["--set", "data.source=[]"], &["no data is named"]);
+}
+
+#[test]
+fn bad_rows_are_left_out_and_counted_or_refused() {
+    let bench = bench();
+    let latin1 = [texts().as_bytes(), b"caf\xe9\n"].concat();
+    let rows: String = (0..60)
+        .map(|n| format!("{{\"text\": \"row {n} of many\"}}\n"))
+        .collect();
+    let jsonl = format!("{rows}{{\"text\": 3}}\n{{\"text\": \"\"}}\n{{\"text\n{rows}");
+    for (name, contents, left, lines, first) in [
+        ("latin1.txt", &latin1[..], 1, 301, "latin1.txt:301"),
+        ("mixed.jsonl", jsonl.as_bytes(), 3, 123, "mixed.jsonl:61"),
+    ] {
+        bench.write(name, contents);
+        let printed = plain(&bench, &["--data", name, "--dry-run"]);
+        let said = printed.lines().find(|line| line.contains("left out"));
+        let said = said.unwrap_or_else(|| panic!("{printed}"));
+        let count = format!("{left} row");
+        assert!(
+            said.contains(&count) && said.contains(first),
+            "of {lines}: {said}"
+        );
+        let refuse = ["--data", name, "--set", "data.bad_rows=refuse"];
+        bench.refuses(&refuse, &[first, "data.bad_rows = \"skip\""]);
+    }
 }
 
 #[test]
@@ -898,9 +929,18 @@ fn a_truncated_png() {
     let whole = fs::read(bench.path("pngs/7.png")).unwrap();
     bench.write("pngs/7.png", &whole[..whole.len() - 20]);
     let args = ["autoencoder", "--data", "pngs"];
+    let printed = plain(&bench, &[&args[..], &["--dry-run"]].concat());
+    assert!(
+        printed.contains("images: 29 read, 1 left out (1 truncated: 7.png)"),
+        "{printed}"
+    );
+    let refuse = ["--set", "data.bad_rows=refuse"];
     bench.refuses(
-        &args,
-        &["1 of 30 image files can't be read (1 truncated: 7.png)"],
+        &[&args[..], &refuse].concat(),
+        &[
+            "1 of 30 image files can't be read (1 truncated: 7.png)",
+            "data.bad_rows = \"skip\" leaves them out",
+        ],
     );
 }
 
@@ -960,12 +1000,12 @@ fn recipes_that_are_no_recipes() {
         (
             "none.toml",
             "seed = 1\n",
-            &["none.toml", "mlm, autoencoder"],
+            &["none.toml", "mlm, clm, autoencoder"],
         ),
         (
             "other.toml",
             "objective = \"gpt\"\n",
-            &["other.toml:1: ", "\"gpt\"", "mlm, autoencoder"],
+            &["other.toml:1: ", "\"gpt\"", "mlm, clm, autoencoder"],
         ),
     ] {
         bench.write(name, text);
@@ -1088,24 +1128,20 @@ fn sizes_that_are_impossible() {
 #[test]
 fn mutated_recipes_run_or_are_refused_in_one_sentence() {
     for (bench, recipe) in [(bench(), "mlm"), (image_bench(), "autoencoder")] {
-        let entry = pretrain::TRAINER
-            .entries
-            .iter()
-            .find(|entry| entry.name == recipe);
+        let mut entries = pretrain::TRAINER.entries.iter();
+        let entry = entries.find(|entry| entry.name == recipe).unwrap();
         // With the bench's small settings, which mutations change.
-        let mut small: toml::Table = entry.unwrap().recipe.parse().unwrap();
-        for setting in bench.settings() {
-            let (key, value) = setting.split_once('=').unwrap();
-            let value: toml::Table = format!("value = {value}").parse().unwrap();
-            let (group, name) = key.split_once('.').unwrap();
-            let group = small[group].as_table_mut().unwrap();
-            group.insert(name.into(), value["value"].clone());
-        }
+        let built_in = [(entry.name, entry.recipe)];
+        let mut draft = Draft::open(recipe, "objective", &built_in).unwrap();
+        draft
+            .set_all(bench.settings().iter().map(String::as_str))
+            .unwrap();
+        let small = draft.table();
         let small = small.to_string().into_bytes();
         for case in 0..60 {
             let mut rng = ChaCha8Rng::seed_from_u64(case);
             let mut bytes = small.clone();
-            mutate::mutate(&mut bytes, &mut rng);
+            crate::mutate::mutate(&mut bytes, &mut rng);
             bench.write("mutated.toml", &bytes);
             let began = std::time::Instant::now();
             let output = bench
@@ -1148,5 +1184,5 @@ fn backends_that_are_not_there() {
 fn a_directory_that_cannot_be_made() {
     let bench = bench();
     let mut command = bench.command(&["--out", "texts.txt/run"]);
-    bench.refuses_command(&mut command, &["texts.txt/run: ", "directory"]);
+    bench.refuses_command(&mut command, &["texts.txt/run/", "Not a directory"]);
 }

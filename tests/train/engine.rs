@@ -2,8 +2,6 @@
 //!
 //! Guards, accumulation and breakdowns, through a whole session.
 
-#![allow(clippy::unwrap_used)] // A test fails by panicking, in its helpers too.
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,6 +11,8 @@ use burn::module::Param;
 use burn::prelude::*;
 use burn::tensor::{Distribution, FloatDType, TensorData};
 use model::layers::batch_norm::BatchNorm;
+use model::registry::TEXT_FAMILIES;
+use model::{HeadKind, Names};
 use safetensors::SafeTensors;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -354,6 +354,7 @@ impl Bench {
             guard: self.guard,
             data: String::new(),
             groups: Vec::new(),
+            names: Names::new(TEXT_FAMILIES[0], HeadKind::Bare),
             objective,
             device: Default::default(),
             train: Arc::new(self.source.clone()),

@@ -3,18 +3,14 @@
 //! The dashboard needs a terminal, which `script` of util-linux makes; vt100 tells what stands on it. Without `script`
 //! that test is skipped.
 
-#![allow(clippy::unwrap_used)] // A test fails by panicking, in its helpers too.
-
-mod support;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs;
 use std::num::NonZeroU16;
 use std::process::{Command, Stdio};
 
+use crate::support::{Bench, Run, message, skipped};
 use serde_json::Value;
-use support::{Bench, Run, message, skipped};
 
 /// Figures as they are printed, by name.
 type Printed = BTreeMap<String, String>;

@@ -2,17 +2,10 @@
 //!
 //! Every test drives the real binary on texts or images that it makes, mostly without a pretrained bundle.
 
-#![allow(clippy::unwrap_used)] // A test fails by panicking, in its helpers too.
-
-#[cfg(target_os = "linux")]
-#[path = "support/limit.rs"]
-mod limit;
-mod support;
-
 use std::fs;
 
+use crate::support::{Bench, Run, idx_images, idx_labels};
 use serde_json::{Value, json};
-use support::{Bench, Run, idx_images, idx_labels};
 
 const CLASSES: [&str; 3] = ["animal", "tool", "water"];
 
@@ -25,7 +18,7 @@ fn bench() -> Bench {
             "data.source=[\"texts.csv\"]",
             "data.valid=0.2",
             "data.test=0.2",
-            "data.labels=0",
+            "data.label_limit=0",
             "tokenizer.max_length=16",
             "model.hidden_size=16",
             "model.num_hidden_layers=1",
@@ -231,7 +224,7 @@ fn a_sweep_starts_from_what_it_is_told() {
         command.args(["--set", setting]);
     }
     let output = command.output().unwrap();
-    let message = support::message(&output);
+    let message = crate::support::message(&output);
     assert_eq!(output.status.code(), Some(2), "{message}");
     assert!(message.contains("nowhere"), "{message}");
 }
@@ -554,9 +547,9 @@ fn memory_that_runs_out_before_the_training_is_one_sentence() {
     let rows = "a,b\n".repeat(12_000_000);
     bench.write("texts.csv", format!("text,label\n{rows}"));
     let mut command = bench.command(&["--out", "run"]);
-    limit::limit_memory(&mut command, 3 << 29);
+    crate::limit::limit_memory(&mut command, 3 << 29);
     let output = command.output().unwrap();
-    let message = support::message(&output);
+    let message = crate::support::message(&output);
     assert_eq!(output.status.code(), Some(1), "{message}");
     assert_eq!(message.lines().count(), 1, "{message}");
     assert!(

@@ -2,17 +2,13 @@
 //!
 //! Every test drives the real binary on texts that it makes, with a cache of its own.
 
-#![allow(clippy::unwrap_used)] // A test fails by panicking, in its helpers too.
-
-mod support;
-
 use std::fs;
 use std::io::Write;
 use std::path::PathBuf;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use support::{Bench, Run, message};
+use crate::support::{Bench, Run, message};
 
 fn bench() -> Bench {
     let bench = Bench::mlm(

@@ -2,14 +2,6 @@
 //!
 //! On every CPU backend that is compiled in: `cargo test -p pretrain --features ndarray --test crash` has both.
 
-#![cfg(unix)]
-#![allow(clippy::unwrap_used)] // A test fails by panicking, in its helpers too.
-
-#[cfg(target_os = "linux")]
-#[path = "support/limit.rs"]
-mod limit;
-mod support;
-
 use std::ffi::OsStr;
 use std::fs;
 use std::path::Path;
@@ -17,9 +9,9 @@ use std::process::{Child, Command, Output};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use crate::support::{Bench, Run, idx_images, idx_labels, message, skipped};
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
-use support::{Bench, Run, idx_images, idx_labels, message, skipped};
 use train::BackendName;
 
 /// Times that a run is killed: once in each thirtieth of it.
@@ -273,7 +265,7 @@ fn memory_that_runs_out_is_one_sentence() {
     let mut command = bench.command(&["autoencoder", "--out", "run"]);
     // All of the bundled digits at once take more than the 2 GB that the process may map.
     command.args(["--set", "training.batch_size=8000"]);
-    limit::limit_memory(&mut command, 2 << 30);
+    crate::limit::limit_memory(&mut command, 2 << 30);
     let output = command.output().unwrap();
     let message = message(&output);
     assert_eq!(output.status.code(), Some(1), "{message}");

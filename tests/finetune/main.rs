@@ -1,0 +1,12 @@
+//! `finetune` as its users meet it. An index: each module says what it is about.
+
+#![allow(clippy::unwrap_used)] // A test fails by panicking, in its helpers too.
+
+#[cfg(target_os = "linux")]
+#[path = "../support/limit.rs"]
+mod limit;
+#[path = "../support/mod.rs"]
+mod support;
+
+mod models;
+mod runs;

@@ -1,0 +1,464 @@
+//! Low-rank adapters against Python's `peft`: merged, beside the weights, their gradients, and what is written of them.
+//!
+//! `tests/golden/README.md` says what the adapters are, and why each tolerance is what it is.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use burn::backend::{Autodiff, Flex};
+use burn::prelude::*;
+use burn::tensor::TensorData;
+use burn::tensor::backend::AutodiffBackend;
+use model::bundle::peft::{self, AdapterFiles};
+use model::bundle::{self, Load, Precision};
+use model::layers::Adapter;
+use model::layers::low_rank::Target;
+use model::{Bundle, Draw, HeadKind, Names, TextClassifier, TokenModel, walk};
+use serde_json::Value;
+
+use crate::families::{self, assert_gradients};
+use crate::golden::{self, Tensors, Values, assert_near, at_real, golden};
+
+/// Of logits.
+const TOLERANCE: f32 = 1e-4;
+/// In front of every name in an adapter's file.
+const PREFIX: &str = "base_model.model.";
+
+const ALL: [&str; 7] = [
+    "bert-lora",
+    "bert-rslora",
+    "bert-dora",
+    "bert-patterns",
+    "gpt2-lora",
+    "gpt2-dora",
+    "gpt2-rslora",
+];
+
+/// Those whose layers all have one rank and one alpha, as those that train here.
+fn uniform() -> impl Iterator<Item = &'static str> {
+    ALL.into_iter().filter(|name| *name != "bert-patterns")
+}
+
+fn settings(path: &Path) -> Value {
+    let text = fs::read_to_string(path.join(peft::CONFIG)).unwrap();
+    serde_json::from_str(&text).unwrap()
+}
+
+fn folder(name: &str) -> std::path::PathBuf {
+    golden::path(&format!("peft/{name}"))
+}
+
+/// The adapter that the settings describe.
+fn adapter(settings: &Value) -> Adapter {
+    let targets: Vec<&str> = match &settings["target_modules"] {
+        Value::Array(names) => names.iter().map(|name| name.as_str().unwrap()).collect(),
+        one => vec![one.as_str().unwrap()],
+    };
+    let is = |key: &str| settings[key].as_bool().unwrap();
+    Adapter {
+        rank: settings["r"].as_u64().unwrap() as usize,
+        alpha: settings["lora_alpha"].as_f64().unwrap(),
+        dropout: settings["lora_dropout"].as_f64().unwrap(),
+        rslora: is("use_rslora"),
+        dora: is("use_dora"),
+        targets: targets
+            .iter()
+            .map(|text| Target::parse(text).unwrap())
+            .collect(),
+    }
+}
+
+fn base(settings: &Value) -> Bundle {
+    let name = settings["base_model_name_or_path"].as_str().unwrap();
+    Bundle::open(&golden::path(name)).unwrap()
+}
+
+/// A model of either kind.
+enum Model<B: Backend> {
+    Language(TokenModel<B>),
+    Classifier(TextClassifier<B>),
+}
+
+impl<B: Backend> Model<B> {
+    /// Scores of the golden batch: of tokens at every place, or of classes.
+    fn logits(&self, bundle: &Bundle, golden: &Tensors) -> Tensor<B, 2> {
+        let device = Default::default();
+        let input = golden::input(golden, &device);
+        match self {
+            Self::Language(model) => model.logits(&input, None, None),
+            Self::Classifier(model) => {
+                let place = bundle.text_config().unwrap().class_plan().place;
+                model.logits(&input, families::places(golden, place, &device))
+            }
+        }
+    }
+}
+
+fn kind(bundle: &Bundle) -> HeadKind {
+    if bundle
+        .class()
+        .unwrap()
+        .ends_with("ForSequenceClassification")
+    {
+        return HeadKind::Classes;
+    }
+    HeadKind::Tokens
+}
+
+/// The base with the adapter's matrices beside its weights.
+fn unmerged<B: Backend>(path: &Path) -> (Model<B>, Bundle, Names, Adapter) {
+    let device = Default::default();
+    let settings = settings(path);
+    let (bundle, adapter) = (base(&settings), adapter(&settings));
+    let names = bundle.require(kind(&bundle)).unwrap();
+    let config = bundle.text_config().unwrap();
+    let draw = Draw::new(&device, 0.02).with_adapter(Some(&adapter), names);
+    let tensors = golden::tensors(&fs::read(path.join(peft::WEIGHTS)).unwrap());
+    let mut left: BTreeMap<String, Values> = golden::under(&tensors, PREFIX);
+    let mut value = |name: &str| {
+        let (shape, values) = left.remove(name)?;
+        Some(TensorData::new(values, shape))
+    };
+    let model = if kind(&bundle) == HeadKind::Classes {
+        let classes = bundle.classes().unwrap().len();
+        let model = TextClassifier::draw(&config, classes, &draw);
+        let (model, _) = bundle.load(model, names, Load::Whole).unwrap();
+        Model::Classifier(walk::replace(model, names, &mut value))
+    } else {
+        let model = TokenModel::draw(&config, &draw);
+        let (model, _) = bundle.load(model, names, Load::Whole).unwrap();
+        Model::Language(walk::replace(model, names, &mut value))
+    };
+    assert!(left.is_empty(), "no place for {:?}", left.keys());
+    drop(draw);
+    (model, bundle, names, adapter)
+}
+
+/// Logits as the golden file has them, of real tokens.
+fn comparable<B: Backend>(logits: Tensor<B, 2>, golden: &Tensors) -> Values {
+    let (shape, values) = golden::values(logits);
+    if golden["logits"].0.len() == 2 {
+        return (shape, values);
+    }
+    let tokens = &golden["input_ids"].0;
+    at_real(&(vec![tokens[0], tokens[1], shape[1]], values), golden)
+}
+
+fn theirs(name: &str, golden: &Tensors) -> Values {
+    if golden[name].0.len() == 2 {
+        return golden[name].clone();
+    }
+    at_real(&golden[name], golden)
+}
+
+fn merged(path: &Path) -> (Model<Flex>, Bundle) {
+    let bundle = Bundle::find(path).unwrap();
+    let device = Default::default();
+    let model = if kind(&bundle) == HeadKind::Classes {
+        Model::Classifier(families::classifier(&bundle, &device).0)
+    } else {
+        Model::Language(families::language_model(&bundle, &device).0)
+    };
+    (model, bundle)
+}
+
+#[test]
+fn an_adapters_directory_opens_as_its_base_with_the_adapter_merged() {
+    for name in ALL {
+        let golden = golden(&format!("peft/{name}/expected.safetensors"));
+        let (model, bundle) = merged(&folder(name));
+        let ours = comparable(model.logits(&bundle, &golden), &golden);
+        let theirs = theirs("merged_logits", &golden);
+        assert_near(
+            &format!("merged logits of {name}"),
+            &ours,
+            &theirs,
+            TOLERANCE,
+        );
+    }
+}
+
+#[test]
+fn an_adapter_beside_the_weights_computes_what_it_does_in_peft() {
+    for name in uniform() {
+        let golden = golden(&format!("peft/{name}/expected.safetensors"));
+        let (model, bundle, ..) = unmerged::<Flex>(&folder(name));
+        let ours = comparable(model.logits(&bundle, &golden), &golden);
+        let theirs = theirs("logits", &golden);
+        assert_near(&format!("logits of {name}"), &ours, &theirs, TOLERANCE);
+    }
+}
+
+fn gradients_match<B: AutodiffBackend>(name: &str) {
+    let golden = golden(&format!("peft/{name}/expected.safetensors"));
+    let (model, bundle, names, _) = unmerged::<B>(&folder(name));
+    let config = bundle.text_config().unwrap();
+    let logits = model.logits(&bundle, &golden);
+    let targets = families::targets(&golden, config.describe().causal, kind(&bundle));
+    let grads = families::mean_loss(logits, &targets).backward();
+    let mut ours = match model {
+        Model::Classifier(model) => golden::gradients(model, names, &grads),
+        Model::Language(model) => golden::gradients(model, names, &grads),
+    };
+    let theirs = golden::under(&golden, &format!("grad.{PREFIX}"));
+    assert!(theirs.keys().any(|name| name.contains(".lora_")), "{name}");
+    ours.retain(|name, _| theirs.contains_key(name));
+    assert_gradients(name, &ours, &theirs);
+}
+
+#[test]
+fn gradients_of_adapters_are_those_of_peft() {
+    uniform().for_each(gradients_match::<Autodiff<Flex>>);
+}
+
+/// Writes what a run with an adapter leaves: the merged model, and the adapter in a folder.
+fn write(at: &Path, name: &str) {
+    let (model, bundle, names, adapter) = unmerged::<Flex>(&folder(name));
+    let config = bundle.text_config().unwrap();
+    let files = AdapterFiles::new(adapter, Some(&bundle));
+    let written = match model {
+        Model::Classifier(model) => {
+            let classes = bundle.classes().unwrap();
+            let json = bundle::config_json(names, &config, Some(&classes));
+            files.write(at, &json, &model, names, Precision::F32, &[])
+        }
+        Model::Language(model) => {
+            let json = bundle::config_json(names, &config, None);
+            files.write(at, &json, &model, names, Precision::F32, &[])
+        }
+    };
+    written.unwrap();
+}
+
+#[test]
+fn a_written_adapter_reads_back_as_it_was() {
+    for name in uniform() {
+        let temporary = tempfile::tempdir().unwrap();
+        let at = temporary.path().join("model");
+        write(&at, name);
+        let inside = at.join(peft::FOLDER);
+        // The same matrices under the same names, but for what is saved whole here and not there, or the other way round.
+        let tensors = |path: &Path| golden::tensors(&fs::read(path.join(peft::WEIGHTS)).unwrap());
+        let (ours, theirs) = (tensors(&inside), tensors(&folder(name)));
+        for (tensor, values) in &theirs {
+            if !tensor.contains(".pooler.") || tensor.contains(".lora_") {
+                assert_eq!(ours.get(tensor), Some(values), "{tensor} of {name}");
+            }
+        }
+        let (ours, theirs) = (settings(&inside), settings(&folder(name)));
+        for key in [
+            "peft_type",
+            "r",
+            "lora_alpha",
+            "lora_dropout",
+            "use_rslora",
+            "use_dora",
+            "fan_in_fan_out",
+            "bias",
+        ] {
+            let [ours, theirs] = [&ours, &theirs].map(|all| &all[key]);
+            let same = ours == theirs || (ours.is_number() && ours.as_f64() == theirs.as_f64());
+            assert!(same, "{key} of {name}: {ours}, not {theirs}");
+        }
+    }
+}
+
+#[test]
+fn a_written_model_computes_with_the_adapter_merged_and_beside_it() {
+    for name in uniform() {
+        let temporary = tempfile::tempdir().unwrap();
+        let at = temporary.path().join("model");
+        write(&at, name);
+        let golden = golden(&format!("peft/{name}/expected.safetensors"));
+        let theirs = theirs("merged_logits", &golden);
+        let (model, bundle) = merged(&at);
+        let whole = comparable(model.logits(&bundle, &golden), &golden);
+        assert_near(
+            &format!("merged logits of {name}"),
+            &whole,
+            &theirs,
+            TOLERANCE,
+        );
+        // The adapter names its base, which is opened with it; a pooler that was trained too is in the whole model alone.
+        if !name.starts_with("bert-rs") {
+            let (model, bundle) = merged(&at.join(peft::FOLDER));
+            let again = comparable(model.logits(&bundle, &golden), &golden);
+            assert_eq!(again, whole, "{name}");
+        }
+    }
+}
+
+#[test]
+fn a_new_adapter_changes_nothing() {
+    let device = Default::default();
+    for name in uniform() {
+        let settings = settings(&folder(name));
+        let (bundle, adapter) = (base(&settings), adapter(&settings));
+        if kind(&bundle) == HeadKind::Classes {
+            continue;
+        }
+        let golden = golden(&format!("peft/{name}/expected.safetensors"));
+        let input = golden::input::<Flex>(&golden, &device);
+        let (plain, names) = families::language_model::<Flex>(&bundle, &device);
+        let draw = Draw::new(&device, 0.02).with_adapter(Some(&adapter), names);
+        let fresh = TokenModel::draw(&bundle.text_config().unwrap(), &draw);
+        let (model, loaded) = bundle.load(fresh, names, Load::Whole).unwrap();
+        assert!(loaded.drawn.iter().all(|name| name.contains(".lora_")));
+        let model = peft::set_magnitudes(model, names);
+        let [ours, theirs] =
+            [&model, &plain].map(|model| golden::values(model.logits(&input, None, None)));
+        // DoRA divides by a length and multiplies by it.
+        assert_near(name, &ours, &theirs, 1e-5);
+    }
+}
+
+/// A copy of an adapter's directory with some of its settings changed.
+fn changed(at: &Path, name: &str, change: &[(&str, Value)]) {
+    fs::create_dir_all(at).unwrap();
+    let mut settings = settings(&folder(name));
+    for (key, value) in change {
+        settings[*key] = value.clone();
+    }
+    fs::write(at.join(peft::CONFIG), settings.to_string()).unwrap();
+    fs::copy(folder(name).join(peft::WEIGHTS), at.join(peft::WEIGHTS)).unwrap();
+}
+
+#[test]
+fn adapters_that_compute_something_else_are_refused_by_name() {
+    let temporary = tempfile::tempdir().unwrap();
+    let base = golden::path("families/bert-classifier-2")
+        .display()
+        .to_string();
+    for (key, value, words) in [
+        ("peft_type", Value::from("IA3"), "peft_type is \"IA3\""),
+        ("bias", "all".into(), "biases"),
+        (
+            "base_model_name_or_path",
+            Value::Null,
+            "base_model_name_or_path is missing",
+        ),
+        ("base_model_name_or_path", "no/such".into(), "no/such"),
+        (
+            "layer_replication",
+            serde_json::json!([[0, 1]]),
+            "layer_replication",
+        ),
+        ("use_qalora", true.into(), "use_qalora"),
+        (
+            "trainable_token_indices",
+            serde_json::json!([1]),
+            "trainable_token_indices",
+        ),
+        (
+            "target_parameters",
+            serde_json::json!(["a"]),
+            "target_parameters",
+        ),
+    ] {
+        let at = temporary.path().join("adapter");
+        let named = ("base_model_name_or_path", Value::from(base.clone()));
+        changed(&at, "bert-lora", &[named, (key, value)]);
+        let error = Bundle::find(&at).unwrap_err().to_string();
+        assert!(
+            error.contains(words) && error.contains("adapter_config.json"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn matrices_that_fit_no_layer_of_the_base_are_refused() {
+    let temporary = tempfile::tempdir().unwrap();
+    let at = temporary.path().join("adapter");
+    // Of another width; and of more layers than it has, whose matrices would be lost.
+    for (other, words) in [
+        ("bert-classifier-1", "do not fit a weight of"),
+        (
+            "bert-classifier-3",
+            "adapts bert.encoder.layer.1.attention.self.query, which the base",
+        ),
+    ] {
+        let other = golden::path(&format!("families/{other}"))
+            .display()
+            .to_string();
+        changed(
+            &at,
+            "bert-lora",
+            &[("base_model_name_or_path", other.into())],
+        );
+        let bundle = Bundle::find(&at).unwrap();
+        let config = bundle.text_config().unwrap();
+        let fresh = TextClassifier::<Flex>::draw(&config, 3, &Draw::new(&Default::default(), 0.02));
+        let names = bundle.require(HeadKind::Classes).unwrap();
+        let error = bundle
+            .load(fresh, names, Load::Backbone)
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains(words), "{error}");
+    }
+}
+
+/// The usual adapter for a task: its base has no head, which the adapter holds whole.
+#[test]
+fn an_adapter_brings_the_head_that_its_base_lacks() {
+    let temporary = tempfile::tempdir().unwrap();
+    let base = temporary.path().join("base");
+    fs::create_dir_all(&base).unwrap();
+    let original = golden::path("families/bert-classifier-2");
+    let mut config: Value =
+        serde_json::from_slice(&fs::read(original.join(bundle::CONFIG)).unwrap()).unwrap();
+    for key in ["id2label", "label2id", "architectures"] {
+        config.as_object_mut().unwrap().remove(key);
+    }
+    fs::write(base.join(bundle::CONFIG), config.to_string()).unwrap();
+    let mut tensors = golden("families/bert-classifier-2/model.safetensors");
+    tensors.retain(|name, _| name.starts_with("bert."));
+    let weights = crate::directories::file(&tensors, safetensors::Dtype::F32);
+    fs::write(base.join(bundle::WEIGHTS), weights).unwrap();
+    let at = temporary.path().join("adapter");
+    let named = base.display().to_string();
+    changed(
+        &at,
+        "bert-lora",
+        &[("base_model_name_or_path", named.into())],
+    );
+
+    let bundle = Bundle::find(&at).unwrap();
+    assert_eq!(bundle.classes().unwrap(), ["LABEL_0", "LABEL_1", "LABEL_2"]);
+    let golden = golden("peft/bert-lora/expected.safetensors");
+    let (model, _) = families::classifier::<Flex>(&bundle, &Default::default());
+    let ours = Model::Classifier(model).logits(&bundle, &golden);
+    let ours = golden::values(ours);
+    assert_near("logits", &ours, &golden["merged_logits"], TOLERANCE);
+    // Without it there is nothing to classify with.
+    assert!(
+        Bundle::open(&base)
+            .unwrap()
+            .require(HeadKind::Classes)
+            .is_err()
+    );
+}
+
+/// A backbone alone has no prefix in its names, and an adapter of a classifier has one.
+#[test]
+fn a_bare_backbone_is_loaded_with_the_adapter_too() {
+    let device = Default::default();
+    let golden = golden("peft/bert-lora/expected.safetensors");
+    let input = golden::input::<Flex>(&golden, &device);
+    let (bundle, base) = (
+        Bundle::find(&folder("bert-lora")).unwrap(),
+        base(&settings(&folder("bert-lora"))),
+    );
+    let states = |bundle: &Bundle| {
+        let config = bundle.text_config().unwrap();
+        let fresh = config.init::<Flex>(HeadKind::Bare, &Draw::new(&device, 0.02));
+        let names = bundle.require(HeadKind::Bare).unwrap();
+        let (model, _) = bundle.load(fresh, names, Load::Whole).unwrap();
+        golden::values(model.states(&input, None, None))
+    };
+    let (classifier, _) = families::classifier::<Flex>(&bundle, &device);
+    let theirs = golden::values(classifier.backbone.states(&input, None, None));
+    assert_eq!(states(&bundle), theirs);
+    assert_ne!(states(&base), theirs);
+}

@@ -1,0 +1,334 @@
+//! Every family and head against transformers: hidden states, logits, loss and all gradients of random models.
+//!
+//! `tests/golden/README.md` says what the models are, and why each tolerance is what it is.
+
+use std::fs;
+
+use burn::backend::{Autodiff, Flex, NdArray};
+use burn::module::AutodiffModule;
+use burn::prelude::*;
+use burn::tensor::TensorData;
+use burn::tensor::backend::AutodiffBackend;
+use model::bundle::{self, Load, Loaded, Precision};
+use model::families::Place;
+use model::{Bundle, Draw, HeadKind, Names, TextClassifier, TextConfig, TokenInput, TokenModel};
+
+use crate::golden::{self, Tensors, Values, assert_near, at_real, largest};
+
+/// For hidden states and logits.
+const FORWARD: f32 = 1e-4;
+const LOSS: f32 = 1e-5;
+/// Of the largest value of a gradient, or absolute where that is more.
+const BACKWARD: [f32; 2] = [1e-3, 1e-6];
+
+/// One of the models of `families/`.
+#[derive(Clone, Copy, Debug)]
+struct Case {
+    family: &'static str,
+    head: HeadKind,
+    number: usize,
+}
+
+impl Case {
+    /// All of them.
+    fn all() -> Vec<Self> {
+        let heads = [HeadKind::Tokens, HeadKind::Classes];
+        let families = ["bert", "roberta", "distilbert", "gpt2"];
+        let kinds = families.iter().flat_map(|f| heads.map(|head| (*f, head)));
+        let case = |(family, head)| {
+            (1..=3).map(move |number| Self {
+                family,
+                head,
+                number,
+            })
+        };
+        kinds.flat_map(case).collect()
+    }
+
+    fn folder(self) -> String {
+        let head = match self.head {
+            HeadKind::Classes => "classifier",
+            _ if self.family == "gpt2" => "causal-lm",
+            _ => "masked-lm",
+        };
+        format!("families/{}-{head}-{}", self.family, self.number)
+    }
+
+    fn bundle(self) -> Bundle {
+        Bundle::open(&golden::path(&self.folder())).unwrap()
+    }
+
+    fn expected(self) -> Tensors {
+        golden::golden(&format!("{}/expected.safetensors", self.folder()))
+    }
+}
+
+#[test]
+fn there_is_a_model_of_each_family_and_head() {
+    let folders = fs::read_dir(golden::path("families")).unwrap();
+    let mut there: Vec<_> = folders
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .map(|name| format!("families/{name}"))
+        .collect();
+    let mut here: Vec<_> = Case::all().into_iter().map(Case::folder).collect();
+    there.sort();
+    here.sort();
+    assert_eq!(there, here);
+}
+
+/// What a model makes of a batch.
+struct Pass<B: Backend> {
+    hidden: Tensor<B, 2>,
+    logits: Tensor<B, 2>,
+    /// Mean over the labels that count.
+    loss: Tensor<B, 1>,
+}
+
+/// The place of each row's first or last real token in the flattened batch.
+pub fn places<B: Backend>(golden: &Tensors, place: Place, device: &B::Device) -> Tensor<B, 1, Int> {
+    let (shape, mask) = &golden["attention_mask"];
+    let row = |(number, row): (usize, &[f32])| {
+        let real = row.iter().filter(|real| **real == 1.0).count();
+        let inside = if place == Place::Last { real - 1 } else { 0 };
+        (number * shape[1] + inside) as i32
+    };
+    let places: Vec<i32> = mask.chunks(shape[1]).enumerate().map(row).collect();
+    Tensor::from_data(TensorData::new(places, [shape[0]]), device)
+}
+
+/// Mean cross-entropy; the rows of `logits` whose target is below 0 do not count.
+pub fn mean_loss<B: Backend>(logits: Tensor<B, 2>, targets: &[i32]) -> Tensor<B, 1> {
+    let counted = targets.iter().enumerate().filter(|(_, id)| **id >= 0);
+    let (at, ids): (Vec<i32>, Vec<u32>) = counted.map(|(at, id)| (at as i32, *id as u32)).unzip();
+    let at = Tensor::from_data(TensorData::new(at, [ids.len()]), &logits.device());
+    let losses = model::ops::cross_entropy(logits.select(0, at), &ids);
+    losses.sum() / ids.len() as f64
+}
+
+/// What each row of the logits should be: a class, or the token at a place of the flattened batch, for a decoder that of
+/// the place after it; below 0 where it does not count.
+pub fn targets(golden: &Tensors, causal: bool, head: HeadKind) -> Vec<i32> {
+    let (shape, labels) = &golden["labels"];
+    let labels: Vec<i32> = labels.iter().map(|&label| label as i32).collect();
+    if !causal || head == HeadKind::Classes {
+        return labels;
+    }
+    let shifted = labels.chunks(shape[1]).flat_map(|row| {
+        let after = row[1..].iter().copied();
+        after.chain([-100])
+    });
+    shifted.collect()
+}
+
+fn token_pass<B: Backend>(
+    model: &TokenModel<B>,
+    config: &TextConfig,
+    golden: &Tensors,
+    device: &B::Device,
+) -> Pass<B> {
+    let input = golden::input(golden, device);
+    let logits = model.logits(&input, None, None);
+    let targets = targets(golden, config.describe().causal, HeadKind::Tokens);
+    Pass {
+        hidden: model.backbone.states(&input, None, None),
+        loss: mean_loss(logits.clone(), &targets),
+        logits,
+    }
+}
+
+fn class_pass<B: Backend>(
+    model: &TextClassifier<B>,
+    config: &TextConfig,
+    golden: &Tensors,
+    device: &B::Device,
+) -> Pass<B> {
+    let input = golden::input(golden, device);
+    let at = places(golden, config.class_plan().place, device);
+    let logits = model.logits(&input, at);
+    let targets = targets(golden, config.describe().causal, HeadKind::Classes);
+    Pass {
+        hidden: model.backbone.states(&input, None, None),
+        loss: mean_loss(logits.clone(), &targets),
+        logits,
+    }
+}
+
+/// A language model with the weights of a bundle; every tensor of the file has a place in it.
+pub fn language_model<B: Backend>(bundle: &Bundle, device: &B::Device) -> (TokenModel<B>, Names) {
+    let names = bundle.require(HeadKind::Tokens).unwrap();
+    let config = bundle.text_config().unwrap();
+    let fresh = TokenModel::draw(&config, &Draw::new(device, 0.02));
+    let (model, loaded) = bundle.load(fresh, names, Load::Whole).unwrap();
+    assert_eq!(loaded, Loaded::default(), "{}", bundle.path().display());
+    (model, names)
+}
+
+/// A classifier with the weights of a bundle; every tensor of the file has a place in it.
+pub fn classifier<B: Backend>(bundle: &Bundle, device: &B::Device) -> (TextClassifier<B>, Names) {
+    let names = bundle.require(HeadKind::Classes).unwrap();
+    let config = bundle.text_config().unwrap();
+    let classes = bundle.classes().unwrap().len();
+    let fresh = TextClassifier::draw(&config, classes, &Draw::new(device, 0.02));
+    let (model, loaded) = bundle.load(fresh, names, Load::Whole).unwrap();
+    assert_eq!(loaded, Loaded::default(), "{}", bundle.path().display());
+    (model, names)
+}
+
+/// Compares what a model computes; hidden states and scores of tokens at real tokens alone.
+fn assert_forward<B: Backend>(case: Case, pass: &Pass<B>, golden: &Tensors) {
+    let folder = case.folder();
+    let shaped = |tensor: &Tensor<B, 2>| {
+        let (shape, values) = golden::values(tensor.clone());
+        let tokens = &golden["input_ids"].0;
+        (vec![tokens[0], tokens[1], shape[1]], values)
+    };
+    let near = |name: &str, ours: &Values, theirs: &Values| {
+        assert_near(&format!("{name} of {folder}"), ours, theirs, FORWARD);
+    };
+    let hidden = at_real(&shaped(&pass.hidden), golden);
+    near("hidden", &hidden, &at_real(&golden["hidden"], golden));
+    if case.head == HeadKind::Classes {
+        near(
+            "logits",
+            &golden::values(pass.logits.clone()),
+            &golden["logits"],
+        );
+    } else {
+        let logits = at_real(&shaped(&pass.logits), golden);
+        near("logits", &logits, &at_real(&golden["logits"], golden));
+    }
+    let loss = golden::values(pass.loss.clone());
+    assert_near(&format!("loss of {folder}"), &loss, &golden["loss"], LOSS);
+}
+
+fn forward_matches<B: Backend>(case: Case) {
+    let device = Default::default();
+    let (bundle, golden) = (case.bundle(), case.expected());
+    let config = bundle.text_config().unwrap();
+    let pass = if case.head == HeadKind::Classes {
+        let (model, _) = classifier::<B>(&bundle, &device);
+        class_pass(&model, &config, &golden, &device)
+    } else {
+        let (model, _) = language_model::<B>(&bundle, &device);
+        token_pass(&model, &config, &golden, &device)
+    };
+    assert_forward(case, &pass, &golden);
+}
+
+/// Compares the gradient of every parameter, each with a tolerance that follows from its size.
+pub fn assert_gradients(what: &str, ours: &Tensors, theirs: &Tensors) {
+    let names = |tensors: &Tensors| tensors.keys().cloned().collect::<Vec<_>>();
+    assert_eq!(names(ours), names(theirs), "parameters of {what}");
+    for (name, values) in theirs {
+        let tolerance = (BACKWARD[0] * largest(values)).max(BACKWARD[1]);
+        let what = format!("gradient of {name} of {what}");
+        assert_near(&what, &ours[name], values, tolerance);
+    }
+}
+
+fn gradients<B: AutodiffBackend, M: AutodiffModule<B>>(
+    model: M,
+    names: Names,
+    loss: Tensor<B, 1>,
+) -> Tensors {
+    golden::gradients(model, names, &loss.backward())
+}
+
+fn backward_matches<B: AutodiffBackend>(case: Case) {
+    let device = Default::default();
+    let (bundle, golden) = (case.bundle(), case.expected());
+    let config = bundle.text_config().unwrap();
+    let ours = if case.head == HeadKind::Classes {
+        let (model, names) = classifier::<B>(&bundle, &device);
+        let loss = class_pass(&model, &config, &golden, &device).loss;
+        gradients(model, names, loss)
+    } else {
+        let (model, names) = language_model::<B>(&bundle, &device);
+        let loss = token_pass(&model, &config, &golden, &device).loss;
+        gradients(model, names, loss)
+    };
+    assert_gradients(&case.folder(), &ours, &golden::under(&golden, "grad."));
+}
+
+#[test]
+fn states_logits_and_losses_are_those_of_transformers() {
+    Case::all().into_iter().for_each(forward_matches::<Flex>);
+}
+
+#[test]
+fn they_are_on_a_backend_without_operations_of_our_own() {
+    Case::all().into_iter().for_each(forward_matches::<NdArray>);
+}
+
+#[test]
+fn gradients_are_those_of_transformers() {
+    let cases = Case::all().into_iter();
+    cases.for_each(backward_matches::<Autodiff<Flex>>);
+}
+
+#[test]
+fn gradients_are_on_a_backend_without_operations_of_our_own() {
+    let cases = Case::all().into_iter();
+    cases.for_each(backward_matches::<Autodiff<NdArray>>);
+}
+
+#[test]
+fn a_model_that_is_written_and_opened_again_is_the_same() {
+    let device = Default::default();
+    for case in Case::all() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = folder.path().join("bundle");
+        let bundle = case.bundle();
+        let config = bundle.text_config().unwrap();
+        let write =
+            |names, classes: Option<&[String]>| bundle::config_json(names, &config, classes);
+        let (ours, theirs) = if case.head == HeadKind::Classes {
+            let classes = bundle.classes().unwrap();
+            let (model, names) = classifier::<Flex>(&bundle, &device);
+            let json = write(names, Some(&classes));
+            bundle::write(&at, &json, &model, names, Precision::F32, &[]).unwrap();
+            let again = Bundle::open(&at).unwrap();
+            assert_eq!(again.classes().unwrap(), classes);
+            let (reread, _) = classifier::<Flex>(&again, &device);
+            (
+                golden::parameters(&reread, names),
+                golden::parameters(&model, names),
+            )
+        } else {
+            let (model, names) = language_model::<Flex>(&bundle, &device);
+            let json = write(names, None);
+            bundle::write(&at, &json, &model, names, Precision::F32, &[]).unwrap();
+            let again = Bundle::open(&at).unwrap();
+            let (reread, _) = language_model::<Flex>(&again, &device);
+            (
+                golden::parameters(&reread, names),
+                golden::parameters(&model, names),
+            )
+        };
+        assert_eq!(Bundle::open(&at).unwrap().text_config().unwrap(), config);
+        let file = golden::tensors(&fs::read(at.join(bundle::WEIGHTS)).unwrap());
+        let folder = case.folder();
+        let original = golden::golden(&format!("{folder}/model.safetensors"));
+        assert_eq!(ours, theirs, "{folder}");
+        assert_eq!(file, original, "{folder}");
+    }
+}
+
+/// Logits at chosen places are those of the whole, wherever the last layer computes them.
+#[test]
+fn chosen_places_have_the_states_of_the_whole() {
+    let device = Default::default();
+    for case in Case::all()
+        .into_iter()
+        .filter(|case| case.head == HeadKind::Tokens)
+    {
+        let (model, _) = language_model::<Flex>(&case.bundle(), &device);
+        let input: TokenInput<Flex> = golden::input(&case.expected(), &device);
+        let at: Tensor<Flex, 1, Int> = Tensor::from_data([1, 0, 5], &device);
+        let whole = model.logits(&input, None, None).select(0, at.clone());
+        let some = model.logits(&input, Some(at), None);
+        let (some, whole) = (golden::values(some), golden::values(whole));
+        // Products over fewer rows may be taken in another order.
+        assert_near(&case.folder(), &some, &whole, 1e-5);
+    }
+}

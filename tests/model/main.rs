@@ -1,0 +1,13 @@
+//! What models compute, and what directories hold of them. An index: each module says what it is about.
+
+#![allow(clippy::unwrap_used)] // A test that can't go on should stop.
+
+#[path = "../support/golden.rs"]
+mod golden;
+#[path = "../support/tiny_bert.rs"]
+mod tiny_bert;
+
+mod adapters;
+mod directories;
+mod encoder;
+mod families;

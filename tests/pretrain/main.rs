@@ -1,0 +1,24 @@
+//! `pretrain` as its users meet it. An index: each module says what it is about.
+
+#![allow(clippy::unwrap_used)] // A test fails by panicking, in its helpers too.
+
+#[path = "../support/files.rs"]
+mod files;
+#[cfg(target_os = "linux")]
+#[path = "../support/limit.rs"]
+mod limit;
+#[path = "../support/mutate.rs"]
+mod mutate;
+#[path = "../support/mod.rs"]
+mod support;
+
+#[cfg(unix)]
+mod crash;
+mod data;
+#[cfg(target_os = "linux")] // Elsewhere a process has no limit on its memory.
+mod fuzz_files;
+mod models;
+mod runs;
+mod search;
+mod tensorboard;
+mod ui;

@@ -1,0 +1,11 @@
+//! The engine and its optimizers. An index: each module says what it is about.
+
+#![allow(clippy::unwrap_used)] // A test that can't go on should stop.
+
+#[path = "../support/golden.rs"]
+mod golden;
+#[path = "../support/tiny_bert.rs"]
+mod tiny_bert;
+
+mod engine;
+mod optimizer;
