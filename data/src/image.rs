@@ -177,7 +177,7 @@ pub struct ImageSets {
 
 impl ImageSets {
     /// One set and nothing to say about it.
-    pub(crate) fn whole(train: ImageSet) -> Self {
+    pub fn whole(train: ImageSet) -> Self {
         Self {
             train,
             valid: None,

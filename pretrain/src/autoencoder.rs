@@ -270,3 +270,184 @@ fn draw<B: Backend>(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::backend::{Autodiff, Flex};
+    use burn::optim::{GradientsParams, Optimizer as _};
+    use data::order::Batching;
+    use model::Draw;
+    use train::Objective;
+    use train::job::Setup;
+    use train::optim::optimizer::Optimizer;
+    use train::source::Counts;
+
+    const NOISE: Noise = Noise {
+        gaussian: 0.3,
+        masking: 0.25,
+    };
+
+    /// Images of 6x5 with a bright bar, each at its own place.
+    fn bars(n: usize, channels: usize) -> ImageSet {
+        let image =
+            |i: usize| (0..channels * 30).map(move |at| if at % 5 == i % 5 { 255 } else { 0 });
+        ImageSet {
+            origin: "test".into(),
+            channels,
+            height: 6,
+            width: 5,
+            pixels: (0..n).flat_map(image).collect(),
+            labels: None,
+            classes: vec![],
+        }
+    }
+
+    fn batches(images: ImageSet, noise: Noise, seed: u64) -> NoisyImages {
+        let batching = Batching::Rows { size: 4, pool: 0 };
+        let epochs = Epochs::shuffled(vec![1; images.len()], batching, 1, 7);
+        NoisyImages::new(images, epochs, Augment::NONE, noise, seed)
+    }
+
+    fn config(images: &ImageSet) -> ImageConfig {
+        let recipe = Setup::<DenoisingAutoencoder>::built_in().unwrap().recipe;
+        let shape = [images.channels, images.height, images.width];
+        recipe.image_sizes(shape).unwrap()
+    }
+
+    #[test]
+    fn impossible_noise_is_named() {
+        for (setting, words) in [
+            (
+                "noise.masking=1.0",
+                "noise.masking is 1; it must be in 0..1",
+            ),
+            (
+                "noise.gaussian=-1.0",
+                "noise.gaussian is -1; it must be 0 or more",
+            ),
+        ] {
+            let setup = Setup::<DenoisingAutoencoder>::with(&[setting]).unwrap();
+            assert_eq!(setup.check().unwrap_err().to_string(), words);
+        }
+    }
+
+    #[test]
+    fn noise_is_a_function_of_seed_and_number() {
+        let (one, again) = (batches(bars(8, 1), NOISE, 1), batches(bars(8, 1), NOISE, 1));
+        let other = batches(bars(8, 1), NOISE, 2);
+        let far = one.batch(5);
+        assert_eq!(one.batch(0), again.batch(0));
+        assert_eq!(far, again.batch(5), "whatever was asked for before");
+        assert_ne!(one.batch(0).inputs, other.batch(0).inputs);
+        assert_eq!(
+            one.batch(0).targets,
+            other.batch(0).targets,
+            "the targets stay clean"
+        );
+        // The same rows, seen a second time.
+        let rows = |samples: [u64; 2]| Rows {
+            rows: vec![0, 1],
+            samples: samples.to_vec(),
+        };
+        assert_ne!(
+            one.noisy(&rows([0, 1])).inputs,
+            one.noisy(&rows([2, 3])).inputs
+        );
+    }
+
+    #[test]
+    fn batches_have_the_shape_of_their_images() {
+        let source = batches(bars(9, 3), NOISE, 1);
+        assert_eq!(source.batches_per_epoch(), 2);
+        let batch = source.batch(0);
+        assert_eq!((batch.real(), batch.padded()), (4, 4));
+        let shape = batch.inputs.tensor::<Flex>(&Default::default()).dims();
+        assert_eq!(shape, [4, 3, 6, 5]);
+        assert!(
+            batch
+                .inputs
+                .pixels
+                .iter()
+                .all(|value| (0.0..=1.0).contains(value))
+        );
+        assert_eq!(source.first(10).targets.n, 9);
+    }
+
+    #[test]
+    fn gaussian_noise_has_its_mean_and_deviation() {
+        let mut rng = order::rng(3, Stream::Noise, 0);
+        let draws: Vec<f32> = (0..10_000).map(|_| normal(&mut rng)).collect();
+        let mean = draws.iter().sum::<f32>() / 1e4;
+        let variance = draws.iter().map(|x| (x - mean).powi(2)).sum::<f32>() / 1e4;
+        // Four standard errors: 4 / sqrt(10,000) and 4 * sqrt(2 / 10,000).
+        assert!(mean.abs() < 0.04, "{mean}");
+        assert!((variance - 1.0).abs() < 0.057, "{variance}");
+    }
+
+    #[test]
+    fn masking_hides_whole_pixels_in_its_share() {
+        let noise = Noise {
+            gaussian: 0.0,
+            masking: 0.25,
+        };
+        let mut image = vec![1.0; 3 * 4000];
+        noise.spoil(&mut image, 3, &mut order::rng(3, Stream::Noise, 0));
+        let hidden = image[..4000].iter().filter(|&&value| value == 0.0).count();
+        // Four standard errors of a share of 4,000: 4 * sqrt(4000 * 0.25 * 0.75) = 110.
+        assert!(hidden.abs_diff(1000) < 110, "{hidden}");
+        assert_eq!(image[..4000], image[4000..8000]);
+        assert_eq!(image[..4000], image[8000..]);
+    }
+
+    #[test]
+    fn one_batch_can_be_overfitted() {
+        // The generator is shared with the tests of other threads: no two runs draw the same weights, and some are
+        // unlucky.
+        let errors: Vec<f32> = (0..3).map(|_| overfitted()).collect();
+        assert!(errors.iter().any(|mse| *mse < 1e-3), "{errors:?}");
+    }
+
+    /// The squared error of one batch after 400 steps on it.
+    fn overfitted() -> f32 {
+        type B = Autodiff<Flex>;
+        let device = Default::default();
+        let images = bars(5, 1);
+        let config = config(&images);
+        let model = Autoencoder::<B>::draw(&config, &Draw::new(&device, 0.02));
+        let mut objective = Reconstruction::new(model, PixelLoss::Mse);
+        let rules = Setup::<DenoisingAutoencoder>::built_in()
+            .unwrap()
+            .recipe
+            .optimizer;
+        let names = config.names(HeadKind::Pixels);
+        let batch = batches(images, NOISE, 1).batch(0);
+        let groups = rules.groups(&[], &objective, names).unwrap();
+        let mut optimizer = Optimizer::<B>::new(rules, groups);
+        let mut mse = f32::NAN;
+        for step in 0..400 {
+            let sums = objective.loss(&batch, &device);
+            mse = sums.loss.clone().into_scalar() / sums.targets as f32;
+            optimizer.prepare(step, sums.weight);
+            let gradients = GradientsParams::from_grads(sums.loss.backward(), &objective);
+            objective = optimizer.step(5e-3, objective, gradients);
+        }
+        mse
+    }
+
+    #[test]
+    fn drawings_of_all_validations_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let device = Default::default();
+        let images = bars(3, 1);
+        let model = Autoencoder::<Flex>::draw(&config(&images), &Draw::new(&device, 0.02));
+        let batch = batches(images, NOISE, 1).first(COLUMNS);
+        for _ in 0..2 {
+            draw(&model, &batch, &device, folder.path()).unwrap();
+        }
+        let latest = fs::read(folder.path().join("reconstructions.png")).unwrap();
+        let second = fs::read(folder.path().join("reconstructions/0002.png")).unwrap();
+        assert!(folder.path().join("reconstructions/0001.png").is_file());
+        assert_eq!(latest, second);
+    }
+}

@@ -664,4 +664,90 @@ mod tests {
         assert_eq!(json["size"], serde_json::json!({"height": 30, "width": 21}));
         assert_eq!(json["image_mode"], "RGB");
     }
+
+    /// `n` grey images of 6x5, all different; the label of image i is `label(i)` of `classes`.
+    fn set(n: usize, classes: &[&str], label: impl Fn(usize) -> u32) -> ImageSet {
+        let image = |i: usize| {
+            let bar = label(i) as usize;
+            (0..30).map(move |at| if at % 5 == bar { 255 - i as u8 } else { 0 })
+        };
+        ImageSet {
+            origin: "test".into(),
+            channels: 1,
+            height: 6,
+            width: 5,
+            pixels: (0..n).flat_map(image).collect(),
+            labels: Some((0..n).map(&label).collect()),
+            classes: classes.iter().map(|name| name.to_string()).collect(),
+        }
+    }
+
+    fn corpus(images: &ImageSet, label_limit: usize) -> Result<LabelledImageSplits, Failure> {
+        let splits = ImageSplits::new(ImageSets::whole(images.clone()), 0.2, 0.2, 0)?;
+        LabelledImageSplits::new(splits, label_limit, 0)
+    }
+
+    fn refusal(images: &ImageSet, label_limit: usize) -> String {
+        let Err(failure) = corpus(images, label_limit) else {
+            panic!("the images should be refused");
+        };
+        assert_eq!(failure.exit_code(), 2);
+        failure.to_string()
+    }
+
+    #[test]
+    fn classes_are_those_of_the_training_split() {
+        // "b" never occurs: the logits have no place for it, and "c" moves up.
+        let images = set(60, &["a", "b", "c"], |i| if i % 2 == 0 { 0 } else { 2 });
+        let corpus = corpus(&images, 0).unwrap();
+        assert_eq!(corpus.classes, ["a", "c"]);
+        for split in [&corpus.train, &corpus.valid, &corpus.test] {
+            assert!(!split.classes.is_empty());
+            for (i, &class) in split.classes.iter().enumerate() {
+                let lit = split.images.image(i)[0] > 0;
+                assert_eq!(class == 0, lit, "the bar of \"a\" is at 0");
+            }
+        }
+    }
+
+    #[test]
+    fn few_labels_are_nested_and_leave_the_other_splits_alone() {
+        let images = set(100, &["a", "b"], |i| (i % 2) as u32);
+        let (few, more) = (corpus(&images, 8).unwrap(), corpus(&images, 20).unwrap());
+        assert_eq!((few.train.classes.len(), more.train.classes.len()), (8, 20));
+        assert_eq!(few.train.images.pixels, more.train.images.pixels[..8 * 30]);
+        let first = few.train.classes.iter().filter(|&&class| class == 0);
+        assert_eq!(first.count(), 4);
+        assert_eq!(few.test.images.pixels, more.test.images.pixels);
+    }
+
+    #[test]
+    fn sets_that_teach_nothing_are_refused() {
+        let one = set(60, &["a"], |_| 0);
+        assert!(refusal(&one, 0).contains("only one class (\"a\")"));
+        let two = set(60, &["a", "b"], |i| (i % 2) as u32);
+        assert!(refusal(&two, 1).contains("leaves one class"));
+        let unlabelled = ImageSet {
+            labels: None,
+            ..two
+        };
+        assert!(refusal(&unlabelled, 0).contains("have no labels"));
+    }
+
+    #[test]
+    fn batches_hold_images_beside_their_classes() {
+        let images = set(3, &["a", "b", "c"], |i| i as u32);
+        let split = LabelledImages {
+            images,
+            classes: vec![0, 1, 2],
+        };
+        let source = LabelledImageBatches::new(split, Epochs::in_order(3, 2), Augment::NONE, 0);
+        assert_eq!(source.batches_per_epoch(), 2);
+        let batch = source.batch(1);
+        assert_eq!((batch.real(), batch.padded()), (1, 1));
+        assert_eq!(batch.targets, [2]);
+        // Image 2 is lit at 2, with 255 - 2.
+        let row = [0.0, 0.0, 253.0 / 255.0, 0.0, 0.0];
+        assert_eq!(batch.inputs.image(0)[..5], row);
+    }
 }

@@ -283,4 +283,18 @@ mod tests {
         let failure = open("no/such/bundle").unwrap_err();
         assert!(failure.to_string().contains("no/such/bundle"), "{failure}");
     }
+
+    #[test]
+    fn images_of_another_shape_are_refused_with_advice() {
+        assert_eq!(check_shape([1, 6, 5], [1, 6, 5]), Ok(()));
+        assert_eq!(
+            check_shape([1, 28, 28], [1, 6, 5]).unwrap_err(),
+            "takes grey images of 28x28 (height x width), and the data holds grey images of 6x5; \
+             data.size = 28 resizes them"
+        );
+        let colours = check_shape([3, 6, 5], [1, 6, 5]).unwrap_err();
+        assert!(colours.contains("takes RGB images of 6x5"), "{colours}");
+        let tall = check_shape([1, 30, 21], [1, 6, 5]).unwrap_err();
+        assert!(tall.contains("squares only"), "{tall}");
+    }
 }

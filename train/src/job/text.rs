@@ -925,3 +925,130 @@ impl LabelledTextData {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::backend::Flex;
+
+    const TEXTS: [&str; 4] = ["a small bird", "a bird", "iron tools that cut", "a tool"];
+
+    fn bpe() -> TextTokenizer {
+        TextTokenizer::train_bpe(&TEXTS, 280).unwrap()
+    }
+
+    fn sample(tokens: &[u32], starts: &[u32]) -> Sample {
+        Sample {
+            tokens: tokens.to_vec(),
+            starts: starts.to_vec(),
+            number: 0,
+        }
+    }
+
+    #[test]
+    fn rows_are_padded_on_the_right_and_masked_there() {
+        let rows: [&[u32]; 3] = [&[5, 6, 7], &[8], &[]];
+        let batch = TokenBatch::pad(rows.into_iter(), 9);
+        assert_eq!(batch.tokens, [5, 6, 7, 8, 9, 9, 9, 9, 9]);
+        assert_eq!((batch.real(), batch.padded()), (4, 9));
+        assert_eq!(batch.places(Place::First), [0, 3, 6]);
+        assert_eq!(batch.places(Place::Last), [2, 3, 6]);
+        let input = batch.input::<Flex>(&Default::default());
+        let mask: Vec<bool> = input.mask_pad.unwrap().into_data().iter().collect();
+        let (real, pad) = (false, true);
+        assert_eq!(mask, [real, real, real, real, pad, pad, pad, pad, pad]);
+        // No mask where there is nothing to hide.
+        let full = TokenBatch::pad(rows[..1].iter().copied(), 9);
+        assert!(full.input::<Flex>(&Default::default()).mask_pad.is_none());
+    }
+
+    #[test]
+    fn a_text_is_predicted_from_the_end_token_to_the_end_token() {
+        let tokenizer = bpe();
+        let end = tokenizer.separator().unwrap();
+        let batch = NextTokens::new(&tokenizer, 8)
+            .collate(vec![sample(&[5, 6, 7], &[0]), sample(&[8], &[0])]);
+        let (pad, e) = (tokenizer.pad() as i32, end as i32);
+        assert_eq!(batch.inputs.tokens, [e, 5, 6, 7, e, 8, pad, pad]);
+        assert_eq!(batch.inputs.lengths, [4, 2]);
+        assert_eq!(batch.at, [0, 1, 2, 3, 4, 5]);
+        assert_eq!(batch.targets, [5, 6, 7, end, 8, end]);
+        assert_eq!(batch.inputs.texts, None);
+        // Bytes that are text: an end token is none.
+        let lengths = tokenizer.byte_lengths();
+        let bytes: u32 = [5, 6, 7, 8].iter().map(|&id: &usize| lengths[id]).sum();
+        assert_eq!(batch.bytes, u64::from(bytes));
+        assert_eq!(lengths[end as usize], 0);
+    }
+
+    #[test]
+    fn a_text_longer_than_the_model_is_cut_behind_its_last_target() {
+        let tokenizer = bpe();
+        let end = tokenizer.separator().unwrap() as i32;
+        let batch = NextTokens::new(&tokenizer, 3).collate(vec![sample(&[5, 6, 7], &[0])]);
+        assert_eq!(batch.inputs.tokens, [end, 5, 6]);
+        assert_eq!(batch.targets, [5, 6, 7]);
+    }
+
+    #[test]
+    fn texts_of_one_sequence_have_numbers_and_positions_of_their_own() {
+        let tokenizer = bpe();
+        let end = tokenizer.separator().unwrap();
+        // The end of a text that began before, a whole one, and the beginning of a third.
+        let tokens = [5, 6, end, 7, 8, end, 9, 10];
+        let batch = NextTokens::new(&tokenizer, 7).collate(vec![sample(&tokens, &[0, 3, 6])]);
+        assert_eq!(batch.targets, tokens[1..]);
+        // The end token in front of a text belongs to it: from there its first token is predicted.
+        assert_eq!(batch.inputs.texts, Some(vec![0, 0, 1, 1, 1, 2, 2]));
+        let input = batch.inputs.input::<Flex>(&Default::default());
+        let ints = |tensor: Tensor<Flex, 2, Int>| tensor.into_data().iter().collect::<Vec<i32>>();
+        assert_eq!(
+            ints(input.positions.clone().unwrap()),
+            [0, 1, 0, 1, 2, 0, 1]
+        );
+        let bias = input.attention_bias(burn::tensor::DType::F32).unwrap();
+        assert_eq!(bias.dims(), [1, 1, 7, 7]);
+        let bias: Vec<f32> = bias.into_data().iter().collect();
+        let texts = [0, 0, 1, 1, 1, 2, 2];
+        for (at, value) in bias.iter().enumerate() {
+            let same = texts[at / 7] == texts[at % 7];
+            assert_eq!(*value == 0.0, same, "{at}");
+        }
+    }
+
+    #[test]
+    fn next_tokens_are_a_function_of_the_rows() {
+        let tokenizer = bpe();
+        let collate = NextTokens::new(&tokenizer, 8);
+        let rows = || vec![sample(&[5, 6], &[0]), sample(&[7, 8, 9], &[0])];
+        assert_eq!(collate.collate(rows()), collate.collate(rows()));
+        let mut turned = rows();
+        turned.reverse();
+        let (one, other) = (collate.collate(rows()), collate.collate(turned));
+        assert_eq!(one.bytes, other.bytes);
+        assert_ne!(one.inputs, other.inputs);
+    }
+
+    #[test]
+    fn limits_pick_the_same_rows_in_every_run() {
+        let rows: Vec<usize> = (10..30).collect();
+        let few = limited_rows(&rows, 5, 3);
+        assert_eq!(few, limited_rows(&rows, 5, 3));
+        assert_eq!(few[..3], limited_rows(&rows, 3, 3));
+        let mut all = limited_rows(&rows, 0, 3);
+        all.sort_unstable();
+        assert_eq!(all, rows);
+    }
+
+    #[test]
+    fn lengths_that_no_model_can_read_are_refused() {
+        assert_eq!(check_lengths(3, 3), Ok(()));
+        let told = |max_length, positions| {
+            check_lengths(max_length, positions)
+                .unwrap_err()
+                .to_string()
+        };
+        assert!(told(2, 8).contains("needs 3"));
+        assert!(told(9, 8).contains("longer than the model's 8 positions"));
+    }
+}

@@ -337,6 +337,10 @@ mod tests {
         }
     }
 
+    fn model() -> Names {
+        Names::new(&model::families::bert::NAMES, model::HeadKind::Classes)
+    }
+
     fn names() -> Vec<(String, usize)> {
         [
             ("bert.embeddings.word_embeddings.weight", 2),
@@ -352,7 +356,7 @@ mod tests {
     fn settings(rules: &GroupRules) -> Vec<Setting> {
         let names = names();
         let groups: Vec<_> = rules.recipe.iter().map(|g| g.group().unwrap()).collect();
-        let layers = Layers::of(&names);
+        let layers = Layers::of(&names, model());
         let setting = |(name, d): &(String, usize)| rules.setting(&groups, &layers, name, *d);
         names.iter().map(setting).collect()
     }
@@ -412,6 +416,7 @@ mod tests {
     #[test]
     fn rates_have_labels_unless_all_are_plain() {
         let groups = |rules: &GroupRules| Groups {
+            names: model(),
             settings: names()
                 .into_iter()
                 .map(|(n, _)| n)

@@ -439,6 +439,8 @@ mod tests {
     use super::*;
     use crate::optim::optimizer::{GroupRecipe, OptimizerKind};
     use crate::optim::schedule::ScheduleKind;
+    use crate::recipe::ScheduleRecipe;
+    use serde::Deserialize;
 
     const BUILT_IN: [BuiltIn; 2] = [
         (

@@ -48,3 +48,26 @@ pub fn grid_png(rows: &[&PixelBatch]) -> image::ImageResult<Vec<u8>> {
     image::write_buffer_with_format(&mut png, &bytes, width, height, colour, ImageFormat::Png)?;
     Ok(png.into_inner())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_grid_shows_rows_of_doubled_images() {
+        // A bright bar, each image's at its own place.
+        let bar = |i: usize| (0..90).map(move |at| if at % 5 == i { 255 } else { 0 });
+        let bytes: Vec<u8> = (0..2).flat_map(bar).collect();
+        let batch = PixelBatch::from_bytes(&bytes, [3, 6, 5]);
+        let png = image::load_from_memory(&grid_png(&[&batch, &batch]).unwrap())
+            .unwrap()
+            .to_rgb8();
+        // Two images of 5x6, doubled, with a gap of 2 between them.
+        assert_eq!(png.dimensions(), (22, 26));
+        assert_eq!(png.get_pixel(0, 0).0, [255; 3], "the first bar");
+        assert_eq!(png.get_pixel(2, 1).0, [0; 3]);
+        assert_eq!(png.get_pixel(10, 0).0, [255; 3], "the gap");
+        assert_eq!(png.get_pixel(12, 25).0, [0; 3]);
+        assert_eq!(png.get_pixel(14, 25).0, [255; 3], "the second bar");
+    }
+}
