@@ -10,12 +10,12 @@ use hearth::model::Bundle;
 use hearth::pretrain::Mlm;
 use hearth::train::job::Setup;
 use hearth::train::session::Options;
-use hearth::train::{BackendName, Failure};
+use hearth::train::{BackendName, Failure, FailureKind};
 
 type B = Autodiff<Flex>;
 
 fn main() -> Result<(), Failure> {
-    let runs = tempfile::tempdir()?;
+    let runs = tempfile::tempdir().running()?;
     let animals = (0..40).map(|n| (format!("an animal with {n} legs and a long tail"), "animal"));
     let tools = (0..40).map(|n| (format!("a tool with {n} handles made of iron"), "tool"));
     let rows: Vec<_> = animals.chain(tools).collect();

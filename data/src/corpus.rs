@@ -699,7 +699,7 @@ mod tests {
             max_length: 64,
         };
         let brought = bundled.tokenizer(&|_| ()).unwrap();
-        let trained = bundled.train_tokenizer(vocab_size, &|_| ()).unwrap();
+        let trained = bundled.train_tokenizer(vocab_size, false, &|_| ()).unwrap();
         assert_eq!(brought.to_json().unwrap(), trained.to_json().unwrap());
         // Another split or size has another tokenizer.
         let others = [

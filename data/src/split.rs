@@ -300,6 +300,14 @@ mod tests {
         assert_eq!(all.len(), 100);
     }
 
+    /// Contents and classes: 300 of a common class, then those of one rare class.
+    fn with_rare(contents: usize) -> (Vec<String>, Vec<&'static str>) {
+        let common = (0..300).map(|i| (format!("common {i}"), "common"));
+        // Each content twice.
+        let rare = (0..2 * contents).map(|i| (format!("rare {}", i / 2), "rare"));
+        common.chain(rare).unzip()
+    }
+
     #[test]
     fn a_class_without_a_training_row_gets_one() {
         let mut moved = 0;
