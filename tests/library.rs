@@ -133,6 +133,7 @@ fn train(out: &Path, source: Source, interrupt: Interrupt) -> Result<Status, tra
         guard: GuardRecipe::default(),
         data: String::new(),
         groups: Vec::new(),
+        names: model::Names::new(model::registry::TEXT_FAMILIES[0], model::HeadKind::Bare),
         objective: One::<Autodiff<Flex>> {
             weight: Param::from_tensor(Tensor::from_data([0.5], &device)),
         },

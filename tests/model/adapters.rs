@@ -116,7 +116,8 @@ fn unmerged<B: Backend>(path: &Path) -> (Model<B>, Bundle, Names, Adapter) {
     let draw = Draw::new(&device, 0.02).with_adapter(Some(&adapter), names);
     let tensors = golden::tensors(&fs::read(path.join(peft::WEIGHTS)).unwrap());
     let mut left: BTreeMap<String, Values> = golden::under(&tensors, PREFIX);
-    let mut value = |name: &str| {
+    let mut value = |path: &walk::ModulePath, _: &[usize]| {
+        let name = &*path.name();
         let (shape, values) = left.remove(name)?;
         Some(TensorData::new(values, shape))
     };

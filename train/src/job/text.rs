@@ -715,6 +715,10 @@ impl Counts for NextTokenBatch {
     fn padded(&self) -> usize {
         self.inputs.padded()
     }
+
+    fn denominators(&self) -> Vec<f64> {
+        vec![self.targets.len() as f64]
+    }
 }
 
 /// Token ids and the class of a text.

@@ -30,6 +30,10 @@ impl Counts for Predicted {
     fn padded(&self) -> usize {
         self.inputs.padded()
     }
+
+    fn denominators(&self) -> Vec<f64> {
+        vec![self.targets.len() as f64]
+    }
 }
 
 /// A language model with its loss.
