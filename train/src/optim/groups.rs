@@ -356,7 +356,7 @@ mod tests {
     fn settings(rules: &GroupRules) -> Vec<Setting> {
         let names = names();
         let groups: Vec<_> = rules.recipe.iter().map(|g| g.group().unwrap()).collect();
-        let layers = Layers::of(&names, model());
+        let layers = Layers::of(model(), &names);
         let setting = |(name, d): &(String, usize)| rules.setting(&groups, &layers, name, *d);
         names.iter().map(setting).collect()
     }
