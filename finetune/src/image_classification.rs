@@ -58,7 +58,11 @@ impl Job for ImageClassification {
     ) -> Result<LabelledImageData, Failure> {
         let (splits, config) = self.data.read(images, self.augment, start)?;
         let data = &self.data;
-        let splits = LabelledImageSplits::new(splits, data.label_limit, data.split_seed)?;
+        let splits = LabelledImageSplits::new(
+            splits,
+            data.label_limit.unwrap_or_default(),
+            data.split_seed,
+        )?;
         Ok(LabelledImageData { splits, config })
     }
 

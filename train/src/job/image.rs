@@ -29,9 +29,9 @@ pub struct Images {
     pub split_seed: u64,
     pub valid_limit: usize,
     pub bad_rows: BadRows,
-    /// Of images with a class each.
-    #[serde(default)]
-    pub label_limit: usize,
+    /// Of images with a class each: the recipes of others have no such key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub label_limit: Option<usize>,
 }
 
 /// What shows through where an image is transparent.

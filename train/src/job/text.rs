@@ -60,10 +60,11 @@ pub struct LabelledTexts {
 #[allow(missing_docs)]
 pub struct TokenizerRecipe {
     pub path: String,
-    #[serde(default)]
-    pub kind: TokenizerKind,
-    #[serde(default)]
-    pub vocab_size: usize,
+    // Of jobs that may train a tokenizer: the recipes of the others have no such keys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<TokenizerKind>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vocab_size: Option<usize>,
     pub max_length: usize,
 }
 
@@ -264,7 +265,7 @@ fn check_text(
     }
     let mut config = recipe.text_sizes()?;
     let wrong = |reason| Impossible::new("model", format!("is impossible: {reason}"));
-    config.set_vocabulary(tokenizer.vocab_size.max(1), 0);
+    config.set_vocabulary(tokenizer.vocab_size.unwrap_or_default().max(1), 0);
     config.check().map_err(wrong)?;
     check_lengths(tokenizer.max_length, config.describe().positions)?;
     // The texts bound the vocabulary, whatever the recipe allows.
@@ -373,11 +374,11 @@ fn summary(corpus: &Corpus, cut: Option<(CutTexts, usize)>, unread: Vec<String>)
 impl TokenizerRecipe {
     /// Where a job without a bundle has its tokenizer from.
     fn source(&self) -> TokenizerSource {
-        let vocab_size = self.vocab_size;
+        let vocab_size = self.vocab_size.unwrap_or_default();
         if !self.path.is_empty() {
             return TokenizerSource::Load(self.path.as_str().into());
         }
-        match self.kind {
+        match self.kind.unwrap_or_default() {
             TokenizerKind::WordPiece => TokenizerSource::Train { vocab_size },
             TokenizerKind::Bpe => TokenizerSource::TrainBytes { vocab_size },
         }
