@@ -50,11 +50,23 @@ fn main() -> Result<(), Failure> {
     let device = Default::default();
     let drawn = || job.objective::<B>(&data, &start, &device);
     let objective = train::seeded::<B, _>(&device, recipe.seed, drawn)?;
-    let files: Vec<_> = files.iter().map(|(name, text)| (*name, text.as_bytes())).collect();
+    let files: Vec<_> = files
+        .iter()
+        .map(|(name, text)| (*name, text.as_bytes()))
+        .collect();
     let initial = arguments.out.join("initial");
-    bundle::write(&initial, &config, objective.model(), names, Precision::F32, &files)?;
+    bundle::write(
+        &initial,
+        &config,
+        objective.model(),
+        names,
+        Precision::F32,
+        &files,
+    )?;
     let Splits { train, .. } = job.batches(&recipe, data)?;
-    let batches: Vec<_> = (0..arguments.steps).map(|number| train.batch(number)).collect();
+    let batches: Vec<_> = (0..arguments.steps)
+        .map(|number| train.batch(number))
+        .collect();
     let path = arguments.out.join("batches.safetensors");
     std::fs::write(&path, packed(&batches).running()?).running()
 }

@@ -495,7 +495,6 @@ fn settings_that_are_impossible() {
             "strategy.freeze=[\"embeddings\"]",
             "takes strategy.kind = \"freeze\"",
         ),
-        ("data.labels=1", "data.labels is 1, which leaves one class"),
         ("strategy.backbone_lr=-1", "strategy.backbone_lr is -1"),
         (
             "training.metric=perplexity",
@@ -510,7 +509,7 @@ fn settings_that_are_impossible() {
             "3 attention heads do not divide a width of 16",
         ),
         ("model.hidden_size=10_000_000_000", "parameters need"),
-        ("data.labels=-1", "data.labels is -1"),
+        ("data.label_limit=-1", "data.label_limit is -1"),
         (
             "data.valid=0.9",
             "data.valid 0.9 and data.test 0.2 leave nothing",

@@ -66,9 +66,11 @@ impl<'a, B: Backend> Draw<'a, B> {
 
     fn low_rank(&self, name: &str, d_input: usize, d_output: usize) -> Option<LowRank<B>> {
         let (adapter, names) = self.adapter?;
-        let theirs = names.theirs(&self.at(name));
+        // As of a parameter inside the layer: names change by whole parts, dots included.
+        let inside = names.theirs(&format!("{}.", self.at(name)));
+        let theirs = inside.trim_end_matches('.');
         adapter
-            .targets(&theirs)
+            .targets(theirs)
             .then(|| LowRank::new(adapter, d_input, d_output, self.device))
     }
 

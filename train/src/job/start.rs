@@ -160,7 +160,10 @@ impl Start {
     ) -> Result<M, Failure> {
         let mut module = materialise(module);
         if self.adapter.is_some() && model::bundle::peft::count::<B, M>(&module, names) == 0 {
-            let targets = self.settings.adapter.targets.join(", ");
+            let targets = match &self.settings.adapter.targets[..] {
+                [] => names.family.adapter_targets.join(", "),
+                named => named.join(", "),
+            };
             let reason = format!("are {targets}, and no linear layer has such a name");
             return Err(Impossible::new("adapter.targets", reason).into());
         }
