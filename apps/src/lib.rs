@@ -1,4 +1,4 @@
-//! What people do with a trained bundle, a command a file; each is a function or a type of its own here.
+//! What people do with a trained bundle, a command a file; each a function or a type here.
 //!
 //! Reading order: [`open`] (the flags that all commands share, and what they name), [`guess`] (the best of a
 //! distribution), [`images`] (images as a model wants them), then the commands: [`predict`], [`fill_mask`],

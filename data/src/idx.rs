@@ -475,7 +475,7 @@ mod tests {
             assert_eq!((sets.train.len(), test_set.pixels), (2, vec![7, 8, 9]));
             assert_eq!(test_set.labels, Some(vec![2]));
             assert_eq!([sets.train.classes, test_set.classes], [["0", "1", "2"]; 2]);
-            // A file that is named stands for itself.
+            // A file that is named is read alone.
             let alone = image::read_image_sets(&folder.path().join(train), &options).unwrap();
             assert!(alone.test.is_none());
             assert_eq!(alone.train.classes, ["0", "1"]);

@@ -95,7 +95,7 @@ impl CutTexts {
     /// Counts what [`TextTokenizer::encode`] cut.
     ///
     /// Rows shorter than `max_len` tell their length themselves. Of the others up to 256 are tokenized once more without
-    /// a limit, evenly spread, and stand for all of them: so it costs little where texts are many and long.
+    /// a limit, evenly spread, and all are taken to be like them: so it costs little where texts are many and long.
     ///
     /// - rows: what `encode` gave for `texts` and `max_len`
     ///
@@ -510,7 +510,7 @@ mod tests {
             of_tokens: 52,
         };
         assert_eq!(counts, expected);
-        // Where there are many, some stand for all.
+        // Where there are many, some are counted for all.
         let many: Vec<&str> = texts.iter().copied().cycle().take(80_000).collect();
         let rows = tokenizer.encode(&many, 6).unwrap();
         let counts = CutTexts::count(&tokenizer, &many, &rows, 6).unwrap();

@@ -237,7 +237,7 @@ fn check_splits(folder: &Path, splits: &[(Split, &Path)]) -> Result<(), DataErro
     Ok(())
 }
 
-/// The split that a folder's name stands for, if it does.
+/// The split that a folder's name means, if it means one.
 fn split_of(name: &str) -> Option<Split> {
     match name.to_lowercase().as_str() {
         "train" | "training" => Some(Split::Train),

@@ -99,7 +99,7 @@ pub fn conv_transpose2d<B: Backend>(
             "transposed convolution: of {places} places nothing is left within a padding of {lost}"
         );
     }
-    // A result that is longer by a stride has places of its own, which the patches would count.
+    // A result that is longer by a stride has further places, which the patches would count.
     #[cfg(feature = "flex")]
     if fused::takes::<B>(&[x.dtype(), weight.dtype(), dtype_of(bias.as_ref())])
         && padding_out

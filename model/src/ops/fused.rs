@@ -1,4 +1,4 @@
-//! How an operation gets a version of its own on the CPU. In: tensors of any backend. Out: the same, where it is Flex.
+//! How an operation gets a separate version on the CPU. In: tensors of any backend. Out: the same, where it is Flex.
 //!
 //! Burn runs each tensor operation as a pass over memory, and differentiates pass by pass. A [`Fused`] operation is one
 //! pass forward and one backward. It is found at run time, by the type of the backend: so models stay generic over

@@ -1,4 +1,4 @@
-//! Operations that models share: plain tensor operations on every backend, one pass of its own on Burn's Flex.
+//! Operations that models share: plain tensor operations on every backend, one separate pass on Burn's Flex.
 //!
 //! Reading order: [`mod@gelu`], [`activation`], [`mod@dropout`], [`mod@linear`], [`mod@layer_norm`], [`mod@attention`], [`convolution`],
 //! [`mod@cross_entropy`], [`mod@linear_cross_entropy`], [`mod@adamw`], each a plain version and a fast one side by side; then `fused` (how the fast one is

@@ -215,7 +215,7 @@ impl GroupRules<'_> {
         let gradual = self.unfreeze_every.saturating_mul(below_head as u64);
         let decay = own.as_ref().and_then(|group| group.weight_decay);
         let by_layer = self.layer_decay != 1.0 || self.unfreeze_every > 0;
-        // Whatever makes rates differ stands in the label: no two rates share one.
+        // Whatever makes rates differ is part of the label: no two rates share one.
         let patterns = [own, strategy].into_iter().flatten();
         let mut label: Vec<String> = patterns.map(|group| group.pattern.to_string()).collect();
         label.extend(by_layer.then(|| layers.label(name)));

@@ -3,7 +3,7 @@
 //! In: gradients of a loss sum and the weight of the targets it runs over. Out: a module one step on.
 //!
 //! Whether a step is finite is read at once, or, on a device that works behind the program's back, decided there: then
-//! nothing waits for it, and what the step came to can be read when it suits.
+//! nothing waits for it, and loss and norm of the step can be read later.
 
 use std::collections::HashMap;
 use std::marker::PhantomData;
@@ -155,7 +155,7 @@ struct State<B: Backend> {
     norm: f64,
     /// The mean loss of a step that the device is to judge, `[1]`.
     loss: Option<Tensor<B, 1>>,
-    /// What it came to: loss and norm, `[2]`.
+    /// Loss and norm of the step, `[2]`.
     outcome: Option<Tensor<B, 1>>,
     parameters: HashMap<String, ParameterState<B>>,
 }

@@ -29,7 +29,7 @@ pub enum OptimizerKind {
     Muon,
 }
 
-/// What a rule goes by, for one parameter at one step.
+/// What a rule depends on, for one parameter at one step.
 #[derive(Clone, Copy, Debug)]
 pub struct Rule {
     /// The rule.

@@ -200,7 +200,7 @@ impl Draft {
         self.put(key.trim(), value, &place)
     }
 
-    /// Sets keys in this order; a change of family comes first, as it brings the keys of its own.
+    /// Sets keys in this order; a change of family comes first, as it brings other keys.
     ///
     /// # Errors
     ///
