@@ -1,11 +1,15 @@
 //! Rewrites a model. In: any directory that opens, an adapter among them. Out: a bundle with `model.safetensors`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use burn::module::Module;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use clap::{Args, ValueEnum};
 use model::bundle::{self, Bundle, Load};
-use model::{Autoencoder, Draw, HeadKind, ImageClassifier, Precision, TextClassifier, TokenModel};
+use model::{
+    Autoencoder, Draw, HeadKind, ImageClassifier, Names, Precision, TextClassifier, TokenModel,
+    walk,
+};
 use serde_json::Value;
 use train::backend::with_backend;
 use train::{BackendName, Failure, WithBackend};
@@ -49,12 +53,7 @@ pub enum Bits {
 /// A model that cannot be used, a directory that exists or cannot be written.
 pub fn run(flags: &Flags) -> Result<String, Failure> {
     let backend: BackendName = flags.model.backend()?;
-    let output = flags.output.display();
-    if flags.output.exists() && !flags.force {
-        return Err(Failure::input(format!(
-            "{output}: exists; --force replaces it"
-        )));
-    }
+    check_output(&flags.output, flags.force)?;
     let bundle = flags.model.bundle()?;
     if flags.merge && !bundle.has_adapter() {
         return Err(Failure::input(format!(
@@ -63,7 +62,34 @@ pub fn run(flags: &Flags) -> Result<String, Failure> {
         )));
     }
     with_backend(backend, Work { bundle, flags })??;
-    Ok(format!("wrote {output}\n"))
+    Ok(format!("wrote {}\n", flags.output.display()))
+}
+
+/// Refuses a place that cannot become a bundle, or that holds what is no model.
+fn check_output(output: &Path, force: bool) -> Result<(), Failure> {
+    let wrong = |reason: &str| Err(Failure::input(format!("{}: {reason}", output.display())));
+    let folder = output
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    if output.file_name().is_none() {
+        return wrong("is no name for a directory");
+    }
+    if folder.is_some_and(|folder| !folder.is_dir()) {
+        return wrong("its directory does not exist");
+    }
+    if output.is_file() {
+        return wrong("is a file; the new bundle is a directory");
+    }
+    if !output.exists() {
+        return Ok(());
+    }
+    if !force {
+        return wrong("exists; --force replaces it");
+    }
+    if !output.join(bundle::CONFIG).is_file() {
+        return wrong("holds no model; --force replaces models only");
+    }
+    Ok(())
 }
 
 /// Prepared work, waiting for its backend.
@@ -72,11 +98,15 @@ struct Work<'a> {
     flags: &'a Flags,
 }
 
+/// From here up, values round to infinity in 16 bits.
+const HALF_OVERFLOWS: f32 = 65520.0;
+
 /// Files beside configuration and weights that go with a model.
-const BESIDE: [&str; 8] = [
+const BESIDE: [&str; 9] = [
     bundle::TOKENIZER,
     bundle::TOKENIZER_CONFIG,
     "special_tokens_map.json",
+    "added_tokens.json",
     "vocab.txt",
     "vocab.json",
     "merges.txt",
@@ -107,9 +137,8 @@ fn rewrite<B: Backend>(from: &Bundle, flags: &Flags, device: &B::Device) -> Resu
         .collect();
     let draw = &Draw::<B>::new(device, 0.02);
     let mut config = from.raw_config().clone();
-    let kinds = [HeadKind::Classes, HeadKind::Tokens, HeadKind::Pixels];
-    let head = kinds.into_iter().find(|kind| from.require(*kind).is_ok());
-    let head = head.unwrap_or(HeadKind::Bare);
+    name_precision(&mut config, flags.precision);
+    let head = open::head(from);
     let classes = match head {
         HeadKind::Classes => from.classes()?.len(),
         _ => 0,
@@ -117,7 +146,13 @@ fn rewrite<B: Backend>(from: &Bundle, flags: &Flags, device: &B::Device) -> Resu
     macro_rules! write {
         ($names:expr, $model:expr) => {{
             let names = $names;
-            let (model, _) = from.load($model, names, Load::Whole)?;
+            let (model, loaded) = from.load($model, names, Load::Whole)?;
+            warn_of_unused(&loaded.unused);
+            if precision == Precision::F16 {
+                check_half(&model, names).map_err(|reason| {
+                    Failure::input(format!("{}: {reason}", from.path().display()))
+                })?;
+            }
             if let Some(config) = config.as_object_mut() {
                 config.insert("architectures".into(), Value::from(vec![names.head.class]));
             }
@@ -125,9 +160,7 @@ fn rewrite<B: Backend>(from: &Bundle, flags: &Flags, device: &B::Device) -> Resu
         }};
     }
     if from.is_text() {
-        let sizes = open::text_parts(from)
-            .map(|parts| parts.config)
-            .or_else(|_| from.text_config())?;
+        let sizes = open::text_model(from)?;
         let names = sizes.names(head);
         match head {
             HeadKind::Classes => write!(names, TextClassifier::draw(&sizes, classes, draw)),
@@ -135,7 +168,7 @@ fn rewrite<B: Backend>(from: &Bundle, flags: &Flags, device: &B::Device) -> Resu
             _ => write!(names, sizes.init::<B>(head, draw)),
         }
     } else {
-        let sizes = from.image_config()?;
+        let sizes = open::image_model(from)?;
         let names = sizes.names(head);
         match head {
             HeadKind::Classes => write!(names, ImageClassifier::draw(&sizes, classes, draw)),
@@ -144,4 +177,50 @@ fn rewrite<B: Backend>(from: &Bundle, flags: &Flags, device: &B::Device) -> Resu
         }
     }
     Ok(())
+}
+
+/// `transformers` loads weights as the type that the configuration names.
+fn name_precision(config: &mut Value, precision: Bits) {
+    let Some(config) = config.as_object_mut() else {
+        return;
+    };
+    let name = match precision {
+        Bits::F32 => "float32",
+        Bits::F16 => "float16",
+    };
+    let key = if config.contains_key("torch_dtype") {
+        "torch_dtype"
+    } else {
+        "dtype"
+    };
+    config.insert(key.into(), name.into());
+}
+
+/// Another head, or parts that no family here has: they are not in the new bundle.
+fn warn_of_unused(unused: &[String]) {
+    let Some(first) = unused.first() else {
+        return;
+    };
+    let more = match unused.len() {
+        1 => String::new(),
+        n => format!(" and {} more", n - 1),
+    };
+    eprintln!("warning: left out {first}{more}, which this model has no place for");
+}
+
+/// Refuses values that would become infinite.
+fn check_half<B: Backend, M: Module<B>>(model: &M, names: Names) -> Result<(), String> {
+    let mut beyond = None;
+    walk::values(model, names, &mut |path, data| {
+        let mut values = data.iter::<f32>();
+        if let Some(value) = values.find(|value| value.abs() >= HALF_OVERFLOWS) {
+            beyond.get_or_insert_with(|| (path.name(), value));
+        }
+    });
+    match beyond {
+        Some((name, value)) => Err(format!(
+            "{name} holds {value}, which is beyond what f16 can hold; --precision f32 keeps it"
+        )),
+        None => Ok(()),
+    }
 }
