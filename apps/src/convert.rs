@@ -12,20 +12,26 @@ use model::{
 };
 use serde_json::Value;
 use train::backend::with_backend;
-use train::{BackendName, Failure, WithBackend};
+use train::{Failure, WithBackend};
 
 use crate::open::{self, ModelFlags};
 
 /// Rewrite a model: shards and pickles to one file, an adapter merged into its base model
 #[derive(Args, Clone, Debug)]
-#[command(after_help = "Example: apps convert --model runs/lora/model/adapter --merge merged")]
+#[command(
+    override_usage = "apps convert [OPTIONS] MODEL OUTPUT",
+    after_help = "Example: apps convert --merge runs/lora/model/adapter merged"
+)]
 pub struct Flags {
-    #[command(flatten)]
-    #[allow(missing_docs)]
-    pub model: ModelFlags,
-    /// The new bundle; it must not exist yet
-    #[arg(value_name = "DIR")]
-    pub output: PathBuf,
+    /// What is rewritten, and the new bundle, which must not exist yet; the latter alone where --model names the former
+    #[arg(value_name = "DIR", num_args = 1..=2, required = true)]
+    pub places: Vec<String>,
+    /// A bundle, a Hugging Face directory, an adapter, a run, or the bundled wordnet-bert-nano
+    #[arg(long, value_name = "DIR")]
+    pub model: Option<String>,
+    /// cuda, metal, vulkan, wgpu, flex or ndarray [default: the best one compiled in]
+    #[arg(long, value_name = "NAME")]
+    pub backend: Option<String>,
     /// The model is an adapter, which becomes part of the weights
     #[arg(long)]
     pub merge: bool,
@@ -46,23 +52,57 @@ pub enum Bits {
     F16,
 }
 
+impl Flags {
+    /// The model, and the directory that is written.
+    fn from_and_to(&self) -> Result<(ModelFlags, PathBuf), Failure> {
+        let (model, output) = match (&self.model, self.places.as_slice()) {
+            (Some(model), [output]) | (None, [model, output]) => (model, output),
+            (Some(model), _) => {
+                return Err(Failure::input(format!(
+                    "--model names {model}, so one directory more is expected: the new bundle"
+                )));
+            }
+            (None, _) => {
+                return Err(Failure::input(
+                    "two directories are expected: the model, and the new bundle",
+                ));
+            }
+        };
+        let model = ModelFlags {
+            model: model.clone(),
+            backend: self.backend.clone(),
+        };
+        Ok((model, output.into()))
+    }
+}
+
 /// Rewrites what the flags name, and gives what is printed.
 ///
 /// # Errors
 ///
 /// A model that cannot be used, a directory that exists or cannot be written.
 pub fn run(flags: &Flags) -> Result<String, Failure> {
-    let backend: BackendName = flags.model.backend()?;
-    check_output(&flags.output, flags.force)?;
-    let bundle = flags.model.bundle()?;
-    if flags.merge && !bundle.has_adapter() {
+    let (model, output) = flags.from_and_to()?;
+    let backend = model.backend()?;
+    check_output(&output, flags.force)?;
+    let from = model.bundle()?;
+    if flags.merge && !from.has_adapter() {
         return Err(Failure::input(format!(
             "{}: is no adapter, so there is nothing to merge",
-            flags.model.model
+            model.model
         )));
     }
-    with_backend(backend, Work { bundle, flags })??;
-    Ok(format!("wrote {}\n", flags.output.display()))
+    let written = format!("wrote {}\n", output.display());
+    let precision = flags.precision;
+    with_backend(
+        backend,
+        Work {
+            from,
+            output,
+            precision,
+        },
+    )??;
+    Ok(written)
 }
 
 /// Refuses a place that cannot become a bundle, or that holds what is no model.
@@ -93,9 +133,10 @@ fn check_output(output: &Path, force: bool) -> Result<(), Failure> {
 }
 
 /// Prepared work, waiting for its backend.
-struct Work<'a> {
-    bundle: Bundle,
-    flags: &'a Flags,
+struct Work {
+    from: Bundle,
+    output: PathBuf,
+    precision: Bits,
 }
 
 /// From here up, values round to infinity in 16 bits.
@@ -114,69 +155,70 @@ const BESIDE: [&str; 9] = [
     bundle::PREPROCESSOR,
 ];
 
-impl WithBackend for Work<'_> {
+impl WithBackend for Work {
     type Output = Result<(), Failure>;
 
     fn run<B: AutodiffBackend>(self, device: B::Device) -> Self::Output {
-        rewrite::<B::InnerBackend>(&self.bundle, self.flags, &device)
+        self.rewrite::<B::InnerBackend>(&device)
     }
 }
 
-fn rewrite<B: Backend>(from: &Bundle, flags: &Flags, device: &B::Device) -> Result<(), Failure> {
-    let precision = match flags.precision {
-        Bits::F32 => Precision::F32,
-        Bits::F16 => Precision::F16,
-    };
-    let beside = BESIDE
-        .iter()
-        .filter_map(|name| Some((*name, from.read_optional(name)?)));
-    let beside: Vec<(&str, Vec<u8>)> = beside.collect();
-    let files: Vec<(&str, &[u8])> = beside
-        .iter()
-        .map(|(name, bytes)| (*name, bytes.as_slice()))
-        .collect();
-    let draw = &Draw::<B>::new(device, 0.02);
-    let mut config = from.raw_config().clone();
-    name_precision(&mut config, flags.precision);
-    let head = open::head(from);
-    let classes = match head {
-        HeadKind::Classes => from.classes()?.len(),
-        _ => 0,
-    };
-    macro_rules! write {
-        ($names:expr, $model:expr) => {{
-            let names = $names;
-            let (model, loaded) = from.load($model, names, Load::Whole)?;
-            warn_of_unused(&loaded.unused);
-            if precision == Precision::F16 {
-                check_half(&model, names).map_err(|reason| {
-                    Failure::input(format!("{}: {reason}", from.path().display()))
-                })?;
-            }
-            if let Some(config) = config.as_object_mut() {
-                config.insert("architectures".into(), Value::from(vec![names.head.class]));
-            }
-            bundle::write(&flags.output, &config, &model, names, precision, &files)?;
-        }};
-    }
-    if from.is_text() {
-        let sizes = open::text_model(from)?;
-        let names = sizes.names(head);
-        match head {
-            HeadKind::Classes => write!(names, TextClassifier::draw(&sizes, classes, draw)),
-            HeadKind::Tokens => write!(names, TokenModel::draw(&sizes, draw)),
-            _ => write!(names, sizes.init::<B>(head, draw)),
+impl Work {
+    /// Draws a model of the right kind, to be filled and written.
+    fn rewrite<B: Backend>(&self, device: &B::Device) -> Result<(), Failure> {
+        let (from, draw) = (&self.from, &Draw::<B>::new(device, 0.02));
+        let head = open::head(from);
+        if from.is_text() {
+            let sizes = open::text_model(from)?;
+            let names = sizes.names(head);
+            return match head {
+                HeadKind::Classes => {
+                    let classes = from.classes()?.len();
+                    self.write(TextClassifier::draw(&sizes, classes, draw), names)
+                }
+                HeadKind::Tokens => self.write(TokenModel::draw(&sizes, draw), names),
+                _ => self.write(sizes.init::<B>(head, draw), names),
+            };
         }
-    } else {
         let sizes = open::image_model(from)?;
         let names = sizes.names(head);
         match head {
-            HeadKind::Classes => write!(names, ImageClassifier::draw(&sizes, classes, draw)),
-            HeadKind::Pixels => write!(names, Autoencoder::draw(&sizes, draw)),
-            _ => write!(names, sizes.init::<B>(draw)),
+            HeadKind::Classes => {
+                let classes = from.classes()?.len();
+                self.write(ImageClassifier::draw(&sizes, classes, draw), names)
+            }
+            HeadKind::Pixels => self.write(Autoencoder::draw(&sizes, draw), names),
+            _ => self.write(sizes.init::<B>(draw), names),
         }
     }
-    Ok(())
+
+    /// Fills a drawn model with the weights, and writes it.
+    fn write<B: Backend, M: Module<B>>(&self, drawn: M, names: Names) -> Result<(), Failure> {
+        let (model, loaded) = self.from.load(drawn, names, Load::Whole)?;
+        warn_of_unused(&loaded.unused);
+        let precision = match self.precision {
+            Bits::F32 => Precision::F32,
+            Bits::F16 => {
+                let place = self.from.path().display();
+                let wrong = |reason| Failure::input(format!("{place}: {reason}"));
+                check_half(&model, names).map_err(wrong)?;
+                Precision::F16
+            }
+        };
+        let mut config = self.from.raw_config().clone();
+        name_precision(&mut config, self.precision);
+        if let Some(config) = config.as_object_mut() {
+            config.insert("architectures".into(), Value::from(vec![names.head.class]));
+        }
+        let beside = BESIDE
+            .iter()
+            .filter_map(|name| Some((*name, self.from.read_optional(name)?)));
+        let beside: Vec<(&str, Vec<u8>)> = beside.collect();
+        let files = beside.iter().map(|(name, bytes)| (*name, &bytes[..]));
+        let files: Vec<(&str, &[u8])> = files.collect();
+        bundle::write(&self.output, &config, &model, names, precision, &files)?;
+        Ok(())
+    }
 }
 
 /// `transformers` loads weights as the type that the configuration names.
