@@ -1,27 +1,37 @@
 //! Rewrites a model. In: any directory that opens, an adapter among them. Out: a bundle with `model.safetensors`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use burn::module::Module;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use clap::{Args, ValueEnum};
 use model::bundle::{self, Bundle, Load};
-use model::{Autoencoder, Draw, HeadKind, ImageClassifier, Precision, TextClassifier, TokenModel};
+use model::{
+    Autoencoder, Draw, HeadKind, ImageClassifier, Names, Precision, TextClassifier, TokenModel,
+    walk,
+};
 use serde_json::Value;
 use train::backend::with_backend;
-use train::{BackendName, Failure, WithBackend};
+use train::{Failure, WithBackend};
 
 use crate::open::{self, ModelFlags};
 
 /// Rewrite a model: shards and pickles to one file, an adapter merged into its base model
 #[derive(Args, Clone, Debug)]
-#[command(after_help = "Example: apps convert --model runs/lora/model/adapter --merge merged")]
+#[command(
+    override_usage = "apps convert [OPTIONS] MODEL OUTPUT",
+    after_help = "Example: apps convert --merge runs/lora/model/adapter merged"
+)]
 pub struct Flags {
-    #[command(flatten)]
-    #[allow(missing_docs)]
-    pub model: ModelFlags,
-    /// The new bundle; it must not exist yet
-    #[arg(value_name = "DIR")]
-    pub output: PathBuf,
+    /// What is rewritten, and the new bundle, which must not exist yet; the latter alone where --model names the former
+    #[arg(value_name = "DIR", num_args = 1..=2, required = true)]
+    pub places: Vec<String>,
+    /// A bundle, a Hugging Face directory, an adapter, a run, or the bundled wordnet-bert-nano
+    #[arg(long, value_name = "DIR")]
+    pub model: Option<String>,
+    /// cuda, metal, vulkan, wgpu, flex or ndarray [default: the best one compiled in]
+    #[arg(long, value_name = "NAME")]
+    pub backend: Option<String>,
     /// The model is an adapter, which becomes part of the weights
     #[arg(long)]
     pub merge: bool,
@@ -42,41 +52,102 @@ pub enum Bits {
     F16,
 }
 
+impl Flags {
+    /// The model, and the directory that is written.
+    fn from_and_to(&self) -> Result<(ModelFlags, PathBuf), Failure> {
+        let (model, output) = match (&self.model, self.places.as_slice()) {
+            (Some(model), [output]) | (None, [model, output]) => (model, output),
+            (Some(model), _) => {
+                return Err(Failure::input(format!(
+                    "--model names {model}, so one directory more is expected: the new bundle"
+                )));
+            }
+            (None, _) => {
+                return Err(Failure::input(
+                    "two directories are expected: the model, and the new bundle",
+                ));
+            }
+        };
+        let model = ModelFlags {
+            model: model.clone(),
+            backend: self.backend.clone(),
+        };
+        Ok((model, output.into()))
+    }
+}
+
 /// Rewrites what the flags name, and gives what is printed.
 ///
 /// # Errors
 ///
 /// A model that cannot be used, a directory that exists or cannot be written.
 pub fn run(flags: &Flags) -> Result<String, Failure> {
-    let backend: BackendName = flags.model.backend()?;
-    let output = flags.output.display();
-    if flags.output.exists() && !flags.force {
-        return Err(Failure::input(format!(
-            "{output}: exists; --force replaces it"
-        )));
-    }
-    let bundle = flags.model.bundle()?;
-    if flags.merge && !bundle.has_adapter() {
+    let (model, output) = flags.from_and_to()?;
+    let backend = model.backend()?;
+    check_output(&output, flags.force)?;
+    let from = model.bundle()?;
+    if flags.merge && !from.has_adapter() {
         return Err(Failure::input(format!(
             "{}: is no adapter, so there is nothing to merge",
-            flags.model.model
+            model.model
         )));
     }
-    with_backend(backend, Work { bundle, flags })??;
-    Ok(format!("wrote {output}\n"))
+    let written = format!("wrote {}\n", output.display());
+    let precision = flags.precision;
+    with_backend(
+        backend,
+        Work {
+            from,
+            output,
+            precision,
+        },
+    )??;
+    Ok(written)
+}
+
+/// Refuses a place that cannot become a bundle, or that holds what is no model.
+fn check_output(output: &Path, force: bool) -> Result<(), Failure> {
+    let wrong = |reason: &str| Err(Failure::input(format!("{}: {reason}", output.display())));
+    let folder = output
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    if output.file_name().is_none() {
+        return wrong("is no name for a directory");
+    }
+    if folder.is_some_and(|folder| !folder.is_dir()) {
+        return wrong("its directory does not exist");
+    }
+    if output.is_file() {
+        return wrong("is a file; the new bundle is a directory");
+    }
+    if !output.exists() {
+        return Ok(());
+    }
+    if !force {
+        return wrong("exists; --force replaces it");
+    }
+    if !output.join(bundle::CONFIG).is_file() {
+        return wrong("holds no model; --force replaces models only");
+    }
+    Ok(())
 }
 
 /// Prepared work, waiting for its backend.
-struct Work<'a> {
-    bundle: Bundle,
-    flags: &'a Flags,
+struct Work {
+    from: Bundle,
+    output: PathBuf,
+    precision: Bits,
 }
 
+/// From here up, values round to infinity in 16 bits.
+const HALF_OVERFLOWS: f32 = 65520.0;
+
 /// Files beside configuration and weights that go with a model.
-const BESIDE: [&str; 8] = [
+const BESIDE: [&str; 9] = [
     bundle::TOKENIZER,
     bundle::TOKENIZER_CONFIG,
     "special_tokens_map.json",
+    "added_tokens.json",
     "vocab.txt",
     "vocab.json",
     "merges.txt",
@@ -84,64 +155,114 @@ const BESIDE: [&str; 8] = [
     bundle::PREPROCESSOR,
 ];
 
-impl WithBackend for Work<'_> {
+impl WithBackend for Work {
     type Output = Result<(), Failure>;
 
     fn run<B: AutodiffBackend>(self, device: B::Device) -> Self::Output {
-        rewrite::<B::InnerBackend>(&self.bundle, self.flags, &device)
+        self.rewrite::<B::InnerBackend>(&device)
     }
 }
 
-fn rewrite<B: Backend>(from: &Bundle, flags: &Flags, device: &B::Device) -> Result<(), Failure> {
-    let precision = match flags.precision {
-        Bits::F32 => Precision::F32,
-        Bits::F16 => Precision::F16,
-    };
-    let beside = BESIDE
-        .iter()
-        .filter_map(|name| Some((*name, from.read_optional(name)?)));
-    let beside: Vec<(&str, Vec<u8>)> = beside.collect();
-    let files: Vec<(&str, &[u8])> = beside
-        .iter()
-        .map(|(name, bytes)| (*name, bytes.as_slice()))
-        .collect();
-    let draw = &Draw::<B>::new(device, 0.02);
-    let mut config = from.raw_config().clone();
-    let kinds = [HeadKind::Classes, HeadKind::Tokens, HeadKind::Pixels];
-    let head = kinds.into_iter().find(|kind| from.require(*kind).is_ok());
-    let head = head.unwrap_or(HeadKind::Bare);
-    let classes = match head {
-        HeadKind::Classes => from.classes()?.len(),
-        _ => 0,
-    };
-    macro_rules! write {
-        ($names:expr, $model:expr) => {{
-            let names = $names;
-            let (model, _) = from.load($model, names, Load::Whole)?;
-            if let Some(config) = config.as_object_mut() {
-                config.insert("architectures".into(), Value::from(vec![names.head.class]));
+impl Work {
+    /// Draws a model of the right kind, to be filled and written.
+    fn rewrite<B: Backend>(&self, device: &B::Device) -> Result<(), Failure> {
+        let (from, draw) = (&self.from, &Draw::<B>::new(device, 0.02));
+        let head = open::head(from);
+        if from.is_text() {
+            let sizes = open::text_model(from)?;
+            let names = sizes.names(head);
+            return match head {
+                HeadKind::Classes => {
+                    let classes = from.classes()?.len();
+                    self.write(TextClassifier::draw(&sizes, classes, draw), names)
+                }
+                HeadKind::Tokens => self.write(TokenModel::draw(&sizes, draw), names),
+                _ => self.write(sizes.init::<B>(head, draw), names),
+            };
+        }
+        let sizes = open::image_model(from)?;
+        let names = sizes.names(head);
+        match head {
+            HeadKind::Classes => {
+                let classes = from.classes()?.len();
+                self.write(ImageClassifier::draw(&sizes, classes, draw), names)
             }
-            bundle::write(&flags.output, &config, &model, names, precision, &files)?;
-        }};
-    }
-    if from.is_text() {
-        let sizes = open::text_parts(from)
-            .map(|parts| parts.config)
-            .or_else(|_| from.text_config())?;
-        let names = sizes.names(head);
-        match head {
-            HeadKind::Classes => write!(names, TextClassifier::draw(&sizes, classes, draw)),
-            HeadKind::Tokens => write!(names, TokenModel::draw(&sizes, draw)),
-            _ => write!(names, sizes.init::<B>(head, draw)),
+            HeadKind::Pixels => self.write(Autoencoder::draw(&sizes, draw), names),
+            _ => self.write(sizes.init::<B>(draw), names),
         }
+    }
+
+    /// Fills a drawn model with the weights, and writes it.
+    fn write<B: Backend, M: Module<B>>(&self, drawn: M, names: Names) -> Result<(), Failure> {
+        let (model, loaded) = self.from.load(drawn, names, Load::Whole)?;
+        warn_of_unused(&loaded.unused);
+        let precision = match self.precision {
+            Bits::F32 => Precision::F32,
+            Bits::F16 => {
+                let place = self.from.path().display();
+                let wrong = |reason| Failure::input(format!("{place}: {reason}"));
+                check_half(&model, names).map_err(wrong)?;
+                Precision::F16
+            }
+        };
+        let mut config = self.from.raw_config().clone();
+        name_precision(&mut config, self.precision);
+        if let Some(config) = config.as_object_mut() {
+            config.insert("architectures".into(), Value::from(vec![names.head.class]));
+        }
+        let beside = BESIDE
+            .iter()
+            .filter_map(|name| Some((*name, self.from.read_optional(name)?)));
+        let beside: Vec<(&str, Vec<u8>)> = beside.collect();
+        let files = beside.iter().map(|(name, bytes)| (*name, &bytes[..]));
+        let files: Vec<(&str, &[u8])> = files.collect();
+        bundle::write(&self.output, &config, &model, names, precision, &files)?;
+        Ok(())
+    }
+}
+
+/// `transformers` loads weights as the type that the configuration names.
+fn name_precision(config: &mut Value, precision: Bits) {
+    let Some(config) = config.as_object_mut() else {
+        return;
+    };
+    let name = match precision {
+        Bits::F32 => "float32",
+        Bits::F16 => "float16",
+    };
+    let key = if config.contains_key("torch_dtype") {
+        "torch_dtype"
     } else {
-        let sizes = from.image_config()?;
-        let names = sizes.names(head);
-        match head {
-            HeadKind::Classes => write!(names, ImageClassifier::draw(&sizes, classes, draw)),
-            HeadKind::Pixels => write!(names, Autoencoder::draw(&sizes, draw)),
-            _ => write!(names, sizes.init::<B>(draw)),
+        "dtype"
+    };
+    config.insert(key.into(), name.into());
+}
+
+/// Another head, or parts that no family here has: they are not in the new bundle.
+fn warn_of_unused(unused: &[String]) {
+    let Some(first) = unused.first() else {
+        return;
+    };
+    let more = match unused.len() {
+        1 => String::new(),
+        n => format!(" and {} more", n - 1),
+    };
+    eprintln!("warning: left out {first}{more}, which this model has no place for");
+}
+
+/// Refuses values that would become infinite.
+fn check_half<B: Backend, M: Module<B>>(model: &M, names: Names) -> Result<(), String> {
+    let mut beyond = None;
+    walk::values(model, names, &mut |path, data| {
+        let mut values = data.iter::<f32>();
+        if let Some(value) = values.find(|value| value.abs() >= HALF_OVERFLOWS) {
+            beyond.get_or_insert_with(|| (path.name(), value));
         }
+    });
+    match beyond {
+        Some((name, value)) => Err(format!(
+            "{name} holds {value}, which is beyond what f16 can hold; --precision f32 keeps it"
+        )),
+        None => Ok(()),
     }
-    Ok(())
 }

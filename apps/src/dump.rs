@@ -79,7 +79,11 @@ impl Dump {
         let inputs = TokenBatch::pad(rows.iter().map(Vec::as_slice), tokenizer.pad());
         let draw = &Draw::<B>::new(device, 0.02);
         let (n, seq) = (inputs.lengths.len(), inputs.seq);
-        let head = if hidden { HeadKind::Bare } else { head(bundle) };
+        let head = if hidden {
+            HeadKind::Bare
+        } else {
+            open::head(bundle)
+        };
         match head {
             HeadKind::Tokens => {
                 let names = bundle.require(head)?;
@@ -151,20 +155,6 @@ impl Dump {
         ];
         safetensors::serialize(views, None)
     }
-}
-
-/// The head that a bundle has: what its class says, else what its weights hold.
-fn head(bundle: &Bundle) -> HeadKind {
-    let named = bundle.class().and_then(|class| {
-        let mut heads = bundle.family().heads.iter();
-        heads.find(|head| head.class == class)
-    });
-    if let Some(head) = named {
-        return head.kind;
-    }
-    let kinds = [HeadKind::Classes, HeadKind::Tokens];
-    let held = kinds.into_iter().find(|kind| bundle.require(*kind).is_ok());
-    held.unwrap_or(HeadKind::Bare)
 }
 
 fn in_batches<B: Backend>(

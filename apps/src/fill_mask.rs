@@ -116,9 +116,9 @@ impl<B: Backend> MaskFiller<B> {
         let is_mask = |(at, id): (usize, &u32)| (*id == mask).then_some(at as i32);
         let masks: Vec<i32> = ids.iter().enumerate().filter_map(is_mask).collect();
         if masks.is_empty() {
-            return Err(Failure::input(
-                "the text has no [MASK]; write it where a word is missing: \"a small [MASK] that sings\"",
-            ));
+            return Err(Failure::input(format!(
+                "the text has no {spelled}; write it where a word is missing: \"a small {spelled} that sings\""
+            )));
         }
         Ok((ids, masks))
     }

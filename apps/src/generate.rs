@@ -13,7 +13,7 @@ use model::{Bundle, Draw, HeadKind, TokenModel};
 use rand::RngExt;
 use serde_json::Value;
 use train::backend::with_backend;
-use train::{Failure, FailureKind, WithBackend};
+use train::{Failure, WithBackend};
 
 use crate::open::{self, ModelFlags, TextParts};
 
@@ -169,6 +169,10 @@ impl<B: Backend> Generator<B> {
         let layers = request.cache.then_some(self.layers);
         let mut text = Continuation::new(&self.model, prompt, layers, &self.device);
         let mut decoder = self.tokenizer.decoder();
+        // Whether a blank goes in front of the first new word depends on the prompt.
+        for &token in text.tokens() {
+            decoder.push(token)?;
+        }
         let mut output = Output::new(request.stop);
         let mut added = 0;
         let end = loop {
@@ -323,18 +327,25 @@ impl WithBackend for Work<'_> {
             cache: !flags.no_cache,
             ignore_end: flags.ignore_end,
         };
+        // Refused before anything is printed.
+        generator.prompt(request.prompt)?;
+        let mut reader_left = false;
         let mut show = |text: &str| {
             let mut out = io::stdout().lock();
             let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-            match written {
-                // `| head` has seen enough.
-                Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
-                other => other.running(),
-            }
+            written.map_err(|error| {
+                reader_left = error.kind() == ErrorKind::BrokenPipe;
+                Failure::running(error)
+            })
         };
-        show(&flags.prompt)?;
         let began = Instant::now();
-        let (added, end) = generator.generate(&request, &mut show)?;
+        let shown = show(&flags.prompt);
+        let generated = shown.and_then(|()| generator.generate(&request, &mut show));
+        if reader_left {
+            // `| head` has seen enough.
+            return Ok(());
+        }
+        let (added, end) = generated?;
         let seconds = began.elapsed().as_secs_f64();
         let why = match end {
             End::Length => "as many as asked for",
@@ -342,8 +353,9 @@ impl WithBackend for Work<'_> {
             End::StopText => "a text to stop before",
             End::Positions => "the model has no position for more",
         };
+        let tokens = if added == 1 { "token" } else { "tokens" };
         eprintln!(
-            "\n{added} tokens, {:.1} tokens/s ({why})",
+            "\n{added} {tokens}, {:.1} tokens/s ({why})",
             added as f64 / seconds.max(1e-9)
         );
         Ok(())

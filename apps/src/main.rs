@@ -14,9 +14,18 @@ use train::{Failure, Status};
 #[global_allocator]
 static ALLOCATOR: train::memory::Allocator = train::memory::Allocator;
 
+const EXAMPLES: &str = "\
+Examples:
+  apps predict --model runs/text-classification --text \"a small bird that sings\"
+  apps fill-mask --model wordnet-bert-nano \"a small [MASK] that sings\"
+  apps generate --model runs/clm --temperature 0.8 --top-p 0.95 \"a small bird\"
+  apps reconstruct --model runs/autoencoder --input mnist
+  apps dump --model wordnet-bert-nano --input texts.txt --output dump.safetensors
+  apps convert --merge runs/lora/model/adapter merged";
+
 /// Use a trained model: classify, fill masks, continue texts, reconstruct images, convert, dump what the model computes.
 #[derive(Parser)]
-#[command(name = "apps", version)]
+#[command(name = "apps", version, after_help = EXAMPLES)]
 struct Args {
     #[command(subcommand)]
     command: Command,

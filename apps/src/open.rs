@@ -5,10 +5,10 @@ use std::path::Path;
 use anyhow::Context;
 use clap::Args;
 use data::TextTokenizer;
-use model::{Bundle, ImageConfig, TextConfig};
+use model::{Bundle, HeadKind, ImageConfig, TextConfig};
 use train::job::start;
 use train::job::text::bundle_tokenizer;
-use train::run::write_atomically;
+use train::run::{check_memory, write_atomically};
 use train::{BackendName, Failure};
 
 /// Flags of every command.
@@ -48,14 +48,48 @@ pub struct TextParts {
     pub max_length: usize,
 }
 
+/// Sizes of a text model, checked; nothing is dropped in it.
+///
+/// # Errors
+///
+/// A bundle of another kind, or a model that this machine cannot hold.
+pub fn text_model(bundle: &Bundle) -> Result<TextConfig, Failure> {
+    let mut config = bundle.text_config()?;
+    fits(bundle, config.describe().parameters)?;
+    config.set_dropout(0.0);
+    Ok(config)
+}
+
+/// The allocator would end the process without a word.
+fn fits(bundle: &Bundle, parameters: f64) -> Result<(), Failure> {
+    let wrong = |reason| Failure::input(format!("{}: {reason}", bundle.path().display()));
+    check_memory(parameters).map_err(wrong)
+}
+
+/// The head that a bundle has: what its class says, else what its weights hold.
+pub fn head(bundle: &Bundle) -> HeadKind {
+    let named = bundle.class().and_then(|class| {
+        let mut heads = bundle.family().heads.iter();
+        heads.find(|head| head.class == class)
+    });
+    // An adapter brings a head that its base's class does not name.
+    if let Some(head) = named
+        && !bundle.has_adapter()
+    {
+        return head.kind;
+    }
+    let kinds = [HeadKind::Classes, HeadKind::Tokens, HeadKind::Pixels];
+    let held = kinds.into_iter().find(|kind| bundle.require(*kind).is_ok());
+    held.unwrap_or(HeadKind::Bare)
+}
+
 /// Sizes and tokenizer of a text model.
 ///
 /// # Errors
 ///
 /// A bundle of another kind, or one whose tokenizer has more tokens than its model.
 pub fn text_parts(bundle: &Bundle) -> Result<TextParts, Failure> {
-    let mut config = bundle.text_config()?;
-    config.set_dropout(0.0);
+    let config = text_model(bundle)?;
     let tokenizer = bundle_tokenizer(bundle)?;
     let sizes = config.describe();
     let tokens = tokenizer.largest_id() as usize + 1;
@@ -79,9 +113,11 @@ pub fn text_parts(bundle: &Bundle) -> Result<TextParts, Failure> {
 ///
 /// # Errors
 ///
-/// A bundle of another kind.
+/// A bundle of another kind, or a model that this machine cannot hold.
 pub fn image_model(bundle: &Bundle) -> Result<ImageConfig, Failure> {
-    Ok(bundle.image_config()?)
+    let config = bundle.image_config()?;
+    fits(bundle, config.parameters())?;
+    Ok(config)
 }
 
 /// Refuses an output file that can't be written, or that is the input.

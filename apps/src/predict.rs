@@ -7,7 +7,7 @@ use burn::tensor::activation::{sigmoid, softmax};
 use burn::tensor::backend::AutodiffBackend;
 use clap::{ArgGroup, Args};
 use data::source::TextSource;
-use data::{ImageSet, TextColumns, TextTokenizer};
+use data::{CutCounts, ImageSet, TextColumns, TextTokenizer};
 use model::bundle::{Load, Scores};
 use model::families::Place;
 use model::{Bundle, Draw, HeadKind, ImageClassifier, TextClassifier};
@@ -101,6 +101,15 @@ impl<B: Backend> TextPredictor<B> {
             at: config.class_plan().place,
             device: device.clone(),
         })
+    }
+
+    /// What is cut of these texts, as they are longer than the texts of training.
+    ///
+    /// # Errors
+    ///
+    /// The tokenizer fails.
+    pub fn cut(&self, texts: &[impl AsRef<str> + Sync]) -> Result<CutCounts, Failure> {
+        Ok(self.tokenizer.cut_counts(texts, self.max_length)?)
     }
 
     /// The likeliest `top` classes of each text; what is longer than the texts of training is cut.
@@ -209,9 +218,41 @@ pub fn run(flags: &Flags) -> Result<String, Failure> {
         bundle,
         top: flags.top.get(),
     };
+    note_scores(work.bundle.scores()?);
     let predictions = with_backend(backend, work)??;
-    let missing = predictions.iter().filter_map(|one| one.error.as_ref());
-    let missing = missing.count();
+    note_missing(&predictions);
+    if flags.json {
+        return json_lines(&predictions);
+    }
+    Ok(lines(&predictions))
+}
+
+/// Says what the figures are, where they are not shares of one whole.
+fn note_scores(scores: Scores) {
+    match scores {
+        Scores::OneLabel => {}
+        Scores::SeveralLabels => {
+            eprintln!("note: each class has a probability by itself; they need not sum to 1");
+        }
+        Scores::Values => eprintln!("note: the figures are values, not probabilities"),
+    }
+}
+
+/// Says how many texts the model does not see whole.
+fn note_cut(cut: CutCounts, max_length: usize) {
+    if cut.cut_texts > 0 {
+        eprintln!(
+            "note: {} of {} texts are cut to {max_length} tokens, which loses {:.1} % of all tokens",
+            cut.cut_texts,
+            cut.texts,
+            100.0 * cut.lost_share()
+        );
+    }
+}
+
+/// Says how many rows have no answer.
+fn note_missing(predictions: &[Prediction]) {
+    let missing = predictions.iter().filter(|one| one.error.is_some()).count();
     if missing > 0 {
         let (rows, are) = if missing == 1 {
             ("row", "is")
@@ -222,10 +263,6 @@ pub fn run(flags: &Flags) -> Result<String, Failure> {
             "warning: {missing} {rows} {are} empty or cannot be read, and left without an answer"
         );
     }
-    if flags.json {
-        return json_lines(&predictions);
-    }
-    Ok(lines(&predictions))
 }
 
 /// Where a row comes from, and why there is nothing to classify, if that is so.
@@ -300,6 +337,7 @@ impl WithBackend for Work {
         let (rows, classes) = match self.input {
             Input::Texts { texts, rows } => {
                 let predictor = TextPredictor::<B::InnerBackend>::open(&self.bundle, &device)?;
+                note_cut(predictor.cut(&texts)?, predictor.max_length);
                 (rows, predictor.predict(&texts, self.top)?)
             }
             Input::Images { images, rows } => {

@@ -265,7 +265,93 @@ impl<'a, B: Backend> Continuation<'a, B> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bundle::{Bundle, Load};
+    use crate::layers::Draw;
+    use crate::names::HeadKind;
+    use burn::backend::Flex;
+    use safetensors::SafeTensors;
     use serde_json::Value;
+    use std::path::Path;
+
+    /// One of the golden decoders, its number of layers, and what `transformers` said of it.
+    fn golden_decoder(number: usize) -> (TokenModel<Flex>, usize, Vec<u8>) {
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/families");
+        let folder = golden.join(format!("gpt2-causal-lm-{number}"));
+        let bundle = Bundle::open(&folder).unwrap();
+        let config = bundle.text_config().unwrap();
+        let model = TokenModel::draw(&config, &Draw::new(&Default::default(), 0.02));
+        let names = bundle.require(HeadKind::Tokens).unwrap();
+        let (model, _) = bundle.load(model, names, Load::Whole).unwrap();
+        let expected = std::fs::read(folder.join("expected.safetensors")).unwrap();
+        (model, config.describe().layers, expected)
+    }
+
+    fn ids(file: &SafeTensors, name: &str) -> Vec<u32> {
+        let tensor = file.tensor(name).unwrap();
+        assert_eq!(tensor.dtype(), safetensors::Dtype::I64);
+        let ids = tensor.data().as_chunks::<8>().0.iter();
+        ids.map(|bytes| i64::from_le_bytes(*bytes) as u32).collect()
+    }
+
+    /// Adds `count` tokens; gives them, and the logits that each was chosen by.
+    fn add(
+        mut text: Continuation<'_, Flex>,
+        sampling: Sampling,
+        count: usize,
+    ) -> (Vec<u32>, Vec<Vec<f32>>) {
+        let begun = text.tokens().len();
+        let step = |_| {
+            let logits = text.logits();
+            text.push(sampling.choose(&logits, text.tokens(), 0.5));
+            logits
+        };
+        let logits = (0..count).map(step).collect();
+        (text.tokens()[begun..].to_vec(), logits)
+    }
+
+    #[test]
+    fn greedy_continuations_are_those_of_transformers_with_and_without_a_cache() {
+        let penalised = Sampling {
+            repetition_penalty: 1.3,
+            ..Sampling::GREEDY
+        };
+        for number in 1..=3 {
+            let (model, layers, expected) = golden_decoder(number);
+            let file = SafeTensors::deserialize(&expected).unwrap();
+            for (kind, sampling) in [("generated", Sampling::GREEDY), ("penalised", penalised)] {
+                for prompt in 0..2 {
+                    let theirs = ids(&file, &format!("{kind}.{prompt}"));
+                    let prompt = ids(&file, &format!("prompt.{prompt}"));
+                    let continued = |layers| {
+                        let device = Default::default();
+                        let text = Continuation::new(&model, prompt.clone(), layers, &device);
+                        add(text, sampling, theirs.len())
+                    };
+                    let (cached, cached_logits) = continued(Some(layers));
+                    let (plain, logits) = continued(None);
+                    assert_eq!(cached, theirs, "decoder {number}, {kind}, with a cache");
+                    assert_eq!(plain, theirs, "decoder {number}, {kind}, without a cache");
+                    let pairs = cached_logits.iter().flatten().zip(logits.iter().flatten());
+                    // f32 sums of at most 80 products in another order.
+                    let most = pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+                    assert!(most < 1e-5, "decoder {number}, {kind}: off by {most}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_cache_reads_a_prompt_and_then_each_token_once() {
+        let (model, layers, _) = golden_decoder(1);
+        let device = Default::default();
+        let mut text = Continuation::new(&model, vec![3, 1, 4], Some(layers), &device);
+        for read in 3..6 {
+            text.logits();
+            let cache = text.cache.as_ref().unwrap();
+            assert_eq!((cache.read(), text.read), (read, read));
+            text.push(5);
+        }
+    }
 
     #[test]
     fn filters_are_those_of_transformers() {

@@ -588,8 +588,10 @@ pub fn write<B: Backend, M: Module<B>>(
 ///
 /// A directory that cannot be written.
 pub fn write_directory(path: &Path, files: &[(&str, &[u8])]) -> Result<(), BundleError> {
-    let fresh = path.with_extension("new");
-    let old = path.with_extension("old");
+    // Hidden, and named after the whole name: `gloss.new` may be another model of the user's.
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let fresh = path.with_file_name(format!(".{name}.new"));
+    let old = path.with_file_name(format!(".{name}.old"));
     let io = |at: &Path| {
         let path = at.to_path_buf();
         move |source| BundleError::Io { path, source }

@@ -6,10 +6,11 @@
 
 #![allow(clippy::unwrap_used)] // A test fails by panicking, in its helpers too.
 
-#[path = "support/files.rs"]
+#[path = "../support/files.rs"]
 mod files;
-#[path = "support/mutate.rs"]
+#[path = "../support/mutate.rs"]
 mod mutate;
+#[path = "../support/mod.rs"]
 mod support;
 
 use std::fs;
@@ -21,26 +22,23 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use burn::backend::Flex;
-use data::{ImageSet, TextColumns, TextTokenizer, source};
+use burn::backend::{Autodiff, Flex};
+use data::{TextColumns, TextTokenizer, source};
 use files::{Content, Files, Sample, samples};
-use finetune::image_classification::{ImageClassification, ImageClassificationRecipe};
-use finetune::strategy;
-use finetune::text_classification::{TextClassification, TextClassificationRecipe};
-use model::bundle::{self, Architecture, Bundle, Load, Precision};
-use model::{BertConfig, BertMaskedLm};
+use finetune::{ImageClassification, TextClassification};
+use model::bundle::{self, Bundle, Load, Precision};
+use model::families::bert::BertConfig;
+use model::{Draw, HeadKind, TextConfig, TokenModel};
 use mutate::mutate;
-use pretrain::autoencoder::{AutoencoderRecipe, DenoisingAutoencoder};
-use pretrain::mlm::{MaskedLm, MlmRecipe};
+use pretrain::{Clm, DenoisingAutoencoder, Mlm};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use support::{message, output_within};
 use tempfile::TempDir;
 use train::cli::Entry;
-use train::recipe::{
-    BuiltIn, Draft, GuardRecipe, OptimizerRecipe, ScheduleRecipe, TrainingRecipe, check_shares,
-};
-use train::run::peak_memory_bytes;
+use train::job::{Job, Setup, start, text};
+use train::recipe::{BuiltIn, Draft};
+use train::run::{check_memory, peak_memory_bytes};
 use train::{Failure, Objective};
 
 /// What the whole program may grow by, over all cases; the decoder of images gives out half as much.
@@ -190,110 +188,59 @@ fn draft(place: &Path, key: &str, entries: &[Entry]) -> Result<Draft, Failure> {
 }
 
 fn pretraining(place: &Path) -> Result<(), Failure> {
-    let draft = draft(place, "objective", pretrain::TRAINER.entries)?;
-    match draft.kind("objective").as_str() {
-        "mlm" => mlm(draft.finish()?),
-        "autoencoder" => autoencoder(draft.finish()?),
+    let draft = draft(place, pretrain::TRAINER.key, pretrain::TRAINER.entries)?;
+    match draft.kind() {
+        "mlm" => check_text::<Mlm>(&draft),
+        "clm" => check_text::<Clm>(&draft),
+        "autoencoder" => check_images::<DenoisingAutoencoder>(&draft),
         other => panic!("nothing here checks the objective \"{other}\""),
     }
 }
 
 fn finetuning(place: &Path) -> Result<(), Failure> {
-    let draft = draft(place, "task", finetune::TRAINER.entries)?;
-    match draft.kind("task").as_str() {
-        "text-classification" => text_classification(draft.finish()?),
-        "image-classification" => image_classification(draft.finish()?),
+    let draft = draft(place, finetune::TRAINER.key, finetune::TRAINER.entries)?;
+    match draft.kind() {
+        "text-classification" => check_text::<TextClassification>(&draft),
+        "image-classification" => check_images::<ImageClassification>(&draft),
         other => panic!("nothing here checks the task \"{other}\""),
     }
 }
 
-fn mlm(recipe: MlmRecipe) -> Result<(), Failure> {
-    recipe.check()?;
-    check_run::<MaskedLm<Flex>>(
-        &recipe.training,
-        &recipe.optimizer,
-        &recipe.schedule,
-        &recipe.guard,
-    )
-}
-
-fn autoencoder(recipe: AutoencoderRecipe) -> Result<(), Failure> {
-    recipe.check()?;
-    recipe.training.check_images()?;
-    let images = small_images();
-    recipe.config(&images)?;
-    recipe.augment.check(&images)?;
-    check_shares(recipe.data.valid, recipe.data.test)?;
-    check_run::<DenoisingAutoencoder<Flex>>(
-        &recipe.training,
-        &recipe.optimizer,
-        &recipe.schedule,
-        &recipe.guard,
-    )
-}
-
-fn text_classification(recipe: TextClassificationRecipe) -> Result<(), Failure> {
-    check_shares(recipe.data.valid, recipe.data.test)?;
-    recipe.loss.check()?;
-    recipe.training.check_unpacked()?;
-    let max_length = recipe.tokenizer.max_length;
-    recipe.training.check_texts(max_length)?;
-    strategy::groups(&recipe.strategy, "bert.")?;
-    if let Some(bundle) = strategy::open(&recipe.from)? {
-        let positions = bundle.bert_config()?.max_position_embeddings;
-        train::text::check_lengths(max_length, positions)?;
-    }
-    check_run::<TextClassification<Flex>>(
-        &recipe.training,
-        &recipe.optimizer,
-        &recipe.schedule,
-        &recipe.guard,
-    )
-}
-
-fn image_classification(recipe: ImageClassificationRecipe) -> Result<(), Failure> {
-    recipe.training.check_images()?;
-    strategy::groups(&recipe.strategy, "encoder.")?;
-    recipe.loss.check()?;
-    let bundle = strategy::open(&recipe.from)?;
-    let images = small_images();
-    recipe.config(bundle.as_ref(), &images)?;
-    recipe.augment.check(&images)?;
-    check_shares(recipe.data.valid, recipe.data.test)?;
-    check_run::<ImageClassification<Flex>>(
-        &recipe.training,
-        &recipe.optimizer,
-        &recipe.schedule,
-        &recipe.guard,
-    )
-}
-
-/// What a session asks of every recipe.
-fn check_run<O: Objective<Flex>>(
-    training: &TrainingRecipe,
-    optimizer: &OptimizerRecipe,
-    schedule: &ScheduleRecipe,
-    guard: &GuardRecipe,
-) -> Result<(), Failure> {
-    let metrics: Vec<&str> = O::METRICS.iter().map(|metric| metric.name).collect();
-    training.check(&metrics)?;
-    optimizer.check()?;
-    schedule.check()?;
-    guard.check()?;
+fn check_text<J: Job>(draft: &Draft) -> Result<(), Failure> {
+    let setup = check_run::<J>(draft)?;
+    let Some(bundle) = start::open(&setup.recipe.from)? else {
+        setup.recipe.text_sizes()?;
+        return Ok(());
+    };
+    bundle.text_config()?;
     Ok(())
 }
 
-/// One grey image, as large as the bundled digits.
-fn small_images() -> ImageSet {
-    ImageSet {
-        origin: "test".into(),
-        channels: 1,
-        height: 28,
-        width: 28,
-        pixels: vec![0; 28 * 28],
-        labels: None,
-        classes: Vec::new(),
-    }
+/// For one grey image, as large as the bundled digits.
+fn check_images<J: Job>(draft: &Draft) -> Result<(), Failure> {
+    let setup = check_run::<J>(draft)?;
+    let Some(bundle) = start::open(&setup.recipe.from)? else {
+        let config = setup.recipe.image_sizes([1, 28, 28])?;
+        config.check().map_err(Failure::input)?;
+        return check_memory(config.parameters()).map_err(Failure::input);
+    };
+    bundle.image_config()?;
+    Ok(())
+}
+
+/// What a session asks of every recipe.
+fn check_run<J: Job>(draft: &Draft) -> Result<Setup<J>, Failure> {
+    type Backend = Autodiff<Flex>;
+    let setup = Setup::<J>::from_draft(draft)?;
+    setup.check()?;
+    let metrics = <J::Objective<Backend> as Objective<Backend>>::METRICS;
+    let metrics: Vec<&str> = metrics.iter().map(|metric| metric.name).collect();
+    let recipe = &setup.recipe;
+    recipe.training.check(&metrics)?;
+    recipe.optimizer.check()?;
+    recipe.schedule.check()?;
+    recipe.guard.check()?;
+    Ok(setup)
 }
 
 // What is done with bundles and checkpoints.
@@ -301,11 +248,12 @@ fn small_images() -> ImageSet {
 /// As the programs open one: sizes, whether they can be built here, tokenizer, weights.
 fn text_bundle(place: &Path) -> Result<(), Failure> {
     let bundle = Bundle::find(place)?;
-    let config = bundle.bert_config()?;
-    train::text::check_model(&config).map_err(Failure::input)?;
-    TextTokenizer::from_bytes(&bundle.read(bundle::TOKENIZER)?)?;
-    let fresh = BertMaskedLm::<Flex>::new(&config, &Default::default());
-    bundle.load(fresh, Load::Whole)?;
+    let config = bundle.text_config()?;
+    check_memory(config.describe().parameters).map_err(Failure::input)?;
+    text::bundle_tokenizer(&bundle)?;
+    let names = bundle.require(HeadKind::Tokens)?;
+    let fresh = TokenModel::<Flex>::draw(&config, &Draw::new(&Default::default(), 0.02));
+    bundle.load(fresh, names, Load::Whole)?;
     Ok(())
 }
 
@@ -324,7 +272,7 @@ fn tokenizer() -> TextTokenizer {
 fn bundle_files() -> Files {
     let folder = tempfile::tempdir().unwrap();
     let tokenizer = tokenizer();
-    let config = BertConfig {
+    let config = TextConfig::Bert(BertConfig {
         vocab_size: tokenizer.vocab_size(),
         hidden_size: 8,
         num_hidden_layers: 1,
@@ -335,16 +283,19 @@ fn bundle_files() -> Files {
         hidden_act: "gelu".into(),
         hidden_dropout_prob: 0.0,
         attention_probs_dropout_prob: 0.0,
+        classifier_dropout: None,
         initializer_range: 0.02,
         layer_norm_eps: 1e-12,
         pad_token_id: 0,
-    };
-    let model = BertMaskedLm::<Flex>::new(&config, &Default::default());
-    let json = bundle::config_json(Architecture::BertForMaskedLm, &config, None);
+        tie_word_embeddings: true,
+    });
+    let model = TokenModel::<Flex>::draw(&config, &Draw::new(&Default::default(), 0.02));
+    let names = config.names(HeadKind::Tokens);
+    let json = bundle::config_json(names, &config, None);
     let text = tokenizer.to_json().unwrap();
     let files = [(bundle::TOKENIZER, text.as_bytes())];
     let path = folder.path().join("bundle");
-    bundle::write(&path, &json, &model, Precision::F32, &files).unwrap();
+    bundle::write(&path, &json, &model, names, Precision::F32, &files).unwrap();
     let read = |name: &'static str| (name, fs::read(path.join(name)).unwrap());
     vec![
         read("config.json"),

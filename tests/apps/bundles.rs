@@ -1,0 +1,287 @@
+//! Tiny bundles whose answers are known beforehand, and the binary that reads them.
+//!
+//! A head with weights of zero says the same about every input: its biases are the logarithms of the probabilities that
+//! must be printed.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use burn::backend::Flex;
+use burn::backend::flex::FlexDevice;
+use burn::module::Param;
+use burn::prelude::*;
+use data::TextTokenizer;
+use image::{GrayImage, Luma};
+use model::bundle::{self, Precision};
+use model::families::bert::BertConfig;
+use model::families::conv_autoencoder::AutoencoderConfig;
+use model::families::gpt2::Gpt2Config;
+use model::registry::TextBackbone;
+use model::{
+    Autoencoder, Bundle, Draw, HeadKind, ImageClassifier, ImageConfig, Names, TextClassifier,
+    TextConfig, TokenModel,
+};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+pub const TEXTS: [&str; 4] = [
+    "a small bird that sings",
+    "a tool",
+    "made of iron",
+    "small birds",
+];
+/// Of the classes, in the order of the logits.
+pub const SHARES: [f32; 3] = [0.2, 0.7, 0.1];
+pub const CLASSES: [&str; 3] = ["plant", "animal", "food"];
+
+pub fn wordpiece() -> TextTokenizer {
+    TextTokenizer::train_wordpiece(&TEXTS, 60).unwrap()
+}
+
+/// Its `<|endoftext|>` has id 0; the 256 bytes follow.
+pub fn bpe() -> TextTokenizer {
+    TextTokenizer::train_bpe(&TEXTS, 270).unwrap()
+}
+
+/// 16 wide, 12 positions.
+pub fn bert() -> BertConfig {
+    serde_json::from_value(json!({
+        "vocab_size": wordpiece().vocab_size(),
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 32,
+        "max_position_embeddings": 12,
+    }))
+    .unwrap()
+}
+
+/// 16 wide, 40 positions; wide weights, so that texts differ.
+pub fn gpt2() -> Gpt2Config {
+    serde_json::from_value(json!({
+        "vocab_size": bpe().vocab_size(),
+        "n_positions": 40,
+        "n_embd": 16,
+        "n_layer": 2,
+        "n_head": 2,
+        "initializer_range": 0.5,
+    }))
+    .unwrap()
+}
+
+pub fn images() -> ImageConfig {
+    ImageConfig::ConvAutoencoder(AutoencoderConfig {
+        image_channels: 1,
+        image_height: 4,
+        image_width: 6,
+        channels: vec![2],
+        latent_size: 3,
+    })
+}
+
+pub fn draw(device: &FlexDevice) -> Draw<'_, Flex> {
+    Draw::new(device, 0.02)
+}
+
+pub fn floats(values: &[f32]) -> Param<Tensor<Flex, 1>> {
+    Param::from_tensor(Tensor::from_floats(values, &Default::default()))
+}
+
+pub fn logarithms(shares: &[f32]) -> Param<Tensor<Flex, 1>> {
+    let logarithms: Vec<f32> = shares.iter().map(|share| share.ln()).collect();
+    floats(&logarithms)
+}
+
+pub fn zeros<const D: usize>(like: &Param<Tensor<Flex, D>>) -> Param<Tensor<Flex, D>> {
+    Param::from_tensor(like.val().zeros_like())
+}
+
+pub fn classes() -> Vec<String> {
+    CLASSES.map(String::from).to_vec()
+}
+
+pub fn open(path: &str) -> Bundle {
+    Bundle::open(Path::new(path)).unwrap()
+}
+
+/// Bundles in one folder.
+pub struct Bundles {
+    folder: TempDir,
+}
+
+impl Bundles {
+    pub fn new() -> Self {
+        Self {
+            folder: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// The path of what may not be there yet.
+    pub fn at(&self, name: &str) -> String {
+        self.path(name).display().to_string()
+    }
+
+    pub fn file(&self, name: &str, bytes: impl AsRef<[u8]>) -> String {
+        fs::write(self.path(name), bytes).unwrap();
+        self.at(name)
+    }
+
+    pub fn png(&self, name: &str, value: u8) -> String {
+        let path = self.path(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        let image = GrayImage::from_pixel(6, 4, Luma([value]));
+        image.save(&path).unwrap();
+        self.at(name)
+    }
+
+    /// A text bundle with its tokenizer.
+    pub fn write_text<M: Module<Flex>>(
+        &self,
+        name: &str,
+        config: &TextConfig,
+        head: HeadKind,
+        tokenizer: &TextTokenizer,
+        model: &M,
+    ) -> String {
+        let tokenizer = tokenizer.to_json().unwrap();
+        let files: &[(&str, &[u8])] = &[(bundle::TOKENIZER, tokenizer.as_bytes())];
+        self.write(name, config.names(head), config, files, model)
+    }
+
+    fn write<M: Module<Flex>>(
+        &self,
+        name: &str,
+        names: Names,
+        config: &impl serde::Serialize,
+        files: &[(&str, &[u8])],
+        model: &M,
+    ) -> String {
+        let classes = (names.head.kind == HeadKind::Classes).then(classes);
+        let json = bundle::config_json(names, config, classes.as_deref());
+        bundle::write(&self.path(name), &json, model, names, Precision::F32, files).unwrap();
+        self.at(name)
+    }
+
+    /// Takes every text for each class with its share of [`SHARES`].
+    pub fn text_classifier(&self, name: &str) -> String {
+        self.text_classifier_with(name, &SHARES.map(f32::ln))
+    }
+
+    /// Gives every text these logits.
+    pub fn text_classifier_with(&self, name: &str, logits: &[f32]) -> String {
+        let (config, device) = (TextConfig::Bert(bert()), Default::default());
+        let mut model = TextClassifier::<Flex>::draw(&config, logits.len(), &draw(&device));
+        model.head.output.weight = zeros(&model.head.output.weight);
+        model.head.output.bias = Some(floats(logits));
+        self.write_text(name, &config, HeadKind::Classes, &wordpiece(), &model)
+    }
+
+    /// Fills every mask with "bird" in three of four cases.
+    pub fn masked_lm(&self, name: &str) -> String {
+        let (config, device) = (TextConfig::Bert(bert()), Default::default());
+        let mut model = TokenModel::<Flex>::draw(&config, &draw(&device));
+        let norm = model.head.norm.as_mut().unwrap();
+        norm.gamma = zeros(&norm.gamma);
+        let tokenizer = wordpiece();
+        let others = tokenizer.vocab_size() - 1;
+        let bird = tokenizer.encode_one("bird", 9).unwrap()[1] as usize;
+        let mut shares = vec![0.25 / others as f32; others + 1];
+        shares[bird] = 0.75;
+        model.head.bias = Some(logarithms(&shares));
+        self.write_text(name, &config, HeadKind::Tokens, &tokenizer, &model)
+    }
+
+    /// Continues texts, each in another way.
+    pub fn causal_lm(&self, name: &str) -> String {
+        let (config, device) = (TextConfig::Gpt2(gpt2()), Default::default());
+        let model = TokenModel::<Flex>::draw(&config, &draw(&device));
+        self.write_text(name, &config, HeadKind::Tokens, &bpe(), &model)
+    }
+
+    /// Continues every text with this token, again and again.
+    pub fn one_token_lm(&self, name: &str, token: u32) -> String {
+        let config = Gpt2Config {
+            tie_word_embeddings: false,
+            ..gpt2()
+        };
+        let (config, device) = (TextConfig::Gpt2(config), Default::default());
+        let mut model = TokenModel::<Flex>::draw(&config, &draw(&device));
+        // The last norm gives the same state for all, and one row of the decoder points along it.
+        let TextBackbone::Gpt2(backbone) = &mut model.backbone else {
+            panic!("not GPT-2");
+        };
+        let norm = &mut backbone.ln_f;
+        norm.gamma = zeros(&norm.gamma);
+        norm.beta = Param::from_tensor(norm.beta.val().ones_like());
+        let output = model.head.output.as_mut().unwrap();
+        let [width, words] = output.weight.val().dims();
+        let column = Tensor::<Flex, 2>::ones([width, 1], &device);
+        let rows = 0..width;
+        let place = token as usize..token as usize + 1;
+        let weight = Tensor::<Flex, 2>::zeros([width, words], &device);
+        output.weight = Param::from_tensor(weight.slice_assign([rows, place], column));
+        self.write_text(name, &config, HeadKind::Tokens, &bpe(), &model)
+    }
+
+    /// Takes every image for each class with its share of [`SHARES`].
+    pub fn image_classifier(&self, name: &str) -> String {
+        let (config, device) = (images(), Default::default());
+        let mut model = ImageClassifier::<Flex>::draw(&config, 3, &draw(&device));
+        model.head.output.weight = zeros(&model.head.output.weight);
+        model.head.output.bias = Some(logarithms(&SHARES));
+        let names = config.names(HeadKind::Classes);
+        self.write(name, names, &config, &[], &model)
+    }
+
+    /// Reconstructs every image as half grey: the sigmoid of nothing.
+    pub fn autoencoder(&self, name: &str) -> String {
+        let (config, device) = (images(), Default::default());
+        let mut model = Autoencoder::<Flex>::draw(&config, &draw(&device));
+        let last = model.head.convolutions.last_mut().unwrap();
+        last.weight = zeros(&last.weight);
+        last.bias = last.bias.as_ref().map(zeros);
+        let names = config.names(HeadKind::Pixels);
+        self.write(name, names, &config, &[], &model)
+    }
+}
+
+/// Changes `config.json` of a bundle.
+pub fn edit_config(bundle: &str, change: impl FnOnce(&mut Value)) {
+    let path = Path::new(bundle).join(bundle::CONFIG);
+    let mut config = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    change(&mut config);
+    fs::write(&path, config.to_string()).unwrap();
+}
+
+pub fn apps(args: &[&str]) -> Output {
+    let binary = Command::new(env!("CARGO_BIN_EXE_apps")).args(args).output();
+    binary.unwrap()
+}
+
+/// What a command prints that must succeed.
+pub fn printed(args: &[&str]) -> String {
+    let output = apps(args);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{args:?}: {errors}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The one line on standard error of a command that must refuse its input.
+pub fn refused(args: &[&str]) -> String {
+    let output = apps(args);
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(2), "{args:?}: {errors}");
+    assert!(output.stdout.is_empty(), "{args:?} prints besides");
+    assert_eq!(errors.lines().count(), 1, "{errors}");
+    let message = errors.trim_end().strip_prefix("error: ");
+    message.unwrap_or_else(|| panic!("{errors}")).into()
+}

@@ -1,0 +1,279 @@
+//! Rewritten models: what they compute stays, in one file.
+
+use std::fs;
+use std::path::Path;
+
+use apps::dump::Dump;
+use burn::backend::Flex;
+use burn::prelude::*;
+use model::bundle::Load;
+use model::families::TokenInput;
+use model::{Draw, HeadKind, TextClassifier, TokenModel};
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensors};
+
+use crate::bundles::{Bundles, TEXTS, edit_config, open, printed, refused};
+
+fn golden(name: &str) -> String {
+    format!("{}/../tests/golden/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+fn dumped(path: &str) -> Vec<f32> {
+    let dump = Dump::of::<Flex>(&open(path), &TEXTS, false, &Default::default());
+    dump.unwrap().values
+}
+
+fn assert_near(ours: &[f32], theirs: &[f32], tolerance: f32) {
+    assert_eq!(ours.len(), theirs.len());
+    for (one, other) in ours.iter().zip(theirs) {
+        assert!((one - other).abs() < tolerance, "{one} {other}");
+    }
+}
+
+/// Logits of a bundle without a tokenizer for the rows of a file of known values, real tokens alone.
+fn logits(path: &str, expected: &SafeTensors) -> Vec<f32> {
+    let (bundle, device) = (open(path), Default::default());
+    let config = bundle.text_config().unwrap();
+    let integers = |name: &str| {
+        let tensor = expected.tensor(name).ok()?;
+        let number = |bytes: &[u8]| i64::from_le_bytes(bytes.try_into().unwrap()) as i32;
+        Some(
+            tensor
+                .data()
+                .chunks_exact(8)
+                .map(number)
+                .collect::<Vec<i32>>(),
+        )
+    };
+    let ids = integers("input_ids").unwrap();
+    let shape = expected.tensor("input_ids").unwrap().shape().to_vec();
+    let (rows, seq) = (shape[0], shape[1]);
+    let tensor = |values: Vec<i32>| {
+        Tensor::<Flex, 2, Int>::from_data(TensorData::new(values, [rows, seq]), &device)
+    };
+    let mask = integers("attention_mask").unwrap();
+    let input = TokenInput {
+        tokens: tensor(ids),
+        token_types: integers("token_type_ids").map(tensor),
+        mask_pad: Some(tensor(mask.clone()).equal_elem(0)),
+        ..TokenInput::new(tensor(vec![0; rows * seq]))
+    };
+    let draw = Draw::new(&device, 0.02);
+    if let Ok(names) = bundle.require(HeadKind::Classes) {
+        let classes = bundle.classes().unwrap().len();
+        let model = TextClassifier::<Flex>::draw(&config, classes, &draw);
+        let (model, _) = bundle.load(model, names, Load::Whole).unwrap();
+        let last = |row: usize| {
+            let real = mask[row * seq..(row + 1) * seq].iter().sum::<i32>();
+            (row * seq) as i32
+                + if config.describe().causal {
+                    real - 1
+                } else {
+                    0
+                }
+        };
+        let at: Vec<i32> = (0..rows).map(last).collect();
+        let at = Tensor::from_data(TensorData::new(at, [rows]), &device);
+        return model.logits(&input, at).into_data().iter().collect();
+    }
+    let names = bundle.require(HeadKind::Tokens).unwrap();
+    let model = TokenModel::<Flex>::draw(&config, &draw);
+    let (model, _) = bundle.load(model, names, Load::Whole).unwrap();
+    let all = (0i32..).zip(&mask).filter(|(_, real)| **real == 1);
+    let at: Vec<i32> = all.map(|(at, _)| at).collect();
+    let n = at.len();
+    let at = Tensor::from_data(TensorData::new(at, [n]), &device);
+    model
+        .logits(&input, Some(at), None)
+        .into_data()
+        .iter()
+        .collect()
+}
+
+/// `merged_logits` of a file of known values, at real tokens.
+fn merged(expected: &SafeTensors) -> Vec<f32> {
+    let tensor = expected.tensor("merged_logits").unwrap();
+    let number = |bytes: &[u8]| f32::from_le_bytes(bytes.try_into().unwrap());
+    let all: Vec<f32> = tensor.data().chunks_exact(4).map(number).collect();
+    let &[_, _, words] = tensor.shape() else {
+        return all;
+    };
+    let mask = expected.tensor("attention_mask").unwrap();
+    let real = mask.data().chunks_exact(8).map(|bytes| bytes[0] == 1);
+    let rows = all.chunks_exact(words).zip(real);
+    rows.filter(|(_, real)| *real)
+        .flat_map(|(row, _)| row.to_vec())
+        .collect()
+}
+
+#[test]
+fn adapters_are_merged_as_peft_merges_them() {
+    let bundles = Bundles::new();
+    let mut converted = 0;
+    for entry in fs::read_dir(golden("peft")).unwrap() {
+        let adapter = entry.unwrap().path();
+        let name = adapter.file_name().unwrap().to_str().unwrap();
+        let (adapter, output) = (adapter.display().to_string(), bundles.at(name));
+        let text = printed(&["convert", "--model", &adapter, "--merge", &output]);
+        assert_eq!(text, format!("wrote {output}\n"));
+        assert!(!open(&output).has_adapter());
+        let bytes = fs::read(format!("{adapter}/expected.safetensors")).unwrap();
+        let expected = SafeTensors::deserialize(&bytes).unwrap();
+        // As tests/golden/README.md has it for the families.
+        assert_near(&logits(&output, &expected), &merged(&expected), 1e-4);
+        converted += 1;
+    }
+    assert_eq!(converted, 7);
+}
+
+#[test]
+fn half_the_bits_compute_almost_the_same() {
+    let bundles = Bundles::new();
+    let model = bundles.causal_lm("bundle");
+    edit_config(&model, |config| config["torch_dtype"] = "float32".into());
+    let output = bundles.at("half");
+    printed(&["convert", "--model", &model, "--precision", "f16", &output]);
+    let bytes = fs::read(format!("{output}/model.safetensors")).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    assert!(file.tensors().iter().all(|(_, t)| t.dtype() == Dtype::F16));
+    assert_eq!(open(&output).raw_config()["torch_dtype"], "float16");
+    assert_near(&dumped(&output), &dumped(&model), 0.1);
+    // And back: no value changes any more.
+    let back = bundles.at("back");
+    printed(&["convert", "--model", &output, &back]);
+    assert_eq!(open(&back).raw_config()["torch_dtype"], "float32");
+    assert_eq!(dumped(&back), dumped(&output));
+}
+
+#[test]
+fn values_beyond_half_precision_are_refused() {
+    let bundles = Bundles::new();
+    let model = bundles.text_classifier_with("bundle", &[1e5, 0.0, 0.0]);
+    let output = bundles.at("half");
+    let message = refused(&["convert", "--model", &model, "--precision", "f16", &output]);
+    assert!(
+        message.contains("classifier.bias") && message.contains("100000"),
+        "{message}"
+    );
+    assert!(!Path::new(&output).exists());
+}
+
+#[test]
+fn every_kind_of_model_keeps_its_files_and_its_head() {
+    let bundles = Bundles::new();
+    for (model, class) in [
+        (
+            bundles.text_classifier("t"),
+            "BertForSequenceClassification",
+        ),
+        (bundles.masked_lm("m"), "BertForMaskedLM"),
+        (bundles.causal_lm("g"), "GPT2LMHeadModel"),
+        (bundles.image_classifier("i"), "HearthConvImageClassifier"),
+        (bundles.autoencoder("a"), "HearthConvAutoencoder"),
+    ] {
+        let output = format!("{model}-copy");
+        printed(&["convert", "--model", &model, &output]);
+        let copy = open(&output);
+        assert_eq!(copy.class(), Some(class));
+        let weights = |path: &str| fs::read(format!("{path}/model.safetensors")).unwrap();
+        assert!(weights(&model) == weights(&output), "{class}");
+        let tokenizer = |path: &str| fs::read(format!("{path}/tokenizer.json")).ok();
+        assert_eq!(tokenizer(&model), tokenizer(&output));
+        assert_eq!(
+            copy.raw_config()["id2label"],
+            open(&model).raw_config()["id2label"]
+        );
+    }
+}
+
+#[test]
+fn shards_become_one_file() {
+    let bundles = Bundles::new();
+    let model = bundles.masked_lm("bundle");
+    let whole = dumped(&model);
+    let weights = bundles.path("bundle/model.safetensors");
+    let bytes = fs::read(&weights).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let mut map = serde_json::Map::new();
+    let mut shards: [Vec<(String, TensorView)>; 2] = Default::default();
+    for (number, (name, tensor)) in file.tensors().into_iter().enumerate() {
+        let shard = format!("model-0000{}-of-00002.safetensors", number % 2 + 1);
+        map.insert(name.clone(), shard.into());
+        shards[number % 2].push((name, tensor));
+    }
+    for (number, shard) in shards.into_iter().enumerate() {
+        let name = format!("bundle/model-0000{}-of-00002.safetensors", number + 1);
+        bundles.file(&name, safetensors::serialize(shard, None).unwrap());
+    }
+    let index = serde_json::json!({"metadata": {}, "weight_map": map});
+    bundles.file("bundle/model.safetensors.index.json", index.to_string());
+    fs::remove_file(&weights).unwrap();
+    let output = bundles.at("one");
+    printed(&["convert", "--model", &model, &output]);
+    assert_eq!(dumped(&output), whole);
+    assert!(!bundles.path("one/model.safetensors.index.json").exists());
+}
+
+#[test]
+fn what_is_there_is_not_overwritten_unless_asked_and_a_model() {
+    let bundles = Bundles::new();
+    let model = bundles.masked_lm("bundle");
+    let output = bundles.text_classifier("old");
+    let convert = ["convert", "--model", &model];
+    let forced = ["convert", "--force", "--model", &model];
+    let message = refused(&[&convert[..], &[&output]].concat());
+    assert!(
+        message.ends_with("old: exists; --force replaces it"),
+        "{message}"
+    );
+    assert_eq!(open(&output).class(), Some("BertForSequenceClassification"));
+    printed(&[&forced[..], &[&output]].concat());
+    assert_eq!(open(&output).class(), Some("BertForMaskedLM"));
+    // In place of itself.
+    printed(&[&forced[..], &[&model]].concat());
+    assert_eq!(dumped(&model), dumped(&output));
+
+    fs::create_dir(bundles.path("photos")).unwrap();
+    bundles.png("photos/a.png", 1);
+    let file = bundles.file("notes.txt", "mine");
+    for (place, reason) in [
+        (
+            bundles.at("photos"),
+            "holds no model; --force replaces models only",
+        ),
+        (file, "is a file; the new bundle is a directory"),
+        (
+            bundles.folder().join("photos/..").display().to_string(),
+            "is no name for a directory",
+        ),
+        (bundles.at("no/such"), "its directory does not exist"),
+    ] {
+        let message = refused(&[&forced[..], &[&place]].concat());
+        assert!(message.ends_with(reason), "{place}: {message}");
+    }
+    assert!(bundles.path("photos/a.png").exists() && bundles.path("notes.txt").exists());
+}
+
+#[test]
+fn folders_with_a_like_name_are_left_alone() {
+    let bundles = Bundles::new();
+    let model = bundles.masked_lm("gloss.new");
+    bundles.text_classifier("gloss.old");
+    let output = bundles.at("gloss.v2");
+    printed(&["convert", "--model", &model, &output]);
+    assert_eq!(dumped(&output), dumped(&model));
+    assert!(bundles.path("gloss.old/config.json").exists());
+}
+
+#[test]
+fn what_is_no_adapter_cannot_be_merged() {
+    let bundles = Bundles::new();
+    let model = bundles.masked_lm("bundle");
+    let output = bundles.at("out");
+    let message = refused(&["convert", "--merge", "--model", &model, &output]);
+    assert!(
+        message.ends_with("is no adapter, so there is nothing to merge"),
+        "{message}"
+    );
+    assert!(!Path::new(&output).exists());
+}

@@ -1,0 +1,104 @@
+//! What a text model computes, in a file.
+
+use std::fs;
+
+use apps::dump::Dump;
+use burn::backend::Flex;
+use model::{HeadKind, TextConfig};
+use safetensors::SafeTensors;
+
+use crate::bundles::{Bundles, SHARES, TEXTS, bert, bpe, draw, gpt2, open, printed, wordpiece};
+
+#[test]
+fn a_dump_holds_tokens_padding_and_logits() {
+    let bundles = Bundles::new();
+    let model = bundles.masked_lm("bundle");
+    // More than a batch; the first text is longer than the model has positions.
+    let long = TEXTS.join(" ");
+    let texts: Vec<&str> = [&[long.as_str()][..], &TEXTS.repeat(5)].concat();
+    let input = bundles.file("texts.txt", texts.join("\n"));
+    let output = bundles.at("out.safetensors");
+    printed(&[
+        "dump", "--model", &model, "--input", &input, "--output", &output,
+    ]);
+    let bytes = fs::read(&output).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let vocab_size = wordpiece().vocab_size();
+    let shape = |name| file.tensor(name).unwrap().shape().to_vec();
+    assert_eq!(shape("input_ids"), [21, 12]);
+    assert_eq!(shape("attention_mask"), [21, 12]);
+    assert_eq!(shape("logits"), [21, 12, vocab_size]);
+    let mask = file.tensor("attention_mask").unwrap();
+    let real = mask
+        .data()
+        .chunks_exact(8 * 12)
+        .map(|row| row.iter().filter(|&&b| b == 1).count());
+    let lengths = wordpiece().encode(&texts, 12).unwrap();
+    assert!(real.eq(lengths.iter().map(Vec::len)));
+
+    let dump = Dump::of::<Flex>(&open(&model), &texts, false, &Default::default()).unwrap();
+    assert_eq!(dump.shape, [21, 12, vocab_size]);
+    assert_eq!(dump.to_bytes().unwrap(), bytes);
+}
+
+#[test]
+fn a_classifier_dumps_a_row_of_classes_a_text() {
+    let bundles = Bundles::new();
+    let model = open(&bundles.text_classifier("bundle"));
+    let dump = Dump::of::<Flex>(&model, &TEXTS, false, &Default::default()).unwrap();
+    assert_eq!((dump.name, &dump.shape[..]), ("logits", &[4, 3][..]));
+    for row in dump.values.chunks_exact(3) {
+        assert_eq!(row, SHARES.map(f32::ln));
+    }
+}
+
+#[test]
+fn a_decoder_dumps_its_vocabulary_at_each_token() {
+    let bundles = Bundles::new();
+    let model = open(&bundles.causal_lm("bundle"));
+    let dump = Dump::of::<Flex>(&model, &["a tool", "a"], false, &Default::default()).unwrap();
+    let (seq, words) = (
+        bpe().encode_one("a tool", 40).unwrap().len(),
+        gpt2().vocab_size,
+    );
+    assert_eq!(dump.shape, [2, seq, words]);
+    // A token sees those before it alone: both texts begin alike.
+    let row = |text: usize| &dump.values[text * seq * words..text * seq * words + words];
+    for (one, other) in row(0).iter().zip(row(1)) {
+        assert!((one - other).abs() < 1e-4, "{one} {other}");
+    }
+}
+
+#[test]
+fn hidden_states_are_those_of_a_bare_encoder_with_or_without_a_head() {
+    let bundles = Bundles::new();
+    let device = Default::default();
+    let config = TextConfig::Bert(bert());
+    let bare = config.init::<Flex>(HeadKind::Bare, &draw(&device));
+    let path = bundles.write_text("bare", &config, HeadKind::Bare, &wordpiece(), &bare);
+    let dump = Dump::of::<Flex>(&open(&path), &["a tool"], false, &device).unwrap();
+    // [CLS] a tool [SEP]
+    assert_eq!((dump.name, &dump.shape[..]), ("hidden", &[1, 4, 16][..]));
+    let states = bare.states(&dump.inputs.input(&device), None, None);
+    let states: Vec<f32> = states.into_data().iter::<f32>().collect();
+    assert_eq!(dump.values, states);
+
+    let all = [
+        bundles.masked_lm("masked"),
+        bundles.text_classifier("classes"),
+        bundles.causal_lm("causal"),
+    ];
+    let input = bundles.file("texts.txt", "a tool\n");
+    for model in all {
+        let output = format!("{model}.safetensors");
+        let text = printed(&[
+            "dump", "--hidden", "--model", &model, "--input", &input, "--output", &output,
+        ]);
+        assert!(text.contains(": hidden of 1 texts, [1, "), "{text}");
+        let bytes = fs::read(&output).unwrap();
+        let file = SafeTensors::deserialize(&bytes).unwrap();
+        let hidden = file.tensor("hidden").unwrap();
+        assert_eq!(hidden.shape()[2], 16);
+        assert!(file.tensor("logits").is_err());
+    }
+}

@@ -1,0 +1,12 @@
+//! The `apps` binary, driven as a person drives it, and the library under it; a file a command.
+
+#![allow(clippy::unwrap_used)] // A test that can't go on should stop.
+
+mod bundles;
+mod convert;
+mod dump;
+mod fill_mask;
+mod generate;
+mod predict;
+mod reconstruct;
+mod wrong_input;

@@ -1,0 +1,160 @@
+//! Models, files and flags that do not go together: exit code 2, and one sentence.
+
+use std::fs;
+
+use crate::bundles::{Bundles, TEXTS, edit_config, refused};
+
+#[test]
+fn the_wrong_model_is_refused() {
+    let bundles = Bundles::new();
+    let masked_lm = bundles.masked_lm("masked");
+    let images = bundles.image_classifier("images");
+    let refused = |args: &[&str]| {
+        let place = format!("{}/", bundles.folder().display());
+        refused(args).replace(&place, "")
+    };
+    assert_eq!(
+        refused(&["predict", "--model", &masked_lm, "--text", "a"]),
+        "masked: holds BertForMaskedLM, and a classifier is needed here"
+    );
+    assert_eq!(
+        refused(&["fill-mask", "--model", &images, "[MASK]"]),
+        "images: holds a model of type hearth_conv, and a text model is needed here"
+    );
+    assert_eq!(
+        refused(&["reconstruct", "--model", &images, "--input", "mnist"]),
+        "images: holds HearthConvImageClassifier, and an autoencoder is needed here"
+    );
+    assert_eq!(
+        refused(&["reconstruct", "--model", &masked_lm, "--input", "mnist"]),
+        "masked: holds a model of type bert, and an autoencoder is needed here"
+    );
+    assert_eq!(
+        refused(&["predict", "--model", &images, "--text", "a"]),
+        "images: classifies images; name them by --input instead of --text"
+    );
+    let nothing = bundles.at("nothing");
+    let args = ["fill-mask", "--model", &nothing, "[MASK]"];
+    assert_eq!(refused(&args), "nothing: is no bundle: no such directory");
+    let file = bundles.file("notes.txt", "a");
+    let args = ["fill-mask", "--model", &file, "[MASK]"];
+    assert_eq!(refused(&args), "notes.txt: is no bundle: it is a file");
+    fs::create_dir(bundles.path("photos")).unwrap();
+    let args = ["fill-mask", "--model", &bundles.at("photos"), "[MASK]"];
+    assert_eq!(
+        refused(&args),
+        "photos: is no bundle: config.json is missing"
+    );
+    fs::remove_file(bundles.path("masked/tokenizer.json")).unwrap();
+    let message = refused(&["fill-mask", "--model", &masked_lm, "[MASK]"]);
+    assert!(
+        message.starts_with("masked") && message.contains("tokenizer.json"),
+        "{message}"
+    );
+}
+
+#[test]
+fn wrong_input_is_refused_in_one_sentence() {
+    let bundles = Bundles::new();
+    let texts = bundles.text_classifier("texts");
+    let masked_lm = bundles.masked_lm("masked");
+    let images = bundles.image_classifier("images");
+    let autoencoder = bundles.autoencoder("autoencoder");
+    let at = |name: &str| bundles.at(name);
+    let (empty, broken) = (bundles.file("e.txt", ""), bundles.file("b.png", "no image"));
+    let png = bundles.png("p.png", 1);
+    let (dump, nowhere) = (at("dump"), at("no/out.png"));
+    let column = bundles.file("a.csv", "gloss\na tool\n");
+    let long = format!("[MASK] {}", TEXTS.join(" "));
+    let predict =
+        |model: &str, input: &str| refused(&["predict", "--model", model, "--input", input]);
+    let fill = |text: &str| refused(&["fill-mask", "--model", &masked_lm, text]);
+    let reconstruct = |output: &str| {
+        refused(&[
+            "reconstruct",
+            "--model",
+            &autoencoder,
+            "--input",
+            &png,
+            "--output",
+            output,
+        ])
+    };
+    for (message, expected) in [
+        (predict(&texts, &at("no.txt")), "no.txt: no such file"),
+        (predict(&texts, &empty), "e.txt: is empty"),
+        (predict(&texts, &png), "unknown extension"),
+        (predict(&texts, &column), "column \"text\" is missing"),
+        (predict(&images, &broken), "b.png: is not an image"),
+        (predict(&images, &at("no.png")), "no.png: no such file"),
+        (predict(&images, &column), "not an IDX image file"),
+        (
+            refused(&["predict", "--model", &texts, "--text", " "]),
+            "--text is empty",
+        ),
+        (fill("a tool"), "no [MASK]; write it where"),
+        (fill(""), "no [MASK]; write it where"),
+        (fill(&long), "tokens; this model takes 12"),
+        (
+            refused(&["fill-mask", "--model", "scratch", "[MASK]"]),
+            "must name a bundle or a run directory",
+        ),
+        (
+            refused(&[
+                "fill-mask",
+                "--model",
+                &masked_lm,
+                "[MASK]",
+                "--backend",
+                "cpu",
+            ]),
+            "no backend \"cpu\"",
+        ),
+        (
+            reconstruct(&nowhere),
+            "no/out.png: its directory does not exist",
+        ),
+        (reconstruct(&png), "p.png: is the input too"),
+        (
+            refused(&[
+                "dump", "--model", &masked_lm, "--input", &empty, "--output", &dump,
+            ]),
+            "e.txt: is empty",
+        ),
+    ] {
+        assert!(
+            message.contains(expected),
+            "{message:?} does not say {expected:?}"
+        );
+    }
+    assert!(!bundles.path("dump").exists());
+}
+
+#[test]
+fn a_model_too_large_for_the_machine_is_refused_before_it_is_drawn() {
+    let bundles = Bundles::new();
+    let masked_lm = bundles.masked_lm("masked");
+    let images = bundles.autoencoder("images");
+    edit_config(&masked_lm, |config| {
+        config["intermediate_size"] = 100_000_000_000_u64.into();
+    });
+    edit_config(&images, |config| {
+        config["latent_size"] = 100_000_000_000_u64.into();
+    });
+    let message = refused(&["fill-mask", "--model", &masked_lm, "[MASK]"]);
+    assert!(message.contains("this machine has"), "{message}");
+    let input = bundles.png("a.png", 1);
+    let output = bundles.at("out.png");
+    let message = refused(&[
+        "reconstruct",
+        "--model",
+        &images,
+        "--input",
+        &input,
+        "--output",
+        &output,
+    ]);
+    assert!(message.contains("this machine has"), "{message}");
+    let message = refused(&["convert", "--model", &images, &bundles.at("copy")]);
+    assert!(message.contains("this machine has"), "{message}");
+}
