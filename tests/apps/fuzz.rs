@@ -35,7 +35,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use support::{message, output_within};
 use tempfile::TempDir;
-use train::cli::Entry;
+use train::cli::{Entry, Trainer};
 use train::job::{Job, Setup, start, text};
 use train::recipe::{BuiltIn, Draft};
 use train::run::{check_memory, peak_memory_bytes};
@@ -134,16 +134,16 @@ fn kinds() -> Vec<Kind> {
         sample: other(target, bundle.clone(), target),
         read: text_bundle,
     });
-    let recipes = |entries: &'static [Entry], read: fn(&Path) -> Result<(), Failure>| {
-        entries.iter().map(move |entry| {
-            let files = vec![("recipe.toml", entry.recipe.as_bytes().to_vec())];
+    let recipes = |trainer: &'static Trainer, read: fn(&Path) -> Result<(), Failure>| {
+        trainer.entries.iter().map(move |entry| {
+            let files = vec![("recipe.toml", whole_recipe(entry, trainer).into_bytes())];
             let sample = other(entry.name, files, "recipe.toml");
             Kind { sample, read }
         })
     };
     data.chain(bundles)
-        .chain(recipes(pretrain::TRAINER.entries, pretraining))
-        .chain(recipes(finetune::TRAINER.entries, finetuning))
+        .chain(recipes(&pretrain::TRAINER, pretraining))
+        .chain(recipes(&finetune::TRAINER, finetuning))
         .collect()
 }
 
@@ -178,17 +178,25 @@ fn images(place: &Path) -> Result<(), Failure> {
 
 // What is done with recipes: all that is refused before data is read.
 
-fn draft(place: &Path, key: &str, entries: &[Entry]) -> Result<Draft, Failure> {
-    let built_in: Vec<BuiltIn> = entries
-        .iter()
-        .map(|entry| (entry.name, entry.recipe))
-        .collect();
-    let path = place.join("recipe.toml").display().to_string();
-    Ok(Draft::open(&path, key, &built_in)?)
+fn draft(name: &str, trainer: &Trainer) -> Result<Draft, Failure> {
+    let entries = trainer.entries.iter();
+    let built_in: Vec<BuiltIn> = entries.map(|entry| (entry.name, entry.recipe)).collect();
+    Ok(Draft::open(name, trainer.key, &built_in)?)
+}
+
+/// Every key of a built-in recipe, as a file of the user's may have them.
+fn whole_recipe(entry: &Entry, trainer: &Trainer) -> String {
+    let mut table = draft(entry.name, trainer).unwrap().table().clone();
+    table.insert(trainer.key.into(), entry.name.into());
+    table.to_string()
+}
+
+fn draft_at(place: &Path, trainer: &Trainer) -> Result<Draft, Failure> {
+    draft(&place.join("recipe.toml").display().to_string(), trainer)
 }
 
 fn pretraining(place: &Path) -> Result<(), Failure> {
-    let draft = draft(place, pretrain::TRAINER.key, pretrain::TRAINER.entries)?;
+    let draft = draft_at(place, &pretrain::TRAINER)?;
     match draft.kind() {
         "mlm" => check_text::<Mlm>(&draft),
         "clm" => check_text::<Clm>(&draft),
@@ -198,7 +206,7 @@ fn pretraining(place: &Path) -> Result<(), Failure> {
 }
 
 fn finetuning(place: &Path) -> Result<(), Failure> {
-    let draft = draft(place, finetune::TRAINER.key, finetune::TRAINER.entries)?;
+    let draft = draft_at(place, &finetune::TRAINER)?;
     match draft.kind() {
         "text-classification" => check_text::<TextClassification>(&draft),
         "image-classification" => check_images::<ImageClassification>(&draft),

@@ -103,10 +103,7 @@ fn the_end_token_ends_a_text_unless_it_is_ignored() {
     };
     let (text, told) = generate(&[]);
     assert_eq!(text, "iron\n");
-    assert!(
-        told.contains("1 tokens") || told.contains("1 token,"),
-        "{told}"
-    );
+    assert!(told.contains("\n1 token, "), "{told}");
     assert!(told.contains("(the text has ended)"), "{told}");
     let (_, told) = generate(&["--ignore-end"]);
     assert!(told.contains("5 tokens"), "{told}");
@@ -229,5 +226,6 @@ fn a_reader_that_leaves_ends_the_command_quietly() {
     let output = child.wait_with_output().unwrap();
     let told = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{told}");
-    assert!(!told.contains("error") && !told.contains("panic"), "{told}");
+    // No figures either: nothing was generated that nobody reads.
+    assert_eq!(told, "");
 }
