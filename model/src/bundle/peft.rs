@@ -430,20 +430,30 @@ impl AdapterFiles {
     }
 
     /// `adapter_model.safetensors`: the matrices, and a classifier's new head whole.
+    ///
+    /// A layer that is saved whole has its matrices in its weight: `peft` puts none beside what it saves whole.
     fn weights<B: Backend, M: Module<B>>(
         &self,
         module: &M,
         names: Names,
     ) -> Result<Vec<u8>, String> {
-        let whole = |name: &str| saved_whole(name, names);
         let mut tensors = Vec::new();
+        let mut add = |name: &str, data: &TensorData| {
+            let bytes = data.as_bytes().to_vec();
+            tensors.push((format!("{PREFIX}{name}"), data.shape.to_vec(), bytes));
+        };
         walk::values(module, names, &mut |path, data| {
             let name = path.name();
-            if name.contains(".lora_") || whole(&name) {
-                let bytes = data.as_bytes().to_vec();
-                tensors.push((format!("{PREFIX}{name}"), data.shape.to_vec(), bytes));
+            let layer = name.split_once(".lora_").map(|(layer, _)| layer);
+            if layer.is_some_and(|layer| !is_saved_whole(layer, names)) {
+                add(&name, &data);
             }
         });
+        for (name, data) in merged_values(module, names, &self.adapter)? {
+            if saved_whole(&name, names) {
+                add(&name, &data);
+            }
+        }
         safetensors_of(&tensors, Precision::F32)
     }
 
@@ -469,6 +479,7 @@ impl AdapterFiles {
         } else {
             let all = walk::parameters(module, names).into_iter();
             all.filter_map(|one| Some(one.name.strip_suffix(".lora_A.weight")?.to_string()))
+                .filter(|layer| !is_saved_whole(layer, names))
                 .collect()
         };
         let mut whole: Vec<String> = walk::parameters(module, names)
@@ -520,13 +531,17 @@ fn saved_whole(name: &str, names: Names) -> bool {
     })
 }
 
-/// The model's weights with the adapter in them, under the names of a model without one.
-fn merged_weights<B: Backend, M: Module<B>>(
+/// Whether a layer is one of these.
+fn is_saved_whole(layer: &str, names: Names) -> bool {
+    saved_whole(&format!("{layer}.weight"), names)
+}
+
+/// The model's values with the adapter in them, under the names of a model without one.
+fn merged_values<B: Backend, M: Module<B>>(
     module: &M,
     names: Names,
     adapter: &Adapter,
-    precision: Precision,
-) -> Result<Vec<u8>, String> {
+) -> Result<BTreeMap<String, TensorData>, String> {
     let mut all = BTreeMap::new();
     walk::values(module, names, &mut |path, data| {
         all.insert(path.name(), data);
@@ -547,11 +562,21 @@ fn merged_weights<B: Backend, M: Module<B>>(
         let weight = weight.map_err(|reason| format!("{layer}: {reason}"))?;
         all.insert(format!("{layer}.weight"), weight);
     }
+    Ok(all)
+}
+
+/// The same in the safetensors format.
+fn merged_weights<B: Backend, M: Module<B>>(
+    module: &M,
+    names: Names,
+    adapter: &Adapter,
+    precision: Precision,
+) -> Result<Vec<u8>, String> {
     let dtype = match precision {
         Precision::F32 => burn::tensor::DType::F32,
         Precision::F16 => burn::tensor::DType::F16,
     };
-    let tensors: Vec<_> = all
+    let tensors: Vec<_> = merged_values(module, names, adapter)?
         .into_iter()
         .map(|(name, data)| {
             let data = data.convert_dtype(dtype);
