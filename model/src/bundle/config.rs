@@ -56,8 +56,9 @@ pub(super) fn complete(config: &mut Value, family: &'static Family) -> Result<()
         let Some(value) = config.get(*key).filter(|value| !value.is_null()) else {
             continue;
         };
-        if value.to_string() != *only {
-            return Err(format!("{key} is {value}; only {only} is implemented"));
+        let found = value.to_string();
+        if found != *only {
+            return Err(format!("{key} is {found}; only {only} is implemented"));
         }
     }
     Ok(())
