@@ -54,7 +54,7 @@ pub enum Bits {
 
 impl Flags {
     /// The model, and the directory that is written.
-    fn from_and_to(&self) -> Result<(ModelFlags, PathBuf), Failure> {
+    fn input_and_output(&self) -> Result<(ModelFlags, PathBuf), Failure> {
         let (model, output) = match (&self.model, self.places.as_slice()) {
             (Some(model), [output]) | (None, [model, output]) => (model, output),
             (Some(model), _) => {
@@ -82,7 +82,7 @@ impl Flags {
 ///
 /// A model that cannot be used, a directory that exists or cannot be written.
 pub fn run(flags: &Flags) -> Result<String, Failure> {
-    let (model, output) = flags.from_and_to()?;
+    let (model, output) = flags.input_and_output()?;
     let backend = model.backend()?;
     check_output(&output, flags.force)?;
     let from = model.bundle()?;

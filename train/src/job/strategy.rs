@@ -120,7 +120,7 @@ impl StrategyRecipe {
             let reason = format!("is {}; it must be 0 or more", self.backbone_lr);
             return Err(Impossible::new("strategy.backbone_lr", reason));
         }
-        if !(self.dropout < 1.0) {
+        if self.dropout.is_nan() || self.dropout >= 1.0 {
             let reason = format!("is {}; it must be below 1", self.dropout);
             return Err(Impossible::new("strategy.dropout", reason));
         }
