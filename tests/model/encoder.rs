@@ -287,6 +287,8 @@ fn weights_that_do_not_fit_are_named() {
     ] {
         assert!(wider.contains(words), "{wider}");
     }
+    // Of another shape, and still the model's.
+    assert!(!wider.contains("no place"), "{wider}");
     let deeper = message(&|config| config.num_hidden_layers = 3);
     assert!(deeper.contains("lacks bert.encoder.layer.2."), "{deeper}");
 }

@@ -9,7 +9,7 @@ pub mod peft;
 pub mod weights;
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -456,16 +456,19 @@ fn choose(
     let mut chosen = HashMap::new();
     let mut loaded = Loaded::default();
     let mut mismatch = Mismatch::default();
+    // Tensors that a parameter answers to, whether it takes their values or not.
+    let mut placed = HashSet::new();
     for Parameter { name, shape } in wanted {
+        let found = candidates(name, names)
+            .into_iter()
+            .find_map(|candidate| weights.get(&candidate));
+        placed.extend(found.map(|tensor| tensor.name));
         let backbone = names.is_backbone(name);
         let adapter = name.contains(".lora_");
         if (load == Load::Backbone && !backbone) || adapter {
             loaded.drawn.push(name.clone());
             continue;
         }
-        let found = candidates(name, names)
-            .into_iter()
-            .find_map(|candidate| weights.get(&candidate));
         match found {
             Some(tensor) if tensor.shape == shape.as_slice() => {
                 chosen.insert(name.clone(), tensor.name.to_string());
@@ -478,7 +481,6 @@ fn choose(
             None => mismatch.missing.push(name.clone()),
         }
     }
-    let used: Vec<&String> = chosen.values().collect();
     let spare = |name: &str| {
         let tied = names
             .head
@@ -486,7 +488,7 @@ fn choose(
             .iter()
             .any(|(_, other)| *other == without_wrapper(name));
         let ignored = names.family.ignored.iter().any(|end| name.ends_with(end));
-        !tied && !ignored && !used.iter().any(|used| *used == name)
+        !tied && !ignored && !placed.contains(name)
     };
     let unused = weights
         .iter()
