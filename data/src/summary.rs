@@ -274,7 +274,7 @@ mod tests {
         let classes = summary.classes.unwrap();
         assert_eq!(
             (classes.count, classes.smallest.as_str(), classes.rows),
-            (3, "Rare", 1)
+            (3, "Rare", 0)
         );
         assert_eq!(summary.alike, [["Rare", "rare"]]);
     }

@@ -30,6 +30,7 @@ fn bench(content: Content) -> Bench {
         Content::Texts | Content::Other => &[
             "data.valid=0.4",
             "data.cache=false",
+            "data.bad_rows=refuse",
             "tokenizer.vocab_size=100",
             "tokenizer.max_length=16",
             "model.hidden_size=16",

@@ -726,7 +726,7 @@ mod tests {
         let one = set(60, &["a"], |_| 0);
         assert!(refusal(&one, 0).contains("only one class (\"a\")"));
         let two = set(60, &["a", "b"], |i| (i % 2) as u32);
-        let mut few = corpus(&two, 1).unwrap().train.classes;
+        let mut few = corpus(&two, 2).unwrap().train.classes;
         few.sort_unstable();
         assert_eq!(few, [0, 1], "a row of each class");
         let unlabelled = ImageSet {
