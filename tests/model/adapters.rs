@@ -75,6 +75,7 @@ fn base(settings: &Value) -> Bundle {
 }
 
 /// A model of either kind.
+#[allow(clippy::large_enum_variant)] // A few of them, in a test.
 enum Model<B: Backend> {
     Language(TokenModel<B>),
     Classifier(TextClassifier<B>),
