@@ -1,5 +1,6 @@
 //! Rewrites a model. In: any directory that opens, an adapter among them. Out: a bundle with `model.safetensors`.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use burn::module::Module;
@@ -10,7 +11,7 @@ use model::{
     Autoencoder, Draw, HeadKind, ImageClassifier, Names, Precision, TextClassifier, TokenModel,
     walk,
 };
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 use train::backend::with_backend;
 use train::{Failure, WithBackend};
 
@@ -209,6 +210,9 @@ impl Work {
         name_precision(&mut config, self.precision);
         if let Some(config) = config.as_object_mut() {
             config.insert("architectures".into(), Value::from(vec![names.head.class]));
+            if names.head.kind == HeadKind::Classes {
+                name_classes(config, &self.from.classes()?);
+            }
         }
         let beside = BESIDE
             .iter()
@@ -219,6 +223,15 @@ impl Work {
         bundle::write(&self.output, &config, &model, names, precision, &files)?;
         Ok(())
     }
+}
+
+/// `transformers` takes the number of classes from their names; without names there are two.
+fn name_classes(config: &mut Map<String, Value>, classes: &[String]) {
+    let ids: BTreeMap<_, _> = classes.iter().enumerate().collect();
+    let names: BTreeMap<_, _> = classes.iter().zip(0..).collect();
+    config.remove("num_labels");
+    config.insert("id2label".into(), json!(ids));
+    config.insert("label2id".into(), json!(names));
 }
 
 /// `transformers` loads weights as the type that the configuration names.

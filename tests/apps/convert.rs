@@ -114,7 +114,7 @@ fn adapters_are_merged_as_peft_merges_them() {
         let adapter = entry.unwrap().path();
         let name = adapter.file_name().unwrap().to_str().unwrap();
         let (adapter, output) = (adapter.display().to_string(), bundles.at(name));
-        let text = printed(&["convert", "--model", &adapter, "--merge", &output]);
+        let text = printed(&["convert", "--merge", &adapter, &output]);
         assert_eq!(text, format!("wrote {output}\n"));
         assert!(!open(&output).has_adapter());
         let bytes = fs::read(format!("{adapter}/expected.safetensors")).unwrap();
@@ -276,4 +276,54 @@ fn what_is_no_adapter_cannot_be_merged() {
         "{message}"
     );
     assert!(!Path::new(&output).exists());
+}
+
+#[test]
+fn the_model_is_named_once() {
+    let bundles = Bundles::new();
+    let model = bundles.masked_lm("bundle");
+    let whole = dumped(&model);
+    for (number, args) in [
+        ["--model", &model, "OUT", ""],
+        ["OUT", "--model", &model, ""],
+        [&model, "OUT", "--precision", "f32"],
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let output = bundles.at(&number.to_string());
+        let args = args.map(|arg| if arg == "OUT" { &output } else { arg });
+        let args: Vec<&str> = args.into_iter().filter(|arg| !arg.is_empty()).collect();
+        printed(&[&["convert"][..], &args].concat());
+        assert_eq!(dumped(&output), whole);
+    }
+    let output = bundles.at("out");
+    assert_eq!(
+        refused(&["convert", &output]),
+        "two directories are expected: the model, and the new bundle"
+    );
+    let message = refused(&["convert", "--model", &model, &model, &output]);
+    assert!(
+        message.ends_with("so one directory more is expected: the new bundle"),
+        "{message}"
+    );
+}
+
+#[test]
+fn classes_without_names_are_named_in_the_new_bundle() {
+    let bundles = Bundles::new();
+    let model = bundles.text_classifier("bundle");
+    edit_config(&model, |config| {
+        let config = config.as_object_mut().unwrap();
+        config.remove("id2label");
+        config.remove("label2id");
+        config.insert("num_labels".into(), 3.into());
+    });
+    let output = bundles.at("out");
+    printed(&["convert", &model, &output]);
+    let config = open(&output).raw_config().clone();
+    // Without them transformers takes two classes for granted.
+    assert_eq!(config["id2label"]["2"], "LABEL_2");
+    assert_eq!(config["label2id"]["LABEL_2"], 2);
+    assert!(config.get("num_labels").is_none());
 }

@@ -1,66 +1,14 @@
-//! Continued texts: the tokens of transformers, the same with and without a cache, ends, and refusals.
+//! Continued texts: the same with and without a cache, ends, blanks, and refusals.
 
 use std::process::{Command, Stdio};
 
 use apps::generate::{End, Generator, Request};
 use burn::backend::Flex;
-use model::bundle::Load;
-use model::generate::{Continuation, Sampling};
-use model::{Draw, HeadKind, TokenModel};
-use safetensors::SafeTensors;
+use model::families::gpt2::Gpt2Config;
+use model::generate::Sampling;
+use model::{HeadKind, TextConfig, TokenModel};
 
-use crate::bundles::{Bundles, apps, bpe, open, printed, refused};
-
-/// Where files of known values are.
-fn golden(name: &str) -> String {
-    format!("{}/../tests/golden/{name}", env!("CARGO_MANIFEST_DIR"))
-}
-
-fn integers(file: &SafeTensors, name: &str) -> Vec<u32> {
-    let tensor = file.tensor(name).unwrap();
-    let number = |bytes: &[u8]| i64::from_le_bytes(bytes.try_into().unwrap()) as u32;
-    tensor.data().chunks_exact(8).map(number).collect()
-}
-
-#[test]
-fn greedy_continuations_are_those_of_transformers() {
-    let device = Default::default();
-    for number in 1..=3 {
-        let folder = golden(&format!("families/gpt2-causal-lm-{number}"));
-        let bundle = open(&folder);
-        let config = bundle.text_config().unwrap();
-        let names = bundle.require(HeadKind::Tokens).unwrap();
-        let fresh = TokenModel::<Flex>::draw(&config, &Draw::new(&device, 0.02));
-        let (model, _) = bundle.load(fresh, names, Load::Whole).unwrap();
-        let bytes = std::fs::read(format!("{folder}/expected.safetensors")).unwrap();
-        let expected = SafeTensors::deserialize(&bytes).unwrap();
-        let penalised = Sampling {
-            repetition_penalty: 1.3,
-            ..Sampling::GREEDY
-        };
-        for (kind, sampling) in [("generated", Sampling::GREEDY), ("penalised", penalised)] {
-            for prompt in 0..2 {
-                let theirs = integers(&expected, &format!("{kind}.{prompt}"));
-                let prompt = integers(&expected, &format!("prompt.{prompt}"));
-                assert_eq!(theirs.len(), 20);
-                let layers = Some(config.describe().layers);
-                let mut cached = Continuation::new(&model, prompt.clone(), layers, &device);
-                let mut plain = Continuation::new(&model, prompt.clone(), None, &device);
-                for (at, &token) in theirs.iter().enumerate() {
-                    let (logits, anew) = (cached.logits(), plain.logits());
-                    for (logit, other) in logits.iter().zip(&anew) {
-                        // Another order of sums; logits go up to about 10.
-                        assert!((logit - other).abs() < 1e-5, "{logit} {other}");
-                    }
-                    let chosen = sampling.choose(&logits, cached.tokens(), 0.5);
-                    assert_eq!(chosen, token, "{folder}, {kind}, token {at}");
-                    cached.push(token);
-                    plain.push(token);
-                }
-            }
-        }
-    }
-}
+use crate::bundles::{Bundles, apps, bpe, draw, gpt2, open, printed, refused, wordpiece};
 
 #[test]
 fn a_seed_decides_the_text_with_or_without_a_cache() {
@@ -170,6 +118,42 @@ fn an_empty_prompt_begins_a_text() {
     assert_eq!(printed(&args), "été ☃ xx\n");
     let args = ["generate", "--model", &model, "--max-tokens", "0", "iron"];
     assert_eq!(printed(&args), "iron\n");
+}
+
+#[test]
+fn words_of_a_vocabulary_without_blanks_are_told_apart() {
+    let bundles = Bundles::new();
+    let tokenizer = wordpiece();
+    let config = TextConfig::Gpt2(Gpt2Config {
+        vocab_size: tokenizer.vocab_size(),
+        ..gpt2()
+    });
+    let device = Default::default();
+    let model = TokenModel::<Flex>::draw(&config, &draw(&device));
+    let path = bundles.write_text("bundle", &config, HeadKind::Tokens, &tokenizer, &model);
+    let generator = Generator::<Flex>::open(&open(&path), &device).unwrap();
+    let first = |seed| {
+        let request = Request {
+            prompt: "a small",
+            max_tokens: 6,
+            sampling: Sampling::default(),
+            stop: &[],
+            seed,
+            cache: true,
+            ignore_end: true,
+        };
+        let mut added = String::new();
+        let mut show = |piece: &str| {
+            added.push_str(piece);
+            Ok(())
+        };
+        generator.generate(&request, &mut show).unwrap();
+        added.chars().next()
+    };
+    // A word has a blank before it, the end of one has none.
+    let first: Vec<char> = (0..20).filter_map(first).collect();
+    assert!(first.contains(&' '), "{first:?}");
+    assert!(first.iter().any(|c| c.is_alphabetic()), "{first:?}");
 }
 
 #[test]

@@ -220,6 +220,29 @@ fn texts_are_cut_where_the_bundle_says() {
 }
 
 #[test]
+fn what_is_cut_and_what_figures_are_is_said_beside_the_answers() {
+    let bundles = Bundles::new();
+    let model = bundles.text_classifier("bundle");
+    // 12 positions, two of which are [CLS] and [SEP]; "a tool" has two words.
+    let long = vec!["tool"; 15].join(" ");
+    let input = bundles.file("a.txt", format!("{long}\na tool\n"));
+    let notes = || {
+        let output = apps(&["predict", "--model", &model, "--input", &input]);
+        assert!(output.status.success());
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let cut = "note: 1 of 2 texts are cut to 12 tokens, which loses 29.4 % of all tokens\n";
+    assert_eq!(notes(), cut); // 5 of 17
+    let say = |problem: &str| edit_config(&model, |config| config["problem_type"] = problem.into());
+    say("regression");
+    let values = "note: the figures are values, not probabilities\n";
+    assert_eq!(notes(), format!("{values}{cut}"));
+    say("multi_label_classification");
+    let several = "note: each class has a probability by itself; they need not sum to 1\n";
+    assert_eq!(notes(), format!("{several}{cut}"));
+}
+
+#[test]
 fn images_get_their_classes_from_every_kind_of_file() {
     let bundles = Bundles::new();
     let model = bundles.image_classifier("bundle");

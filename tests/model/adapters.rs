@@ -440,6 +440,85 @@ fn an_adapter_brings_the_head_that_its_base_lacks() {
     );
 }
 
+/// A tokenizer of one word.
+fn write_tokenizer(folder: &Path, word: &str) {
+    fs::create_dir_all(folder).unwrap();
+    let vocabulary = format!("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\n{word}\n");
+    fs::write(folder.join("vocab.txt"), vocabulary).unwrap();
+}
+
+#[test]
+fn an_adapter_of_a_run_has_the_classes_and_the_tokenizer_of_the_run() {
+    let temporary = tempfile::tempdir().unwrap();
+    let run = temporary.path().join("run/model");
+    let base = temporary.path().join("base");
+    fs::create_dir_all(&base).unwrap();
+    for name in [bundle::CONFIG, bundle::WEIGHTS] {
+        let from = golden::path("families/bert-classifier-2").join(name);
+        fs::copy(from, base.join(name)).unwrap();
+    }
+    write_tokenizer(&base, "base");
+    let at = run.join(peft::FOLDER);
+    let named = base.display().to_string();
+    changed(
+        &at,
+        "bert-lora",
+        &[("base_model_name_or_path", named.into())],
+    );
+    let vocabulary = || {
+        let read = Bundle::find(&at).unwrap().read("vocab.txt").unwrap();
+        let text = String::from_utf8(read).unwrap();
+        text.lines().last().unwrap().to_string()
+    };
+    let classes = || Bundle::find(&at).unwrap().classes().unwrap();
+    // As many as the base has: its names.
+    let of_base = Bundle::find(&base).unwrap().classes().unwrap();
+    assert_eq!((classes(), vocabulary()), (of_base.clone(), "base".into()));
+    // A model of another family above says nothing about it.
+    write_tokenizer(&run, "run");
+    fs::write(
+        run.join(bundle::CONFIG),
+        r#"{"model_type": "gpt2", "id2label": {"0": "a"}}"#,
+    )
+    .unwrap();
+    assert_eq!((classes(), vocabulary()), (of_base, "base".into()));
+    let config =
+        serde_json::json!({"model_type": "bert", "id2label": {"0": "a", "1": "b", "2": "c"}});
+    fs::write(run.join(bundle::CONFIG), config.to_string()).unwrap();
+    assert_eq!(classes(), ["a", "b", "c"]);
+    assert_eq!(vocabulary(), "run");
+    let other = serde_json::json!({"model_type": "bert", "id2label": {"0": "a", "1": "b"}});
+    fs::write(run.join(bundle::CONFIG), other.to_string()).unwrap();
+    assert_eq!(classes(), ["LABEL_0", "LABEL_1", "LABEL_2"]);
+    // `peft` may keep the tokenizer beside the matrices.
+    write_tokenizer(&at, "adapter");
+    assert_eq!(vocabulary(), "adapter");
+}
+
+#[test]
+fn classes_of_the_base_are_not_those_of_another_number_of_rows() {
+    let temporary = tempfile::tempdir().unwrap();
+    let base = temporary.path().join("base");
+    fs::create_dir_all(&base).unwrap();
+    let original = golden::path("families/bert-classifier-2");
+    let mut config: Value =
+        serde_json::from_slice(&fs::read(original.join(bundle::CONFIG)).unwrap()).unwrap();
+    config["id2label"] = serde_json::json!({"0": "no", "1": "yes"});
+    config["problem_type"] = "regression".into();
+    fs::write(base.join(bundle::CONFIG), config.to_string()).unwrap();
+    let at = temporary.path().join("adapter");
+    let named = base.display().to_string();
+    changed(
+        &at,
+        "bert-lora",
+        &[("base_model_name_or_path", named.into())],
+    );
+    fs::copy(original.join(bundle::WEIGHTS), base.join(bundle::WEIGHTS)).unwrap();
+    let bundle = Bundle::find(&at).unwrap();
+    assert_eq!(bundle.classes().unwrap(), ["LABEL_0", "LABEL_1", "LABEL_2"]);
+    assert_eq!(bundle.scores().unwrap(), bundle::Scores::OneLabel);
+}
+
 /// A backbone alone has no prefix in its names, and an adapter of a classifier has one.
 #[test]
 fn a_bare_backbone_is_loaded_with_the_adapter_too() {

@@ -135,21 +135,58 @@ impl Bundle {
         table.iter().map(pair).collect()
     }
 
-    /// Rows of the last layer, if the weights hold a classifier.
-    fn rows(&self) -> Result<Option<usize>, BundleError> {
-        let Some(head) = self.family.head(HeadKind::Classes) else {
-            return Ok(None);
+    /// Gives a classifier that an adapter brings the classes of its merged model, if that is known, else those of the base
+    /// model; or none, if they are of another number.
+    pub(super) fn take_classes(&mut self, merged: Option<&Value>) -> Result<(), BundleError> {
+        const KEYS: [&str; 4] = ["id2label", "label2id", "num_labels", "problem_type"];
+        let Some(rows) = self.rows_of_adapter() else {
+            return Ok(());
         };
+        if let Some(merged) = merged {
+            self.set_keys(&KEYS, merged);
+        }
+        if self.label_table()?.len() != rows {
+            self.set_keys(&KEYS, &Value::Null);
+        }
+        Ok(())
+    }
+
+    /// Takes keys as another configuration has them, or has them not.
+    fn set_keys(&mut self, keys: &[&str], from: &Value) {
+        let Some(config) = self.config.as_object_mut() else {
+            return;
+        };
+        for key in keys {
+            config.remove(*key);
+            if let Some(value) = from.get(key) {
+                config.insert((*key).into(), value.clone());
+            }
+        }
+    }
+
+    /// Name of the last layer's weights, of a family that has classifiers.
+    fn last_layer(&self) -> Option<String> {
+        let head = self.family.head(HeadKind::Classes)?;
         let names = Names {
             family: self.family,
             head,
         };
-        let name = names.theirs("head.output.weight");
-        let adapter = self.adapter.as_ref();
-        let of_adapter =
-            adapter.and_then(|adapter| adapter.whole_shape(std::slice::from_ref(&name)));
-        if let Some(shape) = of_adapter {
-            return Ok(shape.first().copied());
+        Some(names.theirs("head.output.weight"))
+    }
+
+    /// Rows of the last layer that an adapter brings.
+    fn rows_of_adapter(&self) -> Option<usize> {
+        let shape = self.adapter.as_ref()?.whole_shape(&[self.last_layer()?])?;
+        shape.first().copied()
+    }
+
+    /// Rows of the last layer, if the weights hold a classifier.
+    fn rows(&self) -> Result<Option<usize>, BundleError> {
+        let Some(name) = self.last_layer() else {
+            return Ok(None);
+        };
+        if let Some(rows) = self.rows_of_adapter() {
+            return Ok(Some(rows));
         }
         let weights = self.weights()?;
         let tensor = weights

@@ -90,7 +90,20 @@ pub struct Bundle {
     config: Value,
     weights: Arc<OnceLock<Weights>>,
     adapter: Option<Arc<SavedAdapter>>,
+    /// Where the tokenizer is, if not beside the weights.
+    tokenizer: Option<PathBuf>,
 }
+
+/// Files that make a tokenizer; those that make one by themselves, or with `merges.txt`, come first.
+const TOKENIZER_FILES: [&str; 7] = [
+    TOKENIZER,
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    TOKENIZER_CONFIG,
+    "special_tokens_map.json",
+    "added_tokens.json",
+];
 
 impl Bundle {
     /// Opens a directory.
@@ -123,11 +136,21 @@ impl Bundle {
         let adapter = SavedAdapter::open(path)?;
         let base = adapter.base()?;
         let bundled = crate::bundled::open(&base.to_string_lossy());
-        let base = bundled.unwrap_or_else(|| Self::open(&base))?;
-        Ok(Self {
-            adapter: Some(Arc::new(adapter)),
-            ..base
-        })
+        let mut bundle = bundled.unwrap_or_else(|| Self::open(&base))?;
+        // A run has the merged model, which says how it was trained, in the folder above.
+        let above = path.join("..");
+        let merged = fs::read(above.join(CONFIG)).ok();
+        let merged = merged.and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
+        let merged = merged.filter(|merged| merged["model_type"] == bundle.family.model_type);
+        let folders = [Some(path.into()), merged.is_some().then_some(above)];
+        let holds = |folder: &PathBuf| {
+            let mut vocabularies = TOKENIZER_FILES[..3].iter();
+            vocabularies.any(|name| folder.join(name).is_file())
+        };
+        bundle.tokenizer = folders.into_iter().flatten().find(holds);
+        bundle.adapter = Some(Arc::new(adapter));
+        bundle.take_classes(merged.as_ref())?;
+        Ok(bundle)
     }
 
     /// Opens a bundle, or the one that a run left in its `model` directory.
@@ -173,6 +196,7 @@ impl Bundle {
             config,
             weights: Arc::default(),
             adapter: None,
+            tokenizer: None,
         })
     }
 
@@ -207,6 +231,11 @@ impl Bundle {
     ///
     /// A file that is missing or cannot be read.
     pub fn read(&self, name: &str) -> Result<Vec<u8>, BundleError> {
+        if let Some(folder) = &self.tokenizer
+            && TOKENIZER_FILES.contains(&name)
+        {
+            return read(folder, &Files::Directory, name);
+        }
         read(&self.path, &self.files, name)
     }
 
