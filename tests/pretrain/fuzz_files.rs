@@ -23,6 +23,7 @@ fn bench(content: Content) -> Bench {
     let settings: &[&str] = match content {
         Content::Images => &[
             "data.valid=0.4",
+            "data.bad_rows=refuse",
             "model.channels=[4]",
             "model.latent_size=8",
             "training.batch_size=8",
