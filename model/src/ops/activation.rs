@@ -1,7 +1,7 @@
 //! Activations by the names of `config.json`.
 //!
 //! Those of the form `x * sigmoid(gate(x))` are one pass on Flex: SiLU and the approximations of GELU (Hendrycks and Gimpel
-//! 2016, <https://arxiv.org/abs/1606.08415>). [`crate::ops::gelu`] is the exact one.
+//! 2016, <https://arxiv.org/abs/1606.08415>). [`crate::ops::gelu()`] is the exact one.
 
 use std::f64::consts::FRAC_2_PI;
 
@@ -17,7 +17,7 @@ use crate::ops::{fused, primitive, wrap};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "&'static str")]
 pub enum Activation {
-    /// GELU by the error function, [`gelu`].
+    /// GELU by the error function, [`gelu()`].
     Gelu,
     /// GELU by the hyperbolic tangent, [`gelu_tanh`].
     GeluTanh,
