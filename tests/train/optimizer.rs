@@ -227,7 +227,7 @@ fn rules() -> [(&'static str, Rule); 9] {
 }
 
 fn trajectories<B: Backend>(tolerance: f64) {
-    let golden = include_str!("golden/optimizers.json");
+    let golden = include_str!("../golden/optimizers.json");
     let golden: Value = serde_json::from_str(golden).unwrap();
     for (name, rule) in rules() {
         for (parameter, shape) in [("w", &[4, 6][..]), ("b", &[6])] {
@@ -312,7 +312,7 @@ fn grouped_recipe(golden: &Value, name: &str, rule: Rule) -> OptimizerRecipe {
 }
 
 fn grouped_trajectories<B: AutodiffBackend>(tolerance: f64) {
-    let golden = include_str!("golden/optimizers.json");
+    let golden = include_str!("../golden/optimizers.json");
     let golden: Value = serde_json::from_str(golden).unwrap();
     for (name, rule) in rules() {
         let recipe = grouped_recipe(&golden["grouped"], name, rule);
@@ -362,7 +362,7 @@ fn averages_are_those_of_torch() {
         w: Param<Tensor<B, 1>>,
         b: Param<Tensor<B, 1>>,
     }
-    let golden = include_str!("golden/optimizers.json");
+    let golden = include_str!("../golden/optimizers.json");
     let golden: Value = serde_json::from_str(golden).unwrap();
     let two = |values_of: &Value| Two::<Flex> {
         w: Param::from_tensor(values(values_of, "w")),
