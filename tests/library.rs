@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use burn::backend::{Autodiff, Flex};
 use burn::module::Param;
 use burn::prelude::*;
-use model as _;
+use model::{HeadKind, Names};
 use train::optim::schedule::ScheduleKind;
 use train::recipe::{GuardRecipe, OptimizerRecipe, ScheduleRecipe, TrainingRecipe};
 use train::session::{Options, Session, Status};
@@ -133,6 +133,7 @@ fn train(out: &Path, source: Source, interrupt: Interrupt) -> Result<Status, tra
         guard: GuardRecipe::default(),
         data: String::new(),
         groups: Vec::new(),
+        names: Names::new(&model::families::bert::NAMES, HeadKind::Bare),
         objective: One::<Autodiff<Flex>> {
             weight: Param::from_tensor(Tensor::from_data([0.5], &device)),
         },
