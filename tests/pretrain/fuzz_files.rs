@@ -87,9 +87,16 @@ fn mutated_data_is_read_or_refused_with_exit_code_2() {
             let mut rng = ChaCha8Rng::seed_from_u64(case);
             write(&bench, &sample.broken(&mut rng));
             let place = format!("{name}, seed {case}");
-            refused += u64::from(refuses(&mut dry_run(&bench, sample.content), &place));
+            let mut command = dry_run(&bench, sample.content);
+            // Every second case leaves bad rows out, which few mutations keep from being read.
+            let strict = case % 2 == 0;
+            if strict {
+                command.args(["--set", "data.bad_rows=refuse"]);
+            }
+            refused += u64::from(refuses(&mut command, &place) && strict);
         }
-        assert!(refused > CASES / 4, "{name}: too mild, {refused} refused");
+        // A quarter of the strict ones.
+        assert!(refused > CASES / 8, "{name}: too mild, {refused} refused");
     }
 }
 
