@@ -1,5 +1,5 @@
 //! Trains a model on random tokens of one shape, all positions projected onto the whole vocabulary: what
-//! `benches/torch/fixed_shapes.py` and `benches/torch/gpt2_step.py` do in PyTorch. Prints one line of JSON.
+//! `benches/torch/fixed_shapes.py` does in PyTorch. Prints one line of JSON.
 //!
 //!     cargo bench -p pretrain --bench fixed_shapes -- --size mini
 

@@ -1,4 +1,4 @@
-//! Operations of `model::ops` on Flex beside what Burn composes of its own, forward and backward, at the sizes of the
+//! Operations of `model::ops` on Flex beside what Burn composes, forward and backward, at the sizes of the
 //! mini encoder: 2,048 tokens, 256 wide.
 //!
 //!     cargo bench -p pretrain --bench kernels

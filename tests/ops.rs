@@ -1,4 +1,4 @@
-//! Operations that have a version of their own on Flex: values and gradients against plain tensor operations in double
+//! Operations that have a faster version on Flex: values and gradients against plain tensor operations in double
 //! precision, at sizes that no vector and no thread divides.
 //!
 //! A separate test program: a backend has one float type in a process, and these need double precision.
@@ -1014,7 +1014,7 @@ fn cross_entropy_of_a_part_of_the_logits_leaves_the_rest_alone() {
 }
 
 /// Burn forgets the graph of a tensor that a backward pass went through, as accumulation does with weights; so what is
-/// made of it next stands in a graph of its own, which nothing held while the operation on it was running.
+/// made of it next is in another graph, which nothing held while the operation on it was running.
 #[test]
 fn passes_on_another_thread_take_no_gradient_away() {
     let passes = || {

@@ -109,9 +109,12 @@ fn length(row: usize) -> usize {
 fn input<B: Backend>(device: &B::Device) -> TokenInput<B> {
     let cells = || (0..BATCH).flat_map(|row| (0..SEQ).map(move |at| (row, at)));
     let tokens: Vec<i32> = cells()
-        .map(|(row, at)| match at < length(row) {
-            true => (5 + (row * 31 + at * 17) % 43) as i32,
-            false => 0,
+        .map(|(row, at)| {
+            if at < length(row) {
+                (5 + (row * 31 + at * 17) % 43) as i32
+            } else {
+                0
+            }
         })
         .collect();
     let mask: Vec<bool> = cells().map(|(row, at)| at >= length(row)).collect();

@@ -7,14 +7,13 @@ use burn::tensor::activation::softmax;
 use burn::tensor::backend::AutodiffBackend;
 use clap::Args;
 use data::{Role, TextTokenizer};
-use model::bundle::Load;
-use model::{Bundle, Draw, HeadKind, TokenModel};
+use model::{Bundle, TokenModel};
 use train::backend::with_backend;
 use train::job::text::{TokenBatch, indices};
 use train::{Failure, WithBackend};
 
 use crate::guess::{self, Figure, Guess};
-use crate::open::{self, ModelFlags, TextParts};
+use crate::open::{self, ModelFlags};
 
 /// Say which words fit into a text
 #[derive(Args, Clone, Debug)]
@@ -47,22 +46,11 @@ impl<B: Backend> MaskFiller<B> {
     ///
     /// A bundle of another kind, one whose tokenizer has no mask token, or whose weights do not fit.
     pub fn open(bundle: &Bundle, device: &B::Device) -> Result<Self, Failure> {
-        let TextParts {
-            config, tokenizer, ..
-        } = open::text_parts(bundle)?;
-        let sizes = config.describe();
-        if sizes.causal {
-            return Err(Failure::input(format!(
-                "{}: sees no token to the right of a mask; apps generate is for it",
-                bundle.path().display()
-            )));
-        }
-        let names = bundle.require(HeadKind::Tokens)?;
-        let model = TokenModel::draw(&config, &Draw::new(device, 0.02));
-        let (model, _) = bundle.load(model, names, Load::Whole)?;
+        let (model, parts) = open::token_model(bundle, false, device)?;
+        let sizes = parts.config.describe();
         Ok(Self {
             model,
-            tokenizer,
+            tokenizer: parts.tokenizer,
             positions: sizes.positions,
             device: device.clone(),
         })

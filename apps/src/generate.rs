@@ -7,15 +7,15 @@ use burn::tensor::backend::{AutodiffBackend, Backend};
 use clap::Args;
 use data::TextTokenizer;
 use data::order::{self, Stream};
-use model::bundle::{self, Load};
+use model::bundle;
 use model::generate::{Continuation, Sampling};
-use model::{Bundle, Draw, HeadKind, TokenModel};
+use model::{Bundle, TokenModel};
 use rand::RngExt;
 use serde_json::Value;
 use train::backend::with_backend;
 use train::{Failure, WithBackend};
 
-use crate::open::{self, ModelFlags, TextParts};
+use crate::open::{self, ModelFlags};
 
 /// Continue a text
 #[derive(Args, Clone, Debug)]
@@ -132,22 +132,11 @@ impl<B: Backend> Generator<B> {
     ///
     /// A bundle of another kind, or one whose weights do not fit.
     pub fn open(bundle: &Bundle, device: &B::Device) -> Result<Self, Failure> {
-        let TextParts {
-            config, tokenizer, ..
-        } = open::text_parts(bundle)?;
-        let sizes = config.describe();
-        if !sizes.causal {
-            return Err(Failure::input(format!(
-                "{}: sees the tokens to come, so it continues no text; apps fill-mask is for it",
-                bundle.path().display()
-            )));
-        }
-        let names = bundle.require(HeadKind::Tokens)?;
-        let model = TokenModel::draw(&config, &Draw::new(device, 0.02));
-        let (model, _) = bundle.load(model, names, Load::Whole)?;
+        let (model, parts) = open::token_model(bundle, true, device)?;
+        let sizes = parts.config.describe();
         Ok(Self {
             model,
-            tokenizer,
+            tokenizer: parts.tokenizer,
             layers: sizes.layers,
             begins: begins(bundle),
             positions: sizes.positions,

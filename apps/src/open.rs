@@ -3,9 +3,11 @@
 use std::path::Path;
 
 use anyhow::Context;
+use burn::prelude::Backend;
 use clap::Args;
 use data::TextTokenizer;
-use model::{Bundle, HeadKind, ImageConfig, TextConfig};
+use model::bundle::Load;
+use model::{Bundle, Draw, HeadKind, ImageConfig, TextConfig, TokenModel};
 use train::job::start;
 use train::job::text::bundle_tokenizer;
 use train::run::{check_memory, write_atomically};
@@ -107,6 +109,34 @@ pub fn text_parts(bundle: &Bundle) -> Result<TextParts, Failure> {
         config,
         tokenizer,
     })
+}
+
+/// A language model with its weights, and its parts.
+///
+/// - causal: whether the tokens to come are to be hidden from it
+///
+/// # Errors
+///
+/// A bundle of another kind, or one whose weights do not fit.
+pub fn token_model<B: Backend>(
+    bundle: &Bundle,
+    causal: bool,
+    device: &B::Device,
+) -> Result<(TokenModel<B>, TextParts), Failure> {
+    let parts = text_parts(bundle)?;
+    if parts.config.describe().causal != causal {
+        let reason = if causal {
+            "sees the tokens to come, so it continues no text; apps fill-mask is for it"
+        } else {
+            "sees no token to the right of a mask; apps generate is for it"
+        };
+        let place = bundle.path().display();
+        return Err(Failure::input(format!("{place}: {reason}")));
+    }
+    let names = bundle.require(HeadKind::Tokens)?;
+    let model = TokenModel::draw(&parts.config, &Draw::new(device, 0.02));
+    let (model, _) = bundle.load(model, names, Load::Whole)?;
+    Ok((model, parts))
 }
 
 /// Sizes of an image model, checked.

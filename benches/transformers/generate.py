@@ -7,7 +7,7 @@ One prompt, no batch. A prompt is encoded with the directory's tokenizer.json; -
 of text does not end it, so that every run makes as many tokens. The last line is JSON, medians over the runs after a first one
 that is not measured: seconds until the first token, tokens a second after it, and over all.
 
-The settings of malloc in benches/torch/gpt2_step.py matter less here, where tensors are small; report both rows all the same.
+The settings of malloc in benches/torch/fixed_shapes.py matter less here, where tensors are small; report both rows all the same.
 """
 
 import argparse

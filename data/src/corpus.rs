@@ -788,9 +788,10 @@ mod tests {
                 let path = tokens(&folder).join(name);
                 let mut bytes = fs::read(&path).unwrap();
                 let middle = bytes.len() / 2;
-                match cut {
-                    true => bytes.truncate(middle),
-                    false => bytes[middle] ^= 0x10,
+                if cut {
+                    bytes.truncate(middle)
+                } else {
+                    bytes[middle] ^= 0x10
                 }
                 // The old file stays as it is where it is mapped.
                 fs::remove_file(&path).unwrap();

@@ -164,7 +164,7 @@ impl Packed {
         })
     }
 
-    /// The text that holds this token of the epoch, and how many of its own come before.
+    /// The text that holds this token of the epoch, and how many of its tokens come before.
     fn find(&self, places: &EpochPlaces, token: u64) -> (usize, usize) {
         let block = places.blocks.partition_point(|&begin| begin <= token) - 1;
         let mut at = block * BLOCK;

@@ -2,7 +2,8 @@
 //!
 //! Reading order: [`ops`] (operations, plain and fast), [`layers`] (made of them), [`families`] (a file each) and
 //! [`registry`] (a line each), [`heads`] (what is asked of a backbone), [`names`] and [`walk`] (parameters by their Hugging
-//! Face names), [`cache`] (what a decoder keeps) and [`generate`] (how it continues a text), then [`bundle`] (a Hugging Face directory in, a model out, and back).
+//! Face names), [`cache`] (what a decoder keeps) and [`generate`] (how it continues a text), then [`bundle`] (a Hugging Face
+//! directory in, a model out, and back).
 
 pub mod bundle;
 pub mod bundled;

@@ -5,11 +5,9 @@
 
 use burn::tensor::backend::AutodiffBackend;
 use data::source::TextSource;
-use model::bundle::Load;
-use model::{HeadKind, TokenModel};
 use serde::{Deserialize, Serialize};
 use train::Failure;
-use train::job::text::{self, NextTokenBatch, NextTokens, TextData, Texts, TrainedTokenizer};
+use train::job::text::{NextTokenBatch, NextTokens, TextData, Texts, TrainedTokenizer};
 use train::job::{Job, Product, Recipe, Splits, Start};
 use train::objectives::class_loss::{ClassLoss, SmoothingRecipe};
 use train::objectives::tokens::NextTokenPrediction;
@@ -51,24 +49,12 @@ impl Job for Clm {
         start: &Start,
         source: TextSource,
     ) -> Result<TextData, Failure> {
-        let data = self.data.read(source, &self.tokenizer, recipe, start)?;
-        if !data.config.describe().causal {
-            let family = data.config.family().model_type;
-            let reason =
-                format!("is \"{family}\", which sees the tokens to come; pretrain mlm is for it");
-            return Err(Impossible::new("model.family", reason).into());
-        }
-        Ok(data)
+        start.check_causal(true, "pretrain mlm")?;
+        self.data.read(source, &self.tokenizer, recipe, start)
     }
 
     fn product(&self, data: &TextData) -> Result<Product, Failure> {
-        text::product(
-            &data.tokenizer,
-            &data.config,
-            HeadKind::Tokens,
-            None,
-            data.max_length,
-        )
+        data.product()
     }
 
     fn objective<B: AutodiffBackend>(
@@ -77,9 +63,7 @@ impl Job for Clm {
         start: &Start,
         device: &B::Device,
     ) -> Result<NextTokenPrediction<B>, Failure> {
-        let names = data.config.names(HeadKind::Tokens);
-        let model = TokenModel::draw(&data.config, &start.draw(device, names));
-        let model = start.fill(model, names, Load::BackboneAndPerhapsHead)?;
+        let model = data.token_model(start, device)?;
         let loss = ClassLoss::smoothed(self.loss.label_smoothing);
         Ok(NextTokenPrediction::new(model, loss))
     }

@@ -7,12 +7,10 @@ use burn::tensor::backend::AutodiffBackend;
 use data::order::{self, Stream};
 use data::source::TextSource;
 use data::{DataError, Role, TextTokenizer};
-use model::bundle::Load;
-use model::{HeadKind, TokenModel};
 use rand::{Rng, RngExt};
 use serde::{Deserialize, Serialize};
 use train::Failure;
-use train::job::text::{self, Collate, Sample, TextData, Texts, TokenBatch, TrainedTokenizer};
+use train::job::text::{Collate, Sample, TextData, Texts, TokenBatch, TrainedTokenizer};
 use train::job::{Job, Product, Recipe, Splits, Start};
 use train::objectives::class_loss::{ClassLoss, SmoothingRecipe};
 use train::objectives::tokens::{Predicted, TokenPrediction};
@@ -83,26 +81,14 @@ impl Job for Mlm {
         start: &Start,
         source: TextSource,
     ) -> Result<TextData, Failure> {
+        start.check_causal(false, "pretrain clm")?;
         let data = self.data.read(source, &self.tokenizer, recipe, start)?;
-        if data.config.describe().causal {
-            let family = data.config.family().model_type;
-            let reason = format!(
-                "is \"{family}\", which sees no token to its right; pretrain clm is for it"
-            );
-            return Err(Impossible::new("model.family", reason).into());
-        }
         mask_token(&data.tokenizer)?;
         Ok(data)
     }
 
     fn product(&self, data: &TextData) -> Result<Product, Failure> {
-        text::product(
-            &data.tokenizer,
-            &data.config,
-            HeadKind::Tokens,
-            None,
-            data.max_length,
-        )
+        data.product()
     }
 
     fn objective<B: AutodiffBackend>(
@@ -111,9 +97,7 @@ impl Job for Mlm {
         start: &Start,
         device: &B::Device,
     ) -> Result<TokenPrediction<B>, Failure> {
-        let names = data.config.names(HeadKind::Tokens);
-        let model = TokenModel::draw(&data.config, &start.draw(device, names));
-        let model = start.fill(model, names, Load::BackboneAndPerhapsHead)?;
+        let model = data.token_model(start, device)?;
         let loss = ClassLoss::smoothed(self.loss.label_smoothing);
         Ok(TokenPrediction::new(model, loss))
     }
@@ -213,7 +197,7 @@ mod tests {
     use burn::optim::{GradientsParams, Optimizer as _};
     use burn::tensor::backend::Backend;
     use data::TokenRows;
-    use model::{Draw, TextConfig};
+    use model::{Draw, HeadKind, TextConfig, TokenModel};
     use train::Objective;
     use train::job::Setup;
     use train::job::text::{Sequences, TextBatches};

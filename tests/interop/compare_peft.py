@@ -44,7 +44,7 @@ def open_base(folder, settings, tensors):
 
 
 def adapter_faults(model, tensors):
-    """Whether peft knows every tensor of the file, and finds all of its own there, with our values."""
+    """Whether peft knows every tensor of the file, and finds all that it has there, with our values."""
     theirs = get_peft_model_state_dict(model)
     faults = [f"peft lacks {name}" for name in sorted(set(tensors) - set(theirs))]
     faults += [f"the adapter lacks {name}" for name in sorted(set(theirs) - set(tensors))]

@@ -1,6 +1,6 @@
 //! Texts of any size, as users of `pretrain` meet them: formats, the cache, packing, batches by tokens.
 //!
-//! Every test drives the real binary on texts that it makes, with a cache of its own.
+//! Every test drives the real binary on texts that it makes, with an empty cache.
 
 use std::fs;
 use std::io::Write;

@@ -23,7 +23,6 @@ fn bench(content: Content) -> Bench {
     let settings: &[&str] = match content {
         Content::Images => &[
             "data.valid=0.4",
-            "data.bad_rows=refuse",
             "model.channels=[4]",
             "model.latent_size=8",
             "training.batch_size=8",
@@ -31,7 +30,6 @@ fn bench(content: Content) -> Bench {
         Content::Texts | Content::Other => &[
             "data.valid=0.4",
             "data.cache=false",
-            "data.bad_rows=refuse",
             "tokenizer.vocab_size=100",
             "tokenizer.max_length=16",
             "model.hidden_size=16",
@@ -113,9 +111,10 @@ fn a_header_that_promises_more_than_fits_is_refused() {
         let header = [2051, images, height, width].map(u32::to_be_bytes);
         bench.write(file, header.concat());
         let place = format!("{file}: cannot be read: ");
-        let words = match reason.starts_with("take") {
-            true => vec![place.as_str(), reason, much],
-            false => vec![place.as_str(), reason],
+        let words = if reason.starts_with("take") {
+            vec![place.as_str(), reason, much]
+        } else {
+            vec![place.as_str(), reason]
         };
         bench.refuses_command(&mut dry_run(&bench, Content::Images), &words);
     }

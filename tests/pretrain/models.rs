@@ -164,6 +164,13 @@ fn an_objective_refuses_families_that_see_too_little_or_too_much() {
         &["model.family is \"bert\"", "pretrain mlm is for it"],
     );
     plain.refuses(
+        &["clm", "--from", "wordnet-bert-nano"],
+        &[
+            "wordnet-bert-nano: holds a model of type \"bert\"",
+            "pretrain mlm is for it",
+        ],
+    );
+    plain.refuses(
         &["--set", "model.family=bart"],
         &["model.family is \"bart\"", "known are bert, roberta"],
     );

@@ -228,7 +228,7 @@ fn the_list_names_the_recipes() {
 
 #[test]
 fn a_killed_run_goes_on_to_the_same_end() {
-    // Checkpoints at 7, 14, 21 lie between two lines of the log; every second one has no validation of its own.
+    // Checkpoints at 7, 14, 21 lie between two lines of the log; every second one has no validation.
     let args = [
         "--steps",
         "300",

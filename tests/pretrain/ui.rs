@@ -45,9 +45,10 @@ fn log(run: &Run) -> String {
 /// Figures that an event has for people: its metrics, and of a training step its rates.
 fn names(event: &Value) -> BTreeSet<&str> {
     let metrics = event["metrics"].as_object().unwrap();
-    let rates: &[&str] = match event["split"] == "train" {
-        true => &["lr", "tokens_per_second"],
-        false => &[],
+    let rates: &[&str] = if event["split"] == "train" {
+        &["lr", "tokens_per_second"]
+    } else {
+        &[]
     };
     let metrics = metrics.keys().map(String::as_str);
     metrics.chain(rates.iter().copied()).collect()
@@ -136,7 +137,7 @@ fn printed(line: &str) -> Printed {
 const ROWS: u16 = 60;
 const COLUMNS: u16 = 200;
 
-/// A shell's command on a terminal of its own; what that shows is the output.
+/// A shell's command on a new terminal; what that shows is the output.
 fn on_a_terminal(bench: &Bench, line: &str) -> Command {
     let line = format!("stty rows {ROWS} cols {COLUMNS} && {line}");
     let mut command = Command::new("script");

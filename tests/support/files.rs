@@ -50,9 +50,10 @@ impl Sample {
                 continue;
             }
             // Half of the broken images have their sums put right, or none would get past them.
-            match name.ends_with(".png") && rng.random::<bool>() {
-                true => mutate_chunk(bytes, rng),
-                false => mutate(bytes, rng),
+            if name.ends_with(".png") && rng.random::<bool>() {
+                mutate_chunk(bytes, rng)
+            } else {
+                mutate(bytes, rng)
             }
         }
         files

@@ -35,7 +35,7 @@ const TINY_MLM: [&str; 9] = [
     "training.batch_size=8",
 ];
 
-/// A trainer in a folder of its own, with settings that make every run of it small.
+/// A trainer in a new folder, with settings that make every run of it small.
 pub struct Bench {
     binary: &'static str,
     settings: Vec<String>,

@@ -119,7 +119,7 @@ mod tests {
 
     #[test]
     fn blanks_and_bytes_of_sentencepiece_come_whole() {
-        // Llama's decoder: a blank is a low line of its own, and a character without a token is its bytes.
+        // As in Llama's tokenizer: U+2581 is a blank, and a character without a token is spelt in bytes.
         let tokens: Vec<String> = ["<unk>", "\u{2581}", "a", "b", "\u{2581}a"]
             .into_iter()
             .map(str::to_string)

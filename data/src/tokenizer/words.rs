@@ -51,14 +51,13 @@ pub(crate) fn plain_parts<'a>(
     if !word.bytes().all(|byte| byte.is_ascii_graphic()) {
         return None;
     }
-    let word = match lowercase {
-        true => {
-            folded.clear();
-            folded.push_str(word);
-            folded.make_ascii_lowercase();
-            folded.as_str()
-        }
-        false => word,
+    let word = if lowercase {
+        folded.clear();
+        folded.push_str(word);
+        folded.make_ascii_lowercase();
+        folded.as_str()
+    } else {
+        word
     };
     let parts = word.split_inclusive(|letter: char| letter.is_ascii_punctuation());
     let parts = parts.flat_map(|part| {

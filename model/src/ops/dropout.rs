@@ -65,7 +65,7 @@ mod fast {
     }
 
     impl Mask {
-        /// A mask of its own.
+        /// A new mask.
         pub(crate) fn draw(rate: f64) -> Self {
             Self {
                 // Odd, as the generator wants it.

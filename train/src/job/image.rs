@@ -10,7 +10,7 @@ use rand::RngExt;
 use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
-use crate::job::labels::labelled_subset;
+use crate::job::labels::{Labelled, labelled_subset};
 use crate::job::{Product, Recipe, Shared, Splits, Start};
 use crate::recipe::{self, Impossible};
 use crate::source::{BatchSource, Counts, Epochs, Rows, Unit};
@@ -152,6 +152,16 @@ pub struct PixelBatch {
     pub height: usize,
     /// In pixels.
     pub width: usize,
+}
+
+impl Counts for PixelBatch {
+    fn real(&self) -> usize {
+        self.n
+    }
+
+    fn padded(&self) -> usize {
+        self.n
+    }
 }
 
 impl PixelBatch {
@@ -471,23 +481,7 @@ fn labels(images: &ImageSet) -> &[u32] {
 }
 
 /// Images with their classes, in a batch.
-#[derive(Clone, Debug, PartialEq)]
-pub struct LabelledImageBatch {
-    /// What the model sees.
-    pub inputs: PixelBatch,
-    /// A class an image.
-    pub targets: Vec<u32>,
-}
-
-impl Counts for LabelledImageBatch {
-    fn real(&self) -> usize {
-        self.targets.len()
-    }
-
-    fn padded(&self) -> usize {
-        self.targets.len()
-    }
-}
+pub type LabelledImageBatch = Labelled<PixelBatch>;
 
 /// Batches of labelled images.
 pub struct LabelledImageBatches {
@@ -521,7 +515,7 @@ impl BatchSource for LabelledImageBatches {
         let class = |&row: &u32| self.split.classes[row as usize];
         let mut inputs = PixelBatch::of(&self.split.images, &rows);
         self.augment.apply(&mut inputs, self.seed, &samples);
-        LabelledImageBatch {
+        Labelled {
             inputs,
             targets: rows.iter().map(class).collect(),
         }

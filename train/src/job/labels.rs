@@ -1,8 +1,29 @@
-//! Few labels. In: the class of each training row and `data.label_limit`. Out: the rows to train on.
+//! Labelled rows of any kind. In: the class of each training row and `data.label_limit`. Out: the rows to train on, and
+//! batches with their classes.
 
 use data::split;
 
 use crate::recipe::Impossible;
+use crate::source::Counts;
+
+/// What a model sees, with a class for each of its rows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Labelled<I> {
+    /// What the model sees.
+    pub inputs: I,
+    /// A class a row.
+    pub targets: Vec<u32>,
+}
+
+impl<I: Counts> Counts for Labelled<I> {
+    fn real(&self) -> usize {
+        self.inputs.real()
+    }
+
+    fn padded(&self) -> usize {
+        self.inputs.padded()
+    }
+}
 
 /// Indices of `labels` rows, the same share of each class and more of them as `labels` grows; 0 is all.
 ///

@@ -119,6 +119,35 @@ impl Start {
         Ok(config)
     }
 
+    /// Refuses a text model that sees another side of a token than an objective needs, before any text is read.
+    ///
+    /// - causal: whether the tokens to come are to be hidden from it
+    /// - other: the command for models of the other kind
+    ///
+    /// # Errors
+    ///
+    /// A model of the other kind, or of images.
+    pub fn check_causal(&self, causal: bool, other: &str) -> Result<(), Failure> {
+        let config = match &self.bundle {
+            Some(bundle) => bundle.text_config()?,
+            None => self.settings.text_sizes()?,
+        };
+        if config.describe().causal == causal {
+            return Ok(());
+        }
+        let family = config.family().model_type;
+        let sees = if causal {
+            "the tokens to come"
+        } else {
+            "no token to its right"
+        };
+        let reason = format!("\"{family}\", which sees {sees}; {other} is for it");
+        Err(match &self.bundle {
+            Some(_) => Failure::input(format!("{}: holds a model of type {reason}", self.from)),
+            None => Impossible::new("model.family", format!("is {reason}")).into(),
+        })
+    }
+
     /// The configuration of the image model: the bundle's, or that of `[model]` for images of this shape.
     ///
     /// - shape: channels, height, width

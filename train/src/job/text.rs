@@ -11,12 +11,13 @@ use data::{
     BadRows, Cache, Corpus, CorpusPlan, CutTexts, DataSummary, LabelledSplits, Made, Packed,
     SplitShares, TextColumns, TextSet, TextTokenizer, TokenRows, TokenizerSource,
 };
+use model::bundle::Load;
 use model::families::Place;
-use model::{Bundle, HeadKind, TextConfig, TokenInput, bundle};
+use model::{Bundle, HeadKind, TextConfig, TokenInput, TokenModel, bundle};
 use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
-use crate::job::labels::check_several;
+use crate::job::labels::{Labelled, check_several};
 use crate::job::{Product, Recipe, Shared, Splits, Start};
 use crate::recipe::{self, Impossible};
 use crate::source::{BatchSource, Counts, Epochs, Rows, Unit, whole_steps};
@@ -367,6 +368,38 @@ impl Texts {
             tokenizer: corpus.tokenizer,
             split_seed: splits.split_seed,
         })
+    }
+}
+
+impl TextData {
+    /// What the bundle of a language model holds beside its weights.
+    ///
+    /// # Errors
+    ///
+    /// A tokenizer that cannot be written.
+    pub fn product(&self) -> Result<Product, Failure> {
+        let Self {
+            tokenizer,
+            config,
+            max_length,
+            ..
+        } = self;
+        product(tokenizer, config, HeadKind::Tokens, None, *max_length)
+    }
+
+    /// The language model: drawn, or the one that training starts from, which may lack the head.
+    ///
+    /// # Errors
+    ///
+    /// Weights that do not fit, or an adapter that no layer takes.
+    pub fn token_model<B: Backend>(
+        &self,
+        start: &Start,
+        device: &B::Device,
+    ) -> Result<TokenModel<B>, Failure> {
+        let names = self.config.names(HeadKind::Tokens);
+        let model = TokenModel::draw(&self.config, &start.draw(device, names));
+        start.fill(model, names, Load::BackboneAndPerhapsHead)
     }
 }
 
@@ -847,23 +880,7 @@ fn limited_rows(rows: &[usize], limit: usize, split_seed: u64) -> Vec<usize> {
 }
 
 /// Token sequences with their classes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LabelledBatch {
-    /// What the model sees.
-    pub inputs: TokenBatch,
-    /// A class a row.
-    pub targets: Vec<u32>,
-}
-
-impl Counts for LabelledBatch {
-    fn real(&self) -> usize {
-        self.inputs.real()
-    }
-
-    fn padded(&self) -> usize {
-        self.inputs.padded()
-    }
-}
+pub type LabelledBatch = Labelled<TokenBatch>;
 
 /// Batches of labelled, tokenized texts.
 pub struct LabelledTextBatches {
@@ -889,7 +906,7 @@ impl BatchSource for LabelledTextBatches {
     fn batch(&self, number: u64) -> LabelledBatch {
         let picked = self.epochs.batch(number).rows;
         let rows = || picked.iter().map(|&row| &self.rows[row as usize]);
-        LabelledBatch {
+        Labelled {
             inputs: TokenBatch::pad(rows().map(|row| row.tokens.as_slice()), self.pad),
             targets: rows().map(|row| row.class).collect(),
         }

@@ -48,12 +48,13 @@ impl ClassLossRecipe {
         if !(gamma.is_finite() && gamma >= 0.0) {
             return wrong("focal_gamma", format!("is {gamma}; it must be 0 or more"));
         }
-        match gamma > 0.0 && self.label_smoothing > 0.0 {
-            true => wrong(
+        if gamma > 0.0 && self.label_smoothing > 0.0 {
+            wrong(
                 "focal_gamma",
                 "goes without loss.label_smoothing; one must be 0".into(),
-            ),
-            false => Ok(()),
+            )
+        } else {
+            Ok(())
         }
     }
 
@@ -87,12 +88,13 @@ impl SmoothingRecipe {
 
 /// Refuses a share that is none.
 pub fn check_smoothing(share: f64) -> Result<(), Impossible> {
-    match (0.0..1.0).contains(&share) {
-        true => Ok(()),
-        false => Err(Impossible::new(
+    if (0.0..1.0).contains(&share) {
+        Ok(())
+    } else {
+        Err(Impossible::new(
             "loss.label_smoothing",
             format!("is {share}; it must be at least 0 and below 1"),
-        )),
+        ))
     }
 }
 

@@ -61,7 +61,7 @@ impl GroupRecipe {
     }
 }
 
-/// Parameters with a setting of their own, by name.
+/// Parameters whose setting is not the plain one, by name.
 #[derive(Clone, Debug)]
 pub struct Group {
     /// Matches anywhere in a Hugging Face name.
@@ -185,17 +185,19 @@ impl Groups {
         let mut all: Vec<(String, f64)> = Vec::new();
         for setting in self.settings.values() {
             let label = setting.label.clone().unwrap_or_else(|| "other".into());
-            let multiplier = match step >= setting.unfreeze_at {
-                true => setting.lr_multiplier,
-                false => 0.0,
+            let multiplier = if step >= setting.unfreeze_at {
+                setting.lr_multiplier
+            } else {
+                0.0
             };
             all.push((label, multiplier));
         }
         all.sort_by(|a, b| a.0.cmp(&b.0).then(b.1.total_cmp(&a.1)));
         all.dedup();
-        match all.iter().all(|(_, times)| *times == 1.0) {
-            true => Vec::new(),
-            false => all,
+        if all.iter().all(|(_, times)| *times == 1.0) {
+            Vec::new()
+        } else {
+            all
         }
     }
 }
@@ -205,9 +207,10 @@ impl GroupRules<'_> {
         let find = |groups: &[Group]| groups.iter().find(|g| g.pattern.is_match(name)).cloned();
         let (own, strategy) = (find(groups), find(self.strategy));
         let below_head = layers.below_head(name);
-        let layer = match self.layer_decay == 1.0 {
-            true => 1.0,
-            false => self.layer_decay.powi(below_head as i32),
+        let layer = if self.layer_decay == 1.0 {
+            1.0
+        } else {
+            self.layer_decay.powi(below_head as i32)
         };
         let chosen = [&own, &strategy].into_iter().flatten();
         let lr_multiplier: f64 = chosen.clone().map(|group| group.lr_multiplier).product();
@@ -316,9 +319,10 @@ impl<B: AutodiffBackend> ModuleMapper<B> for Freezer<'_> {
     }
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
-        match self.groups.is_frozen(&self.path.name()) {
-            true => param.set_require_grad(false),
-            false => param,
+        if self.groups.is_frozen(&self.path.name()) {
+            param.set_require_grad(false)
+        } else {
+            param
         }
     }
 }

@@ -51,7 +51,7 @@ pub struct OptimizerRecipe {
     pub layer_decay: f64,
     /// Steps after which one more layer trains, from the head down; 0 trains all from the start.
     pub unfreeze_every: u64,
-    /// Parameters with rates and decays of their own.
+    /// Parameters whose rates and decays differ.
     pub groups: Vec<GroupRecipe>,
 }
 
@@ -108,12 +108,13 @@ impl OptimizerRecipe {
                 "looks ahead by optimizer.momentum, which is 0".into(),
             );
         }
-        match self.layer_decay > 0.0 && self.layer_decay <= 1.0 {
-            true => Ok(()),
-            false => wrong(
+        if self.layer_decay > 0.0 && self.layer_decay <= 1.0 {
+            Ok(())
+        } else {
+            wrong(
                 "layer_decay",
                 format!("is {}; it must be above 0 and at most 1", self.layer_decay),
-            ),
+            )
         }
     }
 
@@ -249,9 +250,10 @@ impl<B: AutodiffBackend> Optimizer<B> {
         for (name, ParameterState { shape, slots, .. }) in &state.parameters {
             for (slot, tensor) in slots {
                 let data = tensor.clone().into_data();
-                let shape = match data.num_elements() == shape.iter().product::<usize>() {
-                    true => shape.clone(),
-                    false => vec![data.num_elements()],
+                let shape = if data.num_elements() == shape.iter().product::<usize>() {
+                    shape.clone()
+                } else {
+                    vec![data.num_elements()]
                 };
                 tensors.push(HostTensor {
                     name: format!("{slot}.{name}"),

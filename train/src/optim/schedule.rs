@@ -173,13 +173,14 @@ impl Schedule {
             |from: f64, to: f64, share: f64| to + (from - to) / 2.0 * (1.0 + (PI * share).cos());
         let (step, total) = (step as f64, self.total as f64);
         let top = (self.recipe.warmup * total - 1.0).max(0.0);
-        match step < top {
-            true => anneal(START, 1.0, step / top),
-            false => anneal(
+        if step < top {
+            anneal(START, 1.0, step / top)
+        } else {
+            anneal(
                 1.0,
                 END,
                 ((step - top) / (total - 1.0 - top).max(1.0)).min(1.0),
-            ),
+            )
         }
     }
 }

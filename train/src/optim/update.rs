@@ -103,9 +103,10 @@ impl Rule {
         let gradient = gradient * self.scale;
         let old = take(slots, "momentum").unwrap_or_else(|| gradient.zeros_like());
         let velocity = old * self.momentum + gradient.clone() * (1.0 - self.momentum);
-        let direction = match self.nesterov {
-            true => gradient * (1.0 - self.momentum) + velocity.clone() * self.momentum,
-            false => velocity.clone(),
+        let direction = if self.nesterov {
+            gradient * (1.0 - self.momentum) + velocity.clone() * self.momentum
+        } else {
+            velocity.clone()
         };
         slots.push(("momentum", velocity));
         let change = orthogonalised(direction.reshape([rows, columns]));
@@ -128,9 +129,10 @@ impl Rule {
             None => gradient.clone(),
         };
         slots.push(("momentum", velocity.clone()));
-        let change = match self.nesterov {
-            true => gradient + velocity * self.momentum,
-            false => velocity,
+        let change = if self.nesterov {
+            gradient + velocity * self.momentum
+        } else {
+            velocity
         };
         weights - change * self.lr
     }
@@ -259,9 +261,10 @@ impl Rule {
     }
 
     fn decayed<B: Backend>(&self, weights: Tensor<B, 1>) -> Tensor<B, 1> {
-        match self.weight_decay > 0.0 {
-            true => weights * (1.0 - self.lr * self.weight_decay),
-            false => weights,
+        if self.weight_decay > 0.0 {
+            weights * (1.0 - self.lr * self.weight_decay)
+        } else {
+            weights
         }
     }
 
@@ -270,9 +273,10 @@ impl Rule {
         gradient: Tensor<B, 1>,
         weights: &Tensor<B, 1>,
     ) -> Tensor<B, 1> {
-        match self.weight_decay > 0.0 {
-            true => gradient + weights.clone() * self.weight_decay,
-            false => gradient,
+        if self.weight_decay > 0.0 {
+            gradient + weights.clone() * self.weight_decay
+        } else {
+            gradient
         }
     }
 }
@@ -323,9 +327,10 @@ mod tests {
         for shape in [[2, 3], [3, 2]] {
             let matrix = Tensor::<Flex, 1>::from_data([3.0, 1.0, -2.0, 0.5, 4.0, 1.0], &device);
             let x = orthogonalised(matrix.reshape(shape));
-            let gram = match shape[0] < shape[1] {
-                true => x.clone().matmul(x.transpose()),
-                false => x.clone().transpose().matmul(x),
+            let gram = if shape[0] < shape[1] {
+                x.clone().matmul(x.transpose())
+            } else {
+                x.clone().transpose().matmul(x)
             };
             let gram: Vec<f32> = gram.into_data().iter::<f32>().collect();
             assert!(gram[0] > 0.49 && gram[0] < 1.44, "{gram:?}");

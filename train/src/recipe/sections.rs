@@ -136,12 +136,13 @@ impl TrainingRecipe {
 
     /// Refuses to join texts where each has its own label.
     pub fn check_unpacked(&self) -> Result<(), Impossible> {
-        match self.packing {
-            true => Err(Impossible::new(
+        if self.packing {
+            Err(Impossible::new(
                 "training.packing",
                 "is true; that joins examples, and here each has its own target",
-            )),
-            false => Ok(()),
+            ))
+        } else {
+            Ok(())
         }
     }
 
@@ -209,11 +210,12 @@ pub fn check_shares(valid: f64, test: f64) -> Result<(), Impossible> {
             return Err(Impossible::new(format!("data.{name}"), reason));
         }
     }
-    match valid + test < 1.0 {
-        true => Ok(()),
-        false => Err(Impossible::new(
+    if valid + test < 1.0 {
+        Ok(())
+    } else {
+        Err(Impossible::new(
             "data.valid",
             format!("{valid} and data.test {test} leave nothing to train on"),
-        )),
+        ))
     }
 }
