@@ -6,16 +6,17 @@ use std::path::{Path, PathBuf};
 use burn::module::Module;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use clap::{Args, ValueEnum};
-use model::bundle::{self, Bundle, Load};
+use model::bundle::{self, Bundle, Load, peft};
 use model::{
     Autoencoder, Draw, HeadKind, ImageClassifier, Names, Precision, TextClassifier, TokenModel,
     walk,
 };
 use serde_json::{Map, Value, json};
 use train::backend::with_backend;
+use train::run::check_writable;
 use train::{Failure, WithBackend};
 
-use crate::open::{self, ModelFlags};
+use crate::open::{self, BackendFlag};
 
 /// Rewrite a model: shards and pickles to one file, an adapter merged into its base model
 #[derive(Args, Clone, Debug)]
@@ -30,9 +31,9 @@ pub struct Flags {
     /// A bundle, a Hugging Face directory, an adapter, a run, or the bundled wordnet-bert-nano
     #[arg(long, value_name = "DIR")]
     pub model: Option<String>,
-    /// cuda, metal, vulkan, wgpu, flex or ndarray [default: the best one compiled in]
-    #[arg(long, value_name = "NAME")]
-    pub backend: Option<String>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub backend: BackendFlag,
     /// The model is an adapter, which becomes part of the weights
     #[arg(long)]
     pub merge: bool,
@@ -55,7 +56,7 @@ pub enum Bits {
 
 impl Flags {
     /// The model, and the directory that is written.
-    fn input_and_output(&self) -> Result<(ModelFlags, PathBuf), Failure> {
+    fn input_and_output(&self) -> Result<(&str, PathBuf), Failure> {
         let (model, output) = match (&self.model, self.places.as_slice()) {
             (Some(model), [output]) | (None, [model, output]) => (model, output),
             (Some(model), _) => {
@@ -69,10 +70,6 @@ impl Flags {
                 ));
             }
         };
-        let model = ModelFlags {
-            model: model.clone(),
-            backend: self.backend.clone(),
-        };
         Ok((model, output.into()))
     }
 }
@@ -84,13 +81,19 @@ impl Flags {
 /// A model that cannot be used, a directory that exists or cannot be written.
 pub fn run(flags: &Flags) -> Result<String, Failure> {
     let (model, output) = flags.input_and_output()?;
-    let backend = model.backend()?;
+    let backend = flags.backend.choose()?;
     check_output(&output, flags.force)?;
-    let from = model.bundle()?;
+    let from = open::bundle(model)?;
+    check_apart(&output, from.path())?;
     if flags.merge && !from.has_adapter() {
+        let inside = from.path().join(peft::FOLDER);
+        let hint = if inside.is_dir() {
+            format!("; {} is one", inside.display())
+        } else {
+            String::new()
+        };
         return Err(Failure::input(format!(
-            "{}: is no adapter, so there is nothing to merge",
-            model.model
+            "{model}: is no adapter, so there is nothing to merge{hint}"
         )));
     }
     let written = format!("wrote {}\n", output.display());
@@ -106,20 +109,18 @@ pub fn run(flags: &Flags) -> Result<String, Failure> {
     Ok(written)
 }
 
-/// Refuses a place that cannot become a bundle, or that holds what is no model.
+/// Refuses a place that cannot become a bundle, or where something that is no model would be lost.
 fn check_output(output: &Path, force: bool) -> Result<(), Failure> {
     let wrong = |reason: &str| Err(Failure::input(format!("{}: {reason}", output.display())));
-    let folder = output
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty());
     if output.file_name().is_none() {
         return wrong("is no name for a directory");
     }
-    if folder.is_some_and(|folder| !folder.is_dir()) {
-        return wrong("its directory does not exist");
-    }
+    open::folder_of(output)?;
     if output.is_file() {
         return wrong("is a file; the new bundle is a directory");
+    }
+    if let Err(error) = check_writable(output) {
+        return wrong(&format!("cannot be written: {error}"));
     }
     if !output.exists() {
         return Ok(());
@@ -130,7 +131,35 @@ fn check_output(output: &Path, force: bool) -> Result<(), Failure> {
     if !output.join(bundle::CONFIG).is_file() {
         return wrong("holds no model; --force replaces models only");
     }
-    Ok(())
+    let entries = output.read_dir().map_err(Failure::running)?;
+    let mut names = entries.filter_map(|entry| Some(entry.ok()?.file_name()));
+    match names.find(|name| !is_part_of_a_model(&name.to_string_lossy())) {
+        Some(name) => wrong(&format!(
+            "holds {}, which is no part of a model; --force replaces models only",
+            name.display()
+        )),
+        None => Ok(()),
+    }
+}
+
+/// Whether a file with this name is one that a model consists of.
+fn is_part_of_a_model(name: &str) -> bool {
+    let weights = [".safetensors", ".safetensors.index.json"];
+    name == bundle::CONFIG
+        || name.starts_with("pytorch_model")
+        || weights.iter().any(|end| name.ends_with(end))
+        || BESIDE.contains(&name)
+}
+
+/// Refuses to replace a directory that holds what is read.
+fn check_apart(output: &Path, input: &Path) -> Result<(), Failure> {
+    match (output.canonicalize(), input.canonicalize()) {
+        (Ok(output), Ok(input)) if input != output && input.starts_with(&output) => {
+            let reason = format!("{}: holds {}", output.display(), input.display());
+            Err(Failure::input(reason))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Prepared work, waiting for its backend.

@@ -12,14 +12,15 @@ use burn::tensor::backend::AutodiffBackend;
 use clap::Args;
 use data::{TextColumns, source};
 use model::bundle::Load;
-use model::{Bundle, Draw, HeadKind, TextClassifier, TokenInput, TokenModel};
+use model::{Bundle, Draw, HeadKind, TokenInput};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use train::backend::with_backend;
 use train::job::text::{TokenBatch, indices};
+use train::run::memory_bytes;
 use train::{Failure, WithBackend};
 
-use crate::open::{self, ModelFlags, TextParts};
+use crate::open::{self, ModelFlags};
 
 /// Texts in a forward pass.
 const BATCH: usize = 16;
@@ -71,13 +72,11 @@ impl Dump {
         hidden: bool,
         device: &B::Device,
     ) -> Result<Self, Failure> {
-        let TextParts {
-            config, tokenizer, ..
-        } = open::text_parts(bundle)?;
+        let parts = open::text_parts(bundle)?;
+        let (sizes, tokenizer) = (parts.config.describe(), &parts.tokenizer);
         // As far as the model reads, whatever training did.
-        let rows = tokenizer.encode(texts, config.describe().positions)?;
+        let rows = tokenizer.encode(texts, sizes.positions)?;
         let inputs = TokenBatch::pad(rows.iter().map(Vec::as_slice), tokenizer.pad());
-        let draw = &Draw::<B>::new(device, 0.02);
         let (n, seq) = (inputs.lengths.len(), inputs.seq);
         let head = if hidden {
             HeadKind::Bare
@@ -86,36 +85,34 @@ impl Dump {
         };
         match head {
             HeadKind::Tokens => {
-                let names = bundle.require(head)?;
-                let (model, _) =
-                    bundle.load(TokenModel::draw(&config, draw), names, Load::Whole)?;
+                let shape = vec![n, seq, sizes.vocab_size];
+                check_size(&shape)?;
+                let model = open::language_model::<B>(bundle, &parts, device)?;
                 let logits =
                     |_: &TokenBatch, input: TokenInput<B>| model.logits(&input, None, None);
                 let values = in_batches(&inputs, logits, device);
-                let width = config.describe().vocab_size;
-                Ok(Self::new(inputs, "logits", values, vec![n, seq, width]))
+                Ok(Self::new(inputs, "logits", values, shape))
             }
             HeadKind::Classes => {
-                let names = bundle.require(head)?;
-                let n_classes = bundle.classes()?.len();
-                let model = TextClassifier::draw(&config, n_classes, draw);
-                let (model, _) = bundle.load(model, names, Load::Whole)?;
-                let place = config.class_plan().place;
+                let (model, classes) = open::text_classifier::<B>(bundle, &parts, device)?;
+                let place = parts.config.class_plan().place;
                 let logits = |batch: &TokenBatch, input: TokenInput<B>| {
                     model.logits(&input, indices(&batch.places(place), device))
                 };
                 let values = in_batches(&inputs, logits, device);
-                Ok(Self::new(inputs, "logits", values, vec![n, n_classes]))
+                Ok(Self::new(inputs, "logits", values, vec![n, classes.len()]))
             }
             _ => {
-                let names = config.names(HeadKind::Bare);
-                let model = config.init::<B>(HeadKind::Bare, draw);
+                let shape = vec![n, seq, sizes.d_model];
+                check_size(&shape)?;
+                let names = parts.config.names(HeadKind::Bare);
+                let draw = Draw::new(device, 0.02);
+                let model = parts.config.init::<B>(HeadKind::Bare, &draw);
                 let (model, _) = bundle.load(model, names, Load::Whole)?;
                 let states =
                     |_: &TokenBatch, input: TokenInput<B>| model.states(&input, None, None);
                 let values = in_batches(&inputs, states, device);
-                let width = config.describe().d_model;
-                Ok(Self::new(inputs, "hidden", values, vec![n, seq, width]))
+                Ok(Self::new(inputs, "hidden", values, shape))
             }
         }
     }
@@ -157,6 +154,23 @@ impl Dump {
     }
 }
 
+/// Refuses values that this machine cannot hold: as numbers, as bytes, and in the file's.
+fn check_size(shape: &[usize]) -> Result<(), Failure> {
+    let needed = 12.0 * shape.iter().map(|&n| n as f64).product::<f64>();
+    match memory_bytes() {
+        Some(memory) if needed > memory as f64 => {
+            let gib = (1u64 << 30) as f64;
+            Err(Failure::input(format!(
+                "{} texts give {:.0} GiB of values, {shape:?}, and this machine has {:.0}; give fewer texts, or --hidden",
+                shape[0],
+                needed / gib,
+                memory as f64 / gib
+            )))
+        }
+        _ => Ok(()),
+    }
+}
+
 fn in_batches<B: Backend>(
     inputs: &TokenBatch,
     forward: impl Fn(&TokenBatch, TokenInput<B>) -> Tensor<B, 2>,
@@ -183,9 +197,9 @@ fn in_batches<B: Backend>(
 ///
 /// A model or an input that cannot be used, an output that cannot be written.
 pub fn run(flags: &Flags) -> Result<String, Failure> {
-    let backend = flags.model.backend()?;
-    open::check_output(&flags.output, &flags.input)?;
+    let backend = flags.model.backend.choose()?;
     let bundle = flags.model.bundle()?;
+    open::check_output(&flags.output, &[flags.input.as_ref(), bundle.path()])?;
     bundle.text_config()?;
     let set = source::texts(std::slice::from_ref(&flags.input), &TextColumns::default())?;
     let texts = set

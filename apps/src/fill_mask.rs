@@ -24,7 +24,8 @@ pub struct Flags {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub model: ModelFlags,
-    /// A text with one `[MASK]` or several, such as "a small `[MASK]` that sings"
+    /// A text with one `[MASK]` or several
+    #[arg(help = "A text with one [MASK] or several, such as \"a small [MASK] that sings\"")]
     pub text: String,
     /// Tokens shown for each `[MASK]`
     #[arg(long, value_name = "K", default_value = "5")]
@@ -114,7 +115,7 @@ impl<B: Backend> MaskFiller<B> {
 
 /// Fills the masks of the text that the flags hold, and gives what is printed.
 pub fn run(flags: &Flags) -> Result<String, Failure> {
-    let backend = flags.model.backend()?;
+    let backend = flags.model.backend.choose()?;
     let work = Work {
         bundle: flags.model.bundle()?,
         flags,

@@ -281,7 +281,7 @@ impl<'a> Output<'a> {
 /// A model or a prompt that cannot be used.
 pub fn run(flags: &Flags) -> Result<String, Failure> {
     let sampling = flags.sampling()?;
-    let backend = flags.model.backend()?;
+    let backend = flags.model.backend.choose()?;
     let bundle = flags.model.bundle()?;
     with_backend(
         backend,

@@ -7,36 +7,54 @@ use burn::prelude::Backend;
 use clap::Args;
 use data::TextTokenizer;
 use model::bundle::Load;
-use model::{Bundle, Draw, HeadKind, ImageConfig, TextConfig, TokenModel};
+use model::{Bundle, Draw, HeadKind, ImageConfig, TextClassifier, TextConfig, TokenModel};
 use train::job::start;
 use train::job::text::bundle_tokenizer;
-use train::run::{check_memory, write_atomically};
+use train::run::{check_memory, check_writable, write_atomically};
 use train::{BackendName, Failure};
 
-/// Flags of every command.
+/// What a command runs on.
 #[derive(Args, Clone, Debug)]
-pub struct ModelFlags {
-    /// A bundle, a Hugging Face directory, an adapter, a run, or the bundled wordnet-bert-nano
-    #[arg(long, value_name = "DIR")]
-    pub model: String,
+pub struct BackendFlag {
     /// cuda, metal, vulkan, wgpu, flex or ndarray [default: the best one compiled in]
     #[arg(long, value_name = "NAME")]
     pub backend: Option<String>,
 }
 
+impl BackendFlag {
+    /// The backend.
+    ///
+    /// # Errors
+    ///
+    /// One that is unknown, or not compiled in.
+    pub fn choose(&self) -> Result<BackendName, Failure> {
+        BackendName::choose(self.backend.as_deref())
+    }
+}
+
+/// Flags of most commands.
+#[derive(Args, Clone, Debug)]
+pub struct ModelFlags {
+    /// A bundle, a Hugging Face directory, an adapter, a run, or the bundled wordnet-bert-nano
+    #[arg(long, value_name = "DIR")]
+    pub model: String,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub backend: BackendFlag,
+}
+
 impl ModelFlags {
     /// The bundle, its weights not yet read.
     pub fn bundle(&self) -> Result<Bundle, Failure> {
-        let bundle = start::open(&self.model)?;
-        bundle.ok_or_else(|| {
-            Failure::input("--model is \"scratch\"; it must name a bundle or a run directory")
-        })
+        bundle(&self.model)
     }
+}
 
-    /// What the model runs on.
-    pub fn backend(&self) -> Result<BackendName, Failure> {
-        BackendName::choose(self.backend.as_deref())
-    }
+/// The bundle that `--model` names, its weights not yet read.
+pub fn bundle(model: &str) -> Result<Bundle, Failure> {
+    start::open(model)?.ok_or_else(|| {
+        Failure::input("--model is \"scratch\"; it must name a bundle or a run directory")
+    })
 }
 
 /// What a text model needs before its weights: sizes, tokenizer, and how long its texts may be.
@@ -133,10 +151,31 @@ pub fn token_model<B: Backend>(
         let place = bundle.path().display();
         return Err(Failure::input(format!("{place}: {reason}")));
     }
+    Ok((language_model(bundle, &parts, device)?, parts))
+}
+
+/// A language model of either kind, whose parts are read already.
+pub(crate) fn language_model<B: Backend>(
+    bundle: &Bundle,
+    parts: &TextParts,
+    device: &B::Device,
+) -> Result<TokenModel<B>, Failure> {
     let names = bundle.require(HeadKind::Tokens)?;
     let model = TokenModel::draw(&parts.config, &Draw::new(device, 0.02));
+    Ok(bundle.load(model, names, Load::Whole)?.0)
+}
+
+/// A classifier of texts with its weights, and its classes.
+pub(crate) fn text_classifier<B: Backend>(
+    bundle: &Bundle,
+    parts: &TextParts,
+    device: &B::Device,
+) -> Result<(TextClassifier<B>, Vec<String>), Failure> {
+    let names = bundle.require(HeadKind::Classes)?;
+    let classes = bundle.classes()?;
+    let model = TextClassifier::draw(&parts.config, classes.len(), &Draw::new(device, 0.02));
     let (model, _) = bundle.load(model, names, Load::Whole)?;
-    Ok((model, parts))
+    Ok((model, classes))
 }
 
 /// Sizes of an image model, checked.
@@ -150,22 +189,39 @@ pub fn image_model(bundle: &Bundle) -> Result<ImageConfig, Failure> {
     Ok(config)
 }
 
-/// Refuses an output file that can't be written, or that is the input.
-pub fn check_output(output: &Path, input: &str) -> Result<(), Failure> {
-    let wrong = |reason: &str| Err(Failure::input(format!("{}: {reason}", output.display())));
-    let folder = output
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty());
+/// The folder of an output, which has to be there.
+pub(crate) fn folder_of(output: &Path) -> Result<&Path, Failure> {
+    match output.parent() {
+        Some(folder) if folder.as_os_str().is_empty() => Ok(Path::new(".")),
+        Some(folder) if folder.is_dir() => Ok(folder),
+        _ => {
+            let output = output.display();
+            let reason = format!("{output}: its directory does not exist");
+            Err(Failure::input(reason))
+        }
+    }
+}
+
+/// Refuses an output file that cannot be written, or that is part of what is read.
+///
+/// - inputs: files and directories
+pub fn check_output(output: &Path, inputs: &[&Path]) -> Result<(), Failure> {
+    let wrong = |reason: String| Err(Failure::input(format!("{}: {reason}", output.display())));
     if output.file_name().is_none() || output.is_dir() {
-        return wrong("is a directory; --output names a file");
+        return wrong("is a directory; --output names a file".into());
     }
-    if folder.is_some_and(|folder| !folder.is_dir()) {
-        return wrong("its directory does not exist");
+    folder_of(output)?;
+    for input in inputs {
+        if let (Ok(output), Ok(whole)) = (output.canonicalize(), input.canonicalize())
+            && output.starts_with(whole)
+        {
+            return wrong(format!("is part of {}, which is read", input.display()));
+        }
     }
-    match (output.canonicalize(), Path::new(input).canonicalize()) {
-        (Ok(output), Ok(input)) if output == input => wrong("is the input too"),
-        _ => Ok(()),
+    if let Err(error) = check_writable(output) {
+        return wrong(format!("cannot be written: {error}"));
     }
+    Ok(())
 }
 
 /// Writes an output file, in place of one that was there.

@@ -83,15 +83,13 @@ impl<B: Backend> TextPredictor<B> {
     ///
     /// A bundle of another kind, or one whose weights do not fit.
     pub fn open(bundle: &Bundle, device: &B::Device) -> Result<Self, Failure> {
+        let parts = open::text_parts(bundle)?;
+        let (model, classes) = open::text_classifier(bundle, &parts, device)?;
         let TextParts {
             config,
             tokenizer,
             max_length,
-        } = open::text_parts(bundle)?;
-        let names = bundle.require(HeadKind::Classes)?;
-        let classes = bundle.classes()?;
-        let model = TextClassifier::draw(&config, classes.len(), &Draw::new(device, 0.02));
-        let (model, _) = bundle.load(model, names, Load::Whole)?;
+        } = parts;
         Ok(Self {
             model,
             tokenizer,
@@ -210,7 +208,7 @@ fn best<B: Backend>(
 ///
 /// A model or an input that cannot be used.
 pub fn run(flags: &Flags) -> Result<String, Failure> {
-    let backend = flags.model.backend()?;
+    let backend = flags.model.backend.choose()?;
     let bundle = flags.model.bundle()?;
     bundle.require(HeadKind::Classes)?;
     let work = Work {

@@ -27,7 +27,7 @@ pub struct Flags {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub model: ModelFlags,
-    /// An image (PNG, JPEG), or a folder or IDX file, of which the first ten are taken
+    /// An image (PNG, JPEG, WebP, BMP, GIF, TIFF), or a folder or IDX file, of which the first ten are taken
     #[arg(long, value_name = "FILE")]
     pub input: String,
     /// The drawing: images above, reconstructions below
@@ -64,9 +64,9 @@ pub fn psnr_by_image(images: &PixelBatch, reconstructions: &PixelBatch) -> Vec<f
 
 /// Reconstructs what the flags name, writes the drawing, and gives what is printed.
 pub fn run(flags: &Flags) -> Result<String, Failure> {
-    let backend = flags.model.backend()?;
-    open::check_output(&flags.output, &flags.input)?;
+    let backend = flags.model.backend.choose()?;
     let bundle = flags.model.bundle()?;
+    open::check_output(&flags.output, &[flags.input.as_ref(), bundle.path()])?;
     bundle.require(HeadKind::Pixels)?;
     let images = images::read(&flags.input, &open::image_model(&bundle)?, COLUMNS)?;
     let rows: Vec<u32> = (0..images.set.len() as u32).collect();

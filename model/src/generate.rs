@@ -67,7 +67,7 @@ impl Sampling {
         if !(self.temperature.is_finite() && self.temperature >= 0.0) {
             let temperature = self.temperature;
             return Err(format!(
-                "temperature is {temperature}; it must be 0 or more"
+                "temperature is {temperature}; it must be a finite number, 0 or more"
             ));
         }
         let penalty = self.repetition_penalty;

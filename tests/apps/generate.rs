@@ -168,11 +168,11 @@ fn impossible_flags_and_models_are_refused() {
         (&["--min-p=-0.1"], "--min-p is -0.1; it must be from 0 to 1"),
         (
             &["--temperature=-1"],
-            "--temperature is -1; it must be 0 or more",
+            "--temperature is -1; it must be a finite number, 0 or more",
         ),
         (
             &["--temperature", "nan"],
-            "--temperature is NaN; it must be 0 or more",
+            "--temperature is NaN; it must be a finite number, 0 or more",
         ),
         (
             &["--repetition-penalty", "0"],

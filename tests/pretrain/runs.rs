@@ -396,9 +396,11 @@ fn a_run_has_one_process() {
 
 #[test]
 fn a_run_killed_before_its_recipe_has_a_name_is_no_obstacle() {
-    let bench = bench();
-    bench.write("run/recipe.tmp", "objective = ");
-    bench.train("run", &[]);
+    for unfinished in [".recipe.toml.new", "recipe.tmp"] {
+        let bench = bench();
+        bench.write(&format!("run/{unfinished}"), "objective = ");
+        bench.train("run", &[]);
+    }
 }
 
 #[test]

@@ -216,7 +216,7 @@ fn an_interrupt_from_the_terminal_loses_no_state_however_slow_the_steps() {
         rows.len() == 2 && rows[1].starts_with("\"optimizer.lr=0.01\",1,\"completed\","),
         "{results}"
     );
-    assert!(!bench.path("sweep/results.tmp").exists());
+    assert!(!bench.path("sweep/.results.csv.new").exists());
 }
 
 #[cfg(unix)]

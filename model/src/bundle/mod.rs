@@ -322,9 +322,16 @@ impl Bundle {
         if self.holds(&names)? {
             return Ok(names);
         }
-        let class = self.class().map(str::to_string);
-        let found = class.unwrap_or_else(|| self.likely_kind());
-        Err(wrong(found))
+        Err(wrong(match self.class() {
+            Some(class) if class == head.class => {
+                format!(
+                    "{}, as its weights lack the head of {class}",
+                    self.likely_kind()
+                )
+            }
+            Some(class) => class.to_string(),
+            None => self.likely_kind(),
+        }))
     }
 
     /// What the weights look like, for messages.
@@ -632,16 +639,23 @@ pub fn write_directory(path: &Path, files: &[(&str, &[u8])]) -> Result<(), Bundl
             fs::remove_dir_all(stale).map_err(io(stale))?;
         }
     }
-    fs::create_dir_all(&fresh).map_err(io(&fresh))?;
-    for (name, bytes) in files {
-        let at = fresh.join(name);
-        if let Some(folder) = at.parent() {
-            fs::create_dir_all(folder).map_err(io(folder))?;
+    let write = || {
+        fs::create_dir_all(&fresh).map_err(io(path))?;
+        for (name, bytes) in files {
+            let (at, named) = (fresh.join(name), path.join(name));
+            if let Some(folder) = at.parent() {
+                fs::create_dir_all(folder).map_err(io(&named))?;
+            }
+            let mut file = fs::File::create(&at).map_err(io(&named))?;
+            file.write_all(bytes).map_err(io(&named))?;
+            file.sync_all().map_err(io(&named))?;
         }
-        let mut file = fs::File::create(&at).map_err(io(&at))?;
-        file.write_all(bytes).map_err(io(&at))?;
-        file.sync_all().map_err(io(&at))?;
-    }
+        Ok(())
+    };
+    write().inspect_err(|_| {
+        // The error worth a sentence is the first.
+        let _ = fs::remove_dir_all(&fresh);
+    })?;
     if path.exists() {
         fs::rename(path, &old).map_err(io(path))?;
     }

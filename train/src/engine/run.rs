@@ -1,5 +1,6 @@
 //! The run directory: the resolved recipe, a line an event in `metrics.jsonl` and for TensorBoard, and `summary.json`.
 
+use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -65,6 +66,9 @@ pub struct RunLock {
     created: bool,
 }
 
+/// The recipe before it has its name, today and in older versions.
+const UNFINISHED_RECIPE: [&str; 2] = [".recipe.toml.new", "recipe.tmp"];
+
 const RECIPE: &str = "recipe.toml";
 const CHECKPOINTS: &str = "checkpoints";
 const LOCK: &str = ".lock";
@@ -109,7 +113,11 @@ impl RunDir {
         let harmless = |entry: io::Result<fs::DirEntry>| {
             let name = entry.map(|entry| entry.file_name()).unwrap_or_default();
             // A run killed before its recipe got its name left nothing to lose.
-            name == "recipe.tmp" || name == LOST_AND_FOUND || name == CHECKPOINTS && only_lock()
+            UNFINISHED_RECIPE
+                .iter()
+                .any(|unfinished| name == *unfinished)
+                || name == LOST_AND_FOUND
+                || name == CHECKPOINTS && only_lock()
         };
         !entries.all(harmless)
     }
@@ -186,7 +194,7 @@ impl RunDir {
     /// Undoes [`claim`](Self::claim) where the recipe could not be written: without it nothing could resume or replace it.
     fn take_back(&self) {
         // The error worth a sentence is that of the recipe; what is left is no obstacle to a next start.
-        let _ = fs::remove_file(self.path.join("recipe.tmp"));
+        let _ = fs::remove_file(unfinished(&self.path.join(RECIPE)));
         let _ = fs::remove_file(self.checkpoints().join(LOCK));
         let _ = fs::remove_dir(self.checkpoints());
         let _ = fs::remove_dir(&self.path);
@@ -255,13 +263,47 @@ fn is_same_file(file: &File, path: &Path) -> bool {
     }
 }
 
-/// Writes beside, syncs, renames.
+/// Writes beside, syncs, renames: the file is whole or as it was, and a link to it stays. A pipe or a device is written to.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let fresh = path.with_extension("tmp");
-    let mut file = File::create(&fresh)?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&fresh, path)
+    // Where a link leads.
+    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+    if path.exists() && !path.is_file() {
+        return fs::write(path, bytes);
+    }
+    let fresh = unfinished(&path);
+    let write = || {
+        let mut file = File::create(&fresh)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&fresh, &path)
+    };
+    write().inspect_err(|_| {
+        // The error worth a sentence is the first.
+        let _ = fs::remove_file(&fresh);
+    })
+}
+
+/// Whether a file can be written here: tries, and leaves nothing.
+///
+/// # Errors
+///
+/// What writing would end with.
+pub fn check_writable(path: &Path) -> io::Result<()> {
+    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+    if path.exists() && !path.is_file() {
+        return OpenOptions::new().write(true).open(&path).map(drop);
+    }
+    let fresh = unfinished(&path);
+    File::create(&fresh)?;
+    fs::remove_file(&fresh)
+}
+
+/// Where a file is written before it gets its name. Hidden, and named after the whole name: `a.tmp` may be the user's.
+pub fn unfinished(path: &Path) -> PathBuf {
+    let mut name = OsString::from(".");
+    name.push(path.file_name().unwrap_or_default());
+    name.push(".new");
+    path.with_file_name(name)
 }
 
 /// One line of `metrics.jsonl`.
