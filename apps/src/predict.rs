@@ -7,7 +7,7 @@ use burn::tensor::activation::{sigmoid, softmax};
 use burn::tensor::backend::AutodiffBackend;
 use clap::{ArgGroup, Args};
 use data::source::TextSource;
-use data::{CutCounts, ImageSet, TextColumns, TextTokenizer};
+use data::{CutTexts, ImageSet, TextColumns, TextTokenizer};
 use model::bundle::{Load, Scores};
 use model::families::Place;
 use model::{Bundle, Draw, HeadKind, ImageClassifier, TextClassifier};
@@ -106,8 +106,10 @@ impl<B: Backend> TextPredictor<B> {
     /// # Errors
     ///
     /// The tokenizer fails.
-    pub fn cut(&self, texts: &[impl AsRef<str> + Sync]) -> Result<CutCounts, Failure> {
-        Ok(self.tokenizer.cut_counts(texts, self.max_length)?)
+    pub fn cut(&self, texts: &[impl AsRef<str> + Sync]) -> Result<CutTexts, Failure> {
+        let rows = self.tokenizer.encode(texts, self.max_length)?;
+        let counts = CutTexts::count(&self.tokenizer, texts, &rows, self.max_length)?;
+        Ok(counts)
     }
 
     /// The likeliest `top` classes of each text; what is longer than the texts of training is cut.
@@ -237,14 +239,9 @@ fn note_scores(scores: Scores) {
 }
 
 /// Says how many texts the model does not see whole.
-fn note_cut(cut: CutCounts, max_length: usize) {
-    if cut.cut_texts > 0 {
-        eprintln!(
-            "note: {} of {} texts are cut to {max_length} tokens, which loses {:.1} % of all tokens",
-            cut.cut_texts,
-            cut.texts,
-            100.0 * cut.lost_share()
-        );
+fn note_cut(cut: CutTexts, max_length: usize) {
+    if cut.texts > 0 {
+        eprintln!("note: {}", cut.line(max_length));
     }
 }
 

@@ -79,6 +79,7 @@ impl Cache {
                 for example in &set.examples {
                     hash.update((example.text.len() as u64).to_le_bytes());
                     hash.update(&example.text);
+                    hash.update(example.file.to_le_bytes());
                 }
                 Ok(vec![format!("memory:{}", hex(hash.finalize()))])
             }

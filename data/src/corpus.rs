@@ -328,7 +328,7 @@ impl CorpusPlan {
             let left_out = notes.left_out;
             return Err(DataError::BadRows { left_out });
         }
-        self.check_split(texts, train.len(), valid.len())?;
+        self.check_split(texts, [train.len(), valid.len()], &notes.left_out)?;
         Ok(Corpus {
             tokenizer,
             train,
@@ -340,7 +340,12 @@ impl CorpusPlan {
         })
     }
 
-    fn check_split(&self, texts: u64, train: usize, valid: usize) -> Result<(), DataError> {
+    fn check_split(
+        &self,
+        texts: u64,
+        [train, valid]: [usize; 2],
+        left_out: &LeftOut,
+    ) -> Result<(), DataError> {
         if train > 0 && valid > 0 {
             return Ok(());
         }
@@ -349,6 +354,8 @@ impl CorpusPlan {
             texts,
             train,
             valid,
+            given: matches!(&self.source, TextSource::Given(given) if !given.valid.is_empty()),
+            left_out: left_out.clone(),
         })
     }
 
@@ -389,9 +396,9 @@ impl CorpusPlan {
         watch: Watch<'_>,
     ) -> Result<TextTokenizer, DataError> {
         let (mut texts, mut train, mut valid) = (0, 0, 0);
-        let examples = self.source.stream(&self.columns)?;
+        let mut examples = self.source.stream(&self.columns)?;
         let rule = self.split_rule();
-        let trained_on = examples.filter_map(|example| {
+        let trained_on = examples.by_ref().filter_map(|example| {
             let TextExample { text, file, .. } = match example {
                 Ok(example) => example,
                 Err(error) => return Some(Err(error)),
@@ -418,7 +425,7 @@ impl CorpusPlan {
         match trained {
             // No text at all to train on is a matter of the splits first.
             Err(DataError::NoWords | DataError::VocabTooSmall { .. }) | Ok(_) => {
-                self.check_split(texts, train, valid)?;
+                self.check_split(texts, [train, valid], &examples.left_out())?;
             }
             Err(_) => {}
         }

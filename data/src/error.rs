@@ -197,13 +197,18 @@ pub enum DataError {
     NoUsableRow { origin: String, left_out: LeftOut },
 
     #[error(
-        "{origin}: {texts} texts leave {train} to train and {valid} to validate on; raise data.valid or add texts"
+        "{origin}: {texts} texts leave {train} to train and {valid} to validate on{}; {}",
+        beside(.left_out),
+        more_rows(*.train, *.given)
     )]
     EmptySplit {
         origin: String,
         texts: u64,
         train: usize,
         valid: usize,
+        /// Whether the rows to validate on are in a file of their own.
+        given: bool,
+        left_out: LeftOut,
     },
     #[error("{origin}: changed while it was read; start again")]
     ChangedWhileRead { origin: String },
@@ -355,6 +360,8 @@ pub enum DataError {
         format: &'static str,
         source: ::image::ImageError,
     },
+    #[error("{path}: has {mib} MiB; the file of an image may have {most}")]
+    ImageFileTooLarge { path: PathBuf, mib: u64, most: u64 },
     #[error("{path}: the {format} is truncated, its end is missing")]
     ImageTruncated { path: PathBuf, format: &'static str },
     #[error("{path}: cannot decode the image")]
@@ -418,14 +425,6 @@ pub enum DataError {
         path: String,
         folder: String,
         kind: String,
-    },
-    #[error(
-        "rows of {max_len} tokens have no room for a text: special tokens take {special} and the stride {stride}"
-    )]
-    NoRoomForText {
-        max_len: usize,
-        special: usize,
-        stride: usize,
     },
 }
 
@@ -522,6 +521,22 @@ fn with_cause(error: &DataError) -> String {
     match std::error::Error::source(error) {
         Some(cause) => format!("{error}: {cause}"),
         None => error.to_string(),
+    }
+}
+
+fn beside(left_out: &LeftOut) -> String {
+    match left_out.total() {
+        0 => String::new(),
+        total => format!(", {total} are left out ({})", by_reason(left_out)),
+    }
+}
+
+/// What gives an empty split a row.
+fn more_rows(train: usize, given: bool) -> &'static str {
+    match (train, given) {
+        (0, _) => "lower data.valid and data.test, or add texts",
+        (_, true) => "add texts to the file to validate on",
+        (_, false) => "raise data.valid or add texts",
     }
 }
 

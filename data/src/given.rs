@@ -1,6 +1,6 @@
 //! Splits that files are given as. In: paths. Out: those to train on, to validate on and to test on.
 //!
-//! The names are those that `datasets` knows: a word of the file's name, or its folder's name, is `train` or `training`,
+//! The names are those that `datasets` knows: a word of the file's name, or of its folder's, is `train` or `training`,
 //! `valid`, `validation`, `val` or `dev`, `test`, `testing`, `eval` or `evaluation`. So are `train.csv`,
 //! `imdb_test.jsonl.gz`, `data/train-00000-of-00003.parquet` and `test/0001.txt` recognised.
 
@@ -27,8 +27,12 @@ pub struct GivenSplits {
 /// - files: without folders and patterns, as [`text::text_files`] finds them
 pub fn given_splits(files: &[PathBuf]) -> Option<GivenSplits> {
     let mut given = GivenSplits::default();
+    // One folder for all is the data's, whatever its name.
+    let several = files
+        .windows(2)
+        .any(|pair| pair[0].parent() != pair[1].parent());
     for path in files {
-        let folder = || path.parent().and_then(split_of_name);
+        let folder = || path.parent().filter(|_| several).and_then(split_of_name);
         let split = split_of_name(path).or_else(folder);
         given.files(split).push(path.clone());
     }
@@ -112,7 +116,7 @@ pub(crate) fn split_of_name(path: &Path) -> Option<Split> {
     }
 }
 
-fn split_of_word(word: &str) -> Option<Split> {
+pub(crate) fn split_of_word(word: &str) -> Option<Split> {
     match word {
         "train" | "training" => Some(Split::Train),
         "valid" | "validation" | "val" | "dev" => Some(Split::Valid),

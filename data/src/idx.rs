@@ -29,7 +29,9 @@ pub(crate) fn named(path: &Path) -> Result<Option<PathBuf>, DataError> {
 /// The IDX image file to read in a folder, if it holds any.
 pub(crate) fn find(folder: &Path) -> Result<Option<PathBuf>, DataError> {
     let mut found = file::list(folder)?;
-    found.retain(|path| path.is_file() && file::name(path).contains("idx3"));
+    found.retain(|path| {
+        path.is_file() && file::name(path).contains("idx3") && !image::is_image(path)
+    });
     let known = [
         "train-images-idx3-ubyte",
         "train-images-idx3-ubyte.gz",

@@ -17,9 +17,10 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::bad_rows::{BadRows, LeftOut};
+use crate::split::Split;
 use crate::{DataError, idx};
 use decode::Header;
-use folder::{Entry, Found, Split};
+use folder::{Entry, Found};
 
 pub(crate) use decode::resize;
 use memory::MOST_PIXELS;
@@ -616,6 +617,7 @@ fn reason(error: &DataError) -> String {
         DataError::NotAnImage { .. } => "not an image".into(),
         DataError::ImageFormat { format, .. } => format!("{format}, which is not read"),
         DataError::ImageKind { format, .. } => format!("a kind of {format} that is not read"),
+        DataError::ImageFileTooLarge { .. } => "a file too large for an image".into(),
         DataError::Decode { .. } => "broken".into(),
         DataError::Io { source, .. } if source.kind() == io::ErrorKind::OutOfMemory => {
             "too many pixels".into()

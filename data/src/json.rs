@@ -28,8 +28,10 @@ pub(crate) struct JsonElements {
 enum Layout {
     /// Nothing has been read.
     Unknown,
-    /// An array, which an object may be around.
+    /// An array.
     Array,
+    /// An array in an object.
+    Wrapped,
     /// An object a line.
     Lines,
     /// Objects of several lines each.
@@ -72,7 +74,7 @@ impl JsonElements {
         self.element.clear();
         let found = match self.layout {
             Layout::Unknown => self.first()?,
-            Layout::Array => self.in_array()?,
+            Layout::Array | Layout::Wrapped => self.in_array()?,
             Layout::Lines => self.in_line()?,
             Layout::Objects => self.object()?,
             Layout::Ended => false,
@@ -113,7 +115,7 @@ impl JsonElements {
             if byte == b'[' && scan.depth == 1 && !scan.quoted && self.is_rows(&scan) {
                 self.skip()?;
                 if self.blank()? == Some(b'{') {
-                    self.layout = Layout::Array;
+                    self.layout = Layout::Wrapped;
                     self.element.clear();
                     return self.in_array();
                 }
@@ -165,7 +167,7 @@ impl JsonElements {
         match next {
             None => return Err(self.breaks_off("an array is not closed")),
             Some(b']') => {
-                self.layout = Layout::Ended;
+                self.end()?;
                 return Ok(false);
             }
             Some(_) => {}
@@ -182,6 +184,31 @@ impl JsonElements {
             scan.step(byte, self.element.len());
         }
         Err(self.breaks_off("an array is not closed"))
+    }
+
+    /// Reads what is behind the array: the rest of the object around it, and nothing else.
+    fn end(&mut self) -> Result<(), DataError> {
+        self.skip()?;
+        if self.layout == Layout::Wrapped {
+            let mut scan = Scan {
+                depth: 1,
+                ..Scan::default()
+            };
+            loop {
+                let Some(byte) = self.peek()? else {
+                    return Err(self.breaks_off("the object around the array is not closed"));
+                };
+                self.skip()?;
+                if scan.step(byte, 0) {
+                    break;
+                }
+            }
+        }
+        self.layout = Layout::Ended;
+        match self.blank()? {
+            None => Ok(()),
+            Some(_) => Err(self.breaks_off("something follows the array of rows")),
+        }
     }
 
     fn object(&mut self) -> Result<bool, DataError> {

@@ -55,7 +55,7 @@ impl LabelledSplits {
         let leaks = leaks(set, &keys, &splits);
         let label = |row: &usize| set.examples[*row].label.as_deref();
         let trained = splits.train.iter().filter_map(label);
-        check(set, &splits)?;
+        check(set, &splits, &LeftOut::default())?;
         let labels = Labels::in_order(&set.class_names, trained).map_err(|fault| {
             let fault = Box::new(fault);
             let origin = set.origin();
@@ -77,7 +77,7 @@ impl LabelledSplits {
         let labelled = splits.train.len();
         let train = few(set, &labels, splits.train, shares)?;
         let splits = Splits { train, valid, test };
-        check(set, &splits)?;
+        check(set, &splits, &left_out)?;
         let Splits { train, valid, test } = splits;
         Ok(Self {
             labels,
@@ -146,13 +146,17 @@ fn leaks(set: &TextSet, keys: &[String], splits: &Splits) -> usize {
     held.filter(|&&row| trained.contains(&keys[row])).count()
 }
 
-fn check(set: &TextSet, splits: &Splits) -> Result<(), DataError> {
+fn check(set: &TextSet, splits: &Splits, more: &LeftOut) -> Result<(), DataError> {
     if splits.train.is_empty() || splits.valid.is_empty() {
+        let mut left_out = set.left_out.clone();
+        left_out.merge(more.clone());
         return Err(DataError::EmptySplit {
             origin: set.origin(),
             texts: set.len() as u64,
             train: splits.train.len(),
             valid: splits.valid.len(),
+            given: set.given.contains(&Split::Valid),
+            left_out,
         });
     }
     Ok(())

@@ -24,18 +24,11 @@ pub struct Labels {
 }
 
 impl Labels {
-    /// Unique names, whole numbers in their order and else sorted, so that ids do not depend on the order of the rows.
+    /// Unique names: those of `given` first and in its order, then whole numbers in their order, or others sorted, so that
+    /// ids do not depend on the order of the rows.
     ///
     /// # Errors
     /// Fewer than two classes leave nothing to tell apart.
-    pub fn from_training<'a>(names: impl Iterator<Item = &'a str>) -> Result<Self, DataError> {
-        Self::in_order(&[], names)
-    }
-
-    /// [`from_training`](Self::from_training), the names of `given` first and in its order.
-    ///
-    /// # Errors
-    /// Fewer than two classes.
     pub fn in_order<'a>(
         given: &[String],
         names: impl Iterator<Item = &'a str>,
@@ -136,8 +129,8 @@ pub(crate) fn whole(number: f64) -> Option<String> {
     exact.then(|| format!("{}", number as i64))
 }
 
-/// Writes whole numbers without a fraction, `1.0` as `1`, where all labels are numbers.
-pub(crate) fn unify_numbers(examples: &mut [TextExample]) {
+/// Writes whole numbers without a fraction, `1.0` as `1`, where all labels are numbers; in the names of the classes too.
+pub(crate) fn unify_numbers(examples: &mut [TextExample], class_names: &mut [String]) {
     let labels = || {
         examples
             .iter()
@@ -147,9 +140,11 @@ pub(crate) fn unify_numbers(examples: &mut [TextExample]) {
     if !with_point || !labels().all(|label| number(label).is_some()) {
         return;
     }
-    for example in examples {
-        if let Some(label) = &mut example.label
-            && let Some((whole, zeros)) = number(label)
+    let labels = examples
+        .iter_mut()
+        .filter_map(|example| example.label.as_mut());
+    for label in labels.chain(class_names) {
+        if let Some((whole, zeros)) = number(label)
             && zeros.bytes().all(|digit| digit == b'0')
         {
             *label = if whole == "-0" { "0" } else { whole }.into();
@@ -192,7 +187,7 @@ mod tests {
 
     #[test]
     fn ids_follow_the_sorted_names() {
-        let labels = Labels::from_training(["b", "a", "c", "a"].into_iter()).unwrap();
+        let labels = Labels::in_order(&[], ["b", "a", "c", "a"].into_iter()).unwrap();
         assert_eq!(labels.names(), ["a", "b", "c"]);
         assert_eq!(labels.index("c"), Some(2));
         assert_eq!(labels.index("d"), None);
@@ -201,18 +196,18 @@ mod tests {
 
     #[test]
     fn classification_needs_two_classes() {
-        let error = Labels::from_training(["x", "x"].into_iter()).unwrap_err();
+        let error = Labels::in_order(&[], ["x", "x"].into_iter()).unwrap_err();
         assert_eq!(
             error.to_string(),
             "only one class (\"x\") in the training data: classification needs two"
         );
-        let error = Labels::from_training(std::iter::empty()).unwrap_err();
+        let error = Labels::in_order(&[], std::iter::empty()).unwrap_err();
         assert!(matches!(error, DataError::NoLabels));
     }
 
     #[test]
     fn an_unseen_label_is_an_error_with_its_place() {
-        let labels = Labels::from_training(["a", "b", "c"].into_iter()).unwrap();
+        let labels = Labels::in_order(&[], ["a", "b", "c"].into_iter()).unwrap();
         assert_eq!(
             labels
                 .require(&one_row(Some("x")), 0)
@@ -229,7 +224,7 @@ mod tests {
     #[test]
     fn of_many_labels_the_nearest_are_named() {
         let names = ["ant", "bee", "cat", "dog", "eel", "fox", "gnat"];
-        let labels = Labels::from_training(names.into_iter()).unwrap();
+        let labels = Labels::in_order(&[], names.into_iter()).unwrap();
         assert_eq!(
             labels
                 .require(&one_row(Some("ca")), 0)
@@ -258,7 +253,7 @@ mod tests {
     fn unified(labels: &[&str]) -> Vec<String> {
         let rows = labels.iter().map(|label| ("text", *label));
         let mut set = TextSet::from_labelled(rows);
-        unify_numbers(&mut set.examples);
+        unify_numbers(&mut set.examples, &mut set.class_names);
         let labels = set.examples.into_iter().filter_map(|example| example.label);
         labels.collect()
     }
@@ -307,7 +302,7 @@ mod tests {
             "new  york",
             "tool s",
         ];
-        let labels = Labels::from_training(names.into_iter()).unwrap();
+        let labels = Labels::in_order(&[], names.into_iter()).unwrap();
         let expected = [vec!["Animal", "animal"], vec!["New York", "new  york"]];
         assert_eq!(labels.alike(), expected);
     }

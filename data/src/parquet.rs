@@ -14,7 +14,7 @@ use ::parquet::file::reader::{FileReader, SerializedFileReader};
 use ::parquet::schema::types::ColumnDescriptor;
 use serde_json::Value;
 
-use crate::{DataError, TextColumns, file};
+use crate::{DataError, TextColumns, file, labels};
 
 /// Rows decoded at a time.
 const ROWS: usize = 256;
@@ -350,7 +350,7 @@ fn class_names(reader: &SerializedFileReader<File>, column: &str) -> Option<Vec<
     let names = feature.get("names")?.as_array()?;
     let names: Option<Vec<String>> = names
         .iter()
-        .map(|name| Some(name.as_str()?.to_string()))
+        .map(|name| Some(labels::canonical(name.as_str()?).into_owned()))
         .collect();
     names.filter(|names| !names.is_empty())
 }

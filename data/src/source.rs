@@ -7,23 +7,15 @@ use crate::split::Split;
 use crate::text::{self, TextExample, TextRow, TextStream};
 use crate::{
     DataError, GivenSplits, ImageSet, LeftOut, TextColumns, TextSet, bundled, read_images,
-    read_text,
 };
 
 const TEXTS: &[&str] = &["wordnet", "wordnet-nouns"];
 const IMAGES: &[&str] = &["mnist"];
 
 /// Texts of a bundled set (`wordnet`, `wordnet-nouns`; always labelled, whatever `columns` says),
-/// or of paths as [`read_text`] takes them. A path of a bundled set's name is written `./wordnet`.
+/// or of paths as [`read_text`](crate::read_text) takes them. A path of a bundled set's name is written `./wordnet`.
 pub fn texts(data: &[String], columns: &TextColumns) -> Result<TextSet, DataError> {
-    match alone(data, TEXTS)? {
-        Some("wordnet") => Ok(bundled::wordnet()),
-        Some(_) => Ok(bundled::wordnet_nouns()),
-        None => {
-            let paths: Vec<PathBuf> = data.iter().map(PathBuf::from).collect();
-            read_text(&paths, columns)
-        }
-    }
+    TextSource::named(data)?.collect(columns)
 }
 
 /// Where texts come from, to be read more than once and never whole.
@@ -44,7 +36,7 @@ pub enum TextExamples<'a> {
     /// Of files, or of a bundled set.
     Stream(Box<TextStream>),
     /// Of a set in memory.
-    Memory(std::slice::Iter<'a, TextExample>),
+    Memory(std::slice::Iter<'a, TextExample>, &'a LeftOut),
 }
 
 impl TextExamples<'_> {
@@ -52,7 +44,7 @@ impl TextExamples<'_> {
     pub fn left_out(&self) -> LeftOut {
         match self {
             Self::Stream(stream) => stream.left_out().clone(),
-            Self::Memory(_) => LeftOut::default(),
+            Self::Memory(_, left_out) => (*left_out).clone(),
         }
     }
 }
@@ -63,7 +55,7 @@ impl Iterator for TextExamples<'_> {
     fn next(&mut self) -> Option<Self::Item> {
         match self {
             Self::Stream(stream) => stream.next(),
-            Self::Memory(examples) => examples.next().cloned().map(Ok),
+            Self::Memory(examples, _) => examples.next().cloned().map(Ok),
         }
     }
 }
@@ -75,8 +67,7 @@ impl TextSource {
     /// Nothing is named, or a path that is missing.
     pub fn named(data: &[String]) -> Result<Self, DataError> {
         if let Some(name) = alone(data, TEXTS)? {
-            let known = TEXTS.iter().find(|known| **known == name);
-            return Ok(Self::Bundled(known.copied().unwrap_or(TEXTS[0])));
+            return Ok(Self::Bundled(name));
         }
         let mut files = Vec::new();
         for path in data {
@@ -113,7 +104,7 @@ impl TextSource {
     /// A file that cannot be opened; what is malformed is the stream's last item.
     pub fn stream(&self, columns: &TextColumns) -> Result<TextExamples<'_>, DataError> {
         match self {
-            Self::Memory(set) => Ok(TextExamples::Memory(set.examples.iter())),
+            Self::Memory(set) => Ok(TextExamples::Memory(set.examples.iter(), &set.left_out)),
             _ => Ok(TextExamples::Stream(Box::new(self.open(columns)?))),
         }
     }
@@ -139,7 +130,7 @@ impl TextSource {
     /// All its examples, in memory, with the splits that they are given for.
     ///
     /// # Errors
-    /// Those of [`read_text`].
+    /// Those of [`read_text`](crate::read_text).
     pub fn collect(&self, columns: &TextColumns) -> Result<TextSet, DataError> {
         if let Self::Memory(set) = self {
             return Ok(set.clone());
@@ -147,6 +138,7 @@ impl TextSource {
         let mut set = self.open(columns)?.collect_set()?;
         if let Self::Given(given) = self {
             set.given = given.each().map(|(_, split)| split).collect();
+            set.unread = self.unread();
         }
         Ok(set)
     }
@@ -158,6 +150,15 @@ impl TextSource {
             Self::Memory(set) => text::stream(&set.files, columns),
             Self::Files(_) | Self::Given(_) => text::stream(&self.files(), columns),
         }
+    }
+
+    /// Files beside given splits that are not read.
+    pub fn unread(&self) -> Vec<String> {
+        let Self::Given(given) = self else {
+            return Vec::new();
+        };
+        let name = |path: &PathBuf| path.display().to_string();
+        given.other.iter().map(name).collect()
     }
 
     /// The files that it reads, in their order; none of what is bundled or in memory.
@@ -214,16 +215,17 @@ pub fn image_sets(data: &[String], options: &ImageOptions) -> Result<ImageSets, 
 }
 
 /// The bundled set that `data` names, if it names one.
-fn alone<'a>(
-    data: &'a [String],
+fn alone(
+    data: &[String],
     bundled: &'static [&'static str],
-) -> Result<Option<&'a str>, DataError> {
-    let named = data.iter().find(|name| bundled.contains(&name.as_str()));
+) -> Result<Option<&'static str>, DataError> {
+    let known = |name: &String| bundled.iter().copied().find(|known| known == name);
+    let named = data.iter().find_map(known);
     match (named, data.len()) {
         (_, 0) => Err(DataError::NoData { bundled }),
         (None, _) => Ok(None),
         (Some(name), 1) => Ok(Some(name)),
-        (Some(name), _) => Err(DataError::BundledNotAlone { name: name.clone() }),
+        (Some(name), _) => Err(DataError::BundledNotAlone { name: name.into() }),
     }
 }
 

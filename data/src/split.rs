@@ -98,7 +98,7 @@ pub fn split_labelled<K: AsRef<[u8]>, L: Eq + Hash>(
 }
 
 /// A split.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Split {
     /// To train on.
     Train,

@@ -87,6 +87,7 @@ impl DataSummary {
             left_out,
             leaks: splits.leaks,
             alike: splits.labels.alike(),
+            unread: set.unread.clone(),
             ..Self::default()
         }
     }

@@ -197,8 +197,10 @@ pub fn text_files(path: &Path) -> Result<Vec<PathBuf>, DataError> {
         return Ok(vec![path.into()]);
     }
     let mut files = of_texts(file::list(path)?);
-    if files.is_empty() {
-        files = split_folders(path)?;
+    let in_folders = split_folders(path)?;
+    // Files beside folders of splits describe them, mostly.
+    if files.is_empty() || given::given_splits(&in_folders).is_some() {
+        files.extend(in_folders);
     }
     if files.is_empty() {
         return Err(DataError::NoKnownFile {
@@ -370,7 +372,7 @@ impl TextStream {
     /// What can't be read, and rows that are refused.
     pub fn collect_set(mut self) -> Result<TextSet, DataError> {
         let mut examples: Vec<_> = self.by_ref().collect::<Result<_, _>>()?;
-        labels::unify_numbers(&mut examples);
+        labels::unify_numbers(&mut examples, &mut self.class_names);
         Ok(TextSet {
             examples,
             files: self.files,

@@ -436,7 +436,7 @@ impl Outcome {
         let folder = self.path.join(format!("checkpoints/step-{step:08}"));
         let bytes = fs::read(folder.join("model.safetensors")).unwrap();
         let tensors = SafeTensors::deserialize(&bytes).unwrap();
-        let tensor = tensors.tensor(name).unwrap();
+        let tensor = tensors.tensor(&format!("objective.{name}")).unwrap();
         floats(tensor.data())
     }
 }

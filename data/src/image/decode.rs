@@ -39,8 +39,16 @@ pub(super) struct Header {
     pub(super) width: usize,
 }
 
-/// All bytes of a file as they are, whatever its name ends in.
+/// All bytes of a file as they are, whatever its name ends in; of one that is far too large for an image, none.
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, DataError> {
+    let size = std::fs::metadata(path).map_or(0, |about| about.len());
+    if size > MOST_BYTES {
+        return Err(DataError::ImageFileTooLarge {
+            path: path.into(),
+            mib: size >> 20,
+            most: MOST_BYTES >> 20,
+        });
+    }
     let bytes = std::fs::read(path).map_err(|source| file::io_error(path, source))?;
     if bytes.is_empty() {
         return Err(DataError::Empty { path: path.into() });

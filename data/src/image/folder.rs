@@ -13,18 +13,12 @@ use std::path::{Path, PathBuf};
 
 use super::content;
 use crate::bad_rows::LeftOut;
+use crate::given::split_of_word;
+use crate::split::Split;
 use crate::{DataError, file};
 
 /// What archives and file managers leave behind.
 const LEFTOVERS: [&str; 2] = ["__MACOSX", "@eaDir"];
-
-/// A part of the data.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Split {
-    Train,
-    Valid,
-    Test,
-}
 
 /// A file that is an image by its name or its content.
 #[derive(Clone, Debug, PartialEq)]
@@ -195,7 +189,7 @@ fn given_splits<'a>(folder: &Path, inside: &'a Inside) -> Result<Folders<'a>, Da
     let mut splits = Vec::new();
     let mut others = Vec::new();
     for path in &inside.folders {
-        match split_of(&file::name(path)) {
+        match split_of_word(&file::name(path).to_lowercase()) {
             Some(split) => splits.push((split, path.as_path())),
             None => others.push(file::name(path)),
         }
@@ -235,16 +229,6 @@ fn check_splits(folder: &Path, splits: &[(Split, &Path)]) -> Result<(), DataErro
         }
     }
     Ok(())
-}
-
-/// The split that a folder's name means, if it means one.
-fn split_of(name: &str) -> Option<Split> {
-    match name.to_lowercase().as_str() {
-        "train" | "training" => Some(Split::Train),
-        "val" | "valid" | "validation" | "dev" => Some(Split::Valid),
-        "test" | "testing" => Some(Split::Test),
-        _ => None,
-    }
 }
 
 /// `.txt`, or that there is none.

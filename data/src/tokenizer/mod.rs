@@ -52,36 +52,6 @@ pub struct TextTokenizer {
     known: Option<Arc<KnownWords>>,
 }
 
-/// What cutting texts to a length takes away; special tokens are not counted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct CutCounts {
-    /// All texts.
-    pub texts: u64,
-    /// Those that are longer than the length allows.
-    pub cut_texts: u64,
-    /// Tokens of all texts.
-    pub tokens: u64,
-    /// Those beyond the length.
-    pub lost_tokens: u64,
-}
-
-impl CutCounts {
-    /// Lost tokens, as a share of all: 0 to 1.
-    pub fn lost_share(&self) -> f64 {
-        self.lost_tokens as f64 / self.tokens.max(1) as f64
-    }
-
-    /// Both together.
-    pub fn plus(self, more: Self) -> Self {
-        Self {
-            texts: self.texts + more.texts,
-            cut_texts: self.cut_texts + more.cut_texts,
-            tokens: self.tokens + more.tokens,
-            lost_tokens: self.lost_tokens + more.lost_tokens,
-        }
-    }
-}
-
 impl TextTokenizer {
     /// Trains BERT's lower-casing WordPiece; the special tokens get the ids 0 to 4. The result
     /// depends on the texts alone, not on their order or the run.
@@ -308,64 +278,6 @@ impl TextTokenizer {
             }));
         }
         Ok(all)
-    }
-
-    /// [`encode`](Self::encode), and what the cut takes away.
-    pub fn encode_counted(
-        &self,
-        texts: &[impl AsRef<str> + Sync],
-        max_len: usize,
-    ) -> Result<(Vec<Vec<u32>>, CutCounts), DataError> {
-        let mut rows = self.encode_up_to(texts, usize::MAX)?;
-        let mut counts = CutCounts {
-            texts: rows.len() as u64,
-            ..CutCounts::default()
-        };
-        for row in &mut rows {
-            let tokens = row.len();
-            self.frame.cut(row, max_len);
-            let lost = (tokens - row.len()) as u64;
-            counts.tokens += tokens.saturating_sub(self.frame.len()) as u64;
-            counts.lost_tokens += lost;
-            counts.cut_texts += u64::from(lost > 0);
-        }
-        Ok((rows, counts))
-    }
-
-    /// What cutting these texts to `max_len` tokens takes away.
-    pub fn cut_counts(
-        &self,
-        texts: &[impl AsRef<str> + Sync],
-        max_len: usize,
-    ) -> Result<CutCounts, DataError> {
-        Ok(self.encode_counted(texts, max_len)?.1)
-    }
-
-    /// All tokens of each text, in as many rows as it takes, each with its own special tokens; at least one row a text.
-    ///
-    /// - max_len: tokens of a row at most, special ones counted
-    /// - stride: tokens at the end of a row that the next one repeats
-    ///
-    /// # Errors
-    /// `max_len` leaves no room for more than the special tokens and the stride.
-    pub fn encode_pieces(
-        &self,
-        texts: &[impl AsRef<str> + Sync],
-        max_len: usize,
-        stride: usize,
-    ) -> Result<Vec<Vec<Vec<u32>>>, DataError> {
-        let special = self.frame.len();
-        if max_len <= special.saturating_add(stride) {
-            return Err(DataError::NoRoomForText {
-                max_len,
-                special,
-                stride,
-            });
-        }
-        let rows = self.encode_up_to(texts, usize::MAX)?.into_iter();
-        Ok(rows
-            .map(|row| self.frame.pieces(row, max_len, stride))
-            .collect())
     }
 
     /// [`encode`](Self::encode) for a single text.
@@ -907,44 +819,6 @@ mod tests {
             error,
             DataError::VocabTooSmall { needed: 257, .. }
         ));
-    }
-
-    #[test]
-    fn what_a_cut_loses_is_counted() {
-        let tokenizer = small();
-        // Own tokens: 3, and 2 more than that with "the cat".
-        let texts = ["the cat sat", "the cat the cat sat"];
-        let (rows, counts) = tokenizer.encode_counted(&texts, 6).unwrap();
-        assert_eq!(rows, tokenizer.encode(&texts, 6).unwrap());
-        let expected = CutCounts {
-            texts: 2,
-            cut_texts: 1,
-            tokens: 8,
-            lost_tokens: 1,
-        };
-        assert_eq!(counts, expected);
-        assert_eq!(tokenizer.cut_counts(&texts, 6).unwrap(), expected);
-        assert_eq!(counts.lost_share(), 0.125);
-        assert_eq!(counts.plus(expected).tokens, 16);
-        assert_eq!(CutCounts::default().lost_share(), 0.0);
-    }
-
-    #[test]
-    fn long_texts_become_several_rows() {
-        let tokenizer = small();
-        let texts = ["the cat the dog sat", "", "the"];
-        let whole = tokenizer.encode(&texts, 99).unwrap();
-        let pieces = tokenizer.encode_pieces(&texts, 5, 1).unwrap();
-        let own = &whole[0][1..6];
-        let row = |own: &[u32]| [&[2], own, &[3]].concat();
-        assert_eq!(pieces[0], [row(&own[..3]), row(&own[2..])]);
-        assert_eq!(pieces[1], [row(&[])]);
-        assert_eq!(pieces[2], whole[2..]);
-        let error = tokenizer.encode_pieces(&texts, 3, 1).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "rows of 3 tokens have no room for a text: special tokens take 2 and the stride 1"
-        );
     }
 
     #[test]

@@ -244,22 +244,6 @@ impl Frame {
         row.truncate(max_len - after.len());
         row.extend_from_slice(after);
     }
-
-    /// Cuts a framed row into framed rows of at most `max_len` tokens, which overlap by `stride` tokens of the text.
-    /// There must be room for more than `stride` tokens.
-    pub(crate) fn pieces(&self, row: Vec<u32>, max_len: usize, stride: usize) -> Vec<Vec<u32>> {
-        if row.len() <= max_len {
-            return vec![row];
-        }
-        let room = max_len - self.len();
-        let body = &row[self.before.len()..row.len() - self.after.len()];
-        let starts = (0..body.len() - stride).step_by(room - stride);
-        let piece = |start: usize| {
-            let own = &body[start..body.len().min(start + room)];
-            [&self.before[..], own, &self.after[..]].concat()
-        };
-        starts.map(piece).collect()
-    }
 }
 
 #[cfg(test)]
@@ -325,22 +309,5 @@ mod tests {
         assert_eq!(cut(2), [1, 8]);
         assert_eq!(cut(1), [1]);
         assert!(cut(0).is_empty());
-    }
-
-    #[test]
-    fn pieces_hold_every_token() {
-        let frame = Frame {
-            before: vec![1],
-            after: vec![9],
-        };
-        let row = |body: std::ops::Range<u32>| -> Vec<u32> {
-            [1].into_iter().chain(body).chain([9]).collect()
-        };
-        let pieces = frame.pieces(row(20..27), 5, 0);
-        assert_eq!(pieces, [row(20..23), row(23..26), row(26..27)]);
-        let pieces = frame.pieces(row(20..27), 5, 1);
-        assert_eq!(pieces, [row(20..23), row(22..25), row(24..27)]);
-        assert_eq!(frame.pieces(row(20..23), 5, 2), [row(20..23)]);
-        assert_eq!(frame.pieces(vec![1, 9], 3, 0), [[1, 9]]);
     }
 }

@@ -243,15 +243,6 @@ impl TextSplits {
     }
 }
 
-/// Files beside given splits that are not read.
-fn unread(source: &TextSource) -> Vec<String> {
-    let TextSource::Given(given) = source else {
-        return Vec::new();
-    };
-    let name = |path: &std::path::PathBuf| path.display().to_string();
-    given.other.iter().map(name).collect()
-}
-
 /// Says what people should know of the data before a model trains on it.
 fn introduce(console: &crate::ui::Console, summary: &DataSummary) {
     summary.lines().iter().for_each(|line| console.note(line));
@@ -330,7 +321,7 @@ impl Texts {
         start: &Start,
     ) -> Result<TextData, Failure> {
         let (max_length, packing) = (tokenizer.given.max_length, recipe.training.packing);
-        let unread = unread(&source);
+        let unread = source.unread();
         let plan = CorpusPlan {
             source,
             columns: self.splits.columns(None),
@@ -794,10 +785,8 @@ impl LabelledTexts {
     ///
     /// A file that is missing or malformed.
     pub fn source(&self) -> Result<TextSet, Failure> {
-        let source = self.splits.open()?;
-        let mut set = source.collect(&self.splits.columns(Some(&self.label_column)))?;
-        set.unread = unread(&source);
-        Ok(set)
+        let columns = self.splits.columns(Some(&self.label_column));
+        Ok(self.splits.open()?.collect(&columns)?)
     }
 
     /// Splits, learns the classes from the training split, and tokenizes.
@@ -852,7 +841,6 @@ impl LabelledTexts {
         ))?;
         let summary = DataSummary {
             cut: Some((cut, max_length)),
-            unread: texts.unread.clone(),
             ..DataSummary::of_labelled(texts, &splits)
         };
         introduce(&start.console, &summary);
