@@ -155,7 +155,11 @@ impl Dump {
 }
 
 /// Refuses values that this machine cannot hold: as numbers, as bytes, and in the file's.
-fn check_size(shape: &[usize]) -> Result<(), Failure> {
+///
+/// # Errors
+///
+/// More values than fit.
+pub fn check_size(shape: &[usize]) -> Result<(), Failure> {
     let needed = 12.0 * shape.iter().map(|&n| n as f64).product::<f64>();
     match memory_bytes() {
         Some(memory) if needed > memory as f64 => {

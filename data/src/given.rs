@@ -217,6 +217,29 @@ mod tests {
     }
 
     #[test]
+    fn the_folder_of_all_files_says_no_split() {
+        assert_eq!(given(&["dev/train.csv", "dev/more.csv"]), None);
+        let found = given(&["dev/train.csv", "dev/test.csv", "dev/more.csv"]).unwrap();
+        assert_eq!(
+            (found.valid, found.other),
+            (vec![], paths(&["dev/more.csv"]))
+        );
+    }
+
+    #[test]
+    fn files_beside_folders_of_splits_are_no_texts() {
+        let folder = tempfile::TempDir::new().unwrap();
+        for name in ["train/a.csv", "test/a.csv", "labels.csv"] {
+            let path = folder.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, "text\na\n").unwrap();
+        }
+        let found = given_splits(&text::text_files(folder.path()).unwrap()).unwrap();
+        assert_eq!(found.train, [folder.path().join("train/a.csv")]);
+        assert_eq!(found.other, [folder.path().join("labels.csv")]);
+    }
+
+    #[test]
     fn named_files_are_taken_from_the_others() {
         let folder = tempfile::TempDir::new().unwrap();
         let place = |name: &str| folder.path().join(name);

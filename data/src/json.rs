@@ -356,6 +356,32 @@ mod tests {
     }
 
     #[test]
+    fn nothing_behind_the_rows_is_dropped() {
+        let row = r#"{"a": 1}"#;
+        for text in [
+            format!("[{row}]\n[{row}]"),
+            format!("[{row}]}} {{"),
+            format!("[{row}] x"),
+            format!("{{\"data\": [{row}]}}\n{{\"data\": [{row}]}}\n"),
+        ] {
+            let error = elements(&text).unwrap_err().to_string();
+            assert!(
+                error.contains("something follows the array"),
+                "{text}: {error}"
+            );
+        }
+        let error = elements(&format!("{{\"data\": [{row}], \"n\": [2]")).unwrap_err();
+        assert!(error.to_string().contains("is not closed"), "{error}");
+        assert_eq!(
+            cut(&format!(
+                "{{\"data\": [{row}], \"n\": {{\"m\": \"}}\"}}}}\n "
+            ))
+            .len(),
+            1
+        );
+    }
+
+    #[test]
     fn the_rows_may_stand_in_an_object() {
         let expected = of(&[("{\"a\": 1}", 3), ("{\"a\": 2}", 4)]);
         let text =

@@ -184,6 +184,7 @@ fn classes(set: &TextSet, labels: &Labels, rows: &[usize]) -> Result<Vec<u32>, D
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::TextExample;
 
     const SHARES: SplitShares = SplitShares {
         valid: 0.2,
@@ -195,6 +196,29 @@ mod tests {
     fn rows(n: usize) -> Vec<(String, String)> {
         let label = |i: usize| ["animal", "tool", "plant"][i % 3].to_string();
         (0..n).map(|i| (format!("text {i}"), label(i))).collect()
+    }
+
+    #[test]
+    fn an_empty_split_is_told_with_what_was_left_out() {
+        let row = |text: &str, label: &str, file| TextExample {
+            text: text.into(),
+            label: Some(label.into()),
+            line: 1,
+            file,
+        };
+        let set = TextSet {
+            examples: vec![row("x", "a", 0), row("y", "b", 0), row("z", "c", 1)],
+            files: vec!["train.csv".into(), "valid.csv".into()],
+            given: vec![Split::Train, Split::Valid],
+            ..TextSet::default()
+        };
+        let error = LabelledSplits::new(&set, SHARES).unwrap_err().to_string();
+        assert!(
+            error.contains("3 texts leave 2 to train and 0 to validate on, 1 are left out")
+                && error.contains("their class has no row in training")
+                && error.ends_with("add texts to the file to validate on"),
+            "{error}"
+        );
     }
 
     #[test]

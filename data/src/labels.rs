@@ -250,6 +250,18 @@ mod tests {
         assert_eq!(of(&["z", "q", "a"], &["a", "m", "z"]), ["z", "a", "m"]);
     }
 
+    #[test]
+    fn names_of_classes_are_written_as_their_labels_are() {
+        let rows = ["2.0", "1", "2.0"].map(|label| ("text", label));
+        let mut set = TextSet::from_labelled(rows);
+        set.class_names = vec!["2.0".into(), "1.0".into()];
+        unify_numbers(&mut set.examples, &mut set.class_names);
+        assert_eq!(set.class_names, ["2", "1"]);
+        let labels = set.examples.iter().filter_map(|row| row.label.as_deref());
+        let classes = Labels::in_order(&set.class_names, labels).unwrap();
+        assert_eq!(classes.names(), ["2", "1"]);
+    }
+
     fn unified(labels: &[&str]) -> Vec<String> {
         let rows = labels.iter().map(|label| ("text", *label));
         let mut set = TextSet::from_labelled(rows);

@@ -1,6 +1,6 @@
 //! Tasks on labelled data, one file each.
 //!
-//! A new task is a file like [`text_classification`], a line in [`TRAINER`] and a recipe in `assets/recipes/`.
+//! A new task is a file like [`text_classification`], named below and in [`TRAINER`], and a recipe in `assets/recipes/`.
 
 pub mod image_classification;
 pub mod text_classification;

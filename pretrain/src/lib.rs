@@ -1,6 +1,6 @@
 //! Objectives on unlabelled data, one file each.
 //!
-//! A new objective is a file like [`clm`], a line in [`TRAINER`] and a recipe in `assets/recipes/`.
+//! A new objective is a file like [`clm`], named below and in [`TRAINER`], and a recipe in `assets/recipes/`.
 
 pub mod autoencoder;
 pub mod clm;

@@ -252,6 +252,31 @@ fn what_is_there_is_not_overwritten_unless_asked_and_a_model() {
         assert!(message.ends_with(reason), "{place}: {message}");
     }
     assert!(bundles.path("photos/a.png").exists() && bundles.path("notes.txt").exists());
+
+    // Files beside a configuration are no part of a model, and may be all there is of them.
+    bundles.file("old/main.py", "code");
+    let message = refused(&[&forced[..], &[&output]].concat());
+    assert!(
+        message.contains("old: holds main.py, which is no part of a model"),
+        "{message}"
+    );
+    assert_eq!(
+        fs::read_to_string(bundles.path("old/main.py")).unwrap(),
+        "code"
+    );
+}
+
+#[test]
+fn the_model_is_not_replaced_by_what_is_made_of_it() {
+    let bundles = Bundles::new();
+    let outer = bundles.masked_lm("outer");
+    let inner = bundles.masked_lm("outer/inner.safetensors");
+    let message = refused(&["convert", "--force", &inner, &outer]);
+    assert!(
+        message.contains("outer: holds ") && message.ends_with("inner.safetensors"),
+        "{message}"
+    );
+    assert!(bundles.path("outer/inner.safetensors/config.json").exists());
 }
 
 #[test]
@@ -275,6 +300,9 @@ fn what_is_no_adapter_cannot_be_merged() {
         message.ends_with("is no adapter, so there is nothing to merge"),
         "{message}"
     );
+    fs::create_dir(bundles.path("bundle/adapter")).unwrap();
+    let message = refused(&["convert", "--merge", "--model", &model, &output]);
+    assert!(message.ends_with("bundle/adapter is one"), "{message}");
     assert!(!Path::new(&output).exists());
 }
 

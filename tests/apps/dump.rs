@@ -7,7 +7,9 @@ use burn::backend::Flex;
 use model::{HeadKind, TextConfig};
 use safetensors::SafeTensors;
 
-use crate::bundles::{Bundles, SHARES, TEXTS, bert, bpe, draw, gpt2, open, printed, wordpiece};
+use crate::bundles::{
+    Bundles, SHARES, TEXTS, bert, bpe, draw, gpt2, open, printed, refused, wordpiece,
+};
 
 #[test]
 fn a_dump_holds_tokens_padding_and_logits() {
@@ -101,4 +103,57 @@ fn hidden_states_are_those_of_a_bare_encoder_with_or_without_a_head() {
         assert_eq!(hidden.shape()[2], 16);
         assert!(file.tensor("logits").is_err());
     }
+}
+
+#[test]
+fn an_output_takes_nothing_from_its_neighbours() {
+    let bundles = Bundles::new();
+    let model = bundles.masked_lm("bundle");
+    let input = bundles.file("texts.txt", "a tool\n");
+    let beside = bundles.file("out.tmp", "mine");
+    let dump = |output: &str| {
+        [
+            "dump", "--model", &model, "--input", &input, "--output", output,
+        ]
+        .map(String::from)
+    };
+    let run = |output: &str| {
+        let args = dump(output);
+        printed(&args.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    run(&bundles.at("out.safetensors"));
+    assert_eq!(fs::read_to_string(&beside).unwrap(), "mine");
+    run(&beside);
+    assert!(SafeTensors::deserialize(&fs::read(&beside).unwrap()).is_ok());
+    #[cfg(unix)]
+    {
+        let aim = bundles.file("aim.safetensors", "old");
+        std::os::unix::fs::symlink(&aim, bundles.path("link.safetensors")).unwrap();
+        run(&bundles.at("link.safetensors"));
+        assert!(bundles.path("link.safetensors").is_symlink());
+        assert!(SafeTensors::deserialize(&fs::read(&aim).unwrap()).is_ok());
+        // A device is written to and stays one.
+        run("/dev/null");
+        assert!(!fs::metadata("/dev/null").unwrap().is_file());
+    }
+    let args = dump(&bundles.at("bundle/model.safetensors"));
+    let message = refused(&args.iter().map(String::as_str).collect::<Vec<_>>());
+    assert!(message.contains("bundle, which is read"), "{message}");
+    run(&bundles.at("again.safetensors"));
+    let left = fs::read_dir(bundles.folder()).unwrap();
+    let hidden = left.filter(|entry| {
+        entry
+            .as_ref()
+            .unwrap()
+            .file_name()
+            .to_string_lossy()
+            .starts_with('.')
+    });
+    assert_eq!(hidden.count(), 0);
+}
+
+#[test]
+fn values_that_the_machine_cannot_hold_are_refused_before_they_are_computed() {
+    let error = apps::dump::check_size(&[40_000_000, 12, 60_000]).unwrap_err();
+    assert!(error.to_string().contains("GiB of values"), "{error}");
 }

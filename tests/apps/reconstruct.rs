@@ -1,6 +1,6 @@
 //! What an autoencoder makes of images.
 
-use crate::bundles::{Bundles, printed};
+use crate::bundles::{Bundles, printed, refused};
 
 #[test]
 fn a_reconstruction_is_drawn_and_measured() {
@@ -35,4 +35,23 @@ fn a_reconstruction_is_drawn_and_measured() {
         [grey(0, 0), grey(25, 0), grey(0, 17), grey(25, 17)],
         [0, 255, 128, 128]
     );
+}
+
+#[test]
+fn an_image_that_is_read_is_not_written_over() {
+    let bundles = Bundles::new();
+    let model = bundles.autoencoder("bundle");
+    let image = bundles.png("folder/a.png", 3);
+    let before = std::fs::read(&image).unwrap();
+    let message = refused(&[
+        "reconstruct",
+        "--model",
+        &model,
+        "--input",
+        &bundles.at("folder"),
+        "--output",
+        &image,
+    ]);
+    assert!(message.contains("folder, which is read"), "{message}");
+    assert!(std::fs::read(&image).unwrap() == before);
 }

@@ -114,7 +114,7 @@ fn wrong_input_is_refused_in_one_sentence() {
             reconstruct(&nowhere),
             "no/out.png: its directory does not exist",
         ),
-        (reconstruct(&png), "p.png: is the input too"),
+        (reconstruct(&png), "p.png, which is read"),
         (
             refused(&[
                 "dump", "--model", &masked_lm, "--input", &empty, "--output", &dump,

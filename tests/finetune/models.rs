@@ -96,6 +96,30 @@ fn every_family_learns_and_is_a_start_for_more() {
 }
 
 #[test]
+fn settings_that_would_change_nothing_are_refused() {
+    let bench = bench(FAMILIES[0].1);
+    let scratch = ["--set", "from=scratch"];
+    for (settings, words) in [
+        (
+            &["--set", "adapter.kind=lora", "--set", "strategy.kind=head"][..],
+            "adapter.kind",
+        ),
+        (
+            &[
+                "--set",
+                "adapter.kind=lora",
+                "--set",
+                "strategy.backbone_lr=0.1",
+            ],
+            "adapter.kind",
+        ),
+        (&["--set", "strategy.dropout=0.5"], "strategy.dropout"),
+    ] {
+        bench.refuses(&[&scratch, settings].concat(), &[words]);
+    }
+}
+
+#[test]
 fn an_adapter_trains_with_a_new_head_of_every_family() {
     for (class, sizes) in FAMILIES {
         let bench = bench(sizes);

@@ -28,7 +28,7 @@ pub struct TrainArgs {
     /// Data to read instead of the recipe's; may be repeated
     #[arg(long, value_name = "PATH")]
     pub data: Vec<String>,
-    /// A bundle, a Hugging Face directory, a run or the bundled wordnet-bert-nano to start from; or scratch
+    /// A bundle, a Hugging Face directory, an adapter, a run or the bundled wordnet-bert-nano to start from; or scratch
     #[arg(long, value_name = "BUNDLE_OR_RUN")]
     pub from: Option<String>,
     /// The run directory [default: runs/RECIPE]
@@ -56,16 +56,16 @@ pub struct TrainArgs {
     #[arg(long)]
     pub ui: Option<Ui>,
     /// Build everything, run two steps and a validation, write nothing
-    #[arg(long)]
+    #[arg(long, conflicts_with = "resume")]
     pub dry_run: bool,
     /// Write profile.json into the run: where the time of each step goes, for ui.perfetto.dev
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["dry_run", "find_lr", "find_batch", "overfit_batch"])]
     pub profile: bool,
     /// Try learning rates from 1e-6 to 10, plot the losses, suggest one
     #[arg(long, conflicts_with_all = ["resume", "dry_run", "overfit_batch"])]
     pub find_lr: bool,
     /// Double the batch until it does not fit or holds all data, and tell the largest and the fastest
-    #[arg(long, conflicts_with_all = ["resume", "dry_run", "find_lr", "overfit_batch", "steps", "out", "ui"])]
+    #[arg(long, conflicts_with_all = ["resume", "dry_run", "find_lr", "overfit_batch", "steps", "out", "ui", "explain", "force"])]
     pub find_batch: bool,
     /// Train on one batch until it is learnt, or say what does not learn; write nothing
     #[arg(long, conflicts_with_all = ["resume", "dry_run"])]

@@ -94,8 +94,8 @@ fn advice(work: u8) -> &'static [u8] {
         INFERENCE => b"error: out of memory; less input at a time needs less\n",
         TRAINING => b"error: out of memory; a smaller training.batch_size needs less\n",
         RESUMABLE => {
-            b"error: out of memory; a smaller training.batch_size needs less; the last checkpoint is whole, --resume goes on \
-              from there\n"
+            b"error: out of memory; a smaller training.batch_size needs less; --resume goes on from the last checkpoint, or \
+              from the beginning where there is none\n"
         }
         _ => b"error: out of memory before the training; less data or a smaller model needs less\n",
     }

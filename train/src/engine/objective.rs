@@ -369,12 +369,6 @@ fn lowered<B: Backend, O: Module<B>>(objective: O) -> O {
     objective.map(&mut Lower)
 }
 
-/// A parameter's path inside the model: without [`Trainee`] and the objective around it.
-pub fn model_path(path: &str) -> &str {
-    let path = path.strip_prefix("objective.").unwrap_or(path);
-    path.strip_prefix("model.").unwrap_or(path)
-}
-
 /// What a forward and a backward pass give.
 pub struct Pass<B: AutodiffBackend> {
     /// Of the batch, on the device.

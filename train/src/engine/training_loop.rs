@@ -166,7 +166,7 @@ impl<B: AutodiffBackend, O: Trainable<B>> SupervisedLearningStrategy<Components<
         // Without a run there is nothing to go on from.
         let ending = ending.map_err(|error| match self.run {
             Some(_) => {
-                anyhow!("{error}; the last checkpoint is whole, --resume goes on from there")
+                anyhow!("{error}; --resume goes on from the last checkpoint, or from the beginning where there is none")
             }
             None => error,
         });

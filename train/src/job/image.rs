@@ -420,11 +420,13 @@ impl LabelledImageSplits {
     /// No labels, fewer than two classes to train on, or a class that occurs outside the training split only.
     pub fn new(splits: ImageSplits, label_limit: usize, split_seed: u64) -> Result<Self, Failure> {
         let ImageSplits { train, valid, test } = splits;
-        if train.labels.is_none() {
-            return Err(Failure::input(format!(
-                "{}: the images have no labels: a folder needs one folder a class, an IDX file its labels beside it",
-                train.origin
-            )));
+        for images in [&train, &valid, &test] {
+            if images.labels.is_none() && !images.is_empty() {
+                return Err(Failure::input(format!(
+                    "{}: the images have no labels: a folder needs one folder a class, an IDX file its labels beside it",
+                    images.origin
+                )));
+            }
         }
         let mut ids = vec![None; train.classes.len()];
         let mut classes = Vec::new();
@@ -687,6 +689,31 @@ mod tests {
         };
         assert_eq!(failure.exit_code(), 2);
         failure.to_string()
+    }
+
+    #[test]
+    fn a_given_split_without_labels_is_refused() {
+        let whole = set(60, &["a", "b"], |i| (i % 2) as u32);
+        let flat = ImageSet {
+            origin: "flat".into(),
+            labels: None,
+            ..whole.clone()
+        };
+        let labelled = ImageSplits::new(ImageSets::whole(whole), 0.2, 0.2, 0).unwrap();
+        let [valid, test] = [[&flat, &labelled.test], [&labelled.valid, &flat]];
+        for [valid, test] in [valid, test] {
+            let splits = ImageSplits {
+                train: labelled.train.clone(),
+                valid: valid.clone(),
+                test: test.clone(),
+            };
+            let failure = LabelledImageSplits::new(splits, 0, 0).err().unwrap();
+            let message = failure.to_string();
+            assert!(
+                message.contains("flat: the images have no labels"),
+                "{message}"
+            );
+        }
     }
 
     #[test]

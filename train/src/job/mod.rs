@@ -189,7 +189,8 @@ impl<J: Job> Setup<J> {
         Ok(Self::from_draft(&Draft::open(J::NAME, J::KEY, &built_in)?)?)
     }
 
-    /// The built-in recipe with some keys set, each as `--set` takes it: `training.steps=20`.
+    /// The built-in recipe with some keys set, each as `--set` takes it: `training.steps=20`. Limits of the bundled data go
+    /// where `data.source` is set.
     ///
     /// # Errors
     ///
@@ -198,6 +199,7 @@ impl<J: Job> Setup<J> {
         let built_in = [(J::NAME, J::RECIPE)];
         let mut draft = Draft::open(J::NAME, J::KEY, &built_in)?;
         draft.set_all(assignments.iter().copied())?;
+        draft.use_all_of_own_data();
         Ok(Self::from_draft(&draft)?)
     }
 

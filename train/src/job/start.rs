@@ -50,6 +50,18 @@ impl Start {
     /// A directory that is no bundle, or an adapter that fits nothing.
     pub fn open(recipe: &Recipe, ui: Ui) -> Result<Self, Failure> {
         let bundle = open(&recipe.from)?;
+        if recipe.strategy.dropout >= 0.0 {
+            let reason = match &bundle {
+                None => Some("is for a model that is loaded; model.dropout is that of a new one"),
+                Some(bundle) if !bundle.is_text() => {
+                    Some("is for texts; models of images drop nothing")
+                }
+                Some(_) => None,
+            };
+            if let Some(reason) = reason {
+                return Err(Impossible::new("strategy.dropout", reason).into());
+            }
+        }
         let family = match &bundle {
             Some(bundle) => Some(bundle.family()),
             None => family_named(recipe),

@@ -157,6 +157,11 @@ pub fn groups(recipe: &Recipe, names: Names) -> Result<Vec<Group>, Impossible> {
     }
     let backbone = format!("^{}", regex::escape(names.prefix()));
     if recipe.adapter.kind == AdapterKind::Lora {
+        if *kind == StrategyKind::Head || *backbone_lr != 1.0 {
+            let reason = "is lora, which decides by itself what trains; leave out strategy.kind = \"head\" and \
+                          strategy.backbone_lr";
+            return Err(Impossible::new("adapter.kind", reason));
+        }
         groups.push(group(r"\.lora_", 1.0)?);
         if names.head.kind == HeadKind::Classes {
             // The head of a classifier is new, and so may a part be that bundles lack: they have to train.

@@ -208,7 +208,7 @@ pub fn check_lengths(max_length: usize, positions: usize) -> Result<(), Impossib
     }
     if max_length > positions {
         return wrong(format!(
-            "is {max_length}, longer than the model's {positions} positions (model.max_position_embeddings)"
+            "is {max_length}, longer than the model's {positions} positions"
         ));
     }
     Ok(())
@@ -290,6 +290,10 @@ impl Texts {
     /// Says what is impossible about these values, if anything is.
     pub fn check(&self, tokenizer: &TrainedTokenizer, recipe: &Recipe) -> Result<(), Impossible> {
         check_text(&self.splits, &tokenizer.given, recipe)?;
+        if tokenizer.vocab_size == 0 {
+            let reason = "is 0; it must be at least 1";
+            return Err(Impossible::new("tokenizer.vocab_size", reason));
+        }
         if recipe.from != "scratch" {
             return Ok(());
         }
@@ -670,7 +674,7 @@ impl NextTokens {
     fn framed(&self, sample: Sample) -> (Vec<u32>, Vec<i32>) {
         let Sample { tokens, starts, .. } = sample;
         if starts.len() > 1 || tokens.len() > self.max_length {
-            let mut texts = vec![0; tokens.len() - 1];
+            let mut texts = vec![0; tokens.len().saturating_sub(1)];
             for &start in &starts[1..] {
                 // The end token before a text belongs to it.
                 let first = (start as usize).saturating_sub(usize::from(self.end.is_some()));
@@ -681,7 +685,7 @@ impl NextTokens {
         let ends = self.end.into_iter();
         let mut framed: Vec<u32> = ends.clone().chain(tokens).chain(ends).collect();
         framed.truncate(self.max_length + 1);
-        let texts = vec![0; framed.len() - 1];
+        let texts = vec![0; framed.len().saturating_sub(1)];
         (framed, texts)
     }
 }
@@ -691,13 +695,19 @@ impl Collate for NextTokens {
 
     fn collate(&self, rows: Vec<Sample>) -> NextTokenBatch {
         let (rows, texts): (Vec<_>, Vec<_>) = rows.into_iter().map(|row| self.framed(row)).unzip();
-        let known = rows.iter().map(|row| &row[..row.len() - 1]);
+        // A text without a token, where no end token is around it, is one place that predicts nothing.
+        let pad = [self.pad];
+        let known = rows.iter().map(|row| match row.as_slice() {
+            [known @ .., _] if !known.is_empty() => known,
+            _ => &pad[..],
+        });
         let mut inputs = TokenBatch::pad(known, self.pad);
         let (mut at, mut targets) = (Vec::new(), Vec::new());
         for (number, row) in rows.iter().enumerate() {
             let first = (number * inputs.seq) as i32;
-            at.extend(first..first + row.len() as i32 - 1);
-            targets.extend(&row[1..]);
+            let following = row.get(1..).unwrap_or_default();
+            at.extend(first..first + following.len() as i32);
+            targets.extend(following);
         }
         if texts.iter().any(|row| row.last() > Some(&0)) {
             let padded = texts.into_iter().flat_map(|mut row| {
@@ -988,6 +998,20 @@ mod tests {
         let bytes: u32 = [5, 6, 7, 8].iter().map(|&id: &usize| lengths[id]).sum();
         assert_eq!(batch.bytes, u64::from(bytes));
         assert_eq!(lengths[end as usize], 0);
+    }
+
+    #[test]
+    fn a_text_without_a_token_predicts_nothing() {
+        let no_end = NextTokens {
+            end: None,
+            ..NextTokens::new(&bpe(), 8)
+        };
+        let batch = no_end.collate(vec![sample(&[], &[0]), sample(&[5], &[0])]);
+        assert_eq!(batch.inputs.seq, 1);
+        assert!(batch.at.is_empty() && batch.targets.is_empty());
+        assert_eq!(batch.denominators(), [0.0]);
+        let batch = no_end.collate(vec![sample(&[], &[0]), sample(&[5, 6], &[0])]);
+        assert_eq!((&batch.at[..], &batch.targets[..]), (&[1][..], &[6][..]));
     }
 
     #[test]

@@ -218,7 +218,7 @@ fn differing(runs: &[Run]) -> Vec<Vec<String>> {
 }
 
 /// Dotted keys and their values.
-pub fn flat(table: &toml::Table) -> BTreeMap<String, String> {
+fn flat(table: &toml::Table) -> BTreeMap<String, String> {
     let mut all = BTreeMap::new();
     for (key, value) in table {
         match value {

@@ -43,7 +43,7 @@ pub struct SweepArgs {
     /// Data to read instead of the recipe's; may be repeated
     #[arg(long, value_name = "PATH")]
     pub data: Vec<String>,
-    /// What fine-tuning starts from: a bundle, a run, a bundled model, or scratch
+    /// What training starts from: a bundle, a run, a bundled model, or scratch
     #[arg(long, value_name = "BUNDLE_OR_RUN")]
     pub from: Option<String>,
     /// Optimizer steps of each trial, instead of the recipe's
@@ -376,10 +376,9 @@ impl Trial {
             for data in &args.data {
                 flag("--data", data.clone());
             }
-            // As a setting: pretraining has no such flag, and says so about the key.
+            // As a setting: the flags would win over what is tried.
             let from = args.from.iter().cloned().map(toml::Value::String);
             let from = from.map(|from| format!("from={from}"));
-            // As one too: `--steps` would win over steps that are tried.
             let steps = args.steps.iter();
             let steps = steps.map(|steps| format!("training.steps={steps}"));
             let shared = args.set.iter().cloned().chain(from).chain(steps);
