@@ -81,32 +81,29 @@ def fixed_shapes(size, *flags, tuned=False):
     return speed_of(ours, "tokens_per_second"), speed_of(theirs, "tokens_per_second")
 
 
-def hearth_first_step(*keys):
+def hearth_first_step(*keys, cache=None):
     """Seconds from the start of the process to the line of its first step."""
     with tempfile.TemporaryDirectory() as folder:
         command = [hearth.PRETRAIN, "mlm", "--steps", "1", "--ui", "json", "--out", f"{folder}/run"]
         command += settings("training.log_every=1", *keys)
+        environment = os.environ | ({"HEARTH_CACHE": cache} if cache else {})
+        seconds = None
         began = time.monotonic()
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
             for line in process.stdout:
                 if line.startswith("{") and json.loads(line).get("split") == "train":
                     seconds = time.monotonic() - began
                     break
             process.stdout.read()
+    if seconds is None:
+        sys.exit(f"{' '.join(command)}\nended before its first step")
     return {"speed": 1 / seconds, "memory": None, "loss": None}
 
 
 def hearth_cold_first_step(*keys):
     """The same without tokenizer and tokens of an earlier start."""
-    with tempfile.TemporaryDirectory() as folder:
-        before = os.environ.get("HEARTH_CACHE")
-        os.environ["HEARTH_CACHE"] = folder
-        try:
-            return hearth_first_step(*keys)
-        finally:
-            os.environ.pop("HEARTH_CACHE")
-            if before is not None:
-                os.environ["HEARTH_CACHE"] = before
+    with tempfile.TemporaryDirectory() as cache:
+        return hearth_first_step(*keys, cache=cache)
 
 
 def transformers_first_step():
@@ -148,7 +145,7 @@ def pairs():
 def measure(name, ours, theirs, runs):
     """One row of the table."""
     taken = [(ours(), theirs()) for _ in range(runs)]
-    median = lambda values: statistics.median(values)
+    median = statistics.median
     speeds = [median([pair[side]["speed"] for pair in taken]) for side in (0, 1)]
     ratio = median([a["speed"] / b["speed"] for a, b in taken])
     if name.startswith("first-step"):

@@ -148,7 +148,7 @@ impl Batch {
         let losses = match model.backbone {
             TextBackbone::Gpt2(_) => {
                 let states = model.states(&input, None, None);
-                let (table, bias) = model.decoder();
+                let (table, bias) = model.decoder().expect("no adapter");
                 ops::linear_cross_entropy(states, table, bias, &self.targets).0
             }
             _ => ops::cross_entropy(model.logits(&input, None, None), &self.targets),

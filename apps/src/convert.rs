@@ -243,10 +243,10 @@ impl Work {
                 name_classes(config, &self.from.classes()?);
             }
         }
-        let beside = BESIDE
-            .iter()
-            .filter_map(|name| Some((*name, self.from.read_optional(name)?)));
-        let beside: Vec<(&str, Vec<u8>)> = beside.collect();
+        let mut beside = Vec::new();
+        for name in BESIDE {
+            beside.extend(self.from.read_optional(name)?.map(|bytes| (name, bytes)));
+        }
         let files = beside.iter().map(|(name, bytes)| (*name, &bytes[..]));
         let files: Vec<(&str, &[u8])> = files.collect();
         bundle::write(&self.output, &config, &model, names, precision, &files)?;

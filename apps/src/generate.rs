@@ -9,7 +9,7 @@ use data::TextTokenizer;
 use data::order::{self, Stream};
 use model::bundle;
 use model::generate::{Continuation, Sampling};
-use model::{Bundle, TokenModel};
+use model::{Bundle, BundleError, TokenModel};
 use rand::RngExt;
 use serde_json::Value;
 use train::backend::with_backend;
@@ -138,7 +138,7 @@ impl<B: Backend> Generator<B> {
             model,
             tokenizer: parts.tokenizer,
             layers: sizes.layers,
-            begins: begins(bundle),
+            begins: begins(bundle)?,
             positions: sizes.positions,
             device: device.clone(),
         })
@@ -220,10 +220,11 @@ impl<B: Backend> Generator<B> {
 }
 
 /// Whether the tokenizer's settings ask for a token in front of each text.
-fn begins(bundle: &Bundle) -> bool {
-    let settings = bundle.read_optional(bundle::TOKENIZER_CONFIG);
+fn begins(bundle: &Bundle) -> Result<bool, BundleError> {
+    let settings = bundle.read_optional(bundle::TOKENIZER_CONFIG)?;
+    // That it is JSON was seen when the tokenizer was read.
     let settings: Option<Value> = settings.and_then(|bytes| serde_json::from_slice(&bytes).ok());
-    settings.is_some_and(|settings| settings["add_bos_token"] == Value::Bool(true))
+    Ok(settings.is_some_and(|settings| settings["add_bos_token"] == Value::Bool(true)))
 }
 
 /// Text on its way out, held back as far as it may be the beginning of a text to stop before.

@@ -1,14 +1,14 @@
 //! `apps COMMAND --model BUNDLE_OR_RUN`: uses what `pretrain` and `finetune` leave.
 
-use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 
 use apps::{convert, dump, fill_mask, generate, predict, reconstruct};
 use clap::{Parser, Subcommand};
+use train::Status;
 use train::cli::exit;
 use train::memory::Work;
 use train::process;
-use train::{Failure, Status};
+use train::ui::print;
 
 /// Keeps freed pages: giving them back and taking them again costs a third of the time of a CPU step.
 #[global_allocator]
@@ -51,14 +51,5 @@ fn main() -> ExitCode {
         Command::Dump(flags) => dump::run(&flags),
         Command::Convert(flags) => convert::run(&flags),
     };
-    exit(text.and_then(|text| print(&text)))
-}
-
-fn print(text: &str) -> Result<Status, Failure> {
-    match io::stdout().write_all(text.as_bytes()) {
-        // `| head` has seen enough.
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(Status::Done),
-        Err(error) => Err(Failure::running(error)),
-        Ok(()) => Ok(Status::Done),
-    }
+    exit(text.and_then(|text| print(&text)).map(|()| Status::Done))
 }

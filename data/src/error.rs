@@ -206,7 +206,7 @@ pub enum DataError {
         texts: u64,
         train: usize,
         valid: usize,
-        /// Whether the rows to validate on are in a file of their own.
+        /// Whether the rows to validate on are in another file.
         given: bool,
         left_out: LeftOut,
     },

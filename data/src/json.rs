@@ -304,7 +304,8 @@ impl Scan {
             b'"' => {
                 self.quoted = true;
                 if self.depth == 1 {
-                    self.string = taken - 1;
+                    // Behind the array nothing is taken.
+                    self.string = taken.saturating_sub(1);
                 }
             }
             b'{' | b'[' => self.depth += 1,

@@ -138,12 +138,15 @@ impl<B: Backend> TokenModel<B> {
     }
 
     /// The decoder: `[vocab_size, d_model]`, and a bias for each token, `[vocab_size]`.
-    pub fn decoder(&self) -> (Tensor<B, 2>, Option<Tensor<B, 1>>) {
+    ///
+    /// `None` where an adapter is beside it: no one matrix gives the scores then, [`logits`](Self::logits) does.
+    pub fn decoder(&self) -> Option<(Tensor<B, 2>, Option<Tensor<B, 1>>)> {
         let table = match &self.head.output {
+            Some(output) if output.low_rank.is_some() => return None,
             Some(output) => output.weight.val().transpose(),
             None => self.backbone.token_table(),
         };
-        (table, self.head.bias.as_ref().map(Param::val))
+        Some((table, self.head.bias.as_ref().map(Param::val)))
     }
 }
 

@@ -223,7 +223,7 @@ fn texts_are_cut_where_the_bundle_says() {
 fn what_is_cut_and_what_figures_are_is_said_beside_the_answers() {
     let bundles = Bundles::new();
     let model = bundles.text_classifier("bundle");
-    // 12 positions, two of which are [CLS] and [SEP]; "a tool" has two words.
+    // 12 positions. With [CLS] and [SEP], the first text has 17 tokens and the second 4.
     let long = vec!["tool"; 15].join(" ");
     let input = bundles.file("a.txt", format!("{long}\na tool\n"));
     let notes = || {
@@ -231,8 +231,8 @@ fn what_is_cut_and_what_figures_are_is_said_beside_the_answers() {
         assert!(output.status.success());
         String::from_utf8(output.stderr).unwrap()
     };
-    let cut = "note: 1 of 2 texts are cut to 12 tokens, which loses 29.4 % of all tokens\n";
-    assert_eq!(notes(), cut); // 5 of 17
+    let cut = "note: 1 of 2 texts are cut to 12 tokens, 23.8 % of the tokens are lost\n";
+    assert_eq!(notes(), cut); // 5 of 21
     let say = |problem: &str| edit_config(&model, |config| config["problem_type"] = problem.into());
     say("regression");
     let values = "note: the figures are values, not probabilities\n";

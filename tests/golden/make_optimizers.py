@@ -83,7 +83,7 @@ def grouped(kind, optimizer, options, start, grads):
 
         return optimizer([of("fast", decay), of("slow", 0.0)], lr=LR, **options)
 
-    # What is no matrix goes by AdamW there.
+    # AdamW moves what is no matrix there.
     parts = [make(optimizer, options, ["w"]), make(torch.optim.AdamW, {}, ["b"])] if kind == "muon" else [make(optimizer, options, ["w", "b"])]
     steps = []
     for step in range(STEPS):

@@ -541,3 +541,277 @@ fn a_bare_backbone_is_loaded_with_the_adapter_too() {
     assert_eq!(states(&bundle), theirs);
     assert_ne!(states(&base), theirs);
 }
+
+/// What loading a directory ends with.
+fn load_error(at: &Path) -> String {
+    let device = Default::default();
+    let bundle = match Bundle::find(at) {
+        Ok(bundle) => bundle,
+        Err(error) => return error.to_string(),
+    };
+    let (config, draw) = (bundle.text_config().unwrap(), Draw::new(&device, 0.02));
+    let kind = kind(&bundle);
+    let names = bundle.require(kind).unwrap();
+    let loaded = if kind == HeadKind::Classes {
+        let model = TextClassifier::<Flex>::draw(&config, 3, &draw);
+        bundle.load(model, names, Load::Whole).map(drop)
+    } else {
+        let model = TokenModel::<Flex>::draw(&config, &draw);
+        bundle.load(model, names, Load::Whole).map(drop)
+    };
+    loaded.unwrap_err().to_string()
+}
+
+#[test]
+fn no_tensor_of_an_adapter_is_lost() {
+    let temporary = tempfile::tempdir().unwrap();
+    let at = temporary.path().join("adapter");
+    let query = "base_model.model.bert.encoder.layer.0.attention.self.query";
+    let vector = |length: usize| (vec![length], vec![1.0; length]);
+    type Change<'a> = &'a dyn Fn(&mut Tensors);
+    let take = |tensors: &mut Tensors, name: &str| tensors.remove(&format!("{query}.{name}"));
+    let put = |tensors: &mut Tensors, name: &str| tensors.insert(name.into(), vector(20));
+    let changes: [(&str, Change<'_>, &str); 11] = [
+        (
+            "bert-lora",
+            &|tensors| drop(put(tensors, "bert.pooler.dense.bias")),
+            "bert.pooler.dense.bias, which does not begin with base_model.model.",
+        ),
+        (
+            "bert-lora",
+            &|tensors| drop(take(tensors, "lora_B.weight")),
+            "query.lora_A.weight and lacks ",
+        ),
+        (
+            "bert-lora",
+            &|tensors| drop(take(tensors, "lora_A.weight")),
+            "query.lora_B.weight and lacks ",
+        ),
+        (
+            "bert-lora",
+            &|tensors| {
+                let name = "base_model.model.bert.pooler.dense.lora_magnitude_vector";
+                drop(put(tensors, name));
+            },
+            "lora_magnitude_vector and lacks ",
+        ),
+        (
+            "bert-lora",
+            &|tensors| {
+                let table = "base_model.model.bert.embeddings.word_embeddings";
+                drop(put(tensors, &format!("{table}.lora_embedding_A")));
+            },
+            "word_embeddings, a table of embeddings, which is not implemented",
+        ),
+        (
+            "bert-lora",
+            &|tensors| drop(put(tensors, &format!("{query}.lora_B.bias"))),
+            "query.lora_B.bias, which is not implemented",
+        ),
+        (
+            "bert-lora",
+            &|tensors| drop(put(tensors, "base_model.model.bert.nowhere.weight")),
+            "bert.nowhere.weight, which the base model does not have",
+        ),
+        (
+            "bert-lora",
+            &|tensors| drop(put(tensors, "base_model.model.classifier.weight")),
+            "classifier.weight of shape [20] where the model has [3, 20]",
+        ),
+        (
+            "bert-lora",
+            &|tensors| {
+                for (part, shape) in [("A", [2, 20]), ("B", [20, 2])] {
+                    let name = format!("{query}.lora_{part}.weight");
+                    tensors.insert(name, (shape.to_vec(), vec![1.0; 40]));
+                }
+            },
+            "have rank 2, and adapter_config.json says 3",
+        ),
+        (
+            "bert-dora",
+            &|tensors| {
+                let name = format!("{query}.lora_magnitude_vector");
+                tensors.insert(name, vector(19));
+            },
+            "lengths of shape [19] do not fit 20 outputs",
+        ),
+        (
+            "gpt2-lora",
+            &|tensors| drop(put(tensors, "base_model.model.lm_head.weight")),
+            "lm_head.weight",
+        ),
+    ];
+    for (name, change, words) in changes {
+        let base = settings(&folder(name))["base_model_name_or_path"].clone();
+        let base = golden::path(base.as_str().unwrap()).display().to_string();
+        changed(&at, name, &[("base_model_name_or_path", base.into())]);
+        let mut tensors = golden(&format!("peft/{name}/{}", peft::WEIGHTS));
+        change(&mut tensors);
+        let bytes = crate::directories::file(&tensors, safetensors::Dtype::F32);
+        fs::write(at.join(peft::WEIGHTS), bytes).unwrap();
+        let error = load_error(&at);
+        assert!(error.contains(words), "{words}: {error}");
+    }
+}
+
+/// `peft` trains a copy of what it saves whole, and the other end of a tie stays as it was.
+#[test]
+fn one_end_of_a_tie_is_not_trained_alone() {
+    let temporary = tempfile::tempdir().unwrap();
+    let at = temporary.path().join("adapter");
+    let base = golden::path("families/gpt2-causal-lm-1");
+    let named = Value::from(base.display().to_string());
+    let table = golden("families/gpt2-causal-lm-1/model.safetensors")
+        .into_iter()
+        .find_map(|(name, values)| name.ends_with("wte.weight").then_some(values));
+    for name in ["lm_head.weight", "transformer.wte.weight"] {
+        changed(
+            &at,
+            "gpt2-lora",
+            &[("base_model_name_or_path", named.clone())],
+        );
+        let mut tensors = golden("peft/gpt2-lora/adapter_model.safetensors");
+        tensors.insert(format!("{PREFIX}{name}"), table.clone().unwrap());
+        let bytes = crate::directories::file(&tensors, safetensors::Dtype::F32);
+        fs::write(at.join(peft::WEIGHTS), bytes).unwrap();
+        let error = load_error(&at);
+        let words = format!("holds {name} whole, which the base model ties to ");
+        assert!(error.contains(&words), "{error}");
+    }
+}
+
+#[test]
+fn ranks_and_patterns_that_mean_nothing_are_refused() {
+    let temporary = tempfile::tempdir().unwrap();
+    let at = temporary.path().join("adapter");
+    for (key, value, words) in [
+        ("r", Value::from(0), "r is 0"),
+        (
+            "rank_pattern",
+            serde_json::json!({"query(": 3}),
+            "\"query(\" is no regular expression",
+        ),
+        (
+            "alpha_pattern",
+            serde_json::json!({"query": "much"}),
+            "expected f64",
+        ),
+    ] {
+        changed(&at, "bert-lora", &[(key, value)]);
+        let error = Bundle::find(&at).unwrap_err().to_string();
+        assert!(error.contains(words), "{error}");
+    }
+}
+
+/// The first pattern of the file counts, not the first of the alphabet.
+#[test]
+fn patterns_are_tried_in_the_order_of_the_file() {
+    let temporary = tempfile::tempdir().unwrap();
+    let base = golden::path("families/bert-classifier-2");
+    let named = Value::from(base.display().to_string());
+    let golden = golden("peft/bert-lora/expected.safetensors");
+    let logits = |patterns: &str| {
+        let at = temporary.path().join("adapter");
+        changed(
+            &at,
+            "bert-lora",
+            &[("base_model_name_or_path", named.clone())],
+        );
+        let text = fs::read_to_string(at.join(peft::CONFIG)).unwrap();
+        let text = text.replace(
+            "\"alpha_pattern\":{}",
+            &format!("\"alpha_pattern\":{patterns}"),
+        );
+        assert!(text.contains(patterns));
+        fs::write(at.join(peft::CONFIG), text).unwrap();
+        let (model, bundle) = merged(&at);
+        golden::values(model.logits(&bundle, &golden))
+    };
+    let alone = logits(r#"{"self.query": 40}"#);
+    assert_eq!(logits(r#"{"self.query": 40, "query": 7}"#), alone);
+    assert_ne!(logits(r#"{"query": 7, "self.query": 40}"#), alone);
+}
+
+#[test]
+fn a_base_is_a_model_and_no_other_adapter() {
+    let temporary = tempfile::tempdir().unwrap();
+    let at = temporary.path().join("adapter");
+    let inner = temporary.path().join("inner");
+    changed(&inner, "bert-lora", &[]);
+    for name in ["", " ", ".", &inner.display().to_string()] {
+        changed(
+            &at,
+            "bert-lora",
+            &[("base_model_name_or_path", name.into())],
+        );
+        let error = Bundle::find(&at).unwrap_err().to_string();
+        assert!(error.contains("base_model_name_or_path is "), "{error}");
+    }
+    // Trainers of adapters write the base's configuration beside them.
+    let base = golden::path("families/bert-classifier-2");
+    let named = base.display().to_string();
+    changed(
+        &at,
+        "bert-lora",
+        &[("base_model_name_or_path", named.into())],
+    );
+    fs::copy(base.join(bundle::CONFIG), at.join(bundle::CONFIG)).unwrap();
+    assert!(Bundle::find(&at).unwrap().has_adapter());
+}
+
+/// GPT-2's layers have the layout of `Conv1D`, its untied decoder that of `Linear`; a square one says nothing by its shape.
+#[test]
+fn an_untied_decoder_is_adapted_in_its_layout() {
+    let device = Default::default();
+    let tied = Bundle::open(&golden::path("families/gpt2-causal-lm-2")).unwrap();
+    let names = Names::new(tied.family(), HeadKind::Tokens);
+    let golden = golden("families/gpt2-causal-lm-2/expected.safetensors");
+    let input = golden::input::<Flex>(&golden, &device);
+    let width = tied.text_config().unwrap().describe().d_model;
+    for (vocab_size, dora) in [(width, false), (width, true), (width + 3, true)] {
+        let mut config = tied.raw_config().clone();
+        config["tie_word_embeddings"] = false.into();
+        config["vocab_size"] = vocab_size.into();
+        let config: model::TextConfig = serde_json::from_value(config).unwrap();
+        let adapter = Adapter {
+            rank: 2,
+            alpha: 8.0,
+            dropout: 0.0,
+            rslora: false,
+            dora,
+            targets: ["lm_head", "c_proj"]
+                .map(|name| Target::parse(name).unwrap())
+                .to_vec(),
+        };
+        let draw = Draw::<Flex>::new(&device, 0.5).with_adapter(Some(&adapter), names);
+        let model = peft::set_magnitudes(TokenModel::draw(&config, &draw), names);
+        let model = walk::replace(model, names, &mut |path, shape| {
+            let values = (0..shape.iter().product()).map(|at: usize| (at as f32 * 0.7).sin());
+            let values: Vec<f32> = values.collect();
+            let is_second = path.name().ends_with(".lora_B.weight");
+            is_second.then(|| TensorData::new(values, shape.to_vec()))
+        });
+        // No one matrix is the decoder.
+        assert!(model.decoder().is_none());
+        let tokens = Tensor::clone(&input.tokens).remainder_scalar(vocab_size as i64);
+        let input = model::TokenInput {
+            tokens,
+            ..input.clone()
+        };
+        let beside = golden::values(model.logits(&input, None, None));
+        let temporary = tempfile::tempdir().unwrap();
+        let at = temporary.path().join("model");
+        let json = bundle::config_json(names, &config, None);
+        let files = AdapterFiles::new(adapter, None);
+        files
+            .write(&at, &json, &model, names, Precision::F32, &[])
+            .unwrap();
+        let (merged, _) = merged(&at);
+        let Model::Language(merged) = merged else {
+            unreachable!()
+        };
+        let merged = golden::values(merged.logits(&input, None, None));
+        assert_near("logits", &merged, &beside, TOLERANCE);
+    }
+}

@@ -806,3 +806,35 @@ fn loading_says_what_it_did_not_take() {
         }
     );
 }
+
+#[test]
+fn a_write_that_was_broken_off_loses_no_model() {
+    let temporary = tempfile::tempdir().unwrap();
+    let at = temporary.path().join("model");
+    let [old, fresh] = [".model.old", ".model.new"].map(|name| temporary.path().join(name));
+    bundle::write_directory(&at, &[("config.json", b"first")]).unwrap();
+    // Ended between the renames: the new one is whole or not, the old one is out of the way.
+    fs::rename(&at, &old).unwrap();
+    fs::create_dir(&fresh).unwrap();
+    // What cannot be written now leaves the old one where it belongs.
+    let file = temporary.path().join("model/config.json/below");
+    let below = file.strip_prefix(&at).unwrap().to_str().unwrap();
+    let written = bundle::write_directory(&at, &[("config.json", b"second"), (below, b"")]);
+    assert!(written.is_err());
+    assert_eq!(fs::read(at.join("config.json")).unwrap(), b"first");
+    bundle::write_directory(&at, &[("config.json", b"third")]).unwrap();
+    assert_eq!(fs::read(at.join("config.json")).unwrap(), b"third");
+    assert!(!old.exists() && !fresh.exists());
+}
+
+#[cfg(unix)]
+#[test]
+fn a_link_to_a_model_stays_a_link() {
+    let temporary = tempfile::tempdir().unwrap();
+    let [place, link] = ["place", "link"].map(|name| temporary.path().join(name));
+    bundle::write_directory(&place, &[("config.json", b"first")]).unwrap();
+    std::os::unix::fs::symlink(&place, &link).unwrap();
+    bundle::write_directory(&link, &[("config.json", b"second")]).unwrap();
+    assert!(link.is_symlink());
+    assert_eq!(fs::read(place.join("config.json")).unwrap(), b"second");
+}

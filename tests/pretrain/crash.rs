@@ -1,6 +1,6 @@
 //! Runs that are killed, and disks that are full: what comes out is what an uninterrupted run gives, byte for byte.
 //!
-//! On every CPU backend that is compiled in: `cargo test -p pretrain --features ndarray --test crash` has both.
+//! On every CPU backend that is compiled in: `cargo test -p pretrain --features ndarray --test pretrain -- crash::` has both.
 
 use std::ffi::OsStr;
 use std::fs;

@@ -792,6 +792,42 @@ fn half_precision_learns_like_single_precision() {
 }
 
 #[test]
+fn a_recipe_without_its_objective_is_told_what_to_name() {
+    let bench = bench();
+    bench.write("mine.toml", "[training]\nsteps = 10\n");
+    bench.write("other.toml", "objective = \"mml\"\n");
+    let known = "it must be one of mlm, clm, autoencoder";
+    for (name, words) in [
+        ("mine.toml", "objective is missing"),
+        ("other.toml", "objective is \"mml\""),
+    ] {
+        bench.refuses_command(&mut bench.bare(&[name]), &[words, known]);
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn an_answer_that_cannot_be_written_is_a_failure() {
+    let bench = bench();
+    for args in [&["mlm", "--explain"][..], &["--list"]] {
+        let mut command = bench.bare(args);
+        command.stdout(
+            fs::OpenOptions::new()
+                .write(true)
+                .open("/dev/full")
+                .unwrap(),
+        );
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{args:?}");
+        let message = message(&output);
+        assert!(
+            message.contains("standard output: No space left"),
+            "{message}"
+        );
+    }
+}
+
+#[test]
 fn what_was_not_compiled_in_is_named() {
     if cfg!(feature = "checkpointing") {
         return;

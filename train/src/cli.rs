@@ -17,7 +17,7 @@ use crate::session::{Options, Status};
 use crate::tune::find_batch::find_batch;
 use crate::tune::probe::Probe;
 use crate::tune::sweep::{SweepArgs, sweep};
-use crate::ui::{Ui, say};
+use crate::ui::{Ui, print};
 
 /// Flags of both trainers.
 #[derive(Args, Clone, Debug)]
@@ -115,10 +115,9 @@ pub fn main(trainer: &Trainer, args: TrainArgs, subcommand: Option<Subcommand>) 
         None => {}
     }
     if args.list {
-        for entry in trainer.entries {
-            say(&format!("{:<22}{}", entry.name, entry.about));
-        }
-        return ExitCode::SUCCESS;
+        let lines = trainer.entries.iter();
+        let lines = lines.map(|entry| format!("{:<22}{}\n", entry.name, entry.about));
+        return exit(print(&lines.collect::<String>()).map(|()| Status::Done));
     }
     if args.find_batch {
         return exit(try_batches());
@@ -157,7 +156,7 @@ fn run(trainer: &Trainer, args: TrainArgs) -> Result<Status, Failure> {
         resolved(trainer, &args, &built_in)?
     };
     if args.explain {
-        say(explain(&draft).trim_end());
+        print(&format!("{}\n", explain(&draft).trim_end()))?;
         return Ok(Status::Done);
     }
     let kind = draft.kind();

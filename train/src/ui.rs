@@ -11,6 +11,7 @@ use burn::train::renderer::{
     MetricsRendererTraining, ProgressType, TrainingProgress,
 };
 
+use crate::failure::Failure;
 use crate::metrics::{Metrics, short};
 use crate::run::Event;
 use crate::terminal;
@@ -131,6 +132,23 @@ impl Console {
         if matches!(self.ui, Ui::Plain | Ui::Tui) {
             say(text);
         }
+    }
+}
+
+/// Prints what a command was asked for. A closed pipe, as that of `| head`, has seen enough.
+///
+/// # Errors
+///
+/// Whatever else keeps it from being written, as a full disk.
+pub fn print(text: &str) -> Result<(), Failure> {
+    use std::io::{ErrorKind, Write};
+    let mut out = std::io::stdout();
+    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    match written {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(Failure::running(
+            anyhow::Error::new(error).context("standard output"),
+        )),
+        _ => Ok(()),
     }
 }
 

@@ -11,7 +11,7 @@ pub mod weights;
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::fs;
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
@@ -122,10 +122,12 @@ impl Bundle {
         if !path.is_dir() {
             return Err(wrong("no such directory"));
         }
+        // Trainers of adapters write the base's config.json beside them, without its weights.
+        let is_model = path.join(CONFIG).is_file() && Weights::are_in(path);
+        if path.join(peft::CONFIG).is_file() && !is_model {
+            return Self::with_adapter(path);
+        }
         if !path.join(CONFIG).is_file() {
-            if path.join(peft::CONFIG).is_file() {
-                return Self::with_adapter(path);
-            }
             return Err(wrong("config.json is missing"));
         }
         Self::with_files(path.into(), Files::Directory)
@@ -139,8 +141,15 @@ impl Bundle {
         let mut bundle = bundled.unwrap_or_else(|| Self::open(&base))?;
         // A run has the merged model, which says how it was trained, in the folder above.
         let above = path.join("..");
-        let merged = fs::read(above.join(CONFIG)).ok();
-        let merged = merged.and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
+        let merged = match fs::read(above.join(CONFIG)) {
+            Ok(bytes) => serde_json::from_slice::<Value>(&bytes).ok(),
+            Err(error) if error.kind() == ErrorKind::NotFound => None,
+            Err(source) => {
+                let path = above.join(CONFIG);
+                return Err(BundleError::Io { path, source });
+            }
+        };
+        // Another file of this name is none of ours.
         let merged = merged.filter(|merged| merged["model_type"] == bundle.family.model_type);
         let folders = [Some(path.into()), merged.is_some().then_some(above)];
         let holds = |folder: &PathBuf| {
@@ -240,16 +249,23 @@ impl Bundle {
     }
 
     /// The bytes of one of its files, if there is such a file.
-    pub fn read_optional(&self, name: &str) -> Option<Vec<u8>> {
-        self.read(name).ok()
+    ///
+    /// # Errors
+    ///
+    /// A file that is there and cannot be read.
+    pub fn read_optional(&self, name: &str) -> Result<Option<Vec<u8>>, BundleError> {
+        match self.read(name) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(BundleError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => Ok(None),
+            Err(BundleError::NotABundle { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Whether its model reads texts.
     pub fn is_text(&self) -> bool {
-        self.text_config().is_ok()
-            || crate::registry::TEXT_FAMILIES
-                .iter()
-                .any(|family| family.model_type == self.family.model_type)
+        let families = crate::registry::TEXT_FAMILIES;
+        self.expect_family(families, "a text model").is_ok()
     }
 
     /// The configuration of a text model, checked.
@@ -363,14 +379,11 @@ impl Bundle {
             return Ok(false);
         }
         let weights = self.weights()?;
-        let mut own = names.head.renames.iter().map(|(_, theirs)| *theirs);
         let untied = self.config.get("tie_word_embeddings") == Some(&Value::Bool(false));
-        let decoder = |theirs: &str| {
-            theirs.ends_with("decoder.") || theirs == "lm_head." || theirs == "vocab_projector."
-        };
-        let needed =
-            own.find(|theirs| !(names.head.kind == HeadKind::Tokens && decoder(theirs) && !untied));
-        let Some(needed) = needed else {
+        let tied = names.head.kind == HeadKind::Tokens && !untied;
+        let mut own = names.head.renames.iter();
+        let needed = own.find(|(ours, _)| !(tied && *ours == "output."));
+        let Some((_, needed)) = needed else {
             // Nothing but the tied token table.
             return Ok(true);
         };
@@ -422,11 +435,7 @@ impl Bundle {
             // What an adapter holds whole, as a new head, its base may lack.
             wanted.retain(|parameter| !self.of_adapter(parameter, names, load));
             let all = walk::parameters(&module, names);
-            let called = |one: &Parameter| candidates(&one.name, names);
-            let known: Vec<String> = all.iter().flat_map(called).collect();
-            let bare = names.head.kind == HeadKind::Bare || load == Load::Backbone;
-            let elsewhere = |name: &str| bare && !name.contains(names.family.layer);
-            adapter.check_layers(&|name| known.iter().any(|one| one == name) || elsewhere(name))?;
+            check_adapter(adapter, &all, names, load)?;
         }
         let (chosen, mut loaded) =
             choose(&wanted, names, load, weights).map_err(|m| wrong(m.to_string()))?;
@@ -439,11 +448,12 @@ impl Bundle {
         let module = walk::replace(module, names, &mut |path, _| {
             let name = &path.name();
             let called = candidates(name, names);
+            let turned = !path.is_transposed();
             let adapter = self.adapter.as_ref();
             let data = match (chosen.get(name), adapter) {
                 (Some(source), Some(adapter)) => weights
                     .data(source)
-                    .and_then(|base| adapter.merge(&called, base)),
+                    .and_then(|base| adapter.merge(&called, base, turned)),
                 (Some(source), None) => weights.data(source),
                 (None, Some(adapter)) if !loaded.drawn.iter().any(|drawn| drawn == name) => {
                     adapter.whole_values(&called)?
@@ -474,6 +484,35 @@ impl Bundle {
         let adapter = self.adapter.as_ref();
         let held = adapter.and_then(|adapter| adapter.whole_shape(&candidates(name, names)));
         held == Some(shape.as_slice())
+    }
+}
+
+/// Refuses an adapter of which a part would be lost, or would compute something else than in `peft`.
+fn check_adapter(
+    adapter: &SavedAdapter,
+    all: &[Parameter],
+    names: Names,
+    load: Load,
+) -> Result<(), BundleError> {
+    let called = |one: &Parameter| candidates(&one.name, names);
+    let known: HashSet<String> = all.iter().flat_map(called).collect();
+    let bare = names.head.kind == HeadKind::Bare || load == Load::Backbone;
+    let elsewhere = |name: &str| bare && !name.contains(names.family.layer);
+    adapter.check_layers(&|name| known.contains(name) || elsewhere(name))?;
+    for Parameter { name, shape } in all {
+        let taken = load != Load::Backbone || names.is_backbone(name);
+        if taken && !name.contains(".lora_") {
+            adapter.check_whole(&candidates(name, names), shape)?;
+        }
+    }
+    // `peft` trains a copy, and the other end of the tie keeps the base's values.
+    let table = format!("{}{}", names.prefix(), names.family.token_table);
+    let mut ties = names.head.aliases.iter();
+    let tied =
+        ties.find(|(ours, theirs)| *ours == table && all.iter().all(|one| one.name != *theirs));
+    match tied {
+        Some((ours, theirs)) => adapter.check_ties([ours, theirs]),
+        None => Ok(()),
     }
 }
 
@@ -626,6 +665,8 @@ pub fn write<B: Backend, M: Module<B>>(
 ///
 /// A directory that cannot be written.
 pub fn write_directory(path: &Path, files: &[(&str, &[u8])]) -> Result<(), BundleError> {
+    // A link stays one.
+    let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
     // Hidden, and named after the whole name: `gloss.new` may be another model of the user's.
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let fresh = path.with_file_name(format!(".{name}.new"));
@@ -634,11 +675,17 @@ pub fn write_directory(path: &Path, files: &[(&str, &[u8])]) -> Result<(), Bundl
         let path = at.to_path_buf();
         move |source| BundleError::Io { path, source }
     };
-    for stale in [&fresh, &old] {
-        if stale.exists() {
-            fs::remove_dir_all(stale).map_err(io(stale))?;
+    let remove = |at: &Path| {
+        if at.exists() {
+            return fs::remove_dir_all(at).map_err(io(at));
         }
+        Ok(())
+    };
+    // A process that ended between the two renames below left its model there.
+    if !path.exists() && old.exists() {
+        fs::rename(&old, path).map_err(io(path))?;
     }
+    remove(&fresh)?;
     let write = || {
         fs::create_dir_all(&fresh).map_err(io(path))?;
         for (name, bytes) in files {
@@ -656,14 +703,16 @@ pub fn write_directory(path: &Path, files: &[(&str, &[u8])]) -> Result<(), Bundl
         // The error worth a sentence is the first.
         let _ = fs::remove_dir_all(&fresh);
     })?;
+    remove(&old)?;
     if path.exists() {
         fs::rename(path, &old).map_err(io(path))?;
     }
-    fs::rename(&fresh, path).map_err(io(path))?;
-    if old.exists() {
-        fs::remove_dir_all(&old).map_err(io(&old))?;
-    }
-    Ok(())
+    fs::rename(&fresh, path).map_err(|source| {
+        // As it was; the error worth a sentence is the first.
+        let _ = fs::rename(&old, path);
+        io(path)(source)
+    })?;
+    remove(&old)
 }
 
 /// A module's weights in the safetensors format.
@@ -676,29 +725,20 @@ pub fn serialise<B: Backend, M: Module<B>>(
     names: Names,
     precision: Precision,
 ) -> Result<Vec<u8>, String> {
-    serialise_some(module, names, precision, &|_| true)
-}
-
-/// The same of the parameters whose names are chosen.
-pub(crate) fn serialise_some<B: Backend, M: Module<B>>(
-    module: &M,
-    names: Names,
-    precision: Precision,
-    chosen: &dyn Fn(&str) -> bool,
-) -> Result<Vec<u8>, String> {
-    let dtype = match precision {
-        Precision::F32 => DType::F32,
-        Precision::F16 => DType::F16,
-    };
-    let mut tensors: Vec<(String, Vec<usize>, Vec<u8>)> = Vec::new();
+    let mut tensors = Vec::new();
     walk::values(module, names, &mut |path, data| {
-        let name = path.name();
-        if chosen(&name) {
-            let data = data.convert_dtype(dtype);
-            tensors.push((name, data.shape.to_vec(), data.as_bytes().to_vec()));
-        }
+        tensors.push(stored(path.name(), data, precision));
     });
     safetensors_of(&tensors, precision)
+}
+
+/// A tensor as [`safetensors_of`] takes it.
+fn stored(name: String, data: TensorData, precision: Precision) -> (String, Vec<usize>, Vec<u8>) {
+    let data = data.convert_dtype(match precision {
+        Precision::F32 => DType::F32,
+        Precision::F16 => DType::F16,
+    });
+    (name, data.shape.to_vec(), data.as_bytes().to_vec())
 }
 
 /// Tensors of one element type in the safetensors format: names, shapes, little-endian values.
@@ -730,9 +770,7 @@ pub fn serialise_checkpoint<B: Backend, M: Module<B>>(
 ) -> Result<Vec<u8>, String> {
     let mut tensors = Vec::new();
     walk::values(module, names, &mut |path, data| {
-        let data = data.convert_dtype(DType::F32);
-        let (shape, bytes) = (data.shape.to_vec(), data.as_bytes().to_vec());
-        tensors.push((path.name_with_wrappers(), shape, bytes));
+        tensors.push(stored(path.name_with_wrappers(), data, Precision::F32));
     });
     safetensors_of(&tensors, Precision::F32)
 }

@@ -2,7 +2,7 @@
 //!
 //! In: a directory that `peft` or Hearth wrote. Out: its base model with the adapter merged into the weights; and back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use burn::module::Module;
@@ -10,12 +10,13 @@ use burn::prelude::*;
 use burn::tensor::TensorData;
 use regex::Regex;
 use serde::Deserialize;
+use serde::de::{Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::{Value, json};
 
 use super::weights::Weights;
-use super::{BundleError, Precision, safetensors_of, serialise_some, write_directory};
+use super::{BundleError, Precision, safetensors_of, stored, write_directory};
 use crate::layers::Adapter;
-use crate::layers::low_rank::Target;
+use crate::layers::low_rank::{Target, scale};
 use crate::names::{HeadKind, Names};
 use crate::walk;
 
@@ -36,11 +37,9 @@ struct Settings {
     #[serde(default)]
     use_rslora: bool,
     #[serde(default)]
-    fan_in_fan_out: bool,
+    rank_pattern: Patterns<usize>,
     #[serde(default)]
-    rank_pattern: BTreeMap<String, usize>,
-    #[serde(default)]
-    alpha_pattern: BTreeMap<String, f64>,
+    alpha_pattern: Patterns<f64>,
     #[serde(default)]
     bias: Option<String>,
     #[serde(default)]
@@ -49,6 +48,52 @@ struct Settings {
     init_lora_weights: Value,
     #[serde(flatten)]
     others: BTreeMap<String, Value>,
+}
+
+/// Values by pattern, in the order of the file: the first that a layer's name ends in counts, as in `peft`.
+#[derive(Clone, Debug)]
+struct Patterns<T>(Vec<(Regex, T)>);
+
+impl<T> Default for Patterns<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<T: Copy> Patterns<T> {
+    fn of(&self, layer: &str) -> Option<T> {
+        let found = self.0.iter().find(|(pattern, _)| pattern.is_match(layer));
+        found.map(|(_, value)| *value)
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Patterns<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Ordered<T>(std::marker::PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Ordered<T> {
+            type Value = Patterns<T>;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a table of patterns")
+            }
+
+            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Patterns<T>, M::Error> {
+                let mut all = Vec::new();
+                while let Some((pattern, value)) = map.next_entry::<String, T>()? {
+                    let whole = Regex::new(&format!("^(.*\\.)?({pattern})$"));
+                    let wrong =
+                        |_| M::Error::custom(format!("\"{pattern}\" is no regular expression"));
+                    all.push((whole.map_err(wrong)?, value));
+                }
+                Ok(Patterns(all))
+            }
+
+            fn visit_unit<E>(self) -> Result<Patterns<T>, E> {
+                Ok(Patterns::default())
+            }
+        }
+        deserializer.deserialize_any(Ordered(std::marker::PhantomData))
+    }
 }
 
 /// Keys that change what an adapter computes where they say anything.
@@ -73,6 +118,9 @@ impl Settings {
         let kind = &self.peft_type;
         if kind != "LORA" {
             return Err(format!("peft_type is \"{kind}\"; only LORA is implemented"));
+        }
+        if self.r == 0 {
+            return Err("r is 0; a rank is 1 or more".into());
         }
         if self.lora_bias || self.bias.as_deref().is_some_and(|bias| bias != "none") {
             return Err("trains biases, which is not implemented".into());
@@ -143,27 +191,31 @@ impl SavedAdapter {
     ///
     /// # Errors
     ///
-    /// No such directory.
+    /// No such directory with a model in it.
     pub fn base(&self) -> Result<PathBuf, BundleError> {
         let wrong = |reason: String| BundleError::Config {
             path: self.path.join(CONFIG),
             reason,
         };
-        let Some(name) = &self.settings.base_model_name_or_path else {
+        let name = self.settings.base_model_name_or_path.as_deref();
+        let Some(name) = name.filter(|name| !name.trim().is_empty()) else {
             return Err(wrong("base_model_name_or_path is missing".into()));
         };
         let here = PathBuf::from(name);
         let absolute = self.path.canonicalize().unwrap_or(self.path.clone());
         let above = absolute.ancestors().map(|folder| folder.join(name));
         let mut places = std::iter::once(here.clone()).chain(above);
-        if let Some(found) = places.find(|place| place.is_dir()) {
+        // An adapter upon an adapter, or upon itself, is no model.
+        let is_model =
+            |place: &PathBuf| place.join(super::CONFIG).is_file() && Weights::are_in(place);
+        if let Some(found) = places.find(is_model) {
             return Ok(found);
         }
         if crate::bundled::open(name).is_some() {
             return Ok(here);
         }
         Err(wrong(format!(
-            "base_model_name_or_path is \"{name}\", and there is no such directory, neither here nor above the adapter"
+            "base_model_name_or_path is \"{name}\", and there is no directory of that name with config.json and weights, neither here nor above the adapter"
         )))
     }
 
@@ -171,12 +223,19 @@ impl SavedAdapter {
     ///
     /// - names: what the tensor may be called, the likeliest first
     /// - base: as a bundle holds it, f32
+    /// - turned: whether a bundle holds it as `[d_input, d_output]`
     ///
     /// # Errors
     ///
     /// Matrices that do not fit the base.
-    pub fn merge(&self, names: &[String], base: TensorData) -> Result<TensorData, BundleError> {
+    pub fn merge(
+        &self,
+        names: &[String],
+        base: TensorData,
+        turned: bool,
+    ) -> Result<TensorData, BundleError> {
         if let Some(whole) = self.whole(names) {
+            self.check_whole(names, &base.shape)?;
             return self.weights.data(&whole);
         }
         let mut layers = names.iter().filter_map(|name| name.strip_suffix(".weight"));
@@ -191,10 +250,10 @@ impl SavedAdapter {
             .find(|name| self.weights.get(name).is_some())
             .map(|name| self.weights.data(&name))
             .transpose()?;
-        let scale = self.scale(layer);
-        let turned = self.settings.fan_in_fan_out;
         let wrong = |reason| self.wrong_weights(format!("{layer}: {reason}"));
-        merged(base, a?, b?, magnitude, scale, turned).map_err(wrong)
+        let (a, b) = (a?, b?);
+        let scale = self.scale(layer, a.shape[0]).map_err(wrong)?;
+        merged(base, a, b, magnitude, scale, turned).map_err(wrong)
     }
 
     /// The name and shape of a parameter that it holds whole, not as two matrices.
@@ -227,25 +286,102 @@ impl SavedAdapter {
         inside.find(|name| self.weights.get(name).is_some())
     }
 
-    /// Refuses matrices for layers that the model does not have: they would be lost.
+    /// Refuses tensors that would be lost: for layers that the model does not have, without their other half, or of a kind
+    /// that is not known.
     ///
     /// - takes: whether a tensor of the base is among these
     ///
     /// # Errors
     ///
-    /// The first such layer.
+    /// The first such tensor.
     pub fn check_layers(&self, takes: &dyn Fn(&str) -> bool) -> Result<(), BundleError> {
-        let layers = self.weights.iter().filter_map(|tensor| {
-            let name = tensor.name.strip_prefix(PREFIX)?;
-            name.strip_suffix(".lora_A.weight")
-        });
-        for layer in layers {
-            if !takes(&format!("{layer}.weight")) {
-                let reason = format!("adapts {layer}, which the base model does not have");
-                return Err(self.wrong_weights(reason));
-            }
+        for tensor in self.weights.iter() {
+            self.check_tensor(tensor.name, takes)
+                .map_err(|reason| self.wrong_weights(reason))?;
         }
         Ok(())
+    }
+
+    fn check_tensor(&self, name: &str, takes: &dyn Fn(&str) -> bool) -> Result<(), String> {
+        let Some(inside) = name.strip_prefix(PREFIX) else {
+            return Err(format!(
+                "holds {name}, which does not begin with {PREFIX} as peft's names do"
+            ));
+        };
+        let Some((layer, part)) = inside.split_once(".lora_") else {
+            if takes(inside) {
+                return Ok(());
+            }
+            return Err(format!(
+                "holds {inside}, which the base model does not have"
+            ));
+        };
+        if part.starts_with("embedding_") {
+            return Err(format!(
+                "adapts {layer}, a table of embeddings, which is not implemented"
+            ));
+        }
+        if ![
+            "A.weight",
+            "B.weight",
+            "magnitude_vector",
+            "magnitude_vector.weight",
+        ]
+        .contains(&part)
+        {
+            return Err(format!("holds {inside}, which is not implemented"));
+        }
+        if !takes(&format!("{layer}.weight")) {
+            return Err(format!(
+                "adapts {layer}, which the base model does not have"
+            ));
+        }
+        let lacking = ["A", "B"].map(|part| matrix(layer, part));
+        let mut lacking = lacking
+            .iter()
+            .filter(|name| self.weights.get(name).is_none());
+        match lacking.next() {
+            Some(other) => Err(format!("holds {name} and lacks {other}")),
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses a parameter that it holds whole in another shape than the model has.
+    ///
+    /// - names: what the parameter may be called
+    ///
+    /// # Errors
+    ///
+    /// Two shapes.
+    pub fn check_whole(&self, names: &[String], wanted: &[usize]) -> Result<(), BundleError> {
+        let name = self.whole(names);
+        let tensor = name.as_ref().and_then(|name| self.weights.get(name));
+        match tensor.filter(|tensor| tensor.shape != wanted) {
+            Some(tensor) => Err(self.wrong_weights(format!(
+                "holds {} of shape {:?} where the model has {wanted:?}",
+                tensor.name.strip_prefix(PREFIX).unwrap_or(tensor.name),
+                tensor.shape
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses to train one end of a tie alone.
+    ///
+    /// # Errors
+    ///
+    /// The tensor that it holds.
+    pub fn check_ties(&self, ends: [&str; 2]) -> Result<(), BundleError> {
+        let [one, other] = ends;
+        let pairs = [(one, other), (other, one)];
+        let whole = |name: &str| self.whole(&[name.to_string()]).is_some();
+        let held = pairs.iter().find(|(end, _)| whole(end));
+        match held {
+            Some((end, other)) => Err(self.wrong_weights(format!(
+                "holds {end} whole, which the base model ties to {other}; that is not implemented"
+            ))),
+            None => Ok(()),
+        }
     }
 
     fn wrong_weights(&self, reason: String) -> BundleError {
@@ -255,31 +391,23 @@ impl SavedAdapter {
         }
     }
 
-    fn scale(&self, layer: &str) -> f64 {
+    /// What the product of a layer's matrices, of which the first has so many rows, is multiplied by.
+    fn scale(&self, layer: &str, rows: usize) -> Result<f64, String> {
         let Settings { r, lora_alpha, .. } = self.settings;
-        let rank = of_pattern(&self.settings.rank_pattern, layer).unwrap_or(r) as f64;
-        let alpha = of_pattern(&self.settings.alpha_pattern, layer).unwrap_or(lora_alpha);
-        if self.settings.use_rslora {
-            alpha / rank.sqrt()
-        } else {
-            alpha / rank
+        let rank = self.settings.rank_pattern.of(layer).unwrap_or(r);
+        if rank != rows {
+            return Err(format!(
+                "its matrices have rank {rows}, and {CONFIG} says {rank}"
+            ));
         }
+        let alpha = self.settings.alpha_pattern.of(layer).unwrap_or(lora_alpha);
+        Ok(scale(alpha, rank, self.settings.use_rslora))
     }
 }
 
 /// A layer's first matrix or its second, in the adapter's file.
 fn matrix(layer: &str, part: &str) -> String {
     format!("{PREFIX}{layer}.lora_{part}.weight")
-}
-
-/// The value of the first pattern that a layer's name ends in, as `peft` looks them up.
-fn of_pattern<T: Copy>(patterns: &BTreeMap<String, T>, layer: &str) -> Option<T> {
-    let matches = |pattern: &str| {
-        let whole = Regex::new(&format!("^(.*\\.)?({pattern})$"));
-        whole.is_ok_and(|whole| whole.is_match(layer))
-    };
-    let found = patterns.iter().find(|(pattern, _)| matches(pattern));
-    found.map(|(_, value)| *value)
 }
 
 /// `base + scale b a`, with DoRA's lengths of columns where there are any.
@@ -308,6 +436,14 @@ fn merged(
             &a.shape[..],
             &b.shape[..],
             &base.shape[..]
+        ));
+    }
+    if let Some(magnitude) = &magnitude
+        && magnitude.shape[..] != [d_output]
+    {
+        return Err(format!(
+            "lengths of shape {:?} do not fit {d_output} outputs",
+            &magnitude.shape[..]
         ));
     }
     let values = |data: &TensorData| data.iter::<f32>().collect::<Vec<f32>>();
@@ -347,7 +483,6 @@ pub fn count<B: Backend, M: Module<B>>(module: &M, names: Names) -> usize {
 
 /// Gives DoRA's lengths the values at which the layers compute what they did without an adapter.
 pub fn set_magnitudes<B: Backend, M: Module<B>>(module: M, names: Names) -> M {
-    let turned = names.family.fan_in_fan_out;
     let mut lengths = BTreeMap::new();
     walk::values(&module, names, &mut |path, data| {
         let name = path.name();
@@ -357,6 +492,7 @@ pub fn set_magnitudes<B: Backend, M: Module<B>>(module: M, names: Names) -> M {
         let &[rows, columns] = &data.shape[..] else {
             return;
         };
+        let turned = !path.is_transposed();
         let outputs = if turned { columns } else { rows };
         let mut squares = vec![0.0f64; outputs];
         for (at, value) in data.iter::<f32>().enumerate() {
@@ -438,20 +574,19 @@ impl AdapterFiles {
         names: Names,
     ) -> Result<Vec<u8>, String> {
         let mut tensors = Vec::new();
-        let mut add = |name: &str, data: &TensorData| {
-            let bytes = data.as_bytes().to_vec();
-            tensors.push((format!("{PREFIX}{name}"), data.shape.to_vec(), bytes));
+        let mut add = |name: &str, data: TensorData| {
+            tensors.push(stored(format!("{PREFIX}{name}"), data, Precision::F32));
         };
         walk::values(module, names, &mut |path, data| {
             let name = path.name();
             let layer = name.split_once(".lora_").map(|(layer, _)| layer);
             if layer.is_some_and(|layer| !is_saved_whole(layer, names)) {
-                add(&name, &data);
+                add(&name, data);
             }
         });
         for (name, data) in merged_values(module, names, &self.adapter)? {
             if saved_whole(&name, names) {
-                add(&name, &data);
+                add(&name, data);
             }
         }
         safetensors_of(&tensors, Precision::F32)
@@ -494,7 +629,7 @@ impl AdapterFiles {
         whole.dedup();
         let task = match names.head.kind {
             HeadKind::Classes => json!("SEQ_CLS"),
-            HeadKind::Tokens if names.head.class.ends_with("LMHeadModel") => json!("CAUSAL_LM"),
+            HeadKind::Tokens if is_causal(names.head.class) => json!("CAUSAL_LM"),
             _ => Value::Null,
         };
         json!({
@@ -513,6 +648,11 @@ impl AdapterFiles {
             "inference_mode": true,
         })
     }
+}
+
+/// Whether a class of a language model predicts the next token.
+fn is_causal(class: &str) -> bool {
+    class.ends_with("LMHeadModel") || class.ends_with("ForCausalLM")
 }
 
 /// Whether a parameter trains beside the adapter, and is saved as it is: the head of a classifier, and parts of the backbone
@@ -542,8 +682,11 @@ fn merged_values<B: Backend, M: Module<B>>(
     names: Names,
     adapter: &Adapter,
 ) -> Result<BTreeMap<String, TensorData>, String> {
-    let mut all = BTreeMap::new();
+    let (mut all, mut turned) = (BTreeMap::new(), BTreeSet::new());
     walk::values(module, names, &mut |path, data| {
+        if !path.is_transposed() {
+            turned.insert(path.name());
+        }
         all.insert(path.name(), data);
     });
     let layers: Vec<String> = all
@@ -557,10 +700,11 @@ fn merged_values<B: Backend, M: Module<B>>(
         let (Some(a), Some(b), Some(base)) = parts else {
             return Err(format!("{layer} lacks a matrix of its adapter"));
         };
-        let turned = names.family.fan_in_fan_out;
+        let name = format!("{layer}.weight");
+        let turned = turned.contains(&name);
         let weight = merged(base, a, b, magnitude, adapter.scale(), turned);
         let weight = weight.map_err(|reason| format!("{layer}: {reason}"))?;
-        all.insert(format!("{layer}.weight"), weight);
+        all.insert(name, weight);
     }
     Ok(all)
 }
@@ -572,27 +716,9 @@ fn merged_weights<B: Backend, M: Module<B>>(
     adapter: &Adapter,
     precision: Precision,
 ) -> Result<Vec<u8>, String> {
-    let dtype = match precision {
-        Precision::F32 => burn::tensor::DType::F32,
-        Precision::F16 => burn::tensor::DType::F16,
-    };
-    let tensors: Vec<_> = merged_values(module, names, adapter)?
-        .into_iter()
-        .map(|(name, data)| {
-            let data = data.convert_dtype(dtype);
-            (name, data.shape.to_vec(), data.as_bytes().to_vec())
-        })
+    let values = merged_values(module, names, adapter)?.into_iter();
+    let tensors: Vec<_> = values
+        .map(|(name, data)| stored(name, data, precision))
         .collect();
     safetensors_of(&tensors, precision)
-}
-
-/// The adapter's matrices alone, by name, in the safetensors format.
-///
-/// # Errors
-///
-/// Values that cannot be read from the device.
-pub fn serialise<B: Backend, M: Module<B>>(module: &M, names: Names) -> Result<Vec<u8>, String> {
-    serialise_some(module, names, Precision::F32, &|name| {
-        name.contains(".lora_")
-    })
 }

@@ -44,11 +44,9 @@ const IN_DIRECTORY: [(&str, &str); 2] = [
 #[derive(Clone, Debug)]
 pub struct Weights {
     sources: Arc<Vec<Source>>,
-    files: Vec<PathBuf>,
     tensors: BTreeMap<String, Stored>,
     /// Tensors whose values can't be read, and what they are.
     foreign: BTreeMap<String, (usize, &'static str)>,
-    level: Option<String>,
 }
 
 /// What is known of a tensor without reading its values.
@@ -112,6 +110,12 @@ struct Stored {
 }
 
 impl Weights {
+    /// Whether a directory holds files that [`open_directory`](Self::open_directory) takes.
+    pub fn are_in(path: &Path) -> bool {
+        let mut names = IN_DIRECTORY.iter().flat_map(|(file, index)| [file, index]);
+        names.any(|name| path.join(name).is_file())
+    }
+
     /// Opens the weights of a Hugging Face directory.
     ///
     /// Taken are, in this order, `model.safetensors`, its shards, `pytorch_model.bin`, its shards.
@@ -143,8 +147,8 @@ impl Weights {
     /// The file can't be read, is of another kind (which is named), is cut off, asks for a function of Python, or has two
     /// different tensors of one canonical name.
     pub fn open_file(path: &Path) -> Result<Self, BundleError> {
-        let (source, found, level) = read_file(path)?;
-        Self::assemble(vec![source], vec![found], level)
+        let (source, found) = read_file(path)?;
+        Self::assemble(vec![source], vec![found])
     }
 
     /// Takes a safetensors file that is in memory; `name` is its path in messages.
@@ -158,7 +162,7 @@ impl Weights {
     ) -> Result<Self, BundleError> {
         let source = Source::new(name.into(), Bytes::Held(bytes.into()));
         let found = safetensors_file::read(&source.bytes).map_err(|reason| source.error(reason))?;
-        Self::assemble(vec![source], vec![found], None)
+        Self::assemble(vec![source], vec![found])
     }
 
     /// Opens every shard that an index lists.
@@ -179,12 +183,11 @@ impl Weights {
                 listed(&missing)
             )));
         }
-        let (mut sources, mut shards, mut level) = (Vec::new(), Vec::new(), None);
+        let (mut sources, mut shards) = (Vec::new(), Vec::new());
         for file in files {
-            let (source, found, at) = read_file(&directory.join(file))?;
+            let (source, found) = read_file(&directory.join(file))?;
             sources.push(source);
             shards.push(found);
-            level = level.or(at);
         }
         let held: HashSet<&str> = shards
             .iter()
@@ -199,21 +202,15 @@ impl Weights {
                 "it lists {lost}, which none of its files holds"
             )));
         }
-        Self::assemble(sources, shards, level)
+        Self::assemble(sources, shards)
     }
 
     /// Makes one index of the tensors of each source.
-    fn assemble(
-        sources: Vec<Source>,
-        found: Vec<Vec<Found>>,
-        level: Option<String>,
-    ) -> Result<Self, BundleError> {
+    fn assemble(sources: Vec<Source>, found: Vec<Vec<Found>>) -> Result<Self, BundleError> {
         let mut weights = Self {
-            files: sources.iter().map(|source| source.path.clone()).collect(),
             sources: Arc::new(sources),
             tensors: BTreeMap::new(),
             foreign: BTreeMap::new(),
-            level,
         };
         let found = found.into_iter().enumerate();
         let all: Vec<(usize, Found)> = found
@@ -295,11 +292,6 @@ impl Weights {
         Some(self.info(name, tensor))
     }
 
-    /// The first of several names that is there, such as a tensor's name with its base model's prefix and without.
-    pub fn get_any(&self, names: &[&str]) -> Option<TensorInfo<'_>> {
-        names.iter().find_map(|name| self.get(name))
-    }
-
     fn info<'a>(&'a self, name: &'a str, tensor: &'a Stored) -> TensorInfo<'a> {
         TensorInfo {
             name,
@@ -307,29 +299,6 @@ impl Weights {
             shape: &tensor.shape,
             dtype: tensor.dtype,
             file: &self.sources[tensor.source].name,
-        }
-    }
-
-    /// The same tensors, with `prefix` taken from the names that begin with it.
-    ///
-    /// A name that would become another tensor's stays as it is. The files are shared, not opened again.
-    #[must_use]
-    pub fn without_prefix(&self, prefix: &str) -> Self {
-        let bare = |name: &String| match name.strip_prefix(prefix) {
-            Some(bare) if !bare.is_empty() && !self.tensors.contains_key(bare) => bare.to_string(),
-            _ => name.clone(),
-        };
-        let tensors = self
-            .tensors
-            .iter()
-            .map(|(name, tensor)| (bare(name), tensor.clone()));
-        let foreign = self.foreign.iter().map(|(name, kind)| (bare(name), *kind));
-        Self {
-            sources: Arc::clone(&self.sources),
-            files: self.files.clone(),
-            tensors: tensors.collect(),
-            foreign: foreign.collect(),
-            level: self.level.clone(),
         }
     }
 
@@ -368,17 +337,6 @@ impl Weights {
             return self.sources[source].error(format!("{name} can't be read: it holds {kind}"));
         }
         self.sources[0].error(format!("lacks {name}"))
-    }
-
-    /// The files that are read: one, or every shard.
-    pub fn files(&self) -> &[PathBuf] {
-        &self.files
-    }
-
-    /// Under which keys of a training checkpoint the model was found, such as `model_state`; `None` where the file is
-    /// nothing but a model.
-    pub fn level(&self) -> Option<&str> {
-        self.level.as_deref()
     }
 }
 
@@ -445,12 +403,11 @@ fn weights_error(path: &Path, reason: String) -> BundleError {
     }
 }
 
-/// Maps a file and reads its index. Third is the level of a training checkpoint.
-fn read_file(path: &Path) -> Result<(Source, Vec<Found>, Option<String>), BundleError> {
+/// Maps a file and reads its index.
+fn read_file(path: &Path) -> Result<(Source, Vec<Found>), BundleError> {
     let source = Source::map(path)?;
-    let (found, level) =
-        format::read(path, &source.bytes).map_err(|reason| source.error(reason))?;
-    Ok((source, found, level))
+    let found = format::read(path, &source.bytes).map_err(|reason| source.error(reason))?;
+    Ok((source, found))
 }
 
 /// Which file holds which tensor, by an index of shards.

@@ -150,7 +150,8 @@ impl BertConfig {
             ("max_position_embeddings", self.max_position_embeddings),
             ("type_vocab_size", self.type_vocab_size),
         ])?;
-        self.plan()?.check()
+        self.plan()?.check()?;
+        check_dropout(&self.class_plan().dropout)
     }
 
     /// What families that share this encoder differ in.

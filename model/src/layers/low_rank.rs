@@ -67,18 +67,19 @@ impl Target {
 impl Adapter {
     /// What the product of the two matrices is multiplied by.
     pub fn scale(&self) -> f64 {
-        let rank = self.rank as f64;
-        if self.rslora {
-            self.alpha / rank.sqrt()
-        } else {
-            self.alpha / rank
-        }
+        scale(self.alpha, self.rank, self.rslora)
     }
 
     /// Whether a layer of this Hugging Face name gets an adapter.
     pub fn targets(&self, layer: &str) -> bool {
         self.targets.iter().any(|target| target.matches(layer))
     }
+}
+
+/// What the product of two matrices of this rank is multiplied by: `alpha / rank`, of rsLoRA `alpha / sqrt(rank)`.
+pub fn scale(alpha: f64, rank: usize, rslora: bool) -> f64 {
+    let rank = rank as f64;
+    alpha / if rslora { rank.sqrt() } else { rank }
 }
 
 /// Two thin matrices, and for DoRA the lengths of the weight's columns.
@@ -137,7 +138,7 @@ impl<B: Backend> LowRank<B> {
 
 /// - weight: `[d_input, d_output]`
 /// - out: `[d_output]`
-pub fn column_lengths<B: Backend>(weight: Tensor<B, 2>) -> Tensor<B, 1> {
+fn column_lengths<B: Backend>(weight: Tensor<B, 2>) -> Tensor<B, 1> {
     let [_, d_output] = weight.dims();
     (weight.clone() * weight)
         .sum_dim(0)

@@ -283,17 +283,21 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> io::Result<()> {
     })
 }
 
-/// Whether a file can be written here: tries, and leaves nothing.
+/// Whether a file, or the directory that is here, can be replaced: tries, and leaves nothing.
 ///
 /// # Errors
 ///
 /// What writing would end with.
 pub fn check_writable(path: &Path) -> io::Result<()> {
     let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
-    if path.exists() && !path.is_file() {
+    if path.exists() && !path.is_file() && !path.is_dir() {
         return OpenOptions::new().write(true).open(&path).map(drop);
     }
     let fresh = unfinished(&path);
+    if fresh.is_dir() {
+        // A directory whose writing was broken off.
+        return Ok(());
+    }
     File::create(&fresh)?;
     fs::remove_file(&fresh)
 }

@@ -1,5 +1,6 @@
 //! From texts to batches of token ids. In: `[data]` and `[tokenizer]` of a recipe. Out: splits, tokenized and batched.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use burn::prelude::*;
@@ -189,9 +190,21 @@ pub fn indices<B: Backend>(at: &[i32], device: &B::Device) -> Tensor<B, 1, Int> 
 /// A bundle without a tokenizer, or one that is none.
 pub fn bundle_tokenizer(bundle: &Bundle) -> Result<TextTokenizer, Failure> {
     let place = bundle.path().display().to_string();
-    let read = |name: &str| bundle.read_optional(name);
+    let failure = RefCell::new(None);
+    let read = |name: &str| match bundle.read_optional(name) {
+        Ok(bytes) => bytes,
+        Err(error) => {
+            failure.borrow_mut().get_or_insert(error);
+            None
+        }
+    };
     let family = bundle.family().model_type;
-    Ok(TextTokenizer::from_files(&read, &place, Some(family))?)
+    let tokenizer = TextTokenizer::from_files(&read, &place, Some(family));
+    // A file that cannot be read is not missing.
+    match failure.into_inner() {
+        Some(error) => Err(error.into()),
+        None => Ok(tokenizer?),
+    }
 }
 
 /// Refuses sequences longer than the model has positions for.

@@ -110,10 +110,10 @@ impl<B: Backend> NextTokenPrediction<B> {
     fn sums(&self, batch: &NextTokenBatch, loss: &ClassLoss, device: &B::Device) -> LossSums<B> {
         let at = (batch.at.len() < batch.inputs.tokens.len()).then(|| indices(&batch.at, device));
         let input = batch.inputs.input(device);
-        let mut sums = if loss.is_plain() {
+        let decoder = self.model.decoder().filter(|_| loss.is_plain());
+        let mut sums = if let Some((table, bias)) = decoder {
             // Every place is predicted: the scores of a large vocabulary are never all there at once.
             let states = self.model.states(&input, at, None);
-            let (table, bias) = self.model.decoder();
             let (losses, hits) = linear_cross_entropy(states, table, bias, &batch.targets);
             LossSums::new(losses.sum(), vec![hits.sum()], batch.targets.len())
         } else {

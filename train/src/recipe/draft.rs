@@ -71,11 +71,13 @@ impl Draft {
             Some(line) => format!("{name}:{line}"),
             None => name.into(),
         };
-        let kind = own.get(key).and_then(Value::as_str).unwrap_or_default();
-        let Some((kind, built_in)) = find(kind) else {
+        let kind = own.get(key);
+        let named = kind.and_then(Value::as_str).unwrap_or_default();
+        let Some((kind, built_in)) = find(named) else {
+            let found = kind.map_or("missing".into(), Value::to_string);
             return Err(RecipeError::Value {
                 place: place(key),
-                reason: format!("{key} is \"{kind}\"; it must be one of {}", names()),
+                reason: format!("{key} is {found}; it must be one of {}", names()),
             });
         };
         let mut draft = Self::built_in(kind, key, built_in)?;

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 use crate::failure::{Failure, FailureKind};
 use crate::metrics::{Better, short};
 use crate::report::plot;
-use crate::ui::{duration, say};
+use crate::ui::{duration, print};
 
 /// Flags of `compare`.
 #[derive(Args, Clone, Debug)]
@@ -136,19 +136,19 @@ pub fn compare(args: &CompareArgs) -> Result<(), Failure> {
         return Err(Failure::input(reason));
     }
     if args.json {
-        say(&format!("{:#}", as_json(&runs)));
+        print(&format!("{:#}\n", as_json(&runs)))?;
     } else {
         let tables = [rows(&runs), differing(&runs)];
         let tables = tables.iter().filter(|rows| !rows.is_empty());
         let tables: Vec<_> = tables.map(|rows| table(rows)).collect();
-        say(tables.join("\n").trim_end());
+        print(&format!("{}\n", tables.join("\n").trim_end()))?;
     }
     let better = runs
         .iter()
         .find_map(|run| Better::of_run(&run.summary, &metric));
     let drawn = plot::overlay(&metric, better, curves, &args.plot).running()?;
     if drawn && !args.json {
-        say(&format!("\nplot: {}", args.plot.display()));
+        print(&format!("\nplot: {}\n", args.plot.display()))?;
     }
     Ok(())
 }

@@ -9,8 +9,8 @@ use super::{Found, safetensors_file, torch_file};
 const CONVERT: &str = "if you trust it and Python opens it, convert it there: model.save_pretrained(DIR, \
     safe_serialization=True), or safetensors.torch.save_file(model.state_dict(), \"model.safetensors\")";
 
-/// Tensors of a file and the level of a training checkpoint they were at. The error is a reason for the reader of the file.
-pub(super) fn read(path: &Path, bytes: &[u8]) -> Result<(Vec<Found>, Option<String>), String> {
+/// Tensors of a file. The error is a reason for the reader of the file.
+pub(super) fn read(path: &Path, bytes: &[u8]) -> Result<Vec<Found>, String> {
     let torch = if bytes.starts_with(b"PK\x03\x04") {
         torch_file::read_zip(bytes)
     } else if torch_file::is_legacy(bytes) {
@@ -18,14 +18,13 @@ pub(super) fn read(path: &Path, bytes: &[u8]) -> Result<(Vec<Found>, Option<Stri
     } else if let Some(reason) = other_kind(bytes) {
         return Err(reason);
     } else if is_safetensors(path, bytes) {
-        return Ok((safetensors_file::read(bytes)?, None));
+        return safetensors_file::read(bytes);
     } else if bytes.first() == Some(&0x80) {
         Err("it is a pickle that torch.save did not write".into())
     } else {
         Err("it is neither safetensors nor a file of torch.save".into())
     };
-    let checkpoint = torch.map_err(|reason| format!("{reason}; {CONVERT}"))?;
-    Ok((checkpoint.tensors, checkpoint.level))
+    torch.map_err(|reason| format!("{reason}; {CONVERT}"))
 }
 
 /// The header's JSON begins behind its length; a damaged file is known by its extension.

@@ -1,6 +1,5 @@
 //! Says how a file's tensors and a model's differ. In: both. Out: one sentence, and what the file probably is.
 
-use std::collections::HashSet;
 use std::fmt;
 
 use super::{Weights, listed};
@@ -16,40 +15,6 @@ pub struct Mismatch {
     pub shapes: Vec<(String, Vec<usize>, Vec<usize>)>,
     /// What the file probably is, by the names in it.
     pub kind: Option<&'static str>,
-}
-
-impl Mismatch {
-    /// Compares with the names and shapes that a model wants. Integers and booleans in the file are buffers: not compared.
-    pub fn between<'a>(
-        weights: &Weights,
-        wanted: impl IntoIterator<Item = (&'a str, &'a [usize])>,
-    ) -> Self {
-        let mut mismatch = Self {
-            kind: likely_kind(weights),
-            ..Self::default()
-        };
-        let mut places = HashSet::new();
-        for (name, shape) in wanted {
-            places.insert(name);
-            match weights.get(name) {
-                None => mismatch.missing.push(name.into()),
-                Some(tensor) if tensor.shape != shape => {
-                    let found = tensor.shape.to_vec();
-                    mismatch.shapes.push((name.into(), found, shape.to_vec()));
-                }
-                Some(_) => {}
-            }
-        }
-        let floats = weights.iter().filter(|tensor| tensor.dtype.is_float());
-        let unexpected = floats.filter(|tensor| !places.contains(tensor.name));
-        mismatch.unexpected = unexpected.map(|tensor| tensor.name.into()).collect();
-        mismatch
-    }
-
-    /// Whether the model can be loaded: nothing is missing and all shapes agree.
-    pub fn fits(&self) -> bool {
-        self.missing.is_empty() && self.shapes.is_empty()
-    }
 }
 
 impl fmt::Display for Mismatch {

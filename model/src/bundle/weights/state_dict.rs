@@ -35,28 +35,19 @@ const BESIDE: [&str; 14] = [
     "schedulers",
 ];
 
-/// Tensors of one state dictionary.
-#[derive(Debug)]
-pub(super) struct StateDict {
-    /// Names and places in the pickle.
-    pub tensors: Vec<(String, Id)>,
-    /// The keys that lead to it, such as `model_state`; `None` for the outermost level.
-    pub level: Option<String>,
-}
-
-/// Takes the model's state dictionary. The error is a reason for the reader of the file.
-pub(super) fn find(pickle: &Pickle) -> Result<StateDict, String> {
+/// Tensors of the model's state dictionary: names, and places in the pickle. The error is a reason for the reader of the file.
+pub(super) fn find(pickle: &Pickle) -> Result<Vec<(String, Id)>, String> {
     if !matches!(pickle.get(pickle.root), Value::Dict(_)) {
         return Err("it is not a dictionary of tensors: save the model's state_dict()".into());
     }
     let mut at = pickle.root;
-    let mut keys: Vec<String> = Vec::new();
-    while let Some((key, inner)) = model_level(pickle, at) {
+    let mut depth = 0;
+    while let Some(inner) = model_level(pickle, at) {
         // A dictionary that holds itself has no bottom.
-        if keys.len() == MODEL_KEYS.len() {
+        if depth == MODEL_KEYS.len() {
             return Err("its dictionaries contain each other".into());
         }
-        keys.push(key.into());
+        depth += 1;
         at = inner;
     }
     let mut tensors = Vec::new();
@@ -64,15 +55,12 @@ pub(super) fn find(pickle: &Pickle) -> Result<StateDict, String> {
     if tensors.is_empty() {
         return Err(without_tensors(pickle, at));
     }
-    Ok(StateDict {
-        tensors,
-        level: (!keys.is_empty()).then(|| keys.join(".")),
-    })
+    Ok(tensors)
 }
 
 /// The entry of a dictionary that is the model, where everything else in there clearly is not.
-fn model_level(pickle: &Pickle, at: Id) -> Option<(&str, Id)> {
-    let (name, model) = MODEL_KEYS.iter().find_map(|&name| {
+fn model_level(pickle: &Pickle, at: Id) -> Option<Id> {
+    let (_, model) = MODEL_KEYS.iter().find_map(|&name| {
         let mut entries = pickle.entries(at);
         entries
             .find(|&(key, value)| key == name && holds_tensors(pickle, value, &mut HashSet::new()))
@@ -85,7 +73,7 @@ fn model_level(pickle: &Pickle, at: Id) -> Option<(&str, Id)> {
             !MODEL_KEYS.contains(&key) && !is_beside(key) && holds_tensors(pickle, value, &mut seen)
         }
     });
-    (!also_model).then_some((name, model))
+    (!also_model).then_some(model)
 }
 
 fn is_beside(key: &str) -> bool {
@@ -156,50 +144,31 @@ mod tests {
         bytes
     }
 
-    fn found(text: &str) -> (Option<String>, Vec<String>) {
+    fn found(text: &str) -> Vec<String> {
         let pickle = pickle::read(&pickle_of(text)).unwrap();
-        let dict = find(&pickle).unwrap();
-        let names = dict.tensors.into_iter().map(|(name, _)| name).collect();
-        (dict.level, names)
+        let tensors = find(&pickle).unwrap().into_iter();
+        tensors.map(|(name, _)| name).collect()
     }
 
     #[test]
     fn a_plain_state_dictionary_is_the_level_itself() {
-        let (level, names) = found("{ a.weight tensor a.bias tensor }");
-        assert_eq!(
-            (level, names),
-            (None, vec!["a.weight".into(), "a.bias".into()])
-        );
+        let names = found("{ a.weight tensor a.bias tensor }");
+        assert_eq!(names, ["a.weight", "a.bias"]);
         // `model` is a module here: `head` lies beside it.
-        let (level, names) =
-            found("{ model { a tensor } head { b tensor } optimizer { c tensor } }");
-        assert_eq!(
-            (level, names),
-            (None, vec!["model.a".into(), "head.b".into()])
-        );
-        let (level, names) = found("{ model { a tensor } head.weight tensor }");
-        assert_eq!(
-            (level, names),
-            (None, vec!["model.a".into(), "head.weight".into()])
-        );
+        let names = found("{ model { a tensor } head { b tensor } optimizer { c tensor } }");
+        assert_eq!(names, ["model.a", "head.b"]);
+        let names = found("{ model { a tensor } head.weight tensor }");
+        assert_eq!(names, ["model.a", "head.weight"]);
     }
 
     #[test]
-    fn a_checkpoint_gives_its_model_and_says_where() {
-        let (level, names) = found(
+    fn a_checkpoint_gives_its_model() {
+        for text in [
             "{ step number model_state { a tensor } optimizer_state { state { b tensor } } }",
-        );
-        assert_eq!(
-            (level.as_deref(), names),
-            (Some("model_state"), vec!["a".to_string()])
-        );
-        let (level, names) = found(
-            "{ best_loss tensor state_dict { model { a tensor } } ema_state_dict { a tensor } }",
-        );
-        assert_eq!(
-            (level.as_deref(), names),
-            (Some("state_dict.model"), vec!["a".to_string()])
-        );
+            "{ best_loss tensor state_dict { model { a tensor } } ema_state_dict { b tensor } }",
+        ] {
+            assert_eq!(found(text), ["a"], "{text}");
+        }
     }
 
     #[test]

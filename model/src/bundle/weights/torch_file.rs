@@ -13,14 +13,6 @@ use super::pickle::{self, Kind, Pickle, Tensor, Value};
 use super::state_dict;
 use super::{Found, Layout};
 
-/// A file's tensors.
-#[derive(Debug)]
-pub(super) struct Checkpoint {
-    pub tensors: Vec<Found>,
-    /// Where in the saved object they were, if not outermost.
-    pub level: Option<String>,
-}
-
 /// What the first pickle of the older format holds, little-endian: 0x1950a86a20f9469cfc6c.
 const MAGIC: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
 
@@ -35,7 +27,7 @@ pub(super) fn is_legacy(bytes: &[u8]) -> bool {
 type Places = HashMap<String, Range<usize>>;
 
 /// Reads a zip archive. The error is a reason for the reader of the file.
-pub(super) fn read_zip(bytes: &[u8]) -> Result<Checkpoint, String> {
+pub(super) fn read_zip(bytes: &[u8]) -> Result<Vec<Found>, String> {
     let mut archive = ZipArchive::new(Cursor::new(bytes)).map_err(|error| {
         format!(
             "it begins as a zip archive and is damaged or cut off after {} bytes ({error})",
@@ -102,7 +94,7 @@ fn entry(
 }
 
 /// Reads the older format. The error is a reason for the reader of the file.
-pub(super) fn read_legacy(bytes: &[u8]) -> Result<Checkpoint, String> {
+pub(super) fn read_legacy(bytes: &[u8]) -> Result<Vec<Found>, String> {
     let mut at = 0;
     let mut next = || {
         let pickle = pickle::read(&bytes[at..]).map_err(|error| error.to_string())?;
@@ -167,10 +159,9 @@ fn legacy_places(
     Ok(places)
 }
 
-fn checkpoint(pickle: &Pickle, places: &Places) -> Result<Checkpoint, String> {
-    let dict = state_dict::find(pickle)?;
+fn checkpoint(pickle: &Pickle, places: &Places) -> Result<Vec<Found>, String> {
     let mut tensors = Vec::new();
-    for (name, id) in dict.tensors {
+    for (name, id) in state_dict::find(pickle)? {
         let found = match pickle.get(id) {
             Value::Tensor(tensor) => locate(&name, tensor, places)?,
             Value::ForeignTensor(kind) => Found {
@@ -183,10 +174,7 @@ fn checkpoint(pickle: &Pickle, places: &Places) -> Result<Checkpoint, String> {
         };
         tensors.push(found);
     }
-    Ok(Checkpoint {
-        tensors,
-        level: dict.level,
-    })
+    Ok(tensors)
 }
 
 /// Where a tensor's values are; refuses a tensor that reaches beyond its storage.
