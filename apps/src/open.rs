@@ -10,7 +10,7 @@ use model::bundle::Load;
 use model::{Bundle, Draw, HeadKind, ImageConfig, TextClassifier, TextConfig, TokenModel};
 use train::job::start;
 use train::job::text::bundle_tokenizer;
-use train::run::{check_memory, check_writable, write_atomically};
+use train::run::{Held, check_memory, check_writable, write_atomically};
 use train::{BackendName, Failure};
 
 /// What a command runs on.
@@ -83,7 +83,7 @@ pub fn text_model(bundle: &Bundle) -> Result<TextConfig, Failure> {
 /// The allocator would end the process without a word.
 fn fits(bundle: &Bundle, parameters: f64) -> Result<(), Failure> {
     let wrong = |reason| Failure::input(format!("{}: {reason}", bundle.path().display()));
-    check_memory(parameters).map_err(wrong)
+    check_memory(parameters, Held::Value).map_err(wrong)
 }
 
 /// The head that a bundle has: what its class says, else what its weights hold.

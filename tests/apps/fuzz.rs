@@ -38,7 +38,7 @@ use tempfile::TempDir;
 use train::cli::{Entry, Trainer};
 use train::job::{Job, Setup, start, text};
 use train::recipe::{BuiltIn, Draft};
-use train::run::{check_memory, peak_memory_bytes};
+use train::run::{Held, check_memory, peak_memory_bytes};
 use train::{Failure, Objective};
 
 /// What the whole program may grow by, over all cases; the decoder of images gives out half as much.
@@ -230,7 +230,7 @@ fn check_images<J: Job>(draft: &Draft) -> Result<(), Failure> {
     let Some(bundle) = start::open(&setup.recipe.from)? else {
         let config = setup.recipe.image_sizes([1, 28, 28])?;
         config.check().map_err(Failure::input)?;
-        return check_memory(config.parameters()).map_err(Failure::input);
+        return check_memory(config.parameters(), Held::Training).map_err(Failure::input);
     };
     bundle.image_config()?;
     Ok(())
@@ -257,7 +257,7 @@ fn check_run<J: Job>(draft: &Draft) -> Result<Setup<J>, Failure> {
 fn text_bundle(place: &Path) -> Result<(), Failure> {
     let bundle = Bundle::find(place)?;
     let config = bundle.text_config()?;
-    check_memory(config.describe().parameters).map_err(Failure::input)?;
+    check_memory(config.describe().parameters, Held::Value).map_err(Failure::input)?;
     text::bundle_tokenizer(&bundle)?;
     let names = bundle.require(HeadKind::Tokens)?;
     let fresh = TokenModel::<Flex>::draw(&config, &Draw::new(&Default::default(), 0.02));

@@ -497,7 +497,21 @@ fn check_adapter(
     let called = |one: &Parameter| candidates(&one.name, names);
     let known: HashSet<String> = all.iter().flat_map(called).collect();
     let bare = names.head.kind == HeadKind::Bare || load == Load::Backbone;
-    let elsewhere = |name: &str| bare && !name.contains(names.family.layer);
+    // A head that is not asked for, and parts of the backbone that this one does without.
+    let elsewhere = |name: &str| {
+        let optional = |inside: &str| {
+            names
+                .family
+                .optional
+                .iter()
+                .any(|part| inside.starts_with(part))
+        };
+        let outside = match name.strip_prefix(names.family.prefix) {
+            Some(inside) => optional(inside),
+            None => !name.contains(names.family.layer),
+        };
+        bare && outside
+    };
     adapter.check_layers(&|name| known.contains(name) || elsewhere(name))?;
     for Parameter { name, shape } in all {
         let taken = load != Load::Backbone || names.is_backbone(name);

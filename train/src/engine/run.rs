@@ -468,13 +468,29 @@ fn inside<T>(run: &Path, name: &str, result: io::Result<T>) -> Result<T, RunErro
     })
 }
 
+/// What is held of each parameter of a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Held {
+    /// Its value: the model is used, or little of it trains.
+    Value,
+    /// Its gradient and two moments too.
+    Training,
+}
+
 /// Refuses a model that this machine can't hold: the allocator would end the process without a word.
-pub fn check_memory(parameters: f64) -> Result<(), String> {
-    // Weight, gradient and two moments, 4 bytes each.
-    let needed = parameters * 16.0;
+///
+/// # Errors
+///
+/// More bytes than there are, in all.
+pub fn check_memory(parameters: f64, held: Held) -> Result<(), String> {
+    let (bytes, purpose) = match held {
+        Held::Value => (4.0, ""),
+        Held::Training => (16.0, " to train"),
+    };
+    let needed = parameters * bytes;
     match memory_bytes() {
         Some(memory) if needed > memory as f64 => Err(format!(
-            "{parameters:.1e} parameters need {:.0} GiB to train; this machine has {} GiB",
+            "{parameters:.1e} parameters need {:.0} GiB{purpose}; this machine has {} GiB",
             needed / (1u64 << 30) as f64,
             memory >> 30
         )),

@@ -12,9 +12,9 @@ use model::{HeadKind, ImageConfig, Names, TextConfig};
 
 use crate::failure::Failure;
 use crate::job::Recipe;
-use crate::job::strategy::AdapterKind;
+use crate::job::strategy::{AdapterKind, StrategyKind};
 use crate::recipe::Impossible;
-use crate::run;
+use crate::run::{self, Held};
 use crate::ui::{Console, Ui};
 
 /// The bundle that `from` names, or none.
@@ -82,6 +82,12 @@ impl Start {
         })
     }
 
+    /// What is held of most of the bundle's parameters.
+    fn held(&self) -> Held {
+        let little = self.adapter.is_some() || self.settings.strategy.kind == StrategyKind::Head;
+        if little { Held::Value } else { Held::Training }
+    }
+
     /// The bundle, if training starts from one.
     pub fn bundle(&self) -> Option<&Bundle> {
         self.bundle.as_ref()
@@ -111,7 +117,7 @@ impl Start {
             config.set_vocabulary(tokenizer.vocab_size(), tokenizer.pad());
             let wrong = |reason| Impossible::new("model", format!("is impossible: {reason}"));
             config.check().map_err(wrong)?;
-            run::check_memory(config.describe().parameters).map_err(wrong)?;
+            run::check_memory(config.describe().parameters, Held::Training).map_err(wrong)?;
             return Ok(config);
         };
         let mut config = bundle.text_config()?;
@@ -120,7 +126,7 @@ impl Start {
             config.set_dropout(self.settings.strategy.dropout);
         }
         let sizes = config.describe();
-        run::check_memory(sizes.parameters).map_err(wrong)?;
+        run::check_memory(sizes.parameters, self.held()).map_err(wrong)?;
         let tokens = tokenizer.largest_id() as usize + 1;
         if tokens > sizes.vocab_size {
             return Err(wrong(format!(
@@ -172,13 +178,13 @@ impl Start {
             let config = self.settings.image_sizes(shape)?;
             let wrong = |reason| Impossible::new("model", format!("is impossible: {reason}"));
             config.check().map_err(wrong)?;
-            run::check_memory(config.parameters()).map_err(wrong)?;
+            run::check_memory(config.parameters(), Held::Training).map_err(wrong)?;
             return Ok(config);
         };
         let config = bundle.image_config()?;
         let place = bundle.path().display();
         let wrong = |reason| Failure::input(format!("{place}: {reason}"));
-        run::check_memory(config.parameters()).map_err(wrong)?;
+        run::check_memory(config.parameters(), self.held()).map_err(wrong)?;
         check_shape(config.shape(), shape).map_err(wrong)?;
         Ok(config)
     }

@@ -21,6 +21,7 @@ use crate::failure::Failure;
 use crate::job::labels::{Labelled, check_several};
 use crate::job::{Product, Recipe, Shared, Splits, Start};
 use crate::recipe::{self, Impossible};
+use crate::run::{Held, check_memory};
 use crate::source::{BatchSource, Counts, Epochs, Rows, Unit, whole_steps};
 
 /// `[data]` that texts with and without labels share.
@@ -280,7 +281,7 @@ fn check_text(
     config.set_vocabulary(1, 0);
     config.check().map_err(wrong)?;
     check_lengths(tokenizer.max_length, config.describe().positions)?;
-    crate::run::check_memory(config.describe().parameters).map_err(wrong)
+    check_memory(config.describe().parameters, Held::Training).map_err(wrong)
 }
 
 /// Texts are cut to so many tokens before they are packed, which bounds what the model's length does not.
