@@ -11,7 +11,6 @@ use burn::prelude::*;
 use burn::tensor::backend::AutodiffBackend;
 use clap::Args;
 use data::{TextColumns, source};
-use model::bundle::Load;
 use model::{Bundle, Draw, HeadKind, TokenInput};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
@@ -108,7 +107,7 @@ impl Dump {
                 let names = parts.config.names(HeadKind::Bare);
                 let draw = Draw::new(device, 0.02);
                 let model = parts.config.init::<B>(HeadKind::Bare, &draw);
-                let (model, _) = bundle.load(model, names, Load::Whole)?;
+                let model = open::filled(bundle, model, names)?;
                 let states =
                     |_: &TokenBatch, input: TokenInput<B>| model.states(&input, None, None);
                 let values = in_batches(&inputs, states, device);

@@ -30,10 +30,20 @@ pub struct Flags {
     #[arg(default_value = "")]
     pub prompt: String,
     /// The most tokens that are added
-    #[arg(long, value_name = "N", default_value = "64")]
+    #[arg(
+        allow_negative_numbers = true,
+        long,
+        value_name = "N",
+        default_value = "64"
+    )]
     pub max_tokens: usize,
     /// What scores are divided by; 0 always takes the likeliest token
-    #[arg(long, value_name = "T", default_value = "0")]
+    #[arg(
+        allow_negative_numbers = true,
+        long,
+        value_name = "T",
+        default_value = "0"
+    )]
     pub temperature: f64,
     /// Choose among the K likeliest tokens; 0 is all
     #[arg(long, value_name = "K", default_value = "0")]
@@ -51,7 +61,12 @@ pub struct Flags {
     #[arg(long, value_name = "TEXT")]
     pub stop: Vec<String>,
     /// Of the choices: the same seed gives the same text
-    #[arg(long, value_name = "N", default_value = "0")]
+    #[arg(
+        allow_negative_numbers = true,
+        long,
+        value_name = "N",
+        default_value = "0"
+    )]
     pub seed: u64,
     /// Read all tokens again for each new one
     #[arg(long)]

@@ -3,11 +3,12 @@
 use std::path::Path;
 
 use anyhow::Context;
+use burn::module::Module;
 use burn::prelude::Backend;
 use clap::Args;
 use data::TextTokenizer;
 use model::bundle::Load;
-use model::{Bundle, Draw, HeadKind, ImageConfig, TextClassifier, TextConfig, TokenModel};
+use model::{Bundle, Draw, HeadKind, ImageConfig, Names, TextClassifier, TextConfig, TokenModel};
 use train::job::start;
 use train::job::text::bundle_tokenizer;
 use train::run::{Held, check_memory, check_writable, write_atomically};
@@ -162,7 +163,20 @@ pub(crate) fn language_model<B: Backend>(
 ) -> Result<TokenModel<B>, Failure> {
     let names = bundle.require(HeadKind::Tokens)?;
     let model = TokenModel::draw(&parts.config, &Draw::new(device, 0.02));
-    Ok(bundle.load(model, names, Load::Whole)?.0)
+    filled(bundle, model, names)
+}
+
+/// A model with the bundle's weights; says which of them it has no place for.
+pub(crate) fn filled<B: Backend, M: Module<B>>(
+    bundle: &Bundle,
+    model: M,
+    names: Names,
+) -> Result<M, Failure> {
+    let (model, loaded) = bundle.load(model, names, Load::Whole)?;
+    if let Some(lost) = loaded.lost(names) {
+        eprintln!("warning: {}: {lost}", bundle.path().display());
+    }
+    Ok(model)
 }
 
 /// A classifier of texts with its weights, and its classes.
@@ -174,8 +188,7 @@ pub(crate) fn text_classifier<B: Backend>(
     let names = bundle.require(HeadKind::Classes)?;
     let classes = bundle.classes()?;
     let model = TextClassifier::draw(&parts.config, classes.len(), &Draw::new(device, 0.02));
-    let (model, _) = bundle.load(model, names, Load::Whole)?;
-    Ok((model, classes))
+    Ok((filled(bundle, model, names)?, classes))
 }
 
 /// Sizes of an image model, checked.

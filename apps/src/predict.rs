@@ -8,7 +8,7 @@ use burn::tensor::backend::AutodiffBackend;
 use clap::{ArgGroup, Args};
 use data::source::TextSource;
 use data::{CutTexts, ImageSet, TextColumns, TextTokenizer};
-use model::bundle::{Load, Scores};
+use model::bundle::Scores;
 use model::families::Place;
 use model::{Bundle, Draw, HeadKind, ImageClassifier, TextClassifier};
 use serde::Serialize;
@@ -160,7 +160,7 @@ impl<B: Backend> ImagePredictor<B> {
         let names = bundle.require(HeadKind::Classes)?;
         let classes = bundle.classes()?;
         let model = ImageClassifier::draw(&config, classes.len(), &Draw::new(device, 0.02));
-        let (model, _) = bundle.load(model, names, Load::Whole)?;
+        let model = open::filled(bundle, model, names)?;
         Ok(Self {
             model,
             classes,

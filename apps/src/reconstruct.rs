@@ -6,7 +6,6 @@ use anyhow::Context;
 use burn::prelude::*;
 use burn::tensor::backend::AutodiffBackend;
 use clap::Args;
-use model::bundle::Load;
 use model::{Autoencoder, Bundle, Draw, HeadKind};
 use train::backend::with_backend;
 use train::job::image::PixelBatch;
@@ -48,7 +47,7 @@ pub fn reconstruct<B: Backend>(
     let names = bundle.require(HeadKind::Pixels)?;
     let model: Autoencoder<B> =
         Autoencoder::draw(&open::image_model(bundle)?, &Draw::new(device, 0.02));
-    let (model, _) = bundle.load(model, names, Load::Whole)?;
+    let model = open::filled(bundle, model, names)?;
     Ok(PixelBatch::read(model.reconstruct(images.tensor(device))))
 }
 
@@ -66,6 +65,13 @@ pub fn psnr_by_image(images: &PixelBatch, reconstructions: &PixelBatch) -> Vec<f
 pub fn run(flags: &Flags) -> Result<String, Failure> {
     let backend = flags.model.backend.choose()?;
     let bundle = flags.model.bundle()?;
+    let extension = flags.output.extension();
+    if extension.is_some_and(|extension| !extension.eq_ignore_ascii_case("png")) {
+        let place = flags.output.display();
+        return Err(Failure::input(format!(
+            "{place}: the drawing is a PNG; name it so"
+        )));
+    }
     open::check_output(&flags.output, &[flags.input.as_ref(), bundle.path()])?;
     bundle.require(HeadKind::Pixels)?;
     let images = images::read(&flags.input, &open::image_model(&bundle)?, COLUMNS)?;

@@ -80,6 +80,21 @@ impl LeftOut {
         reasons.join("; ")
     }
 
+    /// Files by reason in one line, the most frequent first: `left out 20 files: .txt 12, .md 8`; `None` without any.
+    ///
+    /// - one, many: what they are, one or several
+    pub(crate) fn files_line(&self, one: &str, many: &str) -> Option<String> {
+        let total = self.total();
+        let files = if total == 1 { one } else { many };
+        let mut reasons: Vec<_> = self.reasons.iter().collect();
+        reasons.sort_by_key(|reason| std::cmp::Reverse(reason.count));
+        let counts = reasons
+            .iter()
+            .map(|reason| format!("{} {}", reason.name, reason.count));
+        let counts: Vec<_> = counts.collect();
+        (total > 0).then(|| format!("left out {total} {files}: {}", counts.join(", ")))
+    }
+
     /// Adds the rows of a later part of the data.
     pub fn merge(&mut self, later: LeftOut) {
         for Reason {

@@ -25,7 +25,7 @@ use crate::tokens::{CutTexts, TokenBuffer, TokenRows, Widths};
 use crate::{DataError, LeftOut, bundled, file};
 
 /// Raise it when files of the cache change their meaning.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 /// Files of a folder of tokens: two a split.
 const FILES: [&str; 4] = ["train.ids", "train.lengths", "valid.ids", "valid.lengths"];
 const INDEX: &str = "index.json";

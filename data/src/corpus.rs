@@ -72,6 +72,8 @@ pub struct Corpus {
     pub train: TokenRows,
     /// Validation rows.
     pub valid: TokenRows,
+    /// Texts that are left for a test, and in neither of them.
+    pub held_out: u64,
     /// Where the tokens come from.
     pub made: Made,
     /// Training texts that were cut to the plan's `max_length`; `None` where an early version made the tokens and did not
@@ -193,11 +195,15 @@ impl CorpusPlan {
         let contents = cache.contents(&self.source)?;
         let tokenizer = self.cached_tokenizer(cache, &contents, watch)?;
         let widths = self.widths(&tokenizer);
-        let made_of = json!({
+        let mut made_of = json!({
             "tokens": self.read_as(&contents),
             "tokenizer": digest(&tokenizer.to_json()?),
             "max_length": self.max_length,
         });
+        // The tokenizer's JSON does not say it.
+        if tokenizer.frame().cuts_left() {
+            made_of["truncation_side"] = "left".into();
+        }
         let folder = cache.tokens(&Cache::key(&made_of));
         let place = folder.path().to_path_buf();
         if let Some(tokens) = folder.open(widths) {
@@ -330,6 +336,7 @@ impl CorpusPlan {
         }
         self.check_split(texts, [train.len(), valid.len()], &notes.left_out)?;
         Ok(Corpus {
+            held_out: texts.saturating_sub((train.len() + valid.len()) as u64),
             tokenizer,
             train,
             valid,
@@ -619,7 +626,7 @@ mod tests {
 
     fn plan(files: &[PathBuf]) -> CorpusPlan {
         CorpusPlan {
-            source: TextSource::Files(files.to_vec()),
+            source: TextSource::Files(files.to_vec().into()),
             columns: TextColumns::default(),
             valid: 0.2,
             test: 0.1,
@@ -777,6 +784,27 @@ mod tests {
             changed.made
         );
         assert_equal(&changed, &plan.open(None).unwrap());
+    }
+
+    #[test]
+    fn texts_cut_on_the_other_side_are_tokens_of_their_own() {
+        let (folder, _, cache, mut plan) = bench(300);
+        let given = folder.path().join("given");
+        fs::create_dir(&given).unwrap();
+        let json = plan.open(None).unwrap().tokenizer.to_json().unwrap();
+        fs::write(given.join("tokenizer.json"), json).unwrap();
+        plan.tokenizer = TokenizerSource::Load(given.clone());
+        // Shorter than any of the texts.
+        plan.max_length = 4;
+        let right = plan.open(Some(&cache)).unwrap();
+        let config = r#"{"truncation_side": "left"}"#;
+        fs::write(given.join("tokenizer_config.json"), config).unwrap();
+        let left = plan.open(Some(&cache)).unwrap();
+        let made = left.made.to_string();
+        assert!(made.starts_with("tokens kept"), "{made}");
+        assert_ne!(rows(&left.train), rows(&right.train));
+        assert_equal(&left, &plan.open(None).unwrap());
+        assert_equal(&left, &plan.open(Some(&cache)).unwrap());
     }
 
     #[test]
@@ -963,7 +991,7 @@ mod tests {
             .collect();
         let bad = ["text,label\n", &rows, " ,x\nragged\n", &rows].concat();
         fs::write(&path, bad).unwrap();
-        plan.source = TextSource::Files(vec![path.clone()]);
+        plan.source = TextSource::Files(vec![path.clone()].into());
         assert!(matches!(
             plan.open(Some(&cache)),
             Err(DataError::BadRows { .. })

@@ -33,11 +33,24 @@ pub enum DataError {
     NoExample { path: PathBuf },
     #[error("{path}: unknown extension; known are {known}")]
     UnknownExtension { path: PathBuf, known: &'static str },
-    #[error("{path}: the folder holds no file with a known extension ({known})")]
-    NoKnownFile { path: PathBuf, known: &'static str },
-
-    #[error("{path}: the pattern matches no file with a known extension ({known})")]
-    NoMatch { path: PathBuf, known: &'static str },
+    #[error("{path}: the folder holds no file with a known extension ({known}){}", also(.left_out))]
+    NoKnownFile {
+        path: PathBuf,
+        known: &'static str,
+        /// What it holds instead: `left out 2 files: .md 2`.
+        left_out: String,
+    },
+    #[error("{path}: the pattern matches no file with a known extension ({known}){}", also(.left_out))]
+    NoMatch {
+        path: PathBuf,
+        known: &'static str,
+        left_out: String,
+    },
+    #[error(
+        "{path}: .arrow files are not read; write Parquet instead of save_to_disk, for example with \
+         dataset[\"train\"].to_parquet(\"train.parquet\")"
+    )]
+    Arrow { path: PathBuf },
     #[error("{path}: not a pattern of file names: {reason}")]
     BadPattern { path: PathBuf, reason: String },
     #[error("{path}: cannot be read as Parquet: {reason}")]
@@ -61,9 +74,10 @@ pub enum DataError {
     #[error(
         "{path}: {broken} of {rows} rows are not valid UTF-8, and none of the others has a letter beyond ASCII: \
          the file has another encoding (line {line}: byte 0x{byte:02X} at place {at}{}); convert it, for example with \
-         iconv -f {} -t UTF-8",
+         iconv -f {} -t UTF-8{}",
         likely(*.latin),
-        if .latin.is_some() { "WINDOWS-1252" } else { "GB18030" }
+        if .latin.is_some() { "WINDOWS-1252" } else { "ENCODING" },
+        if .latin.is_some() { "" } else { ", with the name of its encoding" }
     )]
     OtherEncoding {
         path: PathBuf,
@@ -75,9 +89,21 @@ pub enum DataError {
         latin: Option<char>,
     },
     #[error(
-        "{path}: is UTF-32, which is not read; convert it, for example with iconv -f UTF-32 -t UTF-8"
+        "{path}: is {name}, which is not read; convert it, for example with iconv -f {name} -t UTF-8"
     )]
-    Utf32 { path: PathBuf },
+    Utf32 { path: PathBuf, name: &'static str },
+    #[error(
+        "{path}:{line}: a NUL byte, as in {}",
+        match .likely {
+            Some(name) => format!("{name}; if the file is that, convert it with iconv -f {name} -t UTF-8"),
+            None => "no text; if the file is one all the same, tr -d '\\000' takes such bytes out".into(),
+        }
+    )]
+    Nul {
+        path: PathBuf,
+        line: usize,
+        likely: Option<&'static str>,
+    },
     #[error("{path}: a text file of one example a line has no labels; use .csv, .tsv or .jsonl")]
     NoLabelsInLines { path: PathBuf },
     #[error(
@@ -100,6 +126,14 @@ pub enum DataError {
     },
     #[error("{path}:{line}: a quote opens and never closes")]
     OpenQuote { path: PathBuf, line: usize },
+    #[error(
+        "{path}:{line}: a quote opens here and closes in line {closes}, where text follows it; one of the two has no pair"
+    )]
+    StrayQuote {
+        path: PathBuf,
+        line: usize,
+        closes: usize,
+    },
     #[error("{path}:{line}: not valid JSON")]
     Json {
         path: PathBuf,
@@ -459,6 +493,10 @@ impl DataError {
                     format!("{more} fields than the header's {expected}"),
                 )
             }
+            Self::StrayQuote { path, line, .. } => {
+                let reason = "a quote without its pair, which takes in the rows after it";
+                (path, line, reason.into())
+            }
             Self::Json { path, line, .. } => (path, line, "not valid JSON".into()),
             Self::NotAnObject {
                 path, line, found, ..
@@ -486,6 +524,14 @@ impl DataError {
         let line = *line;
         Some(RowFault { path, line, reason })
     }
+}
+
+/// `; left out 2 files: .md 2`, or nothing.
+fn also(left_out: &str) -> String {
+    if left_out.is_empty() {
+        return String::new();
+    }
+    format!("; {left_out}")
 }
 
 /// `"text", "stars"`

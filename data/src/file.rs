@@ -1,11 +1,13 @@
-//! Opens files for the readers: unpacks `.gz` and `.zst`, decodes UTF-16, cuts lines of bounded length, and names a
-//! missing file as such.
+//! Opens files for the readers: unpacks `.gz` and `.zst`, decodes UTF-16 (known by `encoding`), cuts lines of bounded
+//! length, and names a missing file as such.
+
+mod encoding;
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
-use encoding_rs::{Decoder, DecoderResult, Encoding, UTF_16BE, UTF_16LE, WINDOWS_1252};
+use encoding_rs::{Decoder, DecoderResult, Encoding, WINDOWS_1252};
 use flate2::read::MultiGzDecoder;
 use zstd::stream::read::Decoder as ZstdDecoder;
 
@@ -15,6 +17,8 @@ use crate::DataError;
 pub(crate) const LONGEST_LINE: usize = 16 << 20;
 const BUFFER: usize = 1 << 16;
 const BOM: &[u8] = b"\xef\xbb\xbf";
+/// What archives and file managers leave behind.
+const LEFTOVERS: [&str; 2] = ["__MACOSX", "@eaDir"];
 
 /// A stream of bytes that a thread may own.
 pub(crate) type Bytes = Box<dyn Read + Send>;
@@ -42,27 +46,21 @@ pub(crate) fn read(path: &Path) -> Result<Vec<u8>, DataError> {
     Ok(bytes)
 }
 
-/// The bytes of a text, those of UTF-16 as UTF-8. A byte order mark decides, or every other byte being zero.
+/// The bytes of a text, those of UTF-16 as UTF-8.
 ///
 /// - path: for messages
 ///
 /// # Errors
-/// There is no byte at all, or they are UTF-32.
+/// There is no byte at all, or they are UTF-32 or no text.
 pub(crate) fn decoded(path: &Path, mut from: Bytes) -> Result<BufReader<Bytes>, DataError> {
-    let mut start = Vec::with_capacity(4);
-    let read = from.by_ref().take(4).read_to_end(&mut start);
+    let mut start = Vec::with_capacity(encoding::START);
+    let most = encoding::START as u64;
+    let read = from.by_ref().take(most).read_to_end(&mut start);
     read.map_err(|source| io_error(path, source))?;
-    let encoding = match *start.as_slice() {
-        [] => return Err(DataError::Empty { path: path.into() }),
-        [0xff, 0xfe, 0, 0] | [0, 0, 0xfe, 0xff] => {
-            return Err(DataError::Utf32 { path: path.into() });
-        }
-        [0xff, 0xfe, ..] => Some(UTF_16LE),
-        [0xfe, 0xff, ..] => Some(UTF_16BE),
-        [a, 0, b, 0] if a > 0 && b > 0 => Some(UTF_16LE),
-        [0, a, 0, b] if a > 0 && b > 0 => Some(UTF_16BE),
-        _ => None,
-    };
+    if start.is_empty() {
+        return Err(DataError::Empty { path: path.into() });
+    }
+    let encoding = encoding::utf16(path, &start)?;
     let all: Bytes = Box::new(io::Cursor::new(start).chain(from));
     let all = match encoding {
         Some(encoding) => Box::new(Utf16::new(all, encoding)),
@@ -153,14 +151,13 @@ impl Lines {
         })
     }
 
-    /// The next line with its `\n` where it has one, and its 1-based number; the first without a byte order mark.
+    /// The next line with its end where it has one (`\n`, `\r\n` or `\r`), and its 1-based number; the first without a byte
+    /// order mark.
     pub(crate) fn next(&mut self) -> Result<Option<(&[u8], usize)>, DataError> {
         self.line.clear();
-        let most = LONGEST_LINE as u64 + 1;
-        let read = (&mut self.from)
-            .take(most)
-            .read_until(b'\n', &mut self.line);
-        if read.map_err(|source| io_error(&self.path, source))? == 0 {
+        let read = self.fill();
+        read.map_err(|source| io_error(&self.path, source))?;
+        if self.line.is_empty() {
             return Ok(None);
         }
         self.number += 1;
@@ -168,6 +165,28 @@ impl Lines {
             return Err(too_long(&self.path, self.number));
         }
         Ok(Some(self.current()))
+    }
+
+    /// Reads to the end of the line, or to one byte more than a line may have.
+    fn fill(&mut self) -> io::Result<()> {
+        while self.line.len() <= LONGEST_LINE {
+            let bytes = peek(&mut self.from)?;
+            let room = LONGEST_LINE + 1 - self.line.len();
+            let bytes = &bytes[..bytes.len().min(room)];
+            let end = bytes.iter().position(|&byte| ends_line(byte));
+            let taken = end.map_or(bytes.len(), |at| at + 1);
+            let last = bytes[..taken].last().copied();
+            self.line.extend_from_slice(&bytes[..taken]);
+            self.from.consume(taken);
+            if last == Some(b'\r') && peek(&mut self.from)?.first() == Some(&b'\n') {
+                self.line.push(b'\n');
+                self.from.consume(1);
+            }
+            if last.is_none_or(ends_line) {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// The line that [`next`](Self::next) gave last.
@@ -178,6 +197,21 @@ impl Lines {
         };
         (line, self.number)
     }
+}
+
+/// Whether a byte ends a line. Of `\r\n` either does, and both are one end.
+pub(crate) fn ends_line(byte: u8) -> bool {
+    matches!(byte, b'\n' | b'\r')
+}
+
+/// The next bytes, which stay there; none at the end.
+pub(crate) fn peek(from: &mut BufReader<Bytes>) -> io::Result<&[u8]> {
+    while let Err(error) = from.fill_buf() {
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+    Ok(from.buffer())
 }
 
 /// A line or a field as text.
@@ -229,6 +263,20 @@ pub(crate) fn list_all(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
     }
     paths.sort();
     Ok(paths)
+}
+
+/// Whether an entry of a folder is hidden, or what archives and file managers leave behind.
+pub(crate) fn is_hidden(path: &Path) -> bool {
+    let name = name(path);
+    name.starts_with('.') || LEFTOVERS.contains(&name.as_str())
+}
+
+/// `.txt`, or that there is none.
+pub(crate) fn extension(name: &str) -> String {
+    match name.rsplit_once('.') {
+        Some((_, extension)) => format!(".{}", extension.to_lowercase()),
+        None => "no extension".into(),
+    }
 }
 
 /// The last part of a path, for comparing and for messages.
@@ -291,12 +339,25 @@ mod tests {
         assert_eq!(utf8(b"\xff\xfea\0b"), b"a\xff");
     }
 
-    #[test]
-    fn utf32_is_named() {
-        for bytes in [&b"\xff\xfe\0\0a\0\0\0"[..], b"\0\0\xfe\xff"] {
-            let from = Box::new(io::Cursor::new(bytes.to_vec()));
-            let error = decoded(Path::new("a.txt"), from).err().unwrap();
-            assert!(error.to_string().starts_with("a.txt: is UTF-32"), "{error}");
+    fn lines(bytes: &[u8]) -> Vec<(String, usize)> {
+        let from = Box::new(io::Cursor::new(bytes.to_vec()));
+        let mut lines = Lines::new(Path::new("a.txt"), from).unwrap();
+        let mut all = Vec::new();
+        while let Some((line, number)) = lines.next().unwrap() {
+            all.push((String::from_utf8(line.to_vec()).unwrap(), number));
         }
+        all
+    }
+
+    #[test]
+    fn each_of_the_three_line_ends_ends_a_line() {
+        let found = lines(b"one\rtwo\r\nthree\n\r\rfour");
+        let expected = ["one\r", "two\r\n", "three\n", "\r", "\r", "four"];
+        let expected = expected.map(String::from).into_iter().zip(1..);
+        assert_eq!(found, expected.collect::<Vec<_>>());
+        assert_eq!(lines(b"one\r"), [("one\r".to_string(), 1)]);
+        // An end that is cut by the buffer's.
+        let long = [vec![b'a'; BUFFER - 1], b"\r\nb".to_vec()].concat();
+        assert_eq!(lines(&long)[1], ("b".to_string(), 2));
     }
 }

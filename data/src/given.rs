@@ -7,7 +7,8 @@
 use std::path::{Path, PathBuf};
 
 use crate::split::Split;
-use crate::{DataError, file, text};
+use crate::text::{self, TextFiles, Unread};
+use crate::{DataError, file};
 
 /// Files of a data set that comes in splits.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,6 +21,8 @@ pub struct GivenSplits {
     pub test: Vec<PathBuf>,
     /// Files beside them whose names say no split. They are not read, which should be said.
     pub other: Vec<PathBuf>,
+    /// What else stands beside files that are read.
+    pub unread: Vec<Unread>,
 }
 
 /// The splits that these files are named as; `None` unless some are to train on, and some to validate or to test on.
@@ -55,7 +58,13 @@ impl GivenSplits {
             train: files.to_vec(),
             ..Self::default()
         });
-        for (paths, is_valid) in [(all_files(valid)?, true), (all_files(test)?, false)] {
+        let (valid, test) = (text::all_text_files(valid)?, text::all_text_files(test)?);
+        for (found, is_valid) in [(valid, true), (test, false)] {
+            let TextFiles {
+                files: paths,
+                unread,
+            } = found;
+            given.unread.extend(unread);
             if paths.is_empty() {
                 continue;
             }
@@ -94,14 +103,6 @@ impl GivenSplits {
             None => &mut self.other,
         }
     }
-}
-
-fn all_files(paths: &[impl AsRef<Path>]) -> Result<Vec<PathBuf>, DataError> {
-    let mut files = Vec::new();
-    for path in paths {
-        files.extend(text::text_files(path.as_ref())?);
-    }
-    Ok(files)
 }
 
 /// The split that a file's or a folder's name says; `None` where it says none, or more than one.
@@ -210,7 +211,7 @@ mod tests {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, "text").unwrap();
         }
-        let found = given_splits(&text::text_files(folder.path()).unwrap()).unwrap();
+        let found = given_splits(&text::text_files(folder.path()).unwrap().files).unwrap();
         assert_eq!(found.train, [folder.path().join("train/a.txt")]);
         assert_eq!(found.valid, [folder.path().join("data/dev-0.txt")]);
         assert_eq!(found.test, [folder.path().join("test/a.txt")]);
@@ -234,7 +235,7 @@ mod tests {
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, "text\na\n").unwrap();
         }
-        let found = given_splits(&text::text_files(folder.path()).unwrap()).unwrap();
+        let found = given_splits(&text::text_files(folder.path()).unwrap().files).unwrap();
         assert_eq!(found.train, [folder.path().join("train/a.csv")]);
         assert_eq!(found.other, [folder.path().join("labels.csv")]);
     }

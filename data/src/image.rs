@@ -213,21 +213,8 @@ impl ImageSets {
             read += &format!(", {left_out} left out ({})", self.left_out.by_reason());
         }
         let mut lines = vec![read];
-        if !self.not_images.is_empty() {
-            let total = self.not_images.total();
-            let files = if total == 1 {
-                "file that is no image"
-            } else {
-                "files that are no images"
-            };
-            let mut reasons: Vec<_> = self.not_images.reasons().iter().collect();
-            reasons.sort_by_key(|reason| std::cmp::Reverse(reason.count));
-            let counts = reasons
-                .iter()
-                .map(|reason| format!("{} {}", reason.name, reason.count));
-            let counts: Vec<_> = counts.collect();
-            lines.push(format!("left out {total} {files}: {}", counts.join(", ")));
-        }
+        let (one, many) = ("file that is no image", "files that are no images");
+        lines.extend(self.not_images.files_line(one, many));
         lines.extend(self.notes.iter().cloned());
         lines
     }
@@ -554,8 +541,7 @@ impl Reading<'_> {
     /// The number of an image's class.
     fn label(&self, entry: &Entry) -> Option<u32> {
         let class = entry.class.as_ref()?;
-        let at = self.found.classes.binary_search(class).ok()?;
-        Some(at as u32)
+        self.found.ids.get(class).copied()
     }
 
     /// Counts what can't be read, or refuses it.
@@ -1036,6 +1022,50 @@ mod tests {
         let files = image_files(folder.path()).unwrap().unwrap();
         let names: Vec<_> = files.iter().map(|file| file.file_name().unwrap()).collect();
         assert_eq!(names, ["1.png", "2.png", "3.png", "5.png", "4.png"]);
+    }
+
+    #[test]
+    fn classes_are_values_as_labels_of_texts_are() {
+        let folder = TempDir::new().unwrap();
+        for (name, value) in [("10", 10), ("9", 9), ("2", 2)] {
+            grey(&folder.path().join(name).join("1.png"), 1, 1, value);
+        }
+        let set = read_images(folder.path(), None).unwrap();
+        assert_eq!(set.classes, ["2", "9", "10"]);
+        assert_eq!(
+            (set.pixels, set.labels),
+            (vec![10, 2, 9], Some(vec![2, 0, 1]))
+        );
+        // One word in two spellings, and one that is perhaps the same.
+        for (name, value) in [("caf\u{e9}", 1), ("cafe\u{301}", 2), ("Red", 3), ("red", 4)] {
+            grey(&folder.path().join(name).join("1.png"), 1, 1, value);
+        }
+        let sets = sets(&folder, &ImageOptions::default());
+        assert_eq!(
+            sets.train.classes,
+            ["10", "2", "9", "Red", "caf\u{e9}", "red"]
+        );
+        assert_eq!(
+            sets.lines(),
+            [
+                "images: 7 read",
+                "classes \"Red\" and \"red\" differ in capitals or spaces alone"
+            ]
+        );
+    }
+
+    #[test]
+    fn images_beside_folders_of_splits_are_said_to_be_left_out() {
+        let folder = TempDir::new().unwrap();
+        for name in ["train/1.png", "val/2.png", "Test/3.png", "stray.png"] {
+            grey(&folder.path().join(name), 1, 1, 1);
+        }
+        let lines = || sets(&folder, &ImageOptions::default()).lines();
+        let one = "left out 1 image beside the folders of splits: stray.png";
+        assert_eq!(lines(), ["images: 3 read", one]);
+        grey(&folder.path().join("also.png"), 1, 1, 1);
+        let two = "left out 2 images beside the folders of splits: also.png, stray.png";
+        assert_eq!(lines(), ["images: 3 read", two]);
     }
 
     #[test]

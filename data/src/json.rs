@@ -7,7 +7,7 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
 use crate::DataError;
-use crate::file::{self, Bytes, LONGEST_LINE, too_long};
+use crate::file::{self, Bytes, LONGEST_LINE, ends_line, too_long};
 
 /// The key of the rows, where an object is around them.
 const ROWS: &[u8] = b"\"data\"";
@@ -21,6 +21,8 @@ pub(crate) struct JsonElements {
     /// Where the element begins, and where reading is; 1-based.
     begun: usize,
     line: usize,
+    /// Whether the last byte was a carriage return.
+    after_return: bool,
 }
 
 /// How the elements follow one another.
@@ -63,6 +65,7 @@ impl JsonElements {
             element: Vec::new(),
             begun: 1,
             line: 1,
+            after_return: false,
         })
     }
 
@@ -123,7 +126,7 @@ impl JsonElements {
                 scan.step(byte, self.element.len());
                 continue;
             }
-            if byte == b'\n' && scan.quoted {
+            if ends_line(byte) && scan.quoted {
                 // No JSON has a line end in a string, so this line is broken, and each line is an object.
                 self.skip()?;
                 self.layout = Layout::Lines;
@@ -177,7 +180,7 @@ impl JsonElements {
             if scan.depth == 0 && !scan.quoted && matches!(byte, b',' | b']') {
                 return Ok(true);
             }
-            if byte == b'\n' && scan.quoted {
+            if ends_line(byte) && scan.quoted {
                 return Err(self.breaks_off("a string goes on over the end of its line"));
             }
             self.take(byte)?;
@@ -218,7 +221,7 @@ impl JsonElements {
         self.begun = self.line;
         let mut scan = Scan::default();
         while let Some(byte) = self.peek()? {
-            if byte == b'\n' && scan.quoted {
+            if ends_line(byte) && scan.quoted {
                 return Err(self.breaks_off("a string goes on over the end of its line"));
             }
             self.take(byte)?;
@@ -240,7 +243,7 @@ impl JsonElements {
 
     fn rest_of_line(&mut self) -> Result<(), DataError> {
         while let Some(byte) = self.peek()?
-            && byte != b'\n'
+            && !ends_line(byte)
         {
             self.take(byte)?;
         }
@@ -259,15 +262,19 @@ impl JsonElements {
     }
 
     fn peek(&mut self) -> Result<Option<u8>, DataError> {
-        let bytes = self.from.fill_buf();
+        let bytes = file::peek(&mut self.from);
         let bytes = bytes.map_err(|source| file::io_error(&self.path, source))?;
         Ok(bytes.first().copied())
     }
 
     fn skip(&mut self) -> Result<(), DataError> {
-        if self.peek()? == Some(b'\n') {
+        let byte = self.peek()?;
+        // Of "\r\n" the first byte counts.
+        let is_second = self.after_return && byte == Some(b'\n');
+        if byte.is_some_and(ends_line) && !is_second {
             self.line += 1;
         }
+        self.after_return = byte == Some(b'\r');
         self.from.consume(1);
         Ok(())
     }
@@ -402,6 +409,17 @@ mod tests {
         // A first line that breaks off inside a string.
         let rows = of(&[("{\"a\": \"x", 1), ("{\"a\": 2}", 2)]);
         assert_eq!(cut("{\"a\": \"x\n{\"a\": 2}"), rows);
+    }
+
+    #[test]
+    fn a_carriage_return_ends_a_line_too() {
+        let rows = of(&[("{\"a\": 1}", 1), ("{\"a\": ", 2), ("{\"a\": 3}", 4)]);
+        for end in ["\r", "\r\n"] {
+            let text = "{\"a\": 1}\n{\"a\": \n\n{\"a\": 3}\n".replace('\n', end);
+            assert_eq!(cut(&text), rows, "{end:?}");
+        }
+        let rows = of(&[("{\"a\": 1}", 2), ("{\"a\": 2}", 3)]);
+        assert_eq!(cut("[\r{\"a\": 1},\r\n{\"a\": 2}]"), rows);
     }
 
     #[test]

@@ -41,12 +41,7 @@ impl Labels {
                 .filter(|name| rest.remove(name.as_str()))
                 .cloned(),
         );
-        let mut rest: Vec<&str> = rest.into_iter().collect();
-        let numbers: Option<Vec<i128>> = rest.iter().map(|name| whole_number(name)).collect();
-        if numbers.is_some() {
-            rest.sort_by_key(|name| whole_number(name));
-        }
-        names.extend(rest.into_iter().map(String::from));
+        names.extend(ordered(rest).into_iter().map(String::from));
         if let [label] = names.as_slice() {
             let label = label.clone();
             return Err(DataError::OneClass { label });
@@ -63,20 +58,9 @@ impl Labels {
         self.ids.get(name).copied()
     }
 
-    /// Classes whose names differ in capitals or white space alone, so that they may be meant as one: groups of two or
-    /// more, in the order of their first.
+    /// Classes whose names differ in capitals or white space alone, as [`alike`] has them.
     pub fn alike(&self) -> Vec<Vec<String>> {
-        let mut groups: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for name in &self.names {
-            let key: String = name.to_lowercase().split_whitespace().collect();
-            groups.entry(key).or_default().push(name.clone());
-        }
-        let mut groups: Vec<_> = groups
-            .into_values()
-            .filter(|group| group.len() > 1)
-            .collect();
-        groups.sort_by_key(|group| self.index(&group[0]));
-        groups
+        alike(&self.names)
     }
 
     /// The names; position is class id.
@@ -112,6 +96,42 @@ impl Labels {
         }
         names.into_iter().take(NEAREST).cloned().collect()
     }
+}
+
+/// Names of classes in the order of their ids: whole numbers in their order, or others sorted.
+pub(crate) fn ordered(names: BTreeSet<&str>) -> Vec<&str> {
+    let mut names: Vec<&str> = names.into_iter().collect();
+    if names.iter().all(|name| whole_number(name).is_some()) {
+        names.sort_by_key(|name| whole_number(name));
+    }
+    names
+}
+
+/// Classes whose names differ in capitals or white space alone, so that they may be meant as one: groups of two or more, in
+/// the order of their first.
+pub(crate) fn alike(names: &[String]) -> Vec<Vec<String>> {
+    let mut groups: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+    for (id, name) in names.iter().enumerate() {
+        let key: String = name.to_lowercase().split_whitespace().collect();
+        groups.entry(key).or_default().push(id);
+    }
+    let mut groups: Vec<_> = groups
+        .into_values()
+        .filter(|group| group.len() > 1)
+        .collect();
+    groups.sort();
+    let name = |id: &usize| names[*id].clone();
+    groups
+        .iter()
+        .map(|group| group.iter().map(name).collect())
+        .collect()
+}
+
+/// One of these groups, for the user.
+pub(crate) fn alike_line(group: &[String]) -> String {
+    let names: Vec<_> = group.iter().map(|name| format!("\"{name}\"")).collect();
+    let names = names.join(" and ");
+    format!("classes {names} differ in capitals or spaces alone")
 }
 
 /// A label as it is compared: without white space around it, and composed.

@@ -59,5 +59,5 @@ pub use parquet::is_catching;
 pub use split::{Splits, label_subset, split_by_content, split_labelled, text_key};
 pub use summary::{ClassCounts, DataSummary};
 pub use text::{TextColumns, TextExample, TextRow, TextSet, TextStream, read_text};
-pub use tokenizer::{Role, Roles, TextDecoder, TextTokenizer};
+pub use tokenizer::{Frame, Role, Roles, TextDecoder, TextTokenizer};
 pub use tokens::{CutTexts, TokenRows};

@@ -42,6 +42,8 @@ enum Kind {
     Signed,
     Unsigned,
     Float,
+    /// Floats of two bytes.
+    Half,
     Decimal {
         scale: u32,
     },
@@ -216,7 +218,7 @@ impl Column {
             Kind::Text => "text",
             Kind::Bool => "true or false",
             Kind::Signed | Kind::Unsigned => "integers",
-            Kind::Float => "numbers with a fraction",
+            Kind::Float | Kind::Half => "numbers with a fraction",
             Kind::Decimal { .. } => "decimal numbers",
             Kind::Other(kind) => kind,
         };
@@ -231,6 +233,7 @@ impl Column {
     fn cells(&self, reader: &mut ColumnReader) -> Result<Vec<Cell>, ParquetError> {
         let bytes = |bytes: &[u8]| match self.kind {
             Kind::Decimal { scale } => decimal(big_endian(bytes), scale),
+            Kind::Half => half(bytes),
             _ => Cell::Bytes(bytes.to_vec()),
         };
         let integer = |n: i64, unsigned: u64| match self.kind {
@@ -311,6 +314,7 @@ impl Kind {
             Type::FLOAT | Type::DOUBLE => Self::Float,
             Type::INT32 | Type::INT64 => Self::of_integer(logical, converted),
             Type::INT96 => Self::Other("dates or times"),
+            Type::FIXED_LEN_BYTE_ARRAY if logical == Some(&LogicalType::Float16) => Self::Half,
             Type::FIXED_LEN_BYTE_ARRAY => Self::Other("bytes of a fixed length"),
         }
     }
@@ -353,6 +357,25 @@ fn class_names(reader: &SerializedFileReader<File>, column: &str) -> Option<Vec<
         .map(|name| Some(labels::canonical(name.as_str()?).into_owned()))
         .collect();
     names.filter(|names| !names.is_empty())
+}
+
+/// A float of two bytes, the low one first: a sign, 5 bits of exponent, 10 of fraction.
+fn half(bytes: &[u8]) -> Cell {
+    let [low, high] = *bytes else {
+        return Cell::Null;
+    };
+    let bits = u16::from_le_bytes([low, high]);
+    let (exponent, fraction) = (
+        i32::from(bits >> 10 & 0x1f),
+        f64::from(bits & 0x3ff) / 1024.0,
+    );
+    let size = match exponent {
+        0 => fraction * 2_f64.powi(-14),
+        0x1f if fraction == 0.0 => f64::INFINITY,
+        0x1f => f64::NAN,
+        _ => (1.0 + fraction) * 2_f64.powi(exponent - 15),
+    };
+    Cell::Float(if bits >> 15 == 1 { -size } else { size })
 }
 
 /// Two's complement of any length; what does not fit into 128 bits saturates.

@@ -1,10 +1,11 @@
 //! What `--data` names: a bundled set, or paths.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use crate::image::{ImageOptions, ImageSets, read_image_folders};
 use crate::split::Split;
-use crate::text::{self, TextExample, TextRow, TextStream};
+use crate::text::{self, TextExample, TextFiles, TextRow, TextStream};
 use crate::{
     DataError, GivenSplits, ImageSet, LeftOut, TextColumns, TextSet, bundled, read_images,
 };
@@ -24,7 +25,7 @@ pub enum TextSource {
     /// A bundled set, by its name.
     Bundled(&'static str),
     /// Files, folders and patterns already looked up.
-    Files(Vec<PathBuf>),
+    Files(TextFiles),
     /// Files that are given as splits.
     Given(GivenSplits),
     /// Texts in memory.
@@ -69,11 +70,7 @@ impl TextSource {
         if let Some(name) = alone(data, TEXTS)? {
             return Ok(Self::Bundled(name));
         }
-        let mut files = Vec::new();
-        for path in data {
-            files.extend(text::text_files(Path::new(path))?);
-        }
-        Ok(Self::Files(files))
+        Ok(Self::Files(text::all_text_files(data)?))
     }
 
     /// [`named`](Self::named) in splits: those that `valid` and `test` name, else those that the names of the files say.
@@ -88,11 +85,18 @@ impl TextSource {
         let source = Self::named(data)?;
         let named = !valid.is_empty() || !test.is_empty();
         match source {
-            Self::Files(files) if !named => Ok(match crate::given_splits(&files) {
-                Some(given) => Self::Given(given),
-                None => Self::Files(files),
-            }),
-            Self::Files(files) => Ok(Self::Given(GivenSplits::named(&files, valid, test)?)),
+            Self::Files(found) => {
+                let given = if named {
+                    Some(GivenSplits::named(&found.files, valid, test)?)
+                } else {
+                    crate::given_splits(&found.files)
+                };
+                let Some(mut given) = given else {
+                    return Ok(Self::Files(found));
+                };
+                given.unread.extend(found.unread);
+                Ok(Self::Given(given))
+            }
             Self::Bundled(name) if named => Err(DataError::BundledNotAlone { name: name.into() }),
             other => Ok(other),
         }
@@ -138,8 +142,8 @@ impl TextSource {
         let mut set = self.open(columns)?.collect_set()?;
         if let Self::Given(given) = self {
             set.given = given.each().map(|(_, split)| split).collect();
-            set.unread = self.unread();
         }
+        set.unread = self.unread();
         Ok(set)
     }
 
@@ -152,19 +156,38 @@ impl TextSource {
         }
     }
 
-    /// Files beside given splits that are not read.
+    /// What is to be said of files beside those that are read, a sentence each.
     pub fn unread(&self) -> Vec<String> {
-        let Self::Given(given) = self else {
-            return Vec::new();
+        let (other, unread) = match self {
+            Self::Files(found) => (&[][..], &found.unread),
+            Self::Given(given) => (given.other.as_slice(), &given.unread),
+            Self::Bundled(_) | Self::Memory(_) => return Vec::new(),
         };
-        let name = |path: &PathBuf| path.display().to_string();
-        given.other.iter().map(name).collect()
+        let names: Vec<_> = other
+            .iter()
+            .map(|path| path.display().to_string())
+            .collect();
+        let files = if names.len() == 1 { "file" } else { "files" };
+        let other = format!(
+            "{} {files} beside the given splits left out: {}",
+            names.len(),
+            names.join(", ")
+        );
+        // What stands in a sub-folder may be named as a split, too.
+        let mut known: HashSet<PathBuf> = self.files().into_iter().collect();
+        let mut unread = unread.clone();
+        unread.retain(|unread| known.insert(unread.path.clone()));
+        let other = (!names.is_empty()).then_some(other);
+        other
+            .into_iter()
+            .chain(text::unread_line(&unread))
+            .collect()
     }
 
     /// The files that it reads, in their order; none of what is bundled or in memory.
     pub fn files(&self) -> Vec<PathBuf> {
         match self {
-            Self::Files(files) => files.clone(),
+            Self::Files(found) => found.files.clone(),
             Self::Given(given) => given.each().map(|(file, _)| file.clone()).collect(),
             Self::Bundled(_) | Self::Memory(_) => Vec::new(),
         }
@@ -357,5 +380,91 @@ mod tests {
             (rows[1].place.as_str(), rows[1].text.as_deref()),
             ("memory:2", Ok("two"))
         );
+    }
+
+    /// The files of each split by their names, and what is said of the others.
+    fn in_splits(folder: &tempfile::TempDir, valid: &[String]) -> ([Vec<String>; 3], Vec<String>) {
+        let here = folder.path().display().to_string();
+        let source = TextSource::in_splits(std::slice::from_ref(&here), valid, &[]).unwrap();
+        let TextSource::Given(given) = &source else {
+            panic!("{source:?}");
+        };
+        let names =
+            |paths: &Vec<PathBuf>| paths.iter().map(|path| crate::file::name(path)).collect();
+        let unread = source.unread();
+        let unread = unread
+            .iter()
+            .map(|line| line.replace(&format!("{here}/"), ""));
+        (
+            [&given.train, &given.valid, &given.test].map(names),
+            unread.collect(),
+        )
+    }
+
+    fn with_files(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let folder = tempfile::TempDir::new().unwrap();
+        for (name, text) in files {
+            let path = folder.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        folder
+    }
+
+    #[test]
+    fn a_split_may_be_of_any_format() {
+        let rows = "[{\"text\": \"a\"}]";
+        let lines = "{\"text\": \"b\"}\n";
+        let folder = with_files(&[
+            ("train.csv", "text\na\n"),
+            ("test.json", rows),
+            ("valid.json.gz", lines),
+            ("dataset_info.json", "{}"),
+            ("extra.txt", "x"),
+            (".DS_Store", ""),
+        ]);
+        let (splits, unread) = in_splits(&folder, &[]);
+        assert_eq!(
+            splits,
+            [
+                names(&["train.csv"]),
+                names(&["valid.json.gz"]),
+                names(&["test.json"])
+            ]
+        );
+        assert_eq!(
+            unread,
+            [
+                "1 file beside the given splits left out: extra.txt",
+                "left out 2 files: hidden 1, dataset_info.json 1"
+            ]
+        );
+        let folder = with_files(&[("train.txt", "a\n"), ("valid.json", rows)]);
+        let here = [folder.path().display().to_string()];
+        let source = TextSource::in_splits(&here, &[], &[]).unwrap();
+        let set = source.collect(&TextColumns::default()).unwrap();
+        assert_eq!(set.given, [Split::Valid, Split::Train]);
+        assert!(set.unread.is_empty(), "{:?}", set.unread);
+    }
+
+    #[test]
+    fn a_set_without_splits_says_too_what_is_not_read() {
+        let folder = with_files(&[("a.txt", "a\n"), ("b.md", "b")]);
+        let here = folder.path().display().to_string();
+        let set = texts(&[here], &TextColumns::default()).unwrap();
+        assert_eq!(set.unread, ["left out 1 file: .md 1"]);
+    }
+
+    #[test]
+    fn what_is_named_as_a_split_is_not_left_out() {
+        let folder = with_files(&[
+            ("a.txt", "a\n"),
+            ("held/b.txt", "b\n"),
+            ("held/c.md", "c\n"),
+        ]);
+        let held = folder.path().join("held").display().to_string();
+        let (splits, unread) = in_splits(&folder, &[held]);
+        assert_eq!(splits, [names(&["a.txt"]), names(&["b.txt"]), vec![]]);
+        assert_eq!(unread, ["left out 1 file: .md 1"]);
     }
 }

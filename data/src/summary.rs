@@ -1,7 +1,7 @@
 //! What is trained on, in a few lines for the user. In: counts. Out: lines, and warnings.
 
 use crate::tokens::CutTexts;
-use crate::{LabelledSplits, LeftOut, TextSet};
+use crate::{LabelledSplits, LeftOut, TextSet, labels};
 
 /// Counts of the data of a run; what does not apply is left at its default.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -14,6 +14,8 @@ pub struct DataSummary {
     pub valid: usize,
     /// To report; `None` where there is no such split.
     pub test: Option<usize>,
+    /// Rows of validation and of the test that are looked at, where there may be more; 0 is all of them.
+    pub limits: [usize; 2],
     /// Whether files were given as splits.
     pub given: bool,
     /// Of a classification.
@@ -30,7 +32,7 @@ pub struct DataSummary {
     pub leaks: usize,
     /// Groups of classes whose names differ in capitals or white space alone.
     pub alike: Vec<Vec<String>>,
-    /// Files beside given splits that are not read.
+    /// What is to be said of files that are not read, a sentence each.
     pub unread: Vec<String>,
 }
 
@@ -124,10 +126,7 @@ impl DataSummary {
             let total = self.left_out.total();
             lines.push(format!("{total} {}s left out in all", self.one()));
         }
-        if !self.unread.is_empty() {
-            let (files, names) = (counted(self.unread.len(), "file"), self.unread.join(", "));
-            lines.push(format!("{files} beside the given splits left out: {names}"));
-        }
+        lines.extend(self.unread.iter().cloned());
         if let Some((cut, length)) = &self.cut
             && cut.texts > 0
         {
@@ -140,24 +139,22 @@ impl DataSummary {
                 "{rows} to validate or test on {are} trained on as well: scores will be too good"
             ));
         }
-        for group in &self.alike {
-            let names: Vec<_> = group.iter().map(|name| format!("\"{name}\"")).collect();
-            let names = names.join(" and ");
-            lines.push(format!(
-                "classes {names} differ in capitals or spaces alone"
-            ));
-        }
+        lines.extend(self.alike.iter().map(|group| labels::alike_line(group)));
         lines
     }
 
     fn splits(&self) -> String {
-        let Self {
-            unit, train, valid, ..
-        } = self;
-        let test = self
-            .test
-            .map(|test| format!(", {test} test"))
-            .unwrap_or_default();
+        let Self { unit, train, .. } = self;
+        let looked_at = |rows: usize, limit: usize| {
+            if limit == 0 || limit >= rows {
+                return rows.to_string();
+            }
+            format!("{limit} of {rows}")
+        };
+        let valid = looked_at(self.valid, self.limits[0]);
+        let test = self.test.map(|test| looked_at(test, self.limits[1]));
+        let test = test.map(|test| format!(", {test} test"));
+        let test = test.unwrap_or_default();
         let given = if self.given {
             ", as the files are given"
         } else {
@@ -235,14 +232,14 @@ mod tests {
             cut: Some((cut, 64)),
             leaks: 1,
             alike: vec![vec!["Animal".into(), "animal".into()]],
-            unread: vec!["extra.csv".into()],
+            unread: vec!["left out 1 file: .md 1".into()],
             ..DataSummary::default()
         };
         assert_eq!(
             summary.warnings(),
             [
                 "1 row left out, \"text\" is empty: a.csv:59",
-                "1 file beside the given splits left out: extra.csv",
+                "left out 1 file: .md 1",
                 "57 of 60 texts are cut to 64 tokens, 96.9 % of the tokens are lost",
                 "1 row to validate or test on is trained on as well: scores will be too good",
                 "classes \"Animal\" and \"animal\" differ in capitals or spaces alone",

@@ -6,7 +6,7 @@
 
 use csv_core::{ReadRecordResult, Reader, ReaderBuilder};
 
-use crate::file::{LONGEST_LINE, Lines, too_long, utf8};
+use crate::file::{LONGEST_LINE, Lines, ends_line, too_long, utf8};
 use crate::{DataError, TextColumns};
 
 /// What may separate fields.
@@ -16,8 +16,11 @@ const SEPARATORS: [u8; 4] = *b",;|\t";
 pub(crate) struct Table {
     lines: Lines,
     quoting: bool,
+    separator: u8,
     reader: Reader,
     record: Record,
+    /// The lines of a record of several.
+    lines_of_record: Vec<u8>,
     /// The line being cut, and how much of it is.
     line: Vec<u8>,
     cut: usize,
@@ -65,8 +68,10 @@ impl Table {
         Self {
             lines,
             quoting,
+            separator,
             reader: reader(separator, quoting),
             record: Record::default(),
+            lines_of_record: Vec::new(),
             line: Vec::new(),
             cut: 0,
             number: 0,
@@ -78,9 +83,10 @@ impl Table {
     ///
     /// # Errors
     /// A quote that never closes: the csv crate takes it as a field that goes on to the end of the file, which would
-    /// silently swallow every row after it.
+    /// silently swallow every row after it. And one that closes lines later where text follows it.
     pub(crate) fn next(&mut self) -> Result<Option<&Record>, DataError> {
         self.record.filled = (0, 0);
+        self.lines_of_record.clear();
         let mut begun = false;
         let mut length = 0;
         loop {
@@ -93,7 +99,13 @@ impl Table {
             }
             begun |= self.cut < self.line.len();
             let before = self.cut;
-            if self.feed() {
+            let is_whole = self.feed();
+            if !is_whole || !self.lines_of_record.is_empty() {
+                let read = &self.line[before..self.cut];
+                self.lines_of_record.extend_from_slice(read);
+            }
+            if is_whole {
+                self.check_quotes()?;
                 return Ok(Some(&self.record));
             }
             length += self.cut - before;
@@ -115,7 +127,7 @@ impl Table {
 
     fn skip_line_ends(&mut self) {
         let rest = self.line[self.cut..].iter();
-        let ends = rest.take_while(|&&byte| matches!(byte, b'\r' | b'\n'));
+        let ends = rest.take_while(|&&byte| ends_line(byte));
         self.cut += ends.count();
     }
 
@@ -155,12 +167,32 @@ impl Table {
         self.line.push(b'\n');
         self.cut = 0;
         if self.feed() {
+            self.check_quotes()?;
             return Ok(Some(&self.record));
         }
         Err(DataError::OpenQuote {
             path: self.lines.path.clone(),
             line: self.record.line,
         })
+    }
+
+    /// Refuses a record of several lines whose quotes are no pair.
+    fn check_quotes(&self) -> Result<(), DataError> {
+        let line = self.record.line;
+        let stray = stray_quote(&self.lines_of_record, self.separator);
+        match stray.filter(|_| self.quoting) {
+            Some(lines) => Err(DataError::StrayQuote {
+                path: self.lines.path.clone(),
+                line,
+                closes: line + lines,
+            }),
+            None => Ok(()),
+        }
+    }
+
+    fn set_separator(&mut self, separator: u8, quoting: bool) {
+        (self.separator, self.quoting) = (separator, quoting);
+        self.reader = reader(separator, quoting);
     }
 
     /// Reads the header and finds the wanted columns in it; false where the file has no record at all.
@@ -172,7 +204,7 @@ impl Table {
             return Ok(false);
         }
         if let Some(separator) = announced(&self.line) {
-            self.reader = reader(separator, self.quoting);
+            self.set_separator(separator, self.quoting);
             if self.next()?.is_none() {
                 return Ok(false);
             }
@@ -192,7 +224,7 @@ impl Table {
                         column: column.into(),
                         columns: names,
                     })?;
-                self.reader = reader(separator, self.quoting || separator != b'\t');
+                self.set_separator(separator, self.quoting || separator != b'\t');
                 columns
             }
             Ok(columns) => columns,
@@ -238,12 +270,41 @@ fn reader(separator: u8, quoting: bool) -> Reader {
     builder.delimiter(separator).quoting(quoting).build()
 }
 
+/// Lines from the start of a record to a quote that closes a field of several lines, and that text follows.
+fn stray_quote(record: &[u8], separator: u8) -> Option<usize> {
+    let ends_field = |byte: &u8| *byte == separator || ends_line(*byte);
+    let (mut lines, mut opened, mut at_start) = (0, None, true);
+    let mut bytes = record.iter().enumerate().peekable();
+    while let Some((at, byte)) = bytes.next() {
+        let next = bytes.peek().map(|(_, byte)| **byte);
+        if ends_line(*byte) && !(*byte == b'\r' && next == Some(b'\n')) {
+            lines += 1;
+        }
+        match (opened, byte) {
+            (Some(_), b'"') if next == Some(b'"') => {
+                bytes.next();
+            }
+            (Some(line), b'"') => {
+                let mut after = record[at + 1..].iter();
+                let after = after.find(|byte| **byte != b' ');
+                if lines > line && !after.is_none_or(ends_field) {
+                    return Some(lines);
+                }
+                (opened, at_start) = (None, false);
+            }
+            (None, b'"') if at_start => opened = Some(lines),
+            _ => at_start = opened.is_none() && ends_field(byte),
+        }
+    }
+    None
+}
+
 /// The separator that a first line `sep=;` names.
 fn announced(line: &[u8]) -> Option<u8> {
     match line.trim_ascii() {
         [b's' | b'S', b'e' | b'E', b'p' | b'P', b'=', separator] => Some(*separator),
         // A tab is trimmed away.
-        b"sep=" if line.ends_with(b"\t\n") || line.ends_with(b"\t\r\n") => Some(b'\t'),
+        b"sep=" if line.contains(&b'\t') => Some(b'\t'),
         _ => None,
     }
 }

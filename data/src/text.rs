@@ -13,6 +13,8 @@
 //!
 //! A stream holds one line, one record or a few rows at a time, so files may be far larger than memory.
 
+mod find;
+
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
@@ -24,7 +26,10 @@ use crate::json::JsonElements;
 use crate::parquet::{Cell, ParquetRows};
 use crate::split::Split;
 use crate::table::{Columns, Record, Table};
-use crate::{BadRows, DataError, LeftOut, file, given, labels};
+use crate::{BadRows, DataError, LeftOut, file, labels};
+
+pub(crate) use find::line as unread_line;
+pub use find::{TextFiles, Unread, all_text_files, text_files};
 
 const KNOWN: &str =
     ".txt, .text, .csv, .tsv, .jsonl, .ndjson, .json, each also with .gz or .zst, and .parquet";
@@ -78,7 +83,7 @@ pub struct TextSet {
     pub left_out: LeftOut,
     /// Names of all classes in the order that a file gives them; else empty.
     pub class_names: Vec<String>,
-    /// Files beside given splits that are not read.
+    /// What is to be said of files that are not read, a sentence each.
     pub unread: Vec<String>,
 }
 
@@ -171,93 +176,14 @@ pub fn read_text(paths: &[PathBuf], columns: &TextColumns) -> Result<TextSet, Da
 }
 
 /// Reads files one example at a time; folders as the files of known extensions in them (sorted, not recursive), and
-/// patterns (`texts/**/*.jsonl.gz`) as those that match, sorted. Of a folder or pattern `.json` files are read only where
-/// there are no others: beside them they mostly are settings.
+/// patterns (`texts/**/*.jsonl.gz`) as those that match, sorted. Of a folder or pattern `.json` files that are named like
+/// settings (`config.json`, `dataset_info.json`) are left out.
 ///
 /// # Errors
 /// A path that is missing, or has no known extension. What is malformed is an item of the stream, the last one.
 pub fn stream(paths: &[PathBuf], columns: &TextColumns) -> Result<TextStream, DataError> {
-    let mut files = Vec::new();
-    for path in paths {
-        files.extend(text_files(path)?);
-    }
+    let TextFiles { files, .. } = all_text_files(paths)?;
     Ok(TextStream::new(files, columns.clone()))
-}
-
-/// The files that [`stream`] reads for these paths.
-///
-/// # Errors
-/// A path that is missing, or a folder or pattern without a file of a known extension.
-pub fn text_files(path: &Path) -> Result<Vec<PathBuf>, DataError> {
-    let about = match std::fs::metadata(path) {
-        Err(_) if file::is_pattern(path) => return matches(path),
-        about => about.map_err(|source| file::io_error(path, source))?,
-    };
-    if !about.is_dir() {
-        return Ok(vec![path.into()]);
-    }
-    let mut files = of_texts(file::list(path)?);
-    let in_folders = split_folders(path)?;
-    // Files beside folders of splits describe them, mostly.
-    if files.is_empty() || given::given_splits(&in_folders).is_some() {
-        files.extend(in_folders);
-    }
-    if files.is_empty() {
-        return Err(DataError::NoKnownFile {
-            path: path.into(),
-            known: KNOWN,
-        });
-    }
-    Ok(files)
-}
-
-/// The files in the folders of a folder that are named like splits, or `data` as in repositories of the Hugging Face Hub.
-fn split_folders(folder: &Path) -> Result<Vec<PathBuf>, DataError> {
-    let mut files = Vec::new();
-    for path in file::list(folder)? {
-        let is_meant = file::name(&path) == "data" || given::split_of_name(&path).is_some();
-        if path.is_dir() && is_meant {
-            files.extend(file::list(&path)?);
-        }
-    }
-    Ok(of_texts(files))
-}
-
-/// The text files among these. Where there are others, `.json` is taken for what describes them and not for texts.
-fn of_texts(mut files: Vec<PathBuf>) -> Vec<PathBuf> {
-    files.retain(|file| is_text_file(file));
-    let is_json = |file: &Path| matches!(Format::of(file), Ok(Format::Json));
-    if !files.iter().all(|file| is_json(file)) {
-        files.retain(|file| !is_json(file));
-    }
-    files
-}
-
-fn matches(pattern: &Path) -> Result<Vec<PathBuf>, DataError> {
-    let path = || pattern.to_path_buf();
-    let found = glob::glob(&pattern.to_string_lossy()).map_err(|error| DataError::BadPattern {
-        path: path(),
-        reason: error.to_string(),
-    })?;
-    let mut files = Vec::new();
-    for file in found {
-        files.push(file.map_err(|error| {
-            let path = error.path().to_path_buf();
-            file::io_error(&path, error.into())
-        })?);
-    }
-    let files = of_texts(files);
-    if files.is_empty() {
-        return Err(DataError::NoMatch {
-            path: path(),
-            known: KNOWN,
-        });
-    }
-    Ok(files)
-}
-
-fn is_text_file(path: &Path) -> bool {
-    path.is_file() && Format::of(path).is_ok()
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -283,6 +209,7 @@ impl Format {
             Some("json") => Ok(Self::Json),
             // Parquet is packed inside, and read from its end.
             Some("parquet") if packing.is_empty() => Ok(Self::Parquet),
+            Some("arrow") => Err(DataError::Arrow { path: path.into() }),
             _ => Err(DataError::UnknownExtension {
                 path: path.into(),
                 known: KNOWN,
@@ -523,6 +450,8 @@ struct Seen {
     keyless: Option<(usize, String, Vec<String>)>,
     /// Rows that are not UTF-8; line, byte, place and letter of the first.
     broken: u64,
+    /// Those that would be Windows-1252.
+    latin: u64,
     first_broken: Option<(usize, u8, usize, Option<char>)>,
     /// Whether a letter beyond ASCII was read.
     beyond_ascii: bool,
@@ -644,6 +573,7 @@ impl Seen {
                 ..
             }) => {
                 self.broken += 1;
+                self.latin += u64::from(latin.is_some());
                 self.first_broken.get_or_insert((*line, *byte, *at, *latin));
             }
             Err(_) => {}
@@ -663,7 +593,8 @@ impl Seen {
                     line,
                     byte,
                     at,
-                    latin,
+                    // A letter of another encoding stands alone in few rows.
+                    latin: latin.filter(|_| self.latin * 4 >= self.broken * 3),
                 })
             }
             _ => Ok(()),
@@ -797,8 +728,8 @@ impl Parser {
     }
 
     fn float_label(&self, label: f64, key: &str, line: usize) -> Result<String, DataError> {
-        // What pandas writes where there is none.
-        if label.is_nan() {
+        // What pandas writes where there is none, or what was divided by zero.
+        if !label.is_finite() {
             return Err(self.not_a_label(key, "not a number", line));
         }
         if label.fract() != 0.0 {
@@ -888,7 +819,7 @@ impl Parser {
         self.example(text, label.as_deref(), line).map(Some)
     }
 
-    /// - names: of the classes that integers number
+    /// - names: of the classes that whole numbers number
     fn cell_label(
         &self,
         cell: Cell,
@@ -904,7 +835,13 @@ impl Parser {
                 Some(names) => self.class_name(id, key, names, line),
                 None => Ok(id.to_string()),
             },
-            Cell::Float(label) => self.float_label(label, key, line),
+            Cell::Float(label) => {
+                let whole = self.float_label(label, key, line)?;
+                match (names, whole.parse()) {
+                    (Some(names), Ok(id)) => self.class_name(id, key, names, line),
+                    _ => Ok(whole),
+                }
+            }
             Cell::Fraction(value) => Err(self.fraction(key, value, line)),
             Cell::List(mut items) => match (items.pop(), items.len()) {
                 (None, _) => Err(self.not_a_label(key, "an empty list", line)),

@@ -14,7 +14,7 @@ use memmap2::Mmap;
 use serde::{Deserialize, Serialize};
 
 use crate::order::Lengths;
-use crate::{DataError, TextTokenizer};
+use crate::{DataError, Frame, TextTokenizer};
 
 /// Rows between two that have their start kept.
 const BLOCK: usize = 256;
@@ -258,11 +258,10 @@ struct Store {
 }
 
 /// How longer rows are cut.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Cut {
     most: u32,
-    /// What a cut row ends in, if anything.
-    end: Option<u32>,
+    frame: Frame,
 }
 
 impl TokenRows {
@@ -307,14 +306,15 @@ impl TokenRows {
         }
     }
 
-    /// The same rows, longer ones cut to `most` tokens, of which the last is then `end` if there is one
-    /// ([`TextTokenizer::closing`](crate::TextTokenizer::closing)).
-    pub fn cut_to(&self, most: usize, end: impl Into<Option<u32>>) -> Self {
+    /// The same rows, longer ones cut to `most` tokens.
+    ///
+    /// - frame: what is around each row ([`TextTokenizer::frame`](crate::TextTokenizer::frame))
+    pub fn cut_to(&self, most: usize, frame: &Frame) -> Self {
         let most = u32::try_from(most).unwrap_or(u32::MAX);
-        let end = end.into();
+        let frame = frame.clone();
         Self {
             store: self.store.clone(),
-            cut: Some(Cut { most, end }),
+            cut: Some(Cut { most, frame }),
         }
     }
 
@@ -362,19 +362,15 @@ impl TokenRows {
     pub fn row(&self, row: u32) -> Vec<u32> {
         let store = &*self.store;
         let start = self.start(row);
-        let whole = self.whole(row);
-        let length = self.length(row) as usize;
-        let mut ids = Vec::with_capacity(length);
-        let places = start..start + length;
+        let whole = self.whole(row) as usize;
+        let mut ids = Vec::with_capacity(whole);
+        let places = start..start + whole;
         store
             .widths
             .ids
             .fold(&store.ids, places, (), |(), id| ids.push(id));
-        if let (Some(cut), Some(last)) = (self.cut, ids.last_mut())
-            && cut.most < whole
-            && let Some(end) = cut.end
-        {
-            *last = end;
+        if let Some(cut) = &self.cut {
+            cut.frame.cut(&mut ids, cut.most as usize);
         }
         self.count_read();
         ids
@@ -418,13 +414,14 @@ impl Lengths for TokenRows {
 
     fn length(&self, row: u32) -> u32 {
         let whole = self.whole(row);
-        self.cut.map_or(whole, |cut| whole.min(cut.most))
+        self.cut.as_ref().map_or(whole, |cut| whole.min(cut.most))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokenizers::TruncationDirection;
 
     fn rows(n: u32) -> Vec<Vec<u32>> {
         (0..n)
@@ -465,22 +462,37 @@ mod tests {
         }
     }
 
+    /// `[CLS] ... [SEP]`
+    fn frame(side: TruncationDirection) -> Frame {
+        Frame {
+            before: vec![2],
+            after: vec![3],
+            side,
+        }
+    }
+
     #[test]
-    fn cut_rows_end_as_they_should() {
-        let tokens = TokenRows::from_rows(&[vec![2, 9, 9, 3], vec![2, 9, 3]]).cut_to(3, Some(3));
-        assert_eq!(
-            (tokens.row(0), tokens.row(1)),
-            (vec![2, 9, 3], vec![2, 9, 3])
-        );
-        assert_eq!(tokens.length(0), 3);
-        assert_eq!(tokens.select(&[1, 0]).row(1), [2, 9, 3]);
+    fn cut_rows_begin_and_end_as_they_should() {
+        let whole = TokenRows::from_rows(&[vec![2, 8, 9, 3], vec![2, 9, 3]]);
+        for (side, kept) in [
+            (TruncationDirection::Right, 8),
+            (TruncationDirection::Left, 9),
+        ] {
+            let tokens = whole.cut_to(3, &frame(side));
+            assert_eq!(tokens.row(0), [2, kept, 3]);
+            assert_eq!(tokens.row(1), [2, 9, 3]);
+            assert_eq!(tokens.length(0), 3);
+            assert_eq!(tokens.select(&[1, 0]).row(1), [2, kept, 3]);
+        }
         assert!(TokenRows::from_rows(&[[0; 0]; 0]).is_empty());
     }
 
     #[test]
     fn what_cutting_loses_is_counted() {
         let tokens = TokenRows::from_rows(&[vec![2, 9, 9, 9, 3], vec![2, 9, 3], vec![2, 3]]);
-        let counts = tokens.cut_to(3, Some(3)).cut_texts();
+        let counts = tokens
+            .cut_to(3, &frame(TruncationDirection::Right))
+            .cut_texts();
         let expected = CutTexts {
             texts: 1,
             of_texts: 3,

@@ -52,9 +52,9 @@ pub struct TokenHead<B: Backend> {
     pub dense: Option<Linear<B>>,
     /// After it.
     pub norm: Option<LayerNorm<B>>,
-    /// `[vocab_size]`
+    /// `[vocab_size]`, beside the token table as the decoder.
     pub bias: Option<Param<Tensor<B, 1>>>,
-    /// The decoder, where the token table is none: `[d_model, vocab_size]`.
+    /// The decoder with its bias, where the token table is none: `[d_model, vocab_size]`.
     pub output: Option<Linear<B>>,
     activation: Activation,
 }
@@ -70,11 +70,17 @@ impl<B: Backend> TokenHead<B> {
         let (d_model, vocab_size) = (sizes.d_model, sizes.vocab_size);
         let transforms = plan.transform.is_some();
         let bias = || Initializer::Zeros.init([vocab_size], draw.device);
-        let output = || draw.linear_without_bias("output", d_model, vocab_size);
+        let output = || {
+            if plan.bias {
+                draw.linear("output", d_model, vocab_size)
+            } else {
+                draw.linear_without_bias("output", d_model, vocab_size)
+            }
+        };
         Self {
             dense: transforms.then(|| draw.linear("dense", d_model, d_model)),
             norm: transforms.then(|| draw.norm(d_model, plan.epsilon)),
-            bias: plan.bias.then(bias),
+            bias: (plan.bias && plan.tied).then(bias),
             output: (!plan.tied).then(output),
             activation: plan.transform.unwrap_or(Activation::Gelu),
         }
@@ -114,11 +120,7 @@ impl<B: Backend> TokenModel<B> {
     ) -> Tensor<B, 2> {
         let states = self.states(input, at, cache);
         if let Some(output) = &self.head.output {
-            let logits = output.forward(states);
-            return match &self.head.bias {
-                Some(bias) => logits + bias.val().unsqueeze(),
-                None => logits,
-            };
+            return output.forward(states);
         }
         let table = self.backbone.token_table();
         match &self.head.bias {
@@ -141,12 +143,12 @@ impl<B: Backend> TokenModel<B> {
     ///
     /// `None` where an adapter is beside it: no one matrix gives the scores then, [`logits`](Self::logits) does.
     pub fn decoder(&self) -> Option<(Tensor<B, 2>, Option<Tensor<B, 1>>)> {
-        let table = match &self.head.output {
-            Some(output) if output.low_rank.is_some() => return None,
-            Some(output) => output.weight.val().transpose(),
-            None => self.backbone.token_table(),
-        };
-        Some((table, self.head.bias.as_ref().map(Param::val)))
+        let bias = |bias: &Option<Param<Tensor<B, 1>>>| bias.as_ref().map(Param::val);
+        match &self.head.output {
+            Some(output) if output.low_rank.is_some() => None,
+            Some(output) => Some((output.weight.val().transpose(), bias(&output.bias))),
+            None => Some((self.backbone.token_table(), bias(&self.head.bias))),
+        }
     }
 }
 

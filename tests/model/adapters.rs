@@ -332,6 +332,7 @@ fn adapters_that_compute_something_else_are_refused_by_name() {
         .to_string();
     for (key, value, words) in [
         ("peft_type", Value::from("IA3"), "peft_type is \"IA3\""),
+        ("peft_type", Value::Null, "peft_type is null"),
         ("bias", "all".into(), "biases"),
         (
             "base_model_name_or_path",

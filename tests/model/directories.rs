@@ -329,6 +329,15 @@ fn an_untied_decoder_is_computed() {
         let (shape, values) = directory.tensors[table].clone();
         let doubled = values.iter().map(|value| 2.0 * value).collect();
         directory.tensors.insert(decoder.into(), (shape, doubled));
+        // `transformers` computes with the decoder's own bias then, where it has two.
+        let own = decoder.replace("decoder.weight", "decoder.bias");
+        let beside = decoder.replace("decoder.weight", "bias");
+        let more = if own == decoder { 0.0 } else { 1.0 };
+        if own != decoder {
+            let (shape, values) = directory.tensors[&beside].clone();
+            let values = values.iter().map(|value| value + more).collect();
+            directory.tensors.insert(own, (shape, values));
+        }
         let (model, _) = families::language_model::<Flex>(&directory.open(), &device);
         let original = Directory::of(name);
         let (tied, _) = families::language_model::<Flex>(&original.open(), &device);
@@ -342,11 +351,70 @@ fn an_untied_decoder_is_computed() {
             .map(|bias| bias.val().unsqueeze::<2>());
         let plain = tied.logits(&input, None, None);
         let twice = match bias {
-            Some(bias) => plain * 2.0 - bias,
+            Some(bias) => plain * 2.0 - bias + more,
             None => plain * 2.0,
         };
         assert_near(name, &golden::values(ours), &golden::values(twice), 1e-4);
     }
+}
+
+/// What loading a language model ends with, and what the warning is.
+fn loaded(directory: &Directory) -> Result<Option<String>, String> {
+    let (bundle, device) = (directory.open(), Default::default());
+    let names = bundle.require(HeadKind::Tokens).unwrap();
+    let config = bundle.text_config().unwrap();
+    let fresh = TokenModel::<Flex>::draw(&config, &Draw::new(&device, 0.02));
+    match bundle.load(fresh, names, Load::Whole) {
+        Ok((_, loaded)) => Ok(loaded.lost(names)),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// `transformers` does not tie what differs, and this would compute something else without a word.
+#[test]
+fn two_ends_of_a_tie_that_differ_are_refused() {
+    for (name, end) in [
+        ("bert-masked-lm-1", "cls.predictions.decoder.weight"),
+        ("bert-masked-lm-1", "cls.predictions.decoder.bias"),
+        ("roberta-masked-lm-2", "lm_head.decoder.weight"),
+        ("distilbert-masked-lm-1", "vocab_projector.weight"),
+        ("gpt2-causal-lm-1", "lm_head.weight"),
+    ] {
+        let mut directory = Directory::of(name);
+        let table = |name: &&String| {
+            let parts: &[&str] = if end.ends_with("bias") {
+                &["cls.predictions.bias"]
+            } else {
+                &["word_embeddings.weight", "wte.weight"]
+            };
+            parts.iter().any(|part| name.ends_with(part))
+        };
+        let table = directory.tensors.keys().find(table).unwrap().clone();
+        let values = directory.tensors[&table].clone();
+        directory.tensors.insert(end.into(), values.clone());
+        assert_eq!(loaded(&directory), Ok(None), "{name}");
+        let other = values.1.iter().map(|value| value + 1.0).collect();
+        directory.tensors.insert(end.into(), (values.0, other));
+        let error = loaded(&directory).unwrap_err();
+        let words = format!("{end} differs from {table}");
+        assert!(error.contains(&words), "{error}");
+    }
+}
+
+#[test]
+fn parts_of_a_backbone_without_a_place_are_named() {
+    let mut directory = Directory::of("bert-masked-lm-1");
+    let layer = "bert.encoder.layer.9.output.dense.bias";
+    // Another head and a pooler are no parts of what is computed.
+    for name in [layer, "bert.pooler.dense.bias", "cls.seq_relationship.bias"] {
+        let values = (vec![2], vec![0.0; 2]);
+        directory.tensors.insert(name.into(), values);
+    }
+    let warning = loaded(&directory).unwrap().unwrap();
+    assert_eq!(
+        warning,
+        format!("the model of config.json has no place for {layer}: it computes without them")
+    );
 }
 
 // Types and values.

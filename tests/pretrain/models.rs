@@ -112,6 +112,13 @@ fn a_decoder_learns_to_continue_texts() {
     let losses = run.metric("valid", "loss");
     assert!(losses[losses.len() - 1] < 0.8 * losses[0], "{losses:?}");
     assert_eq!(config(&run)["architectures"][0], "GPT2LMHeadModel");
+    // Without them Python's `transformers` waits for the end token of the published model.
+    let tokenizer = fs::read_to_string(run.path().join("model/tokenizer.json")).unwrap();
+    let tokenizer: Value = serde_json::from_str(&tokenizer).unwrap();
+    let end = &tokenizer["model"]["vocab"]["<|endoftext|>"];
+    assert!(end.is_u64());
+    assert_eq!(&config(&run)["bos_token_id"], end);
+    assert_eq!(&config(&run)["eos_token_id"], end);
     let metrics = &run.summary()["final"]["metrics"];
     let [loss, perplexity, bits] =
         ["loss", "perplexity", "bits_per_byte"].map(|name| metrics[name].as_f64().unwrap());

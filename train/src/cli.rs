@@ -47,10 +47,10 @@ pub struct TrainArgs {
     #[arg(long, value_name = "NAME")]
     pub backend: Option<String>,
     /// Optimizer steps, instead of the recipe's
-    #[arg(long, value_name = "N")]
+    #[arg(allow_negative_numbers = true, long, value_name = "N")]
     pub steps: Option<u64>,
     /// The seed, instead of the recipe's
-    #[arg(long, value_name = "N")]
+    #[arg(allow_negative_numbers = true, long, value_name = "N")]
     pub seed: Option<u64>,
     /// What is shown while training [default: tui on a terminal, else plain]
     #[arg(long)]
@@ -184,6 +184,10 @@ fn run(trainer: &Trainer, args: TrainArgs) -> Result<Status, Failure> {
     if !args.dry_run && options.probe.is_none() {
         // Before the data is read: nobody waits for a refusal.
         RunDir::check(&options.out, options.existing)?;
+    }
+    if options.ui != Ui::None {
+        let lines = draft.without_effect();
+        lines.iter().for_each(|line| eprintln!("warning: {line}"));
     }
     (entry.run)(draft.clone(), options).map_err(|failure| located(failure, &draft))
 }

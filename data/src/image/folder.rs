@@ -8,17 +8,14 @@
 //! photos/{train/1.jpg, test/2.jpg}           given splits without labels
 //! ```
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 
 use super::content;
 use crate::bad_rows::LeftOut;
 use crate::given::split_of_word;
 use crate::split::Split;
-use crate::{DataError, file};
-
-/// What archives and file managers leave behind.
-const LEFTOVERS: [&str; 2] = ["__MACOSX", "@eaDir"];
+use crate::{DataError, file, labels};
 
 /// A file that is an image by its name or its content.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,8 +30,10 @@ pub(super) struct Entry {
 pub(super) struct Found {
     /// By folder as given, split, class and name.
     pub(super) entries: Vec<Entry>,
-    /// Names of all splits together, sorted; empty without labels.
+    /// Names of all splits together, in order; empty without labels.
     pub(super) classes: Vec<String>,
+    /// The place of each of them.
+    pub(super) ids: HashMap<String, u32>,
     /// Files that are no images, by their extension.
     pub(super) not_images: LeftOut,
     /// What a user should know about how folders were understood.
@@ -53,20 +52,21 @@ pub(super) fn find(folders: &[PathBuf]) -> Result<Found, DataError> {
     }
     // Stable: inside of a split the folders keep their order.
     found.entries.sort_by_key(|entry| entry.split);
-    let classes: BTreeSet<&String> = found
-        .entries
-        .iter()
-        .filter_map(|e| e.class.as_ref())
-        .collect();
-    let classes: Vec<String> = classes.into_iter().cloned().collect();
+    let names = found.entries.iter().filter_map(|e| e.class.as_deref());
+    let classes: BTreeSet<&str> = names.collect();
     // A class may be too rare to be in each of the given splits.
     if let Some(empty) = no_images
         .iter()
-        .find(|path| !classes.contains(&file::name(path)))
+        .find(|path| !classes.contains(class(path).as_str()))
     {
         return Err(no_image(empty)?);
     }
-    found.classes = classes;
+    let classes = labels::ordered(classes).into_iter().map(String::from);
+    found.classes = classes.collect();
+    found.ids = found.classes.iter().cloned().zip(0..).collect();
+    let alike = labels::alike(&found.classes);
+    let alike = alike.iter().map(|group| labels::alike_line(group));
+    found.notes.extend(alike);
     found.check_labels()?;
     Ok(found)
 }
@@ -84,6 +84,7 @@ impl Found {
                 return self.add_split(Split::Train, folder, inside);
             }
         };
+        self.notes.extend(beside_splits(&inside.images));
         let mut no_images = Vec::new();
         for (split, path) in splits {
             let inside = self.list(path)?;
@@ -120,7 +121,7 @@ impl Found {
                 let place = || nested.display().to_string();
                 self.not_images.add("folders inside a class folder", place);
             }
-            self.extend(inside.images, split, Some(file::name(&class)));
+            self.extend(inside.images, split, Some(self::class(&class)));
         }
         Ok(no_images)
     }
@@ -138,8 +139,7 @@ impl Found {
     fn list(&mut self, folder: &Path) -> Result<Inside, DataError> {
         let mut inside = Inside::default();
         for path in file::list_all(folder)? {
-            let name = file::name(&path);
-            if name.starts_with('.') || LEFTOVERS.contains(&name.as_str()) {
+            if file::is_hidden(&path) {
                 self.not_images.add("hidden", || path.display().to_string());
             } else if path.is_dir() {
                 inside.folders.push(path);
@@ -147,7 +147,8 @@ impl Found {
                 inside.images.push(path);
             } else {
                 let place = || path.display().to_string();
-                self.not_images.add(&extension(&name), place);
+                self.not_images
+                    .add(&file::extension(&file::name(&path)), place);
             }
         }
         Ok(inside)
@@ -217,6 +218,22 @@ fn given_splits<'a>(folder: &Path, inside: &'a Inside) -> Result<Folders<'a>, Da
     })
 }
 
+/// That images beside folders of splits are in none of them.
+fn beside_splits(images: &[PathBuf]) -> Option<String> {
+    let mut left_out = LeftOut::default();
+    for image in images {
+        left_out.add("beside the splits", || file::name(image));
+    }
+    let [reason] = left_out.reasons() else {
+        return None;
+    };
+    let files = if images.len() == 1 { "image" } else { "images" };
+    let (count, listed) = (reason.count, reason.listed());
+    Some(format!(
+        "left out {count} {files} beside the folders of splits: {listed}"
+    ))
+}
+
 /// Refuses two folders for one split.
 fn check_splits(folder: &Path, splits: &[(Split, &Path)]) -> Result<(), DataError> {
     for pair in splits.windows(2) {
@@ -231,12 +248,9 @@ fn check_splits(folder: &Path, splits: &[(Split, &Path)]) -> Result<(), DataErro
     Ok(())
 }
 
-/// `.txt`, or that there is none.
-fn extension(name: &str) -> String {
-    match name.rsplit_once('.') {
-        Some((_, extension)) => format!(".{}", extension.to_lowercase()),
-        None => "no extension".into(),
-    }
+/// The class that a folder is named for, as labels of texts are compared.
+fn class(folder: &Path) -> String {
+    labels::canonical(&file::name(folder)).into_owned()
 }
 
 /// Why a folder gives no image: it holds none, or has them too deep.

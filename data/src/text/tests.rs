@@ -309,30 +309,118 @@ fn a_folder_is_its_known_files_sorted() {
     assert_eq!(set.examples[2].file, 1);
 }
 
-#[test]
-fn json_beside_other_texts_is_no_text() {
+/// A folder with these files, each with its bytes.
+fn folder(files: &[(&str, &str)]) -> TempDir {
     let folder = TempDir::new().unwrap();
-    let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
-    write("settings.json", "[{\"text\": \"from json\"}]");
-    for pattern in ["", "*"] {
-        let path = folder.path().join(pattern);
-        let set = read_text(&[path], &columns(None)).unwrap();
-        assert_eq!(set.examples[0].text, "from json");
+    for (name, text) in files {
+        let path = folder.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
     }
-    write("a.txt", "from lines");
+    folder
+}
+
+/// Names of the files that are read, and what is said of the others.
+fn found(folder: &TempDir, pattern: &str) -> (Vec<String>, Option<String>) {
+    let found = text_files(&folder.path().join(pattern)).unwrap();
+    let name = |path: &PathBuf| {
+        path.strip_prefix(folder.path())
+            .unwrap()
+            .display()
+            .to_string()
+    };
+    let line = unread_line(&found.unread);
+    (found.files.iter().map(name).collect(), line)
+}
+
+#[test]
+fn json_beside_other_texts_is_read_unless_it_is_named_like_settings() {
+    let row = "[{\"text\": \"from json\"}]";
+    let folder = folder(&[
+        ("a.csv", "text\na\n"),
+        ("b.json", row),
+        ("c.JSON", row),
+        ("dataset_info.json", row),
+        ("generation_config.json", row),
+    ]);
     for pattern in ["", "*"] {
-        let path = folder.path().join(pattern);
-        let set = read_text(&[path], &columns(None)).unwrap();
-        assert_eq!(rows(&set), [("from lines", None, 1)]);
+        let (files, line) = found(&folder, pattern);
+        assert_eq!(files, ["a.csv", "b.json", "c.JSON"], "{pattern:?}");
+        let expected = "left out 2 files: dataset_info.json 1, generation_config.json 1";
+        assert_eq!(line.as_deref(), Some(expected), "{pattern:?}");
     }
+    let set = read_text(&[folder.path().into()], &columns(None)).unwrap();
+    assert_eq!(set.examples[1].text, "from json");
+    // A file that is named alone is meant.
+    let named = read_text(&[folder.path().join("dataset_info.json")], &columns(None));
+    assert_eq!(named.unwrap().len(), 1);
+}
+
+#[test]
+fn what_is_not_read_of_a_folder_is_counted_by_reason() {
+    let folder = folder(&[
+        ("train.csv", "text\na\n"),
+        ("test.csv.bz2", ""),
+        ("b.md", ""),
+        ("x.xlsx", ""),
+        ("LICENSE", ""),
+        (".DS_Store", ""),
+        ("__MACOSX/a.csv", ""),
+        ("deep/a.txt", "a"),
+        ("deep/er/b.txt", "b"),
+        ("data/c.txt", "c"),
+    ]);
+    let expected =
+        "left out 9 files: in a sub-folder 3, hidden 2, no extension 1, .md 1, .csv.bz2 1, .xlsx 1";
+    assert_eq!(
+        found(&folder, ""),
+        (vec!["train.csv".into()], Some(expected.into()))
+    );
+}
+
+#[test]
+fn files_below_the_folders_of_splits_are_counted() {
+    let folder = folder(&[
+        ("train/a.csv", "text\na\n"),
+        ("train/deep/part.csv", "text\na\n"),
+        ("test/a.json", "[{\"text\": \"a\"}]"),
+        ("test/state.json", "{}"),
+        ("other/c.csv", "text\na\n"),
+    ]);
+    let (files, line) = found(&folder, "");
+    assert_eq!(files, ["test/a.json", "train/a.csv"]);
+    let expected = "left out 3 files: in a sub-folder 2, state.json 1";
+    assert_eq!(line.as_deref(), Some(expected));
 }
 
 #[test]
 fn a_folder_without_known_files_is_an_error() {
-    let folder = TempDir::new().unwrap();
-    std::fs::write(folder.path().join("a.md"), "x").unwrap();
-    let error = read_text(&[folder.path().into()], &columns(None)).unwrap_err();
-    assert!(matches!(error, DataError::NoKnownFile { .. }), "{error}");
+    let of = |files: &[(&str, &str)]| {
+        let folder = folder(files);
+        let error = read_text(&[folder.path().into()], &columns(None)).unwrap_err();
+        error
+            .to_string()
+            .replace(&folder.path().display().to_string(), "FOLDER")
+    };
+    let none = of(&[("a.md", "x"), ("config.json", "{}")]);
+    assert!(
+        none.starts_with("FOLDER: the folder holds no file with a known extension (.txt, ")
+            && none.ends_with("; left out 2 files: .md 1, config.json 1"),
+        "{none}"
+    );
+    // As `datasets` writes with `save_to_disk`.
+    let arrow = of(&[
+        ("dataset_dict.json", "{}"),
+        ("train/data-00000-of-00001.arrow", "x"),
+        ("train/dataset_info.json", "{\"features\": {}}"),
+        ("train/state.json", "{}"),
+    ]);
+    assert_eq!(
+        arrow,
+        "FOLDER/train/data-00000-of-00001.arrow: .arrow files are not read; write Parquet instead of save_to_disk, \
+         for example with dataset[\"train\"].to_parquet(\"train.parquet\")"
+    );
+    assert!(message("a.arrow", "x", None).contains("to_parquet"));
 }
 
 #[test]
@@ -418,6 +506,94 @@ fn a_file_of_another_encoding_is_refused_as_a_whole() {
         .name
         .clone();
     assert_eq!(reason, "not valid UTF-8, perhaps Windows-1252");
+}
+
+#[test]
+fn no_encoding_is_named_but_the_one_that_was_recognised() {
+    // Windows-1251, and Shift-JIS, whose second bytes are partly ASCII. Of each a row that could be Windows-1252.
+    for (byte, latin, row) in [
+        (
+            "C2",
+            &b"\xc2 \xf1\xe0\xe4\xf3\n"[..],
+            &b"\xcf\xf0\xe8\xe2\xe5\xf2 \xe8 \xec\xe8\xf0\n"[..],
+        ),
+        ("83", b"\x83A\x83C\n", b"\x93\xfa\x96\x7b\n"),
+    ] {
+        let bytes = [latin, &row.repeat(20)].concat();
+        let error = skipped("a.txt", bytes, None).unwrap_err().to_string();
+        let end = format!(
+            "(line 1: byte 0x{byte} at place 1, as in files of another encoding); convert it, for example with \
+             iconv -f ENCODING -t UTF-8, with the name of its encoding"
+        );
+        assert!(error.ends_with(&end), "{error}");
+    }
+}
+
+#[test]
+fn a_carriage_return_alone_ends_a_line() {
+    let set = read("a.txt", "one\rtwo\r\nthree\n\rfour", None).unwrap();
+    let expected = [
+        ("one", None, 1),
+        ("two", None, 2),
+        ("three", None, 3),
+        ("four", None, 5),
+    ];
+    assert_eq!(rows(&set), expected);
+    let set = read("a.csv", "text,label\ra,x\r\"b\rc\",y\rd,z", Some("label")).unwrap();
+    let expected = [
+        ("a", Some("x"), 2),
+        ("b\rc", Some("y"), 3),
+        ("d", Some("z"), 5),
+    ];
+    assert_eq!(rows(&set), expected);
+    let set = read("a.jsonl", "{\"text\": \"a\"}\r{\"text\": \"b\"}\r", None).unwrap();
+    assert_eq!(rows(&set), [("a", None, 1), ("b", None, 2)]);
+    let set = read("a.tsv", "sep=\t\rtext\tlabel\ra\tx\r", Some("label")).unwrap();
+    assert_eq!(rows(&set), [("a", Some("x"), 3)]);
+}
+
+#[test]
+fn a_quote_that_takes_in_the_rows_after_it_is_no_text() {
+    let bytes = "text,label\na,x\n\"open b,y\nc,x\n5 \"close d,y\ne,x\n";
+    let expected = "a quote opens here and closes in line 5, where text follows it; one of the two has no pair";
+    assert_eq!(
+        fault("a.csv", bytes, Some("label")),
+        format!("a.csv:3: {expected}")
+    );
+    let set = skipped("a.csv", bytes, Some("label")).unwrap();
+    assert_eq!(rows(&set), [("a", Some("x"), 2), ("e", Some("x"), 6)]);
+    assert_eq!(
+        left_out(&set),
+        ["1 row left out, a quote without its pair, which takes in the rows after it: a.csv:3"]
+    );
+    // Quotes of several lines that are pairs, with white space behind them and quotes in them.
+    for text in [
+        "\"a\nb\" ,x\n",
+        "\"a \"\"b\"\"\nc\",x\n",
+        "\"a\"b,\"x\ny\"\n",
+        "\"a\nb\",x",
+    ] {
+        assert_eq!(
+            read("a.csv", format!("text,label\n{text}"), Some("label"))
+                .unwrap()
+                .len(),
+            1,
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn utf16_without_a_mark_is_read_and_nul_bytes_are_refused() {
+    let text = "\u{416}\u{438}\u{432}\u{43e}\u{442}\n".repeat(3);
+    let bytes: Vec<u8> = text.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let set = read("a.txt", bytes, None).unwrap();
+    assert_eq!(
+        (set.len(), set.examples[0].text.as_str()),
+        (3, text.lines().next().unwrap())
+    );
+    let error = message("a.jsonl", "{\"text\": \"a\"}\n\0\n", None);
+    assert!(error.starts_with("a.jsonl:2: a NUL byte"), "{error}");
 }
 
 #[test]
@@ -887,6 +1063,73 @@ fn parquet_columns_that_are_no_labels_or_texts() {
             words.iter().all(|words| error.contains(words)),
             "{name}: {error}"
         );
+    }
+}
+
+/// A Parquet file of two-byte floats as labels, with the names of the classes that they number, or without.
+fn parquet_of_halves(labels: &[u16], names: Option<&str>) -> Vec<u8> {
+    use ::parquet::data_type::{
+        ByteArray, ByteArrayType, FixedLenByteArray, FixedLenByteArrayType,
+    };
+    use ::parquet::file::{
+        metadata::KeyValue, properties::WriterProperties, writer::SerializedFileWriter,
+    };
+    use ::parquet::schema::parser::parse_message_type;
+    let schema = "message m { required fixed_len_byte_array(2) label (FLOAT16); required binary text (UTF8); }";
+    let schema = std::sync::Arc::new(parse_message_type(schema).unwrap());
+    let about = |names| {
+        let feature =
+            format!("{{\"info\": {{\"features\": {{\"label\": {{\"names\": {names}}}}}}}}}");
+        vec![KeyValue::new("huggingface".into(), feature)]
+    };
+    let properties = WriterProperties::builder()
+        .set_key_value_metadata(names.map(about))
+        .build();
+    let mut writer = SerializedFileWriter::new(Vec::new(), schema, properties.into()).unwrap();
+    let mut group = writer.next_row_group().unwrap();
+    let bytes = |bits: &u16| FixedLenByteArray::from(bits.to_le_bytes().to_vec());
+    let labels: Vec<FixedLenByteArray> = labels.iter().map(bytes).collect();
+    let mut column = group.next_column().unwrap().unwrap();
+    column
+        .typed::<FixedLenByteArrayType>()
+        .write_batch(&labels, None, None)
+        .unwrap();
+    column.close().unwrap();
+    let texts: Vec<ByteArray> = labels.iter().map(|_| "text".into()).collect();
+    let mut column = group.next_column().unwrap().unwrap();
+    column
+        .typed::<ByteArrayType>()
+        .write_batch(&texts, None, None)
+        .unwrap();
+    column.close().unwrap();
+    group.close().unwrap();
+    writer.into_inner().unwrap()
+}
+
+#[test]
+fn floats_of_two_bytes_are_numbers_and_number_classes() {
+    let of = |labels: &[u16], names| {
+        let set = read("a.parquet", parquet_of_halves(labels, names), Some("label"))?;
+        Ok::<_, DataError>(
+            set.examples
+                .into_iter()
+                .filter_map(|e| e.label)
+                .collect::<Vec<_>>(),
+        )
+    };
+    // 0, 1, 2, -3 and the largest, 65504.
+    let halves = [0, 0x3c00, 0x4000, 0xc200, 0x7bff];
+    assert_eq!(of(&halves, None).unwrap(), ["0", "1", "2", "-3", "65504"]);
+    let names = Some("[\"ant\", \"bee\"]");
+    assert_eq!(of(&[0x3c00, 0x8000], names).unwrap(), ["bee", "ant"]);
+    let error = |label, names| of(&[label], names).unwrap_err().to_string();
+    assert!(error(0x4000, names).contains("is 2, and the file names 2 classes, 0 to 1"));
+    assert!(error(0xbc00, names).contains("\"label\" is -1, which is no class"));
+    assert!(error(0x3800, names).contains("is a number with a fraction, 0.5: "));
+    // The smallest above zero; infinity and what is no number.
+    assert!(error(0x0001, None).contains("with a fraction, 0.00000005960464477539063: "));
+    for label in [0x7c00, 0x7e00] {
+        assert!(error(label, None).contains("\"label\" is not a number"));
     }
 }
 

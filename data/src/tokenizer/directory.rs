@@ -12,7 +12,9 @@ use serde_json::{Map, Value, json};
 use tokenizers::models::wordpiece::WordPiece;
 use tokenizers::normalizers::BertNormalizer;
 use tokenizers::processors::template::TemplateProcessing;
-use tokenizers::{AddedToken, NormalizerWrapper, PreTokenizerWrapper, Tokenizer};
+use tokenizers::{
+    AddedToken, NormalizerWrapper, PreTokenizerWrapper, Tokenizer, TruncationDirection,
+};
 
 use super::roles::Names;
 use super::{TextTokenizer, bert, bpe, cls_and_sep, parse_inner};
@@ -281,6 +283,20 @@ impl Described {
         (1.0..=NO_LENGTH)
             .contains(&length)
             .then_some(length as usize)
+    }
+
+    /// Where longer texts are cut, if `tokenizer_config.json` says so; it comes before `tokenizer.json`.
+    fn truncation_side(&self) -> Result<Option<TruncationDirection>, String> {
+        let Some(side) = self.config.get("truncation_side") else {
+            return Ok(None);
+        };
+        match side.as_str() {
+            Some("left") => Ok(Some(TruncationDirection::Left)),
+            Some("right") => Ok(Some(TruncationDirection::Right)),
+            _ => Err(format!(
+                "truncation_side is {side}, neither \"left\" nor \"right\""
+            )),
+        }
     }
 
     /// The class if it says something.
@@ -626,7 +642,11 @@ impl Vocabulary<'_> {
                 }
             }
         }
-        TextTokenizer::new(inner, &self.path, names, self.described.max_length())
+        let side = self.described.truncation_side();
+        let config = format!("{}/{CONFIG}", self.folder);
+        let side = side.map_err(|reason| self.wrong(&config, &reason))?;
+        let max_length = self.described.max_length();
+        TextTokenizer::new(inner, &self.path, names, max_length, side)
     }
 
     /// What the tokenizers crate makes of a part of a `tokenizer.json`.
@@ -838,6 +858,82 @@ mod tests {
         assert_eq!(length("1e30"), None);
         assert_eq!(length("0"), None);
         assert_eq!(length("null"), None);
+    }
+
+    #[test]
+    fn the_side_on_which_texts_are_cut_comes_from_the_files() {
+        // Texts of 5 tokens between [CLS] and [SEP], cut to 5.
+        const TEXT: &str = "the cat the cat cat";
+        let whole = opened(&case("bert cased"), None).unwrap();
+        let json: Value = serde_json::from_str(&whole.to_json().unwrap()).unwrap();
+        // - own: of tokenizer.json
+        let files = |own: Option<&str>, side: Option<&str>| {
+            let mut json = json.clone();
+            if let Some(own) = own {
+                json["truncation"] = json!({"direction": own, "max_length": 4, "strategy": "LongestFirst", "stride": 0});
+            }
+            let mut files = HashMap::from([("tokenizer.json".to_string(), json.to_string())]);
+            if let Some(side) = side {
+                let config = format!("{{\"truncation_side\": {side}}}");
+                files.insert("tokenizer_config.json".into(), config);
+            }
+            files
+        };
+        let all = whole.encode_one(TEXT, 99).unwrap();
+        let (the, cat) = (all[1], all[2]);
+        assert_eq!(all, [2, the, cat, the, cat, cat, 3]);
+        let (first, last) = ([2, the, cat, the, 3], [2, the, cat, cat, 3]);
+        // As transformers 5.23 does.
+        let (left, right) = (Some("\"left\""), Some("\"right\""));
+        for (own, side, expected) in [
+            (None, None, first),
+            (None, left, last),
+            (Some("Left"), None, last),
+            (Some("Left"), right, first),
+            (Some("Right"), left, last),
+            (Some("Right"), None, first),
+        ] {
+            let tokenizer = opened(&files(own, side), None).unwrap();
+            assert_eq!(
+                tokenizer.encode_one(TEXT, 5).unwrap(),
+                expected,
+                "{own:?} {side:?}"
+            );
+            // As a bundle holds it, it must cut the same way.
+            let bundle = HashMap::from([
+                ("tokenizer.json".to_string(), tokenizer.to_json().unwrap()),
+                (
+                    "tokenizer_config.json".to_string(),
+                    tokenizer.config_json(5, true),
+                ),
+            ]);
+            assert_eq!(
+                bundle["tokenizer_config.json"].contains("\"truncation_side\": \"left\""),
+                expected == last
+            );
+            assert!(bundle["tokenizer.json"].contains("\"truncation\": null"));
+            let saved = opened(&bundle, None).unwrap();
+            assert_eq!(saved.encode_one(TEXT, 5).unwrap(), expected);
+        }
+        let alone = &files(Some("Left"), None)["tokenizer.json"];
+        let alone = TextTokenizer::from_bytes(alone.as_bytes()).unwrap();
+        assert_eq!(alone.encode_one(TEXT, 5).unwrap(), last);
+        // A vocabulary of another kind.
+        let mut vocab = case("bert cased");
+        vocab.insert(
+            "tokenizer_config.json".into(),
+            r#"{"do_lower_case": false, "truncation_side": "left"}"#.into(),
+        );
+        let vocab = opened(&vocab, None).unwrap();
+        assert_eq!(vocab.encode_one(TEXT, 5).unwrap(), last);
+        for side in ["\"middle\"", "\"Left\"", "null", "3"] {
+            assert_eq!(
+                refused(&files(None, Some(side)), None),
+                format!(
+                    "model/tokenizer_config.json: truncation_side is {side}, neither \"left\" nor \"right\""
+                )
+            );
+        }
     }
 
     #[test]

@@ -22,12 +22,12 @@ use tokenizers::models::wordpiece::WordPiece;
 use tokenizers::normalizers::BertNormalizer;
 use tokenizers::pre_tokenizers::bert::BertPreTokenizer;
 use tokenizers::processors::template::TemplateProcessing;
-use tokenizers::{AddedToken, Tokenizer};
+use tokenizers::{AddedToken, Tokenizer, TruncationDirection};
 
 use crate::DataError;
 pub use decoder::TextDecoder;
-use roles::{Frame, Names};
-pub use roles::{Role, Roles};
+use roles::Names;
+pub use roles::{Frame, Role, Roles};
 use words::KnownWords;
 
 /// The special tokens of a WordPiece vocabulary trained here, with these as their ids.
@@ -86,7 +86,7 @@ impl TextTokenizer {
         let mut inner = bert(model, normalizer);
         inner.add_special_tokens(&specials);
         inner.with_post_processor(Some(cls_and_sep(("[CLS]", 2), ("[SEP]", 3))?));
-        Self::new(inner, "the trained tokenizer", Names::default(), None)
+        Self::new(inner, "the trained tokenizer", Names::default(), None, None)
     }
 
     /// Trains byte-level BPE as GPT-2's, which spells any text: the special token `<|endoftext|>` has id 0, the 256
@@ -153,16 +153,28 @@ impl TextTokenizer {
     }
 
     fn parse(bytes: &[u8], place: &str) -> Result<Self, DataError> {
-        Self::new(parse_inner(bytes, place)?, place, Names::default(), None)
+        Self::new(
+            parse_inner(bytes, place)?,
+            place,
+            Names::default(),
+            None,
+            None,
+        )
     }
 
+    /// - side: on which longer texts are cut; if `None`, as `inner` says
     fn new(
-        inner: Tokenizer,
+        mut inner: Tokenizer,
         place: &str,
         names: Names,
         max_length: Option<usize>,
+        side: Option<TruncationDirection>,
     ) -> Result<Self, DataError> {
-        let frame = Frame::of(&inner, place)?;
+        let mut frame = Frame::of(&inner, place)?;
+        let own = inner.get_truncation().map(|own| own.direction);
+        frame.side = side.or(own).unwrap_or_default();
+        // To which length is the caller's choice.
+        inner.with_truncation(None).map_err(DataError::Tokenizer)?;
         Ok(Self {
             roles: Roles::of(&inner, &names, &frame),
             known: KnownWords::of(&inner, &frame).map(Arc::new),
@@ -194,6 +206,9 @@ impl TextTokenizer {
         config.insert("tokenizer_class".into(), "PreTrainedTokenizerFast".into());
         config.insert("model_max_length".into(), max_length.into());
         config.insert("model_input_names".into(), inputs.into());
+        if self.frame.cuts_left() {
+            config.insert("truncation_side".into(), "left".into());
+        }
         for (key, token) in self.named() {
             config.insert(key.into(), token.into());
         }
@@ -243,19 +258,9 @@ impl TextTokenizer {
     /// Ids of each text on all cores, with the special tokens that the tokenizer itself puts around a text:
     /// `[CLS] ... [SEP]`, `<s> ... </s>`, or none.
     ///
-    /// - max_len: in tokens, special ones counted; longer texts are cut and still end in the closing special token
+    /// - max_len: in tokens, special ones counted; longer texts are cut by [`frame`](Self::frame) and still end in the
+    ///   closing special token
     pub fn encode(
-        &self,
-        texts: &[impl AsRef<str> + Sync],
-        max_len: usize,
-    ) -> Result<Vec<Vec<u32>>, DataError> {
-        let mut rows = self.encode_up_to(texts, max_len)?;
-        rows.iter_mut().for_each(|row| self.frame.cut(row, max_len));
-        Ok(rows)
-    }
-
-    /// Rows with at least `max_len` tokens of each text that has so many, in their frames.
-    fn encode_up_to(
         &self,
         texts: &[impl AsRef<str> + Sync],
         max_len: usize,
@@ -399,6 +404,12 @@ impl TextTokenizer {
         self.roles.end.filter(|_| self.frame.after.is_empty())
     }
 
+    /// What [`encode`](Self::encode) puts around every text, and how it cuts one: on the side that `truncation_side` of
+    /// `tokenizer_config.json` names, else the `truncation` of `tokenizer.json`, else the right.
+    pub fn frame(&self) -> &Frame {
+        &self.frame
+    }
+
     /// The number of special tokens that [`encode`](Self::encode) puts around every text.
     pub fn frame_len(&self) -> usize {
         self.frame.len()
@@ -467,9 +478,8 @@ fn parse_inner(bytes: &[u8], place: &str) -> Result<Tokenizer, DataError> {
     // The crate panics where JSON breaks off inside a decoder.
     serde_json::from_slice::<IgnoredAny>(bytes).map_err(|error| wrong(error.into()))?;
     let mut inner = Tokenizer::from_bytes(bytes).map_err(wrong)?;
-    // A file may bring its own; here length is the caller's choice and batches do the padding.
+    // A file may bring its own; here batches do the padding.
     inner.with_padding(None);
-    inner.with_truncation(None).map_err(DataError::Tokenizer)?;
     Ok(inner)
 }
 
@@ -598,6 +608,34 @@ mod tests {
             tokenizer.encode_one("", 64).unwrap(),
             [tokenizer.cls(), tokenizer.sep()]
         );
+    }
+
+    #[test]
+    fn texts_cut_on_the_left_keep_their_last_tokens() {
+        use tokenizers::normalizers::{NormalizerWrapper, Strip};
+        let mut stripped = small().inner;
+        stripped.with_normalizer(Some(NormalizerWrapper::StripNormalizer(Strip::new(
+            true, true,
+        ))));
+        // Known by word, known by word but for added tokens, and not known by word.
+        for (inner, text) in [
+            (small().inner, "the cat sat, the dog"),
+            (small_bytes().inner, "the cat sat, the dog"),
+            (small_bytes().inner, "the cat<|endoftext|> sat, the dog"),
+            (stripped, "the cat sat, the dog"),
+        ] {
+            let left = Some(TruncationDirection::Left);
+            let tokenizer = TextTokenizer::new(inner, "", Names::default(), None, left).unwrap();
+            let whole = tokenizer.encode_one(text, usize::MAX).unwrap();
+            let around = tokenizer.frame_len() / 2;
+            for max_len in 2..=whole.len() {
+                let last = &whole[whole.len() + around - max_len..];
+                let expected = [&whole[..around], last].concat();
+                assert_eq!(tokenizer.encode_one(text, max_len).unwrap(), expected);
+            }
+            let config = tokenizer.config_json(64, false);
+            assert!(config.contains("\"truncation_side\": \"left\""), "{config}");
+        }
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Which special token has which job. In: a tokenizer and the names in its files. Out: ids by role, and what stands
-//! before and after a text.
+//! before and after a text and stays there where it is cut.
 
 use serde_json::Value;
-use tokenizers::{AddedToken, Tokenizer};
+use tokenizers::{AddedToken, Tokenizer, TruncationDirection};
 
 use crate::DataError;
 
@@ -144,11 +144,12 @@ impl Names {
     }
 }
 
-/// What a tokenizer puts before and after each text.
+/// What a tokenizer puts before and after each text, and on which side it cuts a longer one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Frame {
+pub struct Frame {
     pub(crate) before: Vec<u32>,
     pub(crate) after: Vec<u32>,
+    pub(crate) side: TruncationDirection,
 }
 
 impl Frame {
@@ -234,15 +235,30 @@ impl Frame {
         self.before.len() + self.after.len()
     }
 
+    /// Whether a text that is cut keeps its last tokens, not its first.
+    pub fn cuts_left(&self) -> bool {
+        self.side == TruncationDirection::Left
+    }
+
     /// Shortens a framed row to `max_len` tokens; what opens and what closes it stays as far as there is room.
-    pub(crate) fn cut(&self, row: &mut Vec<u32>, max_len: usize) {
+    pub fn cut(&self, row: &mut Vec<u32>, max_len: usize) {
         if row.len() <= max_len {
             return;
         }
-        let room = max_len.saturating_sub(self.before.len());
+        let before = &self.before[..self.before.len().min(max_len)];
+        let room = max_len - before.len();
         let after = &self.after[..self.after.len().min(room)];
-        row.truncate(max_len - after.len());
-        row.extend_from_slice(after);
+        if self.cuts_left() {
+            let text = room - after.len();
+            row.truncate(row.len().saturating_sub(self.after.len()));
+            row.splice(..row.len() - text, before.iter().copied());
+            row.extend_from_slice(after);
+            // The room of the whole text.
+            row.shrink_to_fit();
+        } else {
+            row.truncate(max_len - after.len());
+            row.extend_from_slice(after);
+        }
     }
 }
 
@@ -264,8 +280,11 @@ mod tests {
     #[test]
     fn frames_of_every_post_processor() {
         let of = |before: &[u32], after: &[u32]| {
-            let (before, after) = (before.to_vec(), after.to_vec());
-            Ok(Frame { before, after })
+            Ok(Frame {
+                before: before.to_vec(),
+                after: after.to_vec(),
+                ..Frame::default()
+            })
         };
         let bert = json!({"type": "BertProcessing", "cls": ["[CLS]", 7], "sep": ["[SEP]", 8]});
         assert_eq!(frame(bert), of(&[7], &[8]));
@@ -294,17 +313,27 @@ mod tests {
 
     #[test]
     fn cut_rows_keep_their_frame() {
-        let frame = Frame {
-            before: vec![1],
-            after: vec![8, 9],
-        };
-        let cut = |max_len| {
+        let cut_on = |side, max_len| {
+            let frame = Frame {
+                before: vec![1],
+                after: vec![8, 9],
+                side,
+            };
             let mut row = vec![1, 20, 21, 22, 8, 9];
             frame.cut(&mut row, max_len);
             row
         };
+        let cut = |max_len| cut_on(TruncationDirection::Right, max_len);
         assert_eq!(cut(6), [1, 20, 21, 22, 8, 9]);
         assert_eq!(cut(5), [1, 20, 21, 8, 9]);
+        assert_eq!(cut(3), [1, 8, 9]);
+        assert_eq!(cut(2), [1, 8]);
+        assert_eq!(cut(1), [1]);
+        assert!(cut(0).is_empty());
+        let cut = |max_len| cut_on(TruncationDirection::Left, max_len);
+        assert_eq!(cut(6), [1, 20, 21, 22, 8, 9]);
+        assert_eq!(cut(5), [1, 21, 22, 8, 9]);
+        assert_eq!(cut(4), [1, 22, 8, 9]);
         assert_eq!(cut(3), [1, 8, 9]);
         assert_eq!(cut(2), [1, 8]);
         assert_eq!(cut(1), [1]);

@@ -137,7 +137,7 @@ impl KnownWords {
         })
     }
 
-    /// Each text in its frame, the words beyond `max_len` tokens not looked at; on all cores.
+    /// Each text in its frame, cut to `max_len` tokens; on all cores.
     pub(crate) fn encode<S: AsRef<str> + Sync>(
         &self,
         tokenizer: &Tokenizer,
@@ -195,15 +195,23 @@ impl KnownWords {
         let mut ids = Vec::new();
         let mut new = Vec::new();
         let mut rows = Vec::with_capacity(texts.len());
+        // Words beyond need not be looked at.
+        let enough = if self.frame.cuts_left() {
+            usize::MAX
+        } else {
+            max_len
+        };
         for &text in texts {
             if self.is_apart(text) {
                 let encoding = tokenizer.encode_fast(text, true);
-                rows.push(encoding.map_err(DataError::Tokenizer)?.get_ids().to_vec());
+                let mut row = encoding.map_err(DataError::Tokenizer)?.get_ids().to_vec();
+                self.frame.cut(&mut row, max_len);
+                rows.push(row);
                 continue;
             }
             let mut row = self.frame.before.clone();
             for word in words(text) {
-                if row.len() >= max_len {
+                if row.len() >= enough {
                     break;
                 }
                 let place = match met.get(word) {
@@ -221,6 +229,7 @@ impl KnownWords {
                 row.extend_from_slice(&ids[place]);
             }
             row.extend_from_slice(&self.frame.after);
+            self.frame.cut(&mut row, max_len);
             rows.push(row);
         }
         let new = new.iter().map(|&word| (word, &ids[met[word].clone()]));
@@ -352,7 +361,11 @@ mod tests {
 
     fn frame() -> Frame {
         let (before, after) = (vec![2], vec![3]);
-        Frame { before, after }
+        Frame {
+            before,
+            after,
+            ..Frame::default()
+        }
     }
 
     /// What may go wrong: marks and their bases apart, final sigma, odd blanks, control characters, added tokens.

@@ -125,6 +125,9 @@ impl Bundle {
             };
             return table.iter().map(pair).collect();
         }
+        if let Some(Value::Array(names)) = self.config.get("id2label") {
+            return Ok(names.iter().map(name).enumerate().collect());
+        }
         let Some(Value::Object(table)) = self.config.get("label2id") else {
             return Ok(BTreeMap::new());
         };

@@ -73,6 +73,26 @@ pub struct Loaded {
     pub unused: Vec<String>,
 }
 
+impl Loaded {
+    /// A warning, where unused tensors belong to the backbone and not to a head or to a part that may be missing: the model
+    /// computes something else than the one that was saved.
+    pub fn lost(&self, names: Names) -> Option<String> {
+        let family = names.family;
+        let is_lost = |name: &&String| {
+            let name = without_wrapper(name);
+            let inside = name.strip_prefix(family.prefix).unwrap_or(name);
+            let optional = family.optional.iter().any(|part| inside.starts_with(part));
+            let in_backbone = inside.len() < name.len() || name.starts_with(family.layer);
+            in_backbone && !optional
+        };
+        let lost: Vec<String> = self.unused.iter().filter(is_lost).cloned().collect();
+        let names = weights::listed(&lost);
+        (!lost.is_empty()).then(|| {
+            format!("the model of config.json has no place for {names}: it computes without them")
+        })
+    }
+}
+
 /// Where the files of a bundle are.
 #[derive(Clone, Debug)]
 enum Files {
@@ -439,6 +459,18 @@ impl Bundle {
         }
         let (chosen, mut loaded) =
             choose(&wanted, names, load, weights).map_err(|m| wrong(m.to_string()))?;
+        if load != Load::Backbone {
+            for [one, other] in ties(&walk::parameters(&module, names), names) {
+                let chosen = chosen.get(one).map_or(one, String::as_str);
+                let differs = |other: &str| weights.differ(chosen, other);
+                if differs(other) || differs(&format!("model.{other}")) {
+                    return Err(wrong(format!(
+                        "{other} differs from {one}, and config.json ties them; \
+                         \"tie_word_embeddings\": false in config.json keeps both"
+                    )));
+                }
+            }
+        }
         if let Some(adapter) = &self.adapter {
             // The base's own, which the adapter replaces.
             let replaced = |name: &str| adapter.whole_shape(&[name.to_string()]).is_some();
@@ -520,14 +552,23 @@ fn check_adapter(
         }
     }
     // `peft` trains a copy, and the other end of the tie keeps the base's values.
+    ties(all, names)
+        .into_iter()
+        .try_for_each(|ends| adapter.check_ties(ends))
+}
+
+/// Pairs of names that are one parameter in the model, which has the first.
+fn ties(all: &[Parameter], names: Names) -> Vec<[&'static str; 2]> {
+    let is_ours = |name: &str| all.iter().any(|one| one.name == name);
     let table = format!("{}{}", names.prefix(), names.family.token_table);
-    let mut ties = names.head.aliases.iter();
-    let tied =
-        ties.find(|(ours, theirs)| *ours == table && all.iter().all(|one| one.name != *theirs));
-    match tied {
-        Some((ours, theirs)) => adapter.check_ties([ours, theirs]),
-        None => Ok(()),
+    let aliases = names.head.aliases.iter();
+    let pairs = aliases.filter(|(ours, theirs)| is_ours(ours) && !is_ours(theirs));
+    let pairs: Vec<_> = pairs.map(|(ours, theirs)| [*ours, *theirs]).collect();
+    // An untied decoder has its bias with it, whatever else the file holds.
+    if pairs.iter().any(|[ours, _]| *ours == table) {
+        return pairs;
     }
+    Vec::new()
 }
 
 /// A name without what another library put around the whole model.

@@ -30,7 +30,6 @@ const PREFIX: &str = "base_model.model.";
 /// What of `adapter_config.json` changes what the adapter computes.
 #[derive(Clone, Debug, Deserialize)]
 struct Settings {
-    peft_type: String,
     base_model_name_or_path: Option<String>,
     r: usize,
     lora_alpha: f64,
@@ -115,10 +114,6 @@ const CHANGE_THE_BASE: [&str; 5] = ["pissa", "olora", "corda", "loftq", "lora_ga
 impl Settings {
     /// Says what is not implemented, if anything is.
     fn check(&self) -> Result<(), String> {
-        let kind = &self.peft_type;
-        if kind != "LORA" {
-            return Err(format!("peft_type is \"{kind}\"; only LORA is implemented"));
-        }
         if self.r == 0 {
             return Err("r is 0; a rank is 1 or more".into());
         }
@@ -170,6 +165,13 @@ impl SavedAdapter {
             path: at.clone(),
             source,
         })?;
+        // The keys of other kinds are others.
+        let kind: Value = serde_json::from_slice(&bytes).map_err(|e| wrong(e.to_string()))?;
+        let kind = &kind["peft_type"];
+        if kind != "LORA" {
+            let reason = format!("peft_type is {kind}; only \"LORA\" is implemented");
+            return Err(wrong(reason));
+        }
         let settings: Settings =
             serde_json::from_slice(&bytes).map_err(|e| wrong(e.to_string()))?;
         settings.check().map_err(wrong)?;

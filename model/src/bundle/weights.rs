@@ -269,6 +269,12 @@ impl Weights {
                 .eq(other.layout.elements(bytes(other), &other.shape, size))
     }
 
+    /// Whether two tensors are there with different values.
+    pub fn differ(&self, one: &str, other: &str) -> bool {
+        let both = (self.tensors.get(one), self.tensors.get(other));
+        matches!(both, (Some(one), Some(other)) if !self.same_values(one, other))
+    }
+
     /// A tensor's name in its file and, where there are several files, the file.
     fn place(&self, tensor: &Stored) -> String {
         if self.sources.len() == 1 {
@@ -438,7 +444,7 @@ fn read_index(path: &Path) -> Result<BTreeMap<String, String>, BundleError> {
 }
 
 /// The first three names, and how many more there are.
-fn listed(names: &[String]) -> String {
+pub(super) fn listed(names: &[String]) -> String {
     match names {
         [first, second, third, _, rest @ ..] => {
             format!("{first}, {second}, {third} and {} more", rest.len() + 1)

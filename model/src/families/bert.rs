@@ -42,6 +42,7 @@ pub const NAMES: Family = Family {
             ],
             aliases: &[
                 ("cls.predictions.bias", "cls.predictions.decoder.bias"),
+                ("cls.predictions.decoder.bias", "cls.predictions.bias"),
                 (
                     "bert.embeddings.word_embeddings.weight",
                     "cls.predictions.decoder.weight",

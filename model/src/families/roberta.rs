@@ -37,6 +37,7 @@ pub const NAMES: Family = Family {
             ],
             aliases: &[
                 ("lm_head.bias", "lm_head.decoder.bias"),
+                ("lm_head.decoder.bias", "lm_head.bias"),
                 (
                     "roberta.embeddings.word_embeddings.weight",
                     "lm_head.decoder.weight",

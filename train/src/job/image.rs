@@ -89,6 +89,7 @@ impl Images {
             }
             let given = source::image_sets(named, &options)?;
             sets.left_out.merge(given.left_out);
+            sets.notes.extend(given.notes);
             sets.not_images.merge(given.not_images);
             *split = Some(given.train);
         }
@@ -454,7 +455,7 @@ impl LabelledImages {
         let class = |&label: &u32| {
             ids[label as usize].ok_or_else(|| {
                 Failure::input(format!(
-                    "class \"{}\" occurs only in the {name} split; it needs more images, or another data.split_seed",
+                    "class \"{}\" occurs only in the {name} split: there is no image of it to train on",
                     images.classes[label as usize]
                 ))
             })

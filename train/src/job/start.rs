@@ -218,6 +218,10 @@ impl Start {
             let loaded;
             (module, loaded) = bundle.load(module, names, load)?;
             self.report(&loaded.drawn, names);
+            if let Some(lost) = loaded.lost(names) {
+                let text = format!("{}: {lost}", self.from);
+                self.console.warn_outside(&text);
+            }
         }
         if self.adapter.as_ref().is_some_and(|adapter| adapter.dora) {
             module = model::bundle::peft::set_magnitudes(module, names);

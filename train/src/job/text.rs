@@ -9,7 +9,7 @@ use data::order;
 use data::packing::Sequence;
 use data::source::TextSource;
 use data::{
-    BadRows, Cache, Corpus, CorpusPlan, CutTexts, DataSummary, LabelledSplits, Made, Packed,
+    BadRows, Cache, Corpus, CorpusPlan, CutTexts, DataSummary, Frame, LabelledSplits, Made, Packed,
     SplitShares, TextColumns, TextSet, TextTokenizer, TokenRows, TokenizerSource,
 };
 use model::bundle::Load;
@@ -365,7 +365,13 @@ impl Texts {
             Made::InMemory { instead: None } | Made::Opened(_) => {}
         }
         let cut = corpus.cut.map(|cut| (cut, plan.max_length));
-        introduce(console, &summary(&corpus, cut, unread));
+        let summary = DataSummary {
+            cut,
+            unread,
+            limits: [self.splits.valid_limit, 0],
+            ..summary(&corpus)
+        };
+        introduce(console, &summary);
         let config = start.text_config(&corpus.tokenizer)?;
         check_lengths(max_length, config.describe().positions)?;
         let splits = &self.splits;
@@ -412,15 +418,14 @@ impl TextData {
     }
 }
 
-fn summary(corpus: &Corpus, cut: Option<(CutTexts, usize)>, unread: Vec<String>) -> DataSummary {
+fn summary(corpus: &Corpus) -> DataSummary {
     DataSummary {
         unit: "texts",
         train: corpus.train.len(),
         valid: corpus.valid.len(),
+        test: (corpus.held_out > 0).then_some(corpus.held_out as usize),
         left_out: corpus.left_out.clone(),
         leaks: corpus.leaks as usize,
-        cut,
-        unread,
         ..DataSummary::default()
     }
 }
@@ -464,13 +469,23 @@ pub fn product(
     let names = config.names(head);
     let sizes = config.describe();
     let mut settings = tokenizer.config_json(max_length, sizes.segments > 1);
-    if head == HeadKind::Tokens && sizes.causal && tokenizer.separator().is_some() {
+    let mut json = bundle::config_json(names, config, classes);
+    if head == HeadKind::Tokens
+        && sizes.causal
+        && let Some(end) = tokenizer.separator()
+    {
         // In training the end token was in front of each text; `apps generate` puts it there too.
         settings = settings.replacen('{', "{\n  \"add_bos_token\": true,", 1);
+        // Where the ids are left out, `transformers` takes those of the published model.
+        if let Some(json) = json.as_object_mut() {
+            for key in ["bos_token_id", "eos_token_id"] {
+                json.entry(key).or_insert(end.into());
+            }
+        }
     }
     Ok(Product {
         names,
-        config: bundle::config_json(names, config, classes),
+        config: json,
         files: vec![
             (bundle::TOKENIZER, tokenizer.to_json()?),
             (bundle::TOKENIZER_CONFIG, settings),
@@ -535,7 +550,7 @@ impl Sequences {
         if training.packing {
             return Self::packed(texts, recipe, tokenizer, max_length);
         }
-        let texts = texts.cut_to(max_length, tokenizer.closing());
+        let texts = texts.cut_to(max_length, tokenizer.frame());
         let lengths = texts.clone();
         let epochs = Epochs::shuffled(lengths, training.batching(), training.accumulation, seed);
         Ok(Self::Texts(texts, epochs))
@@ -640,7 +655,7 @@ impl TextData {
         recipe: &Recipe,
         collate: impl Fn(&TextTokenizer, u64) -> C,
     ) -> Result<Splits<C::Batch>, Failure> {
-        let valid = self.valid.cut_to(self.max_length, self.tokenizer.closing());
+        let valid = self.valid.cut_to(self.max_length, self.tokenizer.frame());
         let in_order = Epochs::in_order(valid.len(), recipe.training.batch_size);
         let digest = data::digest(self.train.len(), |at| {
             let row = self.train.row(at as u32).into_iter();
@@ -668,6 +683,7 @@ impl TextData {
 pub struct NextTokens {
     pad: u32,
     end: Option<u32>,
+    frame: Frame,
     max_length: usize,
     /// Bytes that each token is in a text.
     bytes: Vec<u32>,
@@ -679,6 +695,7 @@ impl NextTokens {
         Self {
             pad: tokenizer.pad(),
             end: tokenizer.separator(),
+            frame: tokenizer.frame().clone(),
             max_length,
             bytes: tokenizer.byte_lengths(),
         }
@@ -698,7 +715,7 @@ impl NextTokens {
         }
         let ends = self.end.into_iter();
         let mut framed: Vec<u32> = ends.clone().chain(tokens).chain(ends).collect();
-        framed.truncate(self.max_length + 1);
+        self.frame.cut(&mut framed, self.max_length + 1);
         let texts = vec![0; framed.len().saturating_sub(1)];
         (framed, texts)
     }
@@ -865,6 +882,7 @@ impl LabelledTexts {
         ))?;
         let summary = DataSummary {
             cut: Some((cut, max_length)),
+            limits: [data.valid_limit, self.test_limit],
             ..DataSummary::of_labelled(texts, &splits)
         };
         introduce(&start.console, &summary);
@@ -1035,6 +1053,19 @@ mod tests {
         let batch = NextTokens::new(&tokenizer, 3).collate(vec![sample(&[5, 6, 7], &[0])]);
         assert_eq!(batch.inputs.tokens, [end, 5, 6]);
         assert_eq!(batch.targets, [5, 6, 7]);
+    }
+
+    #[test]
+    fn a_text_cut_on_the_left_ends_in_the_end_token() {
+        let json = bpe().to_json().unwrap();
+        let truncation = r#""truncation": {"direction": "Left", "max_length": 4, "strategy": "LongestFirst", "stride": 0}"#;
+        let json = json.replace(r#""truncation": null"#, truncation);
+        let tokenizer = TextTokenizer::from_bytes(json.as_bytes()).unwrap();
+        let end = tokenizer.separator().unwrap();
+        let batch = NextTokens::new(&tokenizer, 3).collate(vec![sample(&[5, 6, 7], &[0])]);
+        // Its beginning may be missing, so no end token is in front.
+        assert_eq!(batch.inputs.tokens, [5, 6, 7]);
+        assert_eq!(batch.targets, [6, 7, end]);
     }
 
     #[test]

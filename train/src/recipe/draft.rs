@@ -162,6 +162,40 @@ impl Draft {
         }
     }
 
+    /// Says what `--set` sets and another value leaves without effect.
+    pub fn without_effect(&self) -> Vec<String> {
+        let text = |value: Option<&Value>| {
+            let text = value.and_then(Value::as_str);
+            text.unwrap_or_default().to_string()
+        };
+        let from = text(self.table.get("from"));
+        let adapter = text(self.table.get("adapter").and_then(|keys| keys.get("kind")));
+        let mut lines = Vec::new();
+        for (key, place) in &self.places {
+            let of_model = key.starts_with("model.")
+                || (key.starts_with("tokenizer.") && key != "tokenizer.max_length");
+            let reason = if !place.starts_with("--set") {
+                continue;
+            } else if of_model && from != "scratch" {
+                let other = if key == "model.dropout" {
+                    "strategy.dropout sets its dropout"
+                } else {
+                    "--from scratch draws a new model"
+                };
+                format!("has no effect, as {from} brings its model and its tokenizer; {other}")
+            } else if key.starts_with("adapter.") && adapter == "none" {
+                if key == "adapter.kind" {
+                    continue;
+                }
+                "has no effect while adapter.kind is \"none\"".into()
+            } else {
+                continue;
+            };
+            lines.push(format!("{place} {reason}"));
+        }
+        lines
+    }
+
     /// Built-in files, in the order in which they were laid over each other.
     pub fn layers(&self) -> &[Layer] {
         &self.layers
@@ -483,6 +517,26 @@ mod tests {
         let set = assignments.iter().try_for_each(|one| draft.set(one));
         let finished = set.and_then(|()| draft.finish::<Recipe>().map(|_| ()));
         finished.unwrap_err().to_string()
+    }
+
+    #[test]
+    fn what_another_value_leaves_without_effect_is_said() {
+        let text = "objective = \"one\"\nfrom = \"scratch\"\n[model]\nsize = 1\n[adapter]\nkind = \"none\"\nrank = 4\n\
+                    [tokenizer]\nmax_length = 8\npath = \"\"\n";
+        let lines = |settings: &[&str]| {
+            let mut draft = Draft::open("one", "objective", &[("one", text)]).unwrap();
+            draft.set_all(settings.iter().copied()).unwrap();
+            draft.without_effect()
+        };
+        let all = ["model.size=2", "tokenizer.path=a", "tokenizer.max_length=4"];
+        assert!(lines(&all).is_empty());
+        let beside = lines(&[&["from=there"], &all[..]].concat());
+        assert_eq!(beside.len(), 2, "{beside:?}");
+        assert!(beside[0].starts_with("--set model.size=2 has no effect, as there brings"));
+        assert!(beside[1].starts_with("--set tokenizer.path=a has no effect"));
+        let rank = "--set adapter.rank=8 has no effect while adapter.kind is \"none\"";
+        assert_eq!(lines(&["adapter.rank=8"]), [rank]);
+        assert!(lines(&["adapter.rank=8", "adapter.kind=lora"]).is_empty());
     }
 
     #[test]
