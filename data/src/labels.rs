@@ -58,7 +58,7 @@ impl Labels {
         self.ids.get(name).copied()
     }
 
-    /// Classes whose names differ in capitals or white space alone, as [`alike`] has them.
+    /// Classes whose names differ in capitals or white space alone.
     pub fn alike(&self) -> Vec<Vec<String>> {
         alike(&self.names)
     }
