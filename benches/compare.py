@@ -118,10 +118,12 @@ def pairs():
     return {
         "nano-transformers": (ours("nano", 0.1, 120), transformers_mlm("nano", 30)),
         "nano-transformers-grouped": (ours("nano", 0.1, 120), transformers_mlm("nano", 60, "--grouped")),
+        "nano-transformers-masked": (ours("nano", 0.1, 120), transformers_mlm("nano", 60, "--grouped", "--masked-alone")),
         "nano-candle": (ours("nano", 0.0, 120), candle_mlm("nano", 14, *SHORT)),
         "nano-candle-grouped": (ours("nano", 0.0, 120), candle_mlm("nano", 40, "--grouped")),
         "mini-transformers": (ours("mini", 0.1, 40), transformers_mlm("mini", 14, *SHORT)),
         "mini-transformers-grouped": (ours("mini", 0.1, 40), transformers_mlm("mini", 30, "--grouped")),
+        "mini-transformers-masked": (ours("mini", 0.1, 40), transformers_mlm("mini", 30, "--grouped", "--masked-alone")),
         "mini-candle": (ours("mini", 0.0, 40), candle_mlm("mini", 10, *SHORT)),
         "mini-candle-grouped": (ours("mini", 0.0, 40), candle_mlm("mini", 20, "--grouped")),
         "fixed-mini": fixed_shapes("mini"),

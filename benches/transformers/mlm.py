@@ -124,19 +124,27 @@ class Training:
         self.model = build(args.size, vocabulary, args.dropout)
         lr = args.lr or SIZES[args.size][-1]
         self.optimizer, self.schedule = adamw(self.model, lr, args.total_steps or args.steps)
+        self.masked_alone = args.masked_alone
         self.vocabulary, self.generator = vocabulary, torch.Generator().manual_seed(args.seed)
 
     def step(self, rows):
         """Loss of these rows, before the step that is taken on them, and how many words it predicted."""
         tokens, attention_mask = pad(rows)
         inputs, labels = mask(tokens, self.vocabulary, self.generator)
-        loss = self.model(inputs, attention_mask=attention_mask, labels=labels).loss
+        loss = self.loss(inputs, attention_mask, labels)
         self.optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
         self.optimizer.step()
         self.schedule.step()
         return loss.item(), (labels != -100).sum().item()
+
+    def loss(self, inputs, attention_mask, labels):
+        if not self.masked_alone:
+            return self.model(inputs, attention_mask=attention_mask, labels=labels).loss
+        states = self.model.bert(inputs, attention_mask=attention_mask).last_hidden_state
+        predicted = labels != -100
+        return torch.nn.functional.cross_entropy(self.model.cls(states[predicted]), labels[predicted])
 
     @torch.no_grad()
     def validate(self, rows):
@@ -184,6 +192,7 @@ def arguments():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", choices=SIZES, default="nano")
     parser.add_argument("--grouped", action="store_true", help="sort each pool of 50 batches by length")
+    parser.add_argument("--masked-alone", action="store_true", help="score the masked positions alone, as Hearth does")
     parser.add_argument("--dropout", type=float, default=0.1, help="transformers' own default")
     parser.add_argument("--steps", type=int, default=60, help="optimizer steps, the warm-up among them")
     parser.add_argument("--warmup", type=int, default=10, help="first steps that are not measured")
