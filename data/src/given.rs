@@ -21,7 +21,7 @@ pub struct GivenSplits {
     pub test: Vec<PathBuf>,
     /// Files beside them whose names say no split. They are not read, which should be said.
     pub other: Vec<PathBuf>,
-    /// What else stands beside files that are read.
+    /// Other files beside those that are read.
     pub unread: Vec<Unread>,
 }
 

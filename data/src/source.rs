@@ -173,7 +173,7 @@ impl TextSource {
             names.len(),
             names.join(", ")
         );
-        // What stands in a sub-folder may be named as a split, too.
+        // A file in a sub-folder may be named as a split, too.
         let mut known: HashSet<PathBuf> = self.files().into_iter().collect();
         let mut unread = unread.clone();
         unread.retain(|unread| known.insert(unread.path.clone()));
