@@ -25,7 +25,7 @@ mod tests {
 
     /// Every built-in recipe.
     fn drafts() -> impl Iterator<Item = Draft> {
-        [pretrain::TRAINER, finetune::TRAINER]
+        [&pretrain::TRAINER, &finetune::TRAINER]
             .into_iter()
             .flat_map(|trainer| {
                 trainer.entries.iter().map(move |entry| {

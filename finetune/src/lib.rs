@@ -12,7 +12,9 @@ use train::cli::Trainer;
 use train::job::entry;
 
 /// Everything `finetune` can train; the first is the default.
-pub const TRAINER: Trainer = Trainer {
+///
+/// A static, so that the engine is compiled here once and not in every program that names it.
+pub static TRAINER: Trainer = Trainer {
     key: "task",
     entries: &[
         entry::<TextClassification>(),

@@ -14,7 +14,9 @@ use train::cli::Trainer;
 use train::job::entry;
 
 /// Everything `pretrain` can train; the first is the default.
-pub const TRAINER: Trainer = Trainer {
+///
+/// A static, so that the engine is compiled here once and not in every program that names it.
+pub static TRAINER: Trainer = Trainer {
     key: "objective",
     entries: &[
         entry::<Mlm>(),
