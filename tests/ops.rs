@@ -681,10 +681,7 @@ const SQUARE: Convolution = Convolution {
     channels: [2, 3],
     size: [5, 4],
     kernel: [3, 2],
-    geometry: Geometry {
-        stride: [2, 1],
-        padding: [1, 0],
-    },
+    geometry: Geometry::new([2, 1], [1, 0]),
     padding_out: [1, 0],
     layout: Layout::Whole,
 };
@@ -845,7 +842,7 @@ fn sizes_that_do_not_fit_are_refused_by_name() {
     let matrix = |dims: [usize; 2]| Tensor::<Flex, 2>::zeros(dims, &device);
     let vector = |n: usize| Tensor::<Flex, 1>::zeros([n], &device);
     let images = |dims: [usize; 4]| Tensor::<Flex, 4>::zeros(dims, &device);
-    let geometry = |stride, padding| Geometry { stride, padding };
+    let geometry = |stride, padding| Geometry::new(stride, padding);
     let conv = |x, weight, bias, geometry| {
         panic_of(|| ops::conv2d(images(x), images(weight), Some(vector(bias)), geometry))
     };
@@ -959,7 +956,7 @@ fn panic_of<T>(run: impl FnOnce() -> T) -> String {
 
 #[test]
 fn convolutions_are_those_of_double_precision() {
-    let geometry = |stride, padding| Geometry { stride, padding };
+    let geometry = |stride, padding| Geometry::new(stride, padding);
     for (batch, channels, size, kernel, geometry) in [
         (1, [1, 1], [1, 1], [1, 1], geometry([1, 1], [0, 0])),
         (3, [2, 3], [7, 4], [3, 3], geometry([2, 2], [1, 1])),

@@ -13,6 +13,7 @@ use model::{
 };
 use serde_json::{Map, Value, json};
 use train::backend::with_backend;
+use train::job::image::ImageModel;
 use train::run::check_writable;
 use train::{Failure, WithBackend};
 
@@ -210,14 +211,17 @@ impl Work {
                 _ => self.write(sizes.init::<B>(head, draw), names),
             };
         }
-        let sizes = open::image_model(from)?;
+        let ImageModel {
+            config: sizes,
+            input,
+        } = open::image_model(from)?;
         let names = sizes.names(head);
         match head {
             HeadKind::Classes => {
                 let classes = from.classes()?.len();
                 self.write(ImageClassifier::draw(&sizes, classes, draw), names)
             }
-            HeadKind::Pixels => self.write(Autoencoder::draw(&sizes, draw), names),
+            HeadKind::Pixels => self.write(Autoencoder::draw(&sizes, input.shape, draw), names),
             _ => self.write(sizes.init::<B>(draw), names),
         }
     }

@@ -38,6 +38,11 @@ impl<B: Backend> BatchNorm<B> {
 
     /// Scale one, shift zero, statistics of a standard normal distribution.
     pub fn new(channels: usize, device: &B::Device) -> Self {
+        Self::with(channels, Self::MOMENTUM, Self::EPSILON, device)
+    }
+
+    /// The same with another momentum and epsilon.
+    pub fn with(channels: usize, momentum: f64, epsilon: f64, device: &B::Device) -> Self {
         let statistic = |initializer: Initializer| {
             let values: Param<Tensor<B, 1>> = initializer.init([channels], device);
             values.set_require_grad(false)
@@ -47,8 +52,8 @@ impl<B: Backend> BatchNorm<B> {
             beta: Initializer::Zeros.init([channels], device),
             running_mean: statistic(Initializer::Zeros),
             running_var: statistic(Initializer::Ones),
-            momentum: Self::MOMENTUM,
-            epsilon: Self::EPSILON,
+            momentum,
+            epsilon,
         }
     }
 

@@ -19,14 +19,48 @@ pub struct Geometry {
     pub stride: [usize; 2],
     /// Pixels of zeros around the image, above and below, left and right.
     pub padding: [usize; 2],
+    /// Pixels from one value of a kernel to the next.
+    pub dilation: [usize; 2],
+    /// Parts of the channels that do not see each other.
+    pub groups: usize,
+}
+
+impl Geometry {
+    /// Of dense kernels.
+    pub const fn new(stride: [usize; 2], padding: [usize; 2]) -> Self {
+        Self {
+            stride,
+            padding,
+            dilation: [1, 1],
+            groups: 1,
+        }
+    }
+
+    /// With channels in so many groups.
+    pub const fn grouped(self, groups: usize) -> Self {
+        Self { groups, ..self }
+    }
+
+    /// With kernels whose values are so many pixels apart.
+    pub const fn dilated(self, dilation: usize) -> Self {
+        Self {
+            dilation: [dilation; 2],
+            ..self
+        }
+    }
+
+    #[cfg(feature = "flex")]
+    fn is_dense(&self) -> bool {
+        self.groups == 1 && self.dilation == [1, 1]
+    }
 }
 
 /// A convolution.
 ///
 /// - x: `[batch, d_in, height, width]`
-/// - weight: `[d_out, d_in, kernel_height, kernel_width]`
+/// - weight: `[d_out, d_in / groups, kernel_height, kernel_width]`
 /// - bias: `[d_out]`
-/// - out: `[batch, d_out, (height + 2 padding - kernel) / stride + 1, ...]`
+/// - out: `[batch, d_out, (height + 2 padding - kernel) / stride + 1, ...]`, a kernel being as large as its dilation makes it
 ///
 /// # Panics
 ///
@@ -40,16 +74,25 @@ pub fn conv2d<B: Backend>(
     let [_, channels, height, width] = x.dims();
     let [d_out, d_in, kernel_height, kernel_width] = weight.dims();
     let kernel = [kernel_height, kernel_width];
-    check([channels, d_in, d_out], bias.as_ref(), kernel, geometry);
+    let groups = geometry.groups;
+    check(
+        [channels, d_in * groups, d_out],
+        bias.as_ref(),
+        kernel,
+        geometry,
+    );
     for (axis, size) in [height, width].into_iter().enumerate() {
-        let (room, kernel) = (size + 2 * geometry.padding[axis], kernel[axis]);
+        let kernel = (kernel[axis] - 1) * geometry.dilation[axis] + 1;
+        let room = size + 2 * geometry.padding[axis];
         assert!(
             room >= kernel,
             "convolution: a kernel of {kernel} is larger than an image of {room}, its padding included"
         );
     }
     #[cfg(feature = "flex")]
-    if fused::takes::<B>(&[x.dtype(), weight.dtype(), dtype_of(bias.as_ref())]) {
+    if fused::takes::<B>(&[x.dtype(), weight.dtype(), dtype_of(bias.as_ref())])
+        && geometry.is_dense()
+    {
         let bias = bias.unwrap_or_else(|| Tensor::zeros([d_out], &x.device()));
         let patches = fast::Patches::new(channels, [height, width], kernel, geometry);
         let operation = fast::Convolution {
@@ -61,15 +104,20 @@ pub fn conv2d<B: Backend>(
         let inputs = [primitive(x), primitive(weight), primitive(bias)];
         return wrap(fused::apply::<B, _, 3>(operation, inputs));
     }
-    let Geometry { stride, padding } = geometry;
-    let options = ConvOptions::new(stride, padding, [1, 1], 1);
+    let Geometry {
+        stride,
+        padding,
+        dilation,
+        groups,
+    } = geometry;
+    let options = ConvOptions::new(stride, padding, dilation, groups);
     module::conv2d(x, weight, bias, options)
 }
 
 /// A transposed convolution: what goes from a convolution's result to its image.
 ///
 /// - x: `[batch, d_in, height, width]`
-/// - weight: `[d_in, d_out, kernel_height, kernel_width]`
+/// - weight: `[d_in, d_out / groups, kernel_height, kernel_width]`
 /// - bias: `[d_out]`
 /// - padding_out: rows and columns of the result beyond `(height - 1) stride - 2 padding + kernel`
 ///
@@ -83,14 +131,20 @@ pub fn conv_transpose2d<B: Backend>(
     geometry: Geometry,
     padding_out: [usize; 2],
 ) -> Tensor<B, 4> {
-    let Geometry { stride, padding } = geometry;
+    let Geometry {
+        stride,
+        padding,
+        dilation,
+        groups,
+    } = geometry;
     let [_, channels, height, width] = x.dims();
     let [d_in, d_out, kernel_height, kernel_width] = weight.dims();
+    let d_out = d_out * groups;
     let kernel = [kernel_height, kernel_width];
     check([channels, d_in, d_out], bias.as_ref(), kernel, geometry);
     let full = [0, 1].map(|axis| {
         let steps = [height, width][axis].saturating_sub(1);
-        steps * stride[axis] + kernel[axis] + padding_out[axis]
+        steps * stride[axis] + (kernel[axis] - 1) * dilation[axis] + 1 + padding_out[axis]
     });
     for (axis, places) in [height, width].into_iter().enumerate() {
         let lost = 2 * padding[axis];
@@ -102,6 +156,7 @@ pub fn conv_transpose2d<B: Backend>(
     // A result that is longer by a stride has further places, which the patches would count.
     #[cfg(feature = "flex")]
     if fused::takes::<B>(&[x.dtype(), weight.dtype(), dtype_of(bias.as_ref())])
+        && geometry.is_dense()
         && padding_out
             .iter()
             .zip(stride)
@@ -119,7 +174,7 @@ pub fn conv_transpose2d<B: Backend>(
         let inputs = [primitive(x), primitive(weight), primitive(bias)];
         return wrap(fused::apply::<B, _, 3>(operation, inputs));
     }
-    let options = ConvTransposeOptions::new(stride, padding, padding_out, [1, 1], 1);
+    let options = ConvTransposeOptions::new(stride, padding, padding_out, dilation, groups);
     module::conv_transpose2d(x, weight, bias, options)
 }
 
@@ -141,10 +196,19 @@ fn check<B: Backend>(
     if let Some(bias) = bias {
         assert_eq!(bias.dims(), [d_out], "convolution: the length of the bias");
     }
-    let stride = geometry.stride;
+    let Geometry {
+        stride,
+        dilation,
+        groups,
+        ..
+    } = geometry;
     assert!(
-        stride.iter().all(|&n| n > 0),
-        "convolution: a stride of {stride:?}"
+        stride.iter().chain(&dilation).all(|&n| n > 0),
+        "convolution: a stride of {stride:?} and a dilation of {dilation:?}"
+    );
+    assert!(
+        groups > 0 && d_in.is_multiple_of(groups) && d_out.is_multiple_of(groups),
+        "convolution: {groups} groups of {d_in} channels to {d_out}"
     );
 }
 
@@ -187,7 +251,9 @@ mod fast {
             kernel: [usize; 2],
             geometry: Geometry,
         ) -> Self {
-            let Geometry { stride, padding } = geometry;
+            let Geometry {
+                stride, padding, ..
+            } = geometry;
             let places = |axis: usize| {
                 let room = size[axis] + 2 * padding[axis];
                 (room - kernel[axis]) / stride[axis] + 1
@@ -231,7 +297,9 @@ mod fast {
         /// Calls with each run of values: where it begins in the matrix and in the image, and its length; the image's
         /// values are a stride apart.
         fn runs(&self, mut run: impl FnMut(usize, usize, usize)) {
-            let Geometry { stride, padding } = self.geometry;
+            let Geometry {
+                stride, padding, ..
+            } = self.geometry;
             let [height, width] = self.size;
             let mut row = 0;
             for channel in 0..self.channels {

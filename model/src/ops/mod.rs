@@ -18,6 +18,8 @@ pub mod linear;
 pub mod linear_cross_entropy;
 #[cfg(feature = "flex")]
 mod matrix;
+pub mod pooling;
+pub mod resize;
 #[cfg(feature = "flex")]
 mod simd;
 
@@ -31,6 +33,8 @@ pub use gelu::gelu;
 pub use layer_norm::{layer_norm, layer_norm_of_sum};
 pub use linear::{linear, linear_transposed};
 pub use linear_cross_entropy::linear_cross_entropy;
+pub use pooling::{adaptive_avg_pool2d, avg_pool2d, global_avg_pool, max_pool2d};
+pub use resize::{resize_bicubic, resize_bilinear, resize_nearest};
 
 #[cfg(feature = "flex")]
 fn primitive<B: burn::prelude::Backend, const D: usize>(
