@@ -7,7 +7,6 @@ use burn::tensor::ops::PadMode;
 use serde::{Deserialize, Serialize};
 
 use crate::families::{ImagePlan, Pyramid, check_dropout, check_sizes};
-use crate::layers::batch_norm::BatchNorm;
 use crate::layers::{Convolution, Draw, NormedConvolution};
 use crate::names::{Family, Foreign, HeadKind, HeadNames};
 use crate::ops::{Activation, Geometry, global_avg_pool};
@@ -307,10 +306,10 @@ impl MobileNetV2Config {
         let geometry = Geometry::new([stride; 2], [padding; 2])
             .dilated(dilation)
             .grouped(groups);
-        let norm = (self.batch_norm_momentum, self.layer_norm_eps);
         let inner = NormedConvolution::with(
             Convolution::he(widths, [kernel; 2], geometry, draw.device),
-            BatchNorm::with(widths[1], norm.0, norm.1, draw.device),
+            draw.batch_norm(widths[1])
+                .with_rates(self.batch_norm_momentum, self.layer_norm_eps),
             activates.then_some(self.hidden_act),
         );
         PaddedConvolution {

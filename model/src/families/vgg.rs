@@ -129,7 +129,7 @@ impl VggConfig {
                 let convolution = Convolution::he([input, width], [3, 3], geometry, draw.device);
                 features.push(Feature::Convolution(convolution.with_bias()));
                 if self.batch_norm {
-                    let norm = BatchNorm::new(width, draw.device);
+                    let norm = draw.batch_norm(width);
                     features.push(Feature::Normalization(norm));
                 }
                 features.push(Feature::Rectifier(0.0));

@@ -87,7 +87,7 @@ impl<B: Backend> NormedConvolution<B> {
         let geometry = Geometry::new([stride; 2], [kernel / 2; 2]);
         Self::with(
             Convolution::he(widths, [kernel; 2], geometry, draw.device),
-            BatchNorm::new(widths[1], draw.device),
+            draw.batch_norm(widths[1]),
             activation,
         )
     }
