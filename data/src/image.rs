@@ -8,6 +8,7 @@ mod content;
 mod decode;
 mod folder;
 mod memory;
+mod picture;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -25,9 +26,10 @@ use folder::{Entry, Found};
 pub(crate) use decode::resize;
 use memory::MOST_PIXELS;
 pub(crate) use memory::{check_pixels, reserved, room};
+pub use picture::Picture;
 
 /// The longest side an image may have, in pixels; what JPEG can hold.
-const LONGEST_SIDE: usize = 65_535;
+pub(crate) const LONGEST_SIDE: usize = 65_535;
 
 /// Files that a note names before it counts the rest.
 const NAMED: usize = 3;
