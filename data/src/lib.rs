@@ -50,8 +50,10 @@ pub use digest::digest;
 pub use error::DataError;
 pub use given::{GivenSplits, given_splits};
 pub use image::{
-    Ground, ImageExample, ImageOptions, ImageSet, ImageSets, Picture, decode_image, read_image,
-    read_image_files, read_image_folders, read_image_sets, read_images,
+    Ground, ImageExample, ImageFileOptions, ImageFileSets, ImageFiles, ImageOptions, ImageSet,
+    ImageSets, ImageTargets, Picture, Statistics, channel_statistics, decode_image,
+    file_statistics, open_image_files, read_image, read_image_files, read_image_folders,
+    read_image_sets, read_images,
 };
 pub use labelled::{LabelledSplits, SplitShares};
 pub use labels::Labels;
