@@ -3,11 +3,23 @@
 //!
 //! Files are known by their content (`content`), decoded as people see them (`decode`), and looked for in class folders
 //! and given splits (`folder`).
+//!
+//! Sets that are too large for that, or of images of any size, stay encoded: [`open_image_files`] finds them (`open`) in
+//! folders, tables (`rows`), WebDataset shards (`shards`) and annotations (`annotations`, `mask`), and [`ImageFiles`]
+//! decodes one at a time (`encoded`).
 
+mod annotations;
 mod content;
 mod decode;
+mod encoded;
 mod folder;
+mod mask;
 mod memory;
+mod open;
+mod picture;
+mod rows;
+mod shards;
+mod statistics;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -23,11 +35,17 @@ use decode::Header;
 use folder::{Entry, Found};
 
 pub(crate) use decode::resize;
+pub use encoded::{BoxLabel, ImageFiles, ImageTargets};
+pub use mask::{Mask, read_mask};
 use memory::MOST_PIXELS;
 pub(crate) use memory::{check_pixels, reserved, room};
+pub use open::{ImageFileOptions, ImageFileSets, open_image_files};
+pub use picture::Picture;
+pub use rows::{ImageColumns, TargetColumn, TargetKind};
+pub use statistics::{Statistics, channel_statistics, file_statistics};
 
 /// The longest side an image may have, in pixels; what JPEG can hold.
-const LONGEST_SIDE: usize = 65_535;
+pub(crate) const LONGEST_SIDE: usize = 65_535;
 
 /// Files that a note names before it counts the rest.
 const NAMED: usize = 3;
@@ -234,17 +252,21 @@ impl ImageSets {
     /// left out 20 files that are no images: .txt 12, .md 8
     /// ```
     pub fn lines(&self) -> Vec<String> {
-        let mut read = format!("images: {} read", self.len());
-        if !self.left_out.is_empty() {
-            let left_out = self.left_out.total();
-            read += &format!(", {left_out} left out ({})", self.left_out.by_reason());
-        }
-        let mut lines = vec![read];
-        let (one, many) = ("file that is no image", "files that are no images");
-        lines.extend(self.not_images.files_line(one, many));
-        lines.extend(self.notes.iter().cloned());
-        lines
+        lines(self.len(), &self.left_out, &self.not_images, &self.notes)
     }
+}
+
+fn lines(read: usize, left_out: &LeftOut, not_images: &LeftOut, notes: &[String]) -> Vec<String> {
+    let mut read = format!("images: {read} read");
+    if !left_out.is_empty() {
+        let total = left_out.total();
+        read += &format!(", {total} left out ({})", left_out.by_reason());
+    }
+    let mut lines = vec![read];
+    let (one, many) = ("file that is no image", "files that are no images");
+    lines.extend(not_images.files_line(one, many));
+    lines.extend(notes.iter().cloned());
+    lines
 }
 
 /// Reads one of
@@ -573,21 +595,12 @@ impl Reading<'_> {
 
     /// Counts what can't be read, or refuses it.
     fn left_out(&self, bad: Vec<Bad>, nothing_left: bool) -> Result<LeftOut, DataError> {
-        let mut left_out = LeftOut::default();
-        for (path, error) in &bad {
-            left_out.add(&reason(error), || self.place(path));
-        }
-        let refused = nothing_left || self.options.bad_rows == BadRows::Refuse;
-        match bad.into_iter().next() {
-            Some((_, first)) if refused => Err(DataError::BadImages {
-                origin: self.origin.clone(),
-                files: self.found.entries.len(),
-                left_out,
-                nothing_left,
-                first: Box::new(first),
-            }),
-            _ => Ok(left_out),
-        }
+        let bad = bad
+            .into_iter()
+            .map(|(path, error)| (self.place(&path), reason(&error), error));
+        let files = self.found.entries.len();
+        let bad_rows = self.options.bad_rows;
+        left_out(&self.origin, files, bad.collect(), nothing_left, bad_rows)
     }
 
     /// A note on files whose content is of another format than their name says.
@@ -619,6 +632,36 @@ impl Reading<'_> {
     fn place(&self, path: &Path) -> String {
         let inside = self.root.and_then(|root| path.strip_prefix(root).ok());
         inside.unwrap_or(path).display().to_string()
+    }
+}
+
+/// Counts what can't be used, or refuses it.
+///
+/// - bad: the place of each, the reason that it shares with others, and the error
+fn left_out(
+    origin: &str,
+    files: usize,
+    bad: Vec<(String, String, DataError)>,
+    nothing_left: bool,
+    bad_rows: BadRows,
+) -> Result<LeftOut, DataError> {
+    let mut left_out = LeftOut::default();
+    for (place, reason, _) in &bad {
+        left_out.add(reason, || place.clone());
+    }
+    let refused = nothing_left || bad_rows == BadRows::Refuse;
+    match bad.into_iter().next() {
+        Some((_, _, first)) if refused => Err(DataError::BadImages {
+            origin: origin.into(),
+            files,
+            left_out,
+            nothing_left,
+            first: Box::new(first),
+        }),
+        None if nothing_left => Err(DataError::NoExample {
+            path: origin.into(),
+        }),
+        _ => Ok(left_out),
     }
 }
 

@@ -24,7 +24,7 @@ use zune_jpeg::JpegDecoder;
 use zune_jpeg::errors::DecodeErrors;
 
 use super::memory::{MOST_BYTES, check_pixels};
-use super::{Ground, content};
+use super::{Ground, Picture, content};
 use crate::{DataError, file};
 
 /// What the header of an image says.
@@ -85,18 +85,40 @@ pub(super) fn pixels(
     [channels, height, width]: [usize; 3],
     ground: Ground,
 ) -> Result<Vec<u8>, DataError> {
-    let (format, mut decoder) = open(path, bytes)?;
-    let failed = |source| decode_error(path, format, bytes, source);
-    let orientation = orientation(format, bytes, &mut decoder).map_err(failed)?;
-    let image = decoded(path, format, bytes, decoder)?;
-    let mut image = over(image, ground);
-    image.apply_orientation(orientation);
+    let image = upright(path, bytes, ground)?;
     let from = (image.height() as usize, image.width() as usize);
     Ok(resize(
         channel_first(image, channels),
         from,
         (height, width),
     ))
+}
+
+/// An image in its own size, converted to grey or RGB.
+pub(super) fn picture(
+    path: &Path,
+    bytes: &[u8],
+    channels: usize,
+    ground: Ground,
+) -> Result<Picture, DataError> {
+    let image = upright(path, bytes, ground)?;
+    let size = [image.height() as usize, image.width() as usize];
+    let pixels = match channels {
+        1 => image.into_luma8().into_raw(),
+        _ => image.into_rgb8().into_raw(),
+    };
+    Ok(Picture::new(channels, size, pixels))
+}
+
+/// An image as people see it.
+fn upright(path: &Path, bytes: &[u8], ground: Ground) -> Result<DynamicImage, DataError> {
+    let (format, mut decoder) = open(path, bytes)?;
+    let failed = |source| decode_error(path, format, bytes, source);
+    let orientation = orientation(format, bytes, &mut decoder).map_err(failed)?;
+    let image = decoded(path, format, bytes, decoder)?;
+    let mut image = over(image, ground);
+    image.apply_orientation(orientation);
+    Ok(image)
 }
 
 /// A decoder that has read the header.
