@@ -31,6 +31,10 @@ fn main() -> Result<(), data::DataError> {
         picture.write_planes(&mut planes, |_, value| f32::from(value) / 255.0);
         planes.len()
     });
-    println!("{} values augmented in {:?}", values.sum::<usize>(), begun.elapsed());
+    println!(
+        "{} values augmented in {:?}",
+        values.sum::<usize>(),
+        begun.elapsed()
+    );
     Ok(())
 }

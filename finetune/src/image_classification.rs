@@ -59,7 +59,7 @@ impl Job for ImageClassification {
         images: ImageSets,
     ) -> Result<LabelledImageData, Failure> {
         let data = &self.data.images;
-        let (splits, model) = data.read(images, self.augment, HeadKind::Classes, start)?;
+        let (splits, model) = data.read(images, &self.augment, HeadKind::Classes, start)?;
         let split_seed = self.data.images.split_seed;
         let splits = LabelledImageSplits::new(splits, self.data.label_limit, split_seed)?;
         Ok(LabelledImageData { splits, model })
@@ -93,6 +93,8 @@ impl Job for ImageClassification {
         recipe: &Recipe,
         data: LabelledImageData,
     ) -> Result<Splits<LabelledImageBatch>, Failure> {
-        Ok(data.splits.batches(recipe, &data.model.input, self.augment))
+        Ok(data
+            .splits
+            .batches(recipe, &data.model.input, self.augment.clone()))
     }
 }

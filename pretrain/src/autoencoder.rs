@@ -84,7 +84,7 @@ impl Job for DenoisingAutoencoder {
     fn data(&self, _: &Recipe, start: &Start, images: ImageSets) -> Result<NoisyData, Failure> {
         let (splits, mut model) = self
             .data
-            .read(images, self.augment, HeadKind::Pixels, start)?;
+            .read(images, &self.augment, HeadKind::Pixels, start)?;
         // What it gives back is pixels.
         model.input = ImageInput::plain(model.input.shape);
         Ok(NoisyData { splits, model })
@@ -125,7 +125,7 @@ impl Job for DenoisingAutoencoder {
         let lengths = vec![1; train.len()];
         let digest = data::digest(train.len(), |at| train.image(at).to_vec());
         let epochs = Epochs::shuffled(lengths, training.batching(), training.accumulation, seed);
-        let train = NoisyImages::new(train, epochs, self.augment, self.noise, seed);
+        let train = NoisyImages::new(train, epochs, self.augment.clone(), self.noise, seed);
         Ok(Splits {
             train: Shared::new(train),
             valid: Shared::new(self.validating(valid, training.batch_size)),
@@ -224,8 +224,9 @@ impl NoisyImages {
 
     /// Rows with their noise.
     fn noisy(&self, batch: &Rows) -> PixelPairs {
-        let mut targets = PixelBatch::of(&self.images, &batch.rows, &self.levels);
-        self.augment.apply(&mut targets, self.seed, &batch.samples);
+        let targets = self
+            .augment
+            .read(&self.images, batch, &self.levels, self.seed);
         let mut inputs = targets.clone();
         let len = inputs.channels * inputs.height * inputs.width;
         let images = inputs.pixels.chunks_exact_mut(len);

@@ -332,6 +332,23 @@ mod tests {
     }
 
     #[test]
+    fn frozen_statistics_are_those_that_training_normalises_by() {
+        let golden = golden();
+        let norm = layer::<B>(&golden).frozen(true);
+        let x = images::<B>(&golden["training"][0]["x"]).require_grad();
+        let (out, proposals) = collect::<B, _>(|| norm.forward(x.clone()));
+        assert!(proposals.is_empty());
+        let valid = norm.valid().forward(x.clone().inner());
+        assert_eq!(out.clone().into_data(), valid.into_data());
+        // Each value's gradient is its own alone.
+        let gradients = out.sum().backward();
+        let per_value = norm.gamma.val() / (norm.running_var.val() + 1e-5).sqrt();
+        let expected = per_value.reshape([1, 3, 1, 1]).expand([4, 3, 5, 2]);
+        let off = (x.grad(&gradients).unwrap() - expected.inner()).abs().max();
+        assert!(off.into_scalar() < 1e-6);
+    }
+
+    #[test]
     #[should_panic(expected = "more than one value a channel")]
     fn a_single_value_has_no_variance() {
         let norm = BatchNorm::<B>::new(2, &Default::default());

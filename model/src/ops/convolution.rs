@@ -284,6 +284,11 @@ mod fast {
             View::whole(self.values(), self.count())
         }
 
+        /// Whether the image is the matrix: a kernel of one pixel at every pixel.
+        fn is_the_image(&self) -> bool {
+            self.kernel == [1, 1] && self.geometry == Geometry::new([1, 1], [0, 0])
+        }
+
         /// The places along an axis at which this part of the kernel lies on the image, not beside it.
         fn inside(&self, axis: usize, part: usize) -> Range<usize> {
             let (stride, padding) = (self.geometry.stride[axis], self.geometry.padding[axis]);
@@ -328,10 +333,14 @@ mod fast {
         fn gather(&self, image: &[f32], matrix: &mut [f32]) {
             let stride = self.geometry.stride[1];
             self.runs(|to, from, n| {
-                let values = image[from..].iter().step_by(stride);
-                for (to, value) in matrix[to..to + n].iter_mut().zip(values) {
-                    *to = *value;
+                let to = &mut matrix[to..to + n];
+                if stride == 1 {
+                    return to.copy_from_slice(&image[from..from + n]);
                 }
+                let values = image[from..].iter().step_by(stride);
+                to.iter_mut()
+                    .zip(values)
+                    .for_each(|(to, value)| *to = *value);
             });
         }
 
@@ -339,10 +348,17 @@ mod fast {
         fn scatter(&self, matrix: &[f32], image: &mut [f32]) {
             let stride = self.geometry.stride[1];
             self.runs(|from, to, n| {
-                let pixels = image[to..].iter_mut().step_by(stride);
-                for (pixel, value) in pixels.zip(&matrix[from..from + n]) {
-                    *pixel += value;
+                let values = &matrix[from..from + n];
+                if stride == 1 {
+                    let pixels = image[to..to + n].iter_mut();
+                    return pixels
+                        .zip(values)
+                        .for_each(|(pixel, value)| *pixel += value);
                 }
+                let pixels = image[to..].iter_mut().step_by(stride);
+                pixels
+                    .zip(values)
+                    .for_each(|(pixel, value)| *pixel += value);
             });
         }
     }
@@ -382,7 +398,19 @@ mod fast {
         }
 
         fn matrix(&self) -> Vec<f32> {
+            if self.patches.is_the_image() {
+                return Vec::new();
+            }
             vec![0.0; self.patches.values() * self.patches.count()]
+        }
+
+        /// The patches of an image, in a matrix that is used again.
+        fn laid_out<'a>(&self, image: &'a [f32], matrix: &'a mut Vec<f32>) -> &'a [f32] {
+            if self.patches.is_the_image() {
+                return image;
+            }
+            self.patches.gather(image, matrix);
+            matrix
         }
 
         /// Narrow images of wide ones.
@@ -393,7 +421,7 @@ mod fast {
             images.for_each_init(
                 || self.matrix(),
                 |matrix, (out, image)| {
-                    self.patches.gather(image, matrix);
+                    let matrix = self.laid_out(image, matrix);
                     fill(out, self.patches.count(), bias);
                     multiply(
                         (out, self.narrow_view()),
@@ -416,14 +444,15 @@ mod fast {
             images.for_each_init(
                 || self.matrix(),
                 |matrix, (out, image)| {
-                    multiply(
-                        (matrix, self.patches.view()),
-                        (weight, self.weight_view().transposed()),
-                        (image, self.narrow_view()),
-                        1.0,
-                        Onto::Nothing,
-                    );
+                    let weight = (weight, self.weight_view().transposed());
+                    let image = (image, self.narrow_view());
                     fill(out, height * width, bias);
+                    if self.patches.is_the_image() {
+                        let out = (out, self.patches.view());
+                        return multiply(out, weight, image, 1.0, Onto::Values);
+                    }
+                    let patches = (&mut matrix[..], self.patches.view());
+                    multiply(patches, weight, image, 1.0, Onto::Nothing);
                     self.patches.scatter(matrix, out);
                 },
             );
@@ -440,11 +469,11 @@ mod fast {
                 let mut sum = vec![0.0; self.narrow * self.patches.values()];
                 let images = narrow.chunks(self.narrow_image());
                 for (narrow, wide) in images.zip(wide.chunks(self.patches.image())) {
-                    self.patches.gather(wide, &mut matrix);
+                    let matrix = self.laid_out(wide, &mut matrix);
                     multiply(
                         (&mut sum, self.weight_view()),
                         (narrow, self.narrow_view()),
-                        (&matrix, self.patches.view().transposed()),
+                        (matrix, self.patches.view().transposed()),
                         1.0,
                         Onto::Values,
                     );

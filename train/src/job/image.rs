@@ -3,6 +3,8 @@
 
 use burn::prelude::*;
 use burn::tensor::TensorData;
+use data::augment::Augmentation;
+use data::image::Picture;
 use data::order::{self, Stream};
 use data::{BadRows, DataError, Ground, ImageOptions, ImageSet, ImageSets, source, split};
 use model::bundle::{self, ImageInput};
@@ -123,7 +125,7 @@ impl Images {
     pub fn read(
         &self,
         sets: ImageSets,
-        augment: Augment,
+        augment: &Augment,
         head: HeadKind,
         start: &Start,
     ) -> Result<(ImageSplits, ImageModel), Failure> {
@@ -322,36 +324,78 @@ impl PixelBatch {
 }
 
 /// `[augment]` of a recipe: how training images are changed, anew every epoch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Augment {
     /// Pixels that an image is moved at most, up or down and left or right.
     pub shift: u16,
+    /// What else is done to it, one after the other.
+    pub steps: Augmentation,
 }
 
 impl Augment {
     /// Images as they are, for splits that are only looked at.
-    pub const NONE: Self = Self { shift: 0 };
+    pub const NONE: Self = Self {
+        shift: 0,
+        steps: Augmentation::NONE,
+    };
 
     /// Says what is impossible about these values for such images, if anything is.
-    pub fn check(self, images: &ImageSet) -> Result<(), Impossible> {
+    pub fn check(&self, images: &ImageSet) -> Result<(), Impossible> {
         let (height, width) = (images.height, images.width);
-        if usize::from(self.shift) < height.min(width) {
-            return Ok(());
+        if usize::from(self.shift) >= height.min(width) {
+            let reason = format!(
+                "is {}; that moves images of {height}x{width} out of sight",
+                self.shift
+            );
+            return Err(Impossible::new("augment.shift", reason));
         }
-        let reason = format!(
-            "is {}; that moves images of {height}x{width} out of sight",
-            self.shift
-        );
-        Err(Impossible::new("augment.shift", reason))
+        let wrong = |reason| Err(Impossible::new("augment.steps", reason));
+        if let Err(reason) = self.steps.check() {
+            return wrong(format!("are impossible: {reason}"));
+        }
+        match self.steps.size_after(Some([height, width])) {
+            Some(size) if size == [height, width] => Ok(()),
+            Some([after, across]) => wrong(format!(
+                "make images of {height}x{width} ones of {after}x{across}, and those that validate stay as they are; \
+                 data.size sets the size of all"
+            )),
+            None => wrong(format!(
+                "make images of {height}x{width} ones of many sizes; a crop at the end gives them one"
+            )),
+        }
     }
 
-    /// Changes the images of a batch; how is a function of (seed, sample), a sample an image.
+    /// Rows of a set as a model sees them; how they are changed is a function of (seed, sample), a sample an image.
+    ///
+    /// - levels: as for [`PixelBatch::of`]
     ///
     /// # Panics
     ///
-    /// If there are fewer samples than images.
-    pub fn apply(self, images: &mut PixelBatch, seed: u64, samples: &[u64]) {
+    /// If a row is outside the set, or there are fewer samples than rows.
+    pub fn read(
+        &self,
+        images: &ImageSet,
+        Rows { rows, samples }: &Rows,
+        levels: &[[f32; 256]],
+        seed: u64,
+    ) -> PixelBatch {
+        let mut batch = PixelBatch::of(images, rows, levels);
+        if !self.steps.steps.is_empty() {
+            let (size, len) = ([images.height, images.width], images.image(0).len());
+            let changed = batch.pixels.chunks_exact_mut(len);
+            for ((pixels, &row), &sample) in changed.zip(rows).zip(samples) {
+                let planes = images.image(row as usize);
+                let picture = Picture::from_planes(images.channels, size, planes);
+                let picture = self.steps.apply(picture, seed, sample);
+                picture.write_planes(pixels, |channel, value| levels[channel][usize::from(value)]);
+            }
+        }
+        self.move_images(&mut batch, seed, samples);
+        batch
+    }
+
+    fn move_images(&self, images: &mut PixelBatch, seed: u64, samples: &[u64]) {
         if self.shift == 0 {
             return;
         }
@@ -587,13 +631,12 @@ impl BatchSource for LabelledImageBatches {
     }
 
     fn batch(&self, number: u64) -> LabelledImageBatch {
-        let Rows { rows, samples } = self.epochs.batch(number);
+        let rows = self.epochs.batch(number);
         let class = |&row: &u32| self.split.classes[row as usize];
-        let mut inputs = PixelBatch::of(&self.split.images, &rows, &self.levels);
-        self.augment.apply(&mut inputs, self.seed, &samples);
+        let images = &self.split.images;
         Labelled {
-            inputs,
-            targets: rows.iter().map(class).collect(),
+            inputs: self.augment.read(images, &rows, &self.levels, self.seed),
+            targets: rows.rows.iter().map(class).collect(),
         }
     }
 }
@@ -680,32 +723,58 @@ mod tests {
 
     #[test]
     fn augmentation_is_a_function_of_seed_and_sample() {
-        let bytes: Vec<u8> = (0..8 * 36).map(|at| (at % 251) as u8).collect();
-        let images = PixelBatch::from_bytes(&bytes, [1, 6, 6]);
-        let changed = |augment: Augment, seed, first: u64| {
-            let mut changed = images.clone();
-            let samples: Vec<u64> = (first..first + 8).collect();
-            augment.apply(&mut changed, seed, &samples);
-            changed
+        let images = set(8, &["a", "b"], |i| (i % 2) as u32);
+        let levels = ImageInput::plain([1, 6, 5]).levels();
+        let changed = |augment: &Augment, seed, rows: std::ops::Range<u32>| {
+            let samples = rows.clone().map(u64::from).collect();
+            let rows = Rows {
+                rows: rows.collect(),
+                samples,
+            };
+            augment.read(&images, &rows, &levels, seed)
         };
-        let moved = Augment { shift: 2 };
-        assert_eq!(changed(moved, 1, 0), changed(moved, 1, 0));
-        assert_ne!(changed(moved, 1, 0), changed(moved, 2, 0));
-        assert_ne!(changed(moved, 1, 0), changed(moved, 1, 1));
-        assert_eq!(changed(Augment::NONE, 1, 0), images);
-        // However images are batched.
-        let mut half = PixelBatch::from_bytes(&bytes[4 * 36..], [1, 6, 6]);
-        moved.apply(&mut half, 1, &[4, 5, 6, 7]);
-        assert_eq!(half.image(0), changed(moved, 1, 0).image(4));
+        let steps = r#"steps = [{kind = "flip", p = 0.5}, {kind = "erasing", p = 1.0}]"#;
+        let steps: toml::Table = steps.parse().unwrap();
+        let both = Augment {
+            shift: 2,
+            steps: steps["steps"].clone().try_into().unwrap(),
+        };
+        let moved = Augment {
+            shift: 2,
+            ..Augment::NONE
+        };
+        for augment in [&moved, &both] {
+            let first = changed(augment, 1, 0..8);
+            assert_eq!(changed(augment, 1, 0..8), first);
+            assert_ne!(changed(augment, 2, 0..8), first);
+            // However images are batched.
+            assert_eq!(changed(augment, 1, 4..8).image(0), first.image(4));
+            assert_eq!(augment.check(&images), Ok(()));
+        }
+        assert_ne!(changed(&moved, 1, 0..8), changed(&both, 1, 0..8));
+        let whole: Vec<u32> = (0..8).collect();
+        let plain = PixelBatch::of(&images, &whole, &levels);
+        assert_eq!(changed(&Augment::NONE, 1, 0..8), plain);
+    }
 
-        assert_eq!(Augment { shift: 0 }.check(&numbered(1)), Ok(()));
+    #[test]
+    fn impossible_augmentation_is_named() {
+        let refusal = |augment: &str| {
+            let augment: Augment = toml::from_str(augment).unwrap();
+            augment.check(&numbered(1)).unwrap_err().to_string()
+        };
         assert_eq!(
-            Augment { shift: 1 }
-                .check(&numbered(1))
-                .unwrap_err()
-                .to_string(),
+            refusal("shift = 1\nsteps = []"),
             "augment.shift is 1; that moves images of 2x1 out of sight"
         );
+        let flip = r#"shift = 0
+steps = [{kind = "flip", p = 1.5}]"#;
+        let words = "augment.steps are impossible: step 1, flip: p is 1.5";
+        assert!(refusal(flip).starts_with(words), "{}", refusal(flip));
+        let crop = r#"shift = 0
+steps = [{kind = "random_resized_crop", size = 8}]"#;
+        let words = "augment.steps make images of 2x1 ones of 8x8";
+        assert!(refusal(crop).starts_with(words), "{}", refusal(crop));
     }
 
     #[test]

@@ -261,7 +261,10 @@ impl Start {
 
     /// What layers are drawn with.
     pub fn draw<'a, B: Backend>(&'a self, device: &'a B::Device, names: Names) -> Draw<'a, B> {
-        Draw::new(device, 0.02).with_adapter(self.adapter.as_ref(), names)
+        let freezes = self.bundle.is_some() && self.settings.strategy.freezes_statistics();
+        Draw::new(device, 0.02)
+            .with_adapter(self.adapter.as_ref(), names)
+            .with_frozen_statistics(freezes)
     }
 
     /// The model with all its parameters drawn, and the bundle's weights in it where there is a bundle.
