@@ -52,17 +52,25 @@ pub struct ModelFlags {
 impl ModelFlags {
     /// The bundle, its weights not yet read.
     pub fn bundle(&self) -> Result<Bundle, Failure> {
-        if Path::new(&self.model).is_file() {
-            return start::open_file(&self.model, &self.set);
-        }
-        if let Some(set) = self.set.first() {
-            return Err(Failure::input(format!(
-                "--set {set}: {} is no file of weights, so it says itself what its model is",
-                self.model
-            )));
-        }
-        bundle(&self.model)
+        bundle_or_file(&self.model, &self.set)
     }
+}
+
+/// The bundle that `--model` names, or a file of weights of the family that `--set` names.
+///
+/// # Errors
+///
+/// A path that is neither, a family that is not known, or one that is named where the bundle itself says it.
+pub fn bundle_or_file(model: &str, settings: &[String]) -> Result<Bundle, Failure> {
+    if Path::new(model).is_file() {
+        return start::open_file(model, settings);
+    }
+    if let Some(set) = settings.first() {
+        return Err(Failure::input(format!(
+            "--set {set}: {model} is no file of weights, so it says itself what its model is"
+        )));
+    }
+    bundle(model)
 }
 
 /// The bundle that `--model` names, its weights not yet read.

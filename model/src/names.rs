@@ -90,6 +90,8 @@ pub struct Foreign {
     pub name: String,
     /// Which of so many equal parts of the tensor's first axis it is, where it is not the whole tensor.
     pub part: Option<[usize; 2]>,
+    /// Axes of one behind those of the parameter.
+    pub axes: usize,
 }
 
 impl Foreign {
@@ -98,6 +100,7 @@ impl Foreign {
         Self {
             name: name.into(),
             part: None,
+            axes: 0,
         }
     }
 }

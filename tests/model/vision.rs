@@ -11,6 +11,7 @@ use burn::module::{AutodiffModule, Module, ModuleMapper, Param};
 use burn::prelude::*;
 use burn::tensor::TensorData;
 use burn::tensor::backend::AutodiffBackend;
+use model::bundle::weights::Weights;
 use model::bundle::{self, Load, Precision};
 use model::layers::batch_norm;
 use model::{Bundle, Draw, HeadKind, ImageClassifier, ImageConfig, Names};
@@ -283,4 +284,39 @@ fn what_is_written_is_read_again() {
             "{folder}"
         );
     }
+}
+
+#[test]
+fn torchvisions_names_and_shapes_are_written_back() {
+    let mut compared = 0;
+    for folder in folders() {
+        let bundle = bundle(&folder);
+        if !folder.starts_with("torchvision") {
+            continue;
+        }
+        let config = bundle.image_config().unwrap();
+        let names = config.names(HeadKind::Classes);
+        let model = load::<Flex>(&bundle, &config);
+        let bytes = bundle::serialise_for_torchvision(&model, names, Precision::F32).unwrap();
+        let ours = Weights::from_safetensors(&folder, bytes).unwrap();
+        let theirs = bundle.weights().unwrap();
+        let floats = theirs.iter().filter(|tensor| tensor.dtype.is_float());
+        for tensor in floats {
+            let same = ours
+                .get(tensor.name)
+                .unwrap_or_else(|| panic!("{folder}: {}", tensor.name));
+            assert_eq!(same.shape, tensor.shape, "{folder}: {}", tensor.name);
+            let values = [&ours, theirs].map(|weights| weights.data(tensor.name).unwrap());
+            assert_eq!(values[0], values[1], "{folder}: {}", tensor.name);
+            compared += 1;
+        }
+        assert_eq!(
+            ours.iter().count(),
+            theirs
+                .iter()
+                .filter(|tensor| tensor.dtype.is_float())
+                .count()
+        );
+    }
+    assert!(compared > 300, "{compared}");
 }

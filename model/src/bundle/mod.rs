@@ -11,7 +11,7 @@ mod preprocessor;
 pub mod weights;
 
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -865,6 +865,54 @@ pub(crate) fn safetensors_of(
     }
     let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
     safetensors::serialize(views, Some(metadata)).map_err(|e| e.to_string())
+}
+
+/// The parameters of a module as safetensors, by torchvision's names and in its shapes.
+///
+/// # Errors
+///
+/// A model that torchvision does not have.
+pub fn serialise_for_torchvision<B: Backend, M: Module<B>>(
+    module: &M,
+    names: Names,
+    precision: Precision,
+) -> Result<Vec<u8>, String> {
+    let of_family = names.family.torchvision;
+    let mut whole: BTreeMap<String, Vec<(usize, TensorData)>> = BTreeMap::new();
+    let mut unknown = None;
+    walk::values(module, names, &mut |path, mut data| {
+        let name = path.name();
+        let Some(foreign) = of_family.and_then(|called| called(&name)) else {
+            unknown.get_or_insert(name);
+            return;
+        };
+        let ones = std::iter::repeat_n(1, foreign.axes);
+        data.shape = data
+            .shape
+            .iter()
+            .copied()
+            .chain(ones)
+            .collect::<Vec<_>>()
+            .into();
+        let part = foreign.part.map_or(0, |[part, _]| part);
+        whole.entry(foreign.name).or_default().push((part, data));
+    });
+    if let Some(name) = unknown {
+        let family = names.family.model_type;
+        return Err(format!("torchvision has no {name} of a {family}"));
+    }
+    let join = |(name, mut parts): (String, Vec<(usize, TensorData)>)| {
+        parts.sort_by_key(|(part, _)| *part);
+        let mut shape = parts[0].1.shape.to_vec();
+        if let Some(first) = shape.first_mut() {
+            *first *= parts.len();
+        }
+        let values = parts.iter().flat_map(|(_, data)| data.iter::<f32>());
+        let data = TensorData::new(values.collect::<Vec<_>>(), shape);
+        stored(name, data, precision)
+    };
+    let tensors: Vec<_> = whole.into_iter().map(join).collect();
+    safetensors_of(&tensors, precision)
 }
 
 /// Weights of a training's checkpoint in the safetensors format: names with the wrappers of the training, f32.

@@ -68,7 +68,11 @@ fn torchvision(name: &str) -> Option<Foreign> {
             layer,
             "layer_scale_parameter",
         ] => {
-            format!("features.{}.{layer}.layer_scale", 2 * stage(number)? + 1)
+            let name = format!("features.{}.{layer}.layer_scale", 2 * stage(number)? + 1);
+            return Some(Foreign {
+                axes: 2,
+                ..Foreign::whole(name)
+            });
         }
         ["encoder", "stages", number, "layers", layer, inside, part] => {
             let place = match inside {

@@ -10,7 +10,7 @@ use crate::families::resnet::check_stages;
 use crate::families::{ImagePlan, Pyramid, check_dropout, check_sizes};
 use crate::layers::batch_norm::BatchNorm;
 use crate::layers::{Convolution, Draw, Linear};
-use crate::names::{Family, HeadKind, HeadNames};
+use crate::names::{Family, Foreign, HeadKind, HeadNames};
 use crate::ops::{Activation, Geometry, adaptive_avg_pool2d, dropout, max_pool2d};
 
 /// Names of VGG in a bundle.
@@ -36,6 +36,7 @@ pub const NAMES: Family = Family {
     layer: "features.",
     ignored: &["num_batches_tracked"],
     first: "features.0.weight",
+    torchvision: Some(|name| Some(Foreign::whole(name))),
     ..Family::of_images("hearth_vgg")
 };
 

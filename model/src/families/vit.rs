@@ -68,6 +68,7 @@ fn torchvision(name: &str) -> Option<Foreign> {
     let third = |part| Foreign {
         name: format!("{at}.self_attention.in_proj_{kind}"),
         part: Some([part, 3]),
+        axes: 0,
     };
     Some(match layer {
         "attention.attention.query" => third(0),

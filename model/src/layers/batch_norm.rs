@@ -117,6 +117,11 @@ impl<B: Backend> BatchNorm<B> {
     }
 }
 
+/// Whether a name is that of a running statistic, which nothing trains.
+pub fn is_statistic(name: &str) -> bool {
+    name.ends_with(".running_mean") || name.ends_with(".running_var")
+}
+
 /// Statistics of a batch that one layer would follow.
 #[derive(Clone, Debug)]
 pub struct Proposal<B: Backend> {

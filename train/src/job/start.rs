@@ -76,7 +76,8 @@ pub fn open_file(path: &str, settings: &[String]) -> Result<Bundle, Failure> {
         .any(|text| text.trim_start().starts_with("model.family"))
     {
         return Err(Failure::input(format!(
-            "{path}: is a file of weights; --set model.family=resnet50 says what they are of"
+            "{path}: is a file, and a model is a directory; where it holds weights of torchvision's, \
+             --set model.family=resnet50 names their family"
         )));
     }
     let mut draft = Draft::open("weights", "task", &[("weights", NOTHING)])?;
