@@ -611,7 +611,11 @@ fn statistics_are_of_pixels_in_images_of_any_size() {
     let all = file_statistics(&set, 10, 0).unwrap();
     // Three of four pixels are white: the variance is 3 / 16.
     assert_eq!(all.mean, [0.75; 3]);
-    assert!(all.std.iter().all(|std| (std - 0.1875_f64.sqrt()).abs() < 1e-12));
+    assert!(
+        all.std
+            .iter()
+            .all(|std| (std - 0.1875_f64.sqrt()).abs() < 1e-12)
+    );
     let one = file_statistics(&set, 1, 0).unwrap();
     assert!(one.mean == [0.0; 3] || one.mean == [1.0; 3]);
     assert_eq!(one, file_statistics(&set, 1, 0).unwrap());
