@@ -75,21 +75,20 @@ impl Transform for ColorJitter {
 
     fn check(&self) -> Result<(), String> {
         check_probability(self.p)?;
-        let amounts = [
+        for (name, amount) in [
             ("brightness", self.brightness),
             ("contrast", self.contrast),
             ("saturation", self.saturation),
-            ("hue", self.hue),
-        ];
-        for (name, amount) in amounts {
-            if let Amount::Around(by) = amount
-                && !(by >= 0.0)
-            {
-                return Err(format!("{name} is {by}; one number is 0 or more"));
+        ] {
+            let [least, most] = amount.around(1.0);
+            let is_around = matches!(amount, Amount::Around(_));
+            // A single number may be above 1: the factor is cut at 0.
+            let is_possible = least <= most && most.is_finite() && (is_around || least >= 0.0);
+            if !is_possible {
+                return Err(format!(
+                    "{name} makes the factor {least} to {most}; possible is a range of 0 and more"
+                ));
             }
-        }
-        for (name, amount) in &amounts[..3] {
-            check_range(name, amount.factor(), [0.0, f64::MAX])?;
         }
         check_range("hue", self.hue.around(0.0), [-0.5, 0.5])
     }

@@ -160,8 +160,11 @@ enum Kind {
 impl Kind {
     fn of(path: &Path) -> Result<Self, DataError> {
         if !path.is_dir() {
-            if is_shard(path) {
-                return Ok(Self::Files(vec![path.into()]));
+            if !path.exists() {
+                return Err(DataError::NotFound { path: path.into() });
+            }
+            if super::is_image(path) {
+                return Err(DataError::OneImage { path: path.into() });
             }
             if file::extension(&file::name(path)) == ".json" && annotations::is_coco(path)? {
                 return Ok(Self::Coco);
@@ -347,12 +350,17 @@ impl Found {
             mut bad,
             containers,
             not_images,
-            notes,
+            mut notes,
             ..
         } = self;
         let files = rows.len() + bad.len();
         let given: BTreeSet<Split> = rows.iter().map(|row| row.split).collect();
         let headers = headers(&rows, &containers, options.ground);
+        let formats = rows.iter().zip(&headers).filter_map(|(row, header)| {
+            let header = header.as_ref().ok()?;
+            Some((row.path.as_path(), header.format))
+        });
+        notes.extend(super::misnamed(formats, |path| path.display().to_string()));
         let mut good = Vec::with_capacity(rows.len());
         let mut is_grey = true;
         let mut images = Vec::with_capacity(rows.len());

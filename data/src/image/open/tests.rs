@@ -109,6 +109,16 @@ fn folders_give_what_a_set_in_memory_gives() {
 }
 
 #[test]
+fn paths_that_name_no_set_are_refused() {
+    let folder = folder(&[("1.png", &png([1, 1], [0; 3])), ("notes.txt", b"x")]);
+    let of = |name: &str| message(open(&folder.path().join(name)).unwrap_err(), &folder);
+    assert_eq!(of("gone"), "gone: no such file");
+    assert_eq!(of("gone-*.tar"), "gone-*.tar: no such file");
+    assert!(of("1.png").contains("is a single image"));
+    assert!(of("notes.txt").contains("unknown extension"));
+}
+
+#[test]
 fn images_keep_their_sizes_and_become_grey_or_rgb_as_asked() {
     let folder = folder(&[("1.jpg", &jpeg([5, 9])), ("2.jpg", &jpeg([30, 3]))]);
     let set = open(folder.path()).unwrap().train;
