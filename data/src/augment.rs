@@ -117,8 +117,8 @@ impl Augmentation {
     /// No step: pictures as they are.
     pub const NONE: Self = Self { steps: Vec::new() };
 
-    /// How images are seen by a trained classifier: resized until the shorter side is `size / crop_pct`, then the square
-    /// in the middle. With `crop_pct` 0.875 as torchvision's presets for 224 pixels (256, then 224).
+    /// How images are seen by a trained classifier: resized until the shorter side is `size / crop_pct`, then the
+    /// square in the middle. With `crop_pct` 0.875 as torchvision's presets for 224 pixels (256, then 224).
     pub fn evaluation(size: usize, crop_pct: f64, interpolation: Interpolation) -> Self {
         let shorter = (size as f64 / crop_pct).floor() as usize;
         Self {

@@ -129,7 +129,7 @@ fn add(to: &mut [f32], from: &[f32], weight: f32) {
     }
 }
 
-/// Moves each value away from those around it, or towards them: torchvision's `adjust_sharpness`. The edge stays as it is.
+/// Moves each value away from those around it, or towards them: torchvision's `adjust_sharpness`. The edge stays.
 ///
 /// - factor: 0 blurs, 1 changes nothing, 2 doubles the differences
 pub(super) fn sharpen(picture: &mut Picture, factor: f64) {

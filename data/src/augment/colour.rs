@@ -68,6 +68,9 @@ impl Default for ColorJitter {
     }
 }
 
+/// Changes a picture by a number.
+type Change = fn(&mut Picture, f64);
+
 impl Transform for ColorJitter {
     fn kind(&self) -> &'static str {
         "color_jitter"
@@ -97,7 +100,8 @@ impl Transform for ColorJitter {
         if !happens(self.p, rng) {
             return picture;
         }
-        let mut changes: [(fn(&mut Picture, f64), f64, f64); 4] = [
+        // The third is what changes nothing.
+        let mut changes: [(Change, f64, f64); 4] = [
             (brighten, uniform(self.brightness.factor(), rng), 1.0),
             (contrast, uniform(self.contrast.factor(), rng), 1.0),
             (saturate, uniform(self.saturation.factor(), rng), 1.0),

@@ -27,7 +27,7 @@ fn png([height, width]: [u32; 2], colour: [u8; 3]) -> Vec<u8> {
 
 fn jpeg([height, width]: [u32; 2]) -> Vec<u8> {
     let mut bytes = Cursor::new(Vec::new());
-    let noise = |x: u32, y: u32| Luma([(x * 37 ^ y * 91) as u8]);
+    let noise = |x: u32, y: u32| Luma([((x * 37) ^ (y * 91)) as u8]);
     ImageBuffer::from_fn(width, height, noise)
         .write_to(&mut bytes, ImageFormat::Jpeg)
         .unwrap();
