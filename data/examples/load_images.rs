@@ -21,20 +21,15 @@ fn main() -> Result<(), data::DataError> {
         steps: vec![Step::RandomResizedCrop(crop), Step::Flip(Flip::default())],
     };
     let begun = Instant::now();
-    let rows = (0..set.len()).into_par_iter();
-    let decoded = rows.map(|i| set.decode(i)).collect::<Result<Vec<_>, _>>()?;
-    println!("decoded in {:?}", begun.elapsed());
-    let begun = Instant::now();
-    let values = decoded.into_par_iter().enumerate().map(|(i, picture)| {
-        let picture = steps.apply(picture, 0, i as u64);
+    let values = (0..set.len()).into_par_iter().map(|i| {
+        let picture = steps.apply(set.decode(i)?, 0, i as u64);
         let mut planes = vec![0.0_f32; picture.pixels.len()];
         picture.write_planes(&mut planes, |_, value| f32::from(value) / 255.0);
-        planes.len()
+        Ok(planes.len())
     });
-    println!(
-        "{} values augmented in {:?}",
-        values.sum::<usize>(),
-        begun.elapsed()
-    );
+    let values: usize = values.try_reduce(|| 0, |a, b| Ok(a + b))?;
+    let taken = begun.elapsed();
+    let rate = set.len() as f64 / taken.as_secs_f64();
+    println!("{values} values made in {taken:?}, {rate:.0} images a second");
     Ok(())
 }

@@ -117,8 +117,8 @@ impl Augmentation {
     /// No step: pictures as they are.
     pub const NONE: Self = Self { steps: Vec::new() };
 
-    /// How images are seen by a trained classifier: resized until the shorter side is `size / crop_pct`, then the square
-    /// in the middle. With `crop_pct` 0.875 as torchvision's presets for 224 pixels (256, then 224).
+    /// How images are seen by a trained classifier: resized until the shorter side is `size / crop_pct`, then the
+    /// square in the middle. With `crop_pct` 0.875 as torchvision's presets for 224 pixels (256, then 224).
     pub fn evaluation(size: usize, crop_pct: f64, interpolation: Interpolation) -> Self {
         let shorter = (size as f64 / crop_pct).floor() as usize;
         Self {
@@ -154,7 +154,8 @@ impl Augmentation {
 
     /// Changes a picture; how is a function of the seed and the number of the sample alone.
     ///
-    /// Expects parameters that [`check`](Self::check) finds possible.
+    /// # Panics
+    /// May panic if a step's parameters are some that [`check`](Self::check) finds impossible.
     pub fn apply(&self, picture: Picture, seed: u64, sample: u64) -> Picture {
         let mut rng = order::rng(seed, Stream::Augment, sample);
         let steps = self.steps.iter();
@@ -298,13 +299,12 @@ fn check_range(name: &str, [least, most]: [f64; 2], bounds: [f64; 2]) -> Result<
     ))
 }
 
-/// Refuses a range of ratios: they are taken the logarithm of.
-fn check_ratio([least, most]: [f64; 2]) -> Result<(), String> {
+fn check_above_zero(name: &str, [least, most]: [f64; 2]) -> Result<(), String> {
     if 0.0 < least && least <= most && most.is_finite() {
         return Ok(());
     }
     Err(format!(
-        "ratio is {least} to {most}; possible is a range above 0"
+        "{name} is {least} to {most}; possible is a range above 0"
     ))
 }
 

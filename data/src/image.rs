@@ -25,6 +25,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use burn_dataset::Dataset;
+use image::ImageFormat;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -606,26 +607,11 @@ impl Reading<'_> {
     /// A note on files whose content is of another format than their name says.
     fn misnamed(&self, headers: &[Result<Header, DataError>]) -> Option<String> {
         let entries = self.found.entries.iter().zip(headers);
-        let misnamed: Vec<_> = entries
-            .filter_map(|(entry, header)| {
-                let format = header.as_ref().ok()?.format;
-                content::is_misnamed(&entry.path, format)
-                    .then(|| format!("{} is {}", self.place(&entry.path), content::name(format)))
-            })
-            .collect();
-        let (count, named) = (misnamed.len(), &misnamed[..misnamed.len().min(NAMED)]);
-        let more = match count - named.len() {
-            0 => String::new(),
-            more => format!(" and {more} more"),
-        };
-        let files = if count == 1 { "file is" } else { "files are" };
-        let note = || {
-            format!(
-                "{count} {files} named for another format: {}{more}",
-                named.join(", ")
-            )
-        };
-        (count > 0).then(note)
+        let formats = entries.filter_map(|(entry, header)| {
+            let header = header.as_ref().ok()?;
+            Some((entry.path.as_path(), header.format))
+        });
+        misnamed(formats, |path| self.place(path))
     }
 
     /// A file as messages name it: inside the one folder that was given.
@@ -633,6 +619,33 @@ impl Reading<'_> {
         let inside = self.root.and_then(|root| path.strip_prefix(root).ok());
         inside.unwrap_or(path).display().to_string()
     }
+}
+
+/// A note on files whose content is of another format than their name says; nothing where there is none.
+///
+/// - formats: of each file
+/// - place: what the note calls a file
+fn misnamed<'a>(
+    formats: impl Iterator<Item = (&'a Path, ImageFormat)>,
+    place: impl Fn(&Path) -> String,
+) -> Option<String> {
+    let misnamed = formats.filter(|&(path, format)| content::is_misnamed(path, format));
+    let misnamed: Vec<_> = misnamed
+        .map(|(path, format)| format!("{} is {}", place(path), content::name(format)))
+        .collect();
+    let (count, named) = (misnamed.len(), &misnamed[..misnamed.len().min(NAMED)]);
+    let more = match count - named.len() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let files = if count == 1 { "file is" } else { "files are" };
+    let note = || {
+        format!(
+            "{count} {files} named for another format: {}{more}",
+            named.join(", ")
+        )
+    };
+    (count > 0).then(note)
 }
 
 /// Counts what can't be used, or refuses it.

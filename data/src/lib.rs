@@ -9,7 +9,8 @@
 //! 3. tokenizer: [`tokenizer`] trains or loads the one that turns text into ids
 //! 4. tokens: [`corpus`] makes those of both splits and keeps them in the [`cache`]; [`tokens`] holds them
 //! 5. order: [`order`] shuffles, batches and hands out random generators, all as pure functions of the seed;
-//!    [`packing`] joins texts into full sequences, [`augment`] changes images; [`mod@digest`] tells whether a resumed run sees the same rows
+//!    [`packing`] joins texts into full sequences, [`augment`] changes images; [`mod@digest`] tells whether a resumed
+//!    run sees the same rows
 //!
 //! Every failure is a [`DataError`] that names the file, the line and the value.
 

@@ -3,8 +3,8 @@
     pip install torch==2.15.0 torchvision==0.29.2 numpy==2.4.6
     python make_augment.py
 
-A picture is {channels, height, width, planes}, 8 bits, planes one after the other in hexadecimal digits. A case names an operation, its
-parameters, one of the pictures, and what torchvision makes of it as a uint8 tensor.
+A picture is {channels, height, width, planes}, 8 bits, planes one after the other in hexadecimal digits. A case names
+an operation, its parameters, one of the pictures, and what torchvision makes of it as a uint8 tensor.
 """
 
 import json

@@ -101,8 +101,8 @@ impl BatchMix {
     }
 }
 
-/// One of several ways to mix a batch, as torchvision's `RandomChoice` takes one; `None` where there is none. A function of
-/// the seed and the number of the batch's first sample alone.
+/// One of several ways to mix a batch, as torchvision's `RandomChoice` takes one; `None` where there is none. A function
+/// of the seed and the number of the batch's first sample alone.
 ///
 /// - size: height and width of the images
 ///

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::colour::Amount;
 use super::crop::reflected;
-use super::{Size, Transform, check_probability, happens, uniform};
+use super::{Size, Transform, check_above_zero, check_probability, happens, uniform};
 use crate::image::Picture;
 
 /// The longest side of a kernel.
@@ -56,13 +56,7 @@ impl Transform for Blur {
                 ));
             }
         }
-        let [least, most] = self.sigmas();
-        if 0.0 < least && least <= most && most.is_finite() {
-            return Ok(());
-        }
-        Err(format!(
-            "sigma is {least} to {most}; possible is a range above 0"
-        ))
+        check_above_zero("sigma", self.sigmas())
     }
 
     fn apply(&self, picture: Picture, rng: &mut ChaCha8Rng) -> Picture {
@@ -135,7 +129,7 @@ fn add(to: &mut [f32], from: &[f32], weight: f32) {
     }
 }
 
-/// Moves each value away from those around it, or towards them: torchvision's `adjust_sharpness`. The edge stays as it is.
+/// Moves each value away from those around it, or towards them: torchvision's `adjust_sharpness`. The edge stays.
 ///
 /// - factor: 0 blurs, 1 changes nothing, 2 doubles the differences
 pub(super) fn sharpen(picture: &mut Picture, factor: f64) {

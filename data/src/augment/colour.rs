@@ -68,6 +68,9 @@ impl Default for ColorJitter {
     }
 }
 
+/// Changes a picture by a number.
+type Change = fn(&mut Picture, f64);
+
 impl Transform for ColorJitter {
     fn kind(&self) -> &'static str {
         "color_jitter"
@@ -75,21 +78,20 @@ impl Transform for ColorJitter {
 
     fn check(&self) -> Result<(), String> {
         check_probability(self.p)?;
-        let amounts = [
+        for (name, amount) in [
             ("brightness", self.brightness),
             ("contrast", self.contrast),
             ("saturation", self.saturation),
-            ("hue", self.hue),
-        ];
-        for (name, amount) in amounts {
-            if let Amount::Around(by) = amount
-                && !(by >= 0.0)
-            {
-                return Err(format!("{name} is {by}; one number is 0 or more"));
+        ] {
+            let [least, most] = amount.around(1.0);
+            let is_around = matches!(amount, Amount::Around(_));
+            // A single number may be above 1: the factor is cut at 0.
+            let is_possible = least <= most && most.is_finite() && (is_around || least >= 0.0);
+            if !is_possible {
+                return Err(format!(
+                    "{name} makes the factor {least} to {most}; possible is a range of 0 and more"
+                ));
             }
-        }
-        for (name, amount) in &amounts[..3] {
-            check_range(name, amount.factor(), [0.0, f64::MAX])?;
         }
         check_range("hue", self.hue.around(0.0), [-0.5, 0.5])
     }
@@ -98,7 +100,8 @@ impl Transform for ColorJitter {
         if !happens(self.p, rng) {
             return picture;
         }
-        let mut changes: [(fn(&mut Picture, f64), f64, f64); 4] = [
+        // The third is what changes nothing.
+        let mut changes: [(Change, f64, f64); 4] = [
             (brighten, uniform(self.brightness.factor(), rng), 1.0),
             (contrast, uniform(self.contrast.factor(), rng), 1.0),
             (saturate, uniform(self.saturation.factor(), rng), 1.0),

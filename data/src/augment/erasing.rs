@@ -3,7 +3,7 @@
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use super::{Fill, Region, Transform, check_probability, check_range, check_ratio, happens};
+use super::{Fill, Region, Transform, check_above_zero, check_probability, check_range, happens};
 use crate::image::Picture;
 
 /// Erases a random rectangle, Zhong et al. 2017, <https://arxiv.org/abs/1708.04896>: torchvision's `RandomErasing`.
@@ -41,7 +41,7 @@ impl Transform for Erasing {
     fn check(&self) -> Result<(), String> {
         check_probability(self.p)?;
         check_range("scale", self.scale, [0.0, 1.0])?;
-        check_ratio(self.ratio)
+        check_above_zero("ratio", self.ratio)
     }
 
     fn apply(&self, mut picture: Picture, rng: &mut ChaCha8Rng) -> Picture {

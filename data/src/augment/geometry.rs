@@ -207,8 +207,8 @@ fn transformed(
     Picture::new(picture.channels, [height, width], pixels)
 }
 
-/// Where each pixel of the result is in the picture. In f32 and through coordinates from -1 to 1, as torch computes them,
-/// so that the same pixel is the nearest.
+/// Where each pixel of the result is in the picture. In f32 and through coordinates from -1 to 1, as torch computes
+/// them, so that the same pixel is the nearest.
 struct Places {
     size: [f32; 2],
     /// From columns and rows counted from the middle to columns and rows from -1 to 1.

@@ -9,7 +9,7 @@ use fast_image_resize::{FilterType, PixelTrait, ResizeAlg, ResizeOptions, Resize
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use super::{Region, Size, Transform, check_range, check_ratio};
+use super::{Region, Size, Transform, check_above_zero, check_range};
 use crate::image::Picture;
 
 /// How the pixels between pixels are found.
@@ -107,7 +107,7 @@ impl Transform for RandomResizedCrop {
     fn check(&self) -> Result<(), String> {
         self.size.check()?;
         check_range("scale", self.scale, [0.0, 1.0])?;
-        check_ratio(self.ratio)
+        check_above_zero("ratio", self.ratio)
     }
 
     fn size_after(&self, _: Option<[usize; 2]>) -> Option<[usize; 2]> {

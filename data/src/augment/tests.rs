@@ -212,10 +212,17 @@ fn impossible_descriptions_are_refused() {
             r#"kind = "color_jitter", hue = 0.7"#,
             "hue is -0.7 to 0.7; possible is a range inside of -0.5 to 0.5",
         ),
-        (r#"kind = "color_jitter", contrast = -1"#, "contrast is -1"),
+        (
+            r#"kind = "color_jitter", contrast = -1"#,
+            "contrast makes the factor 2 to 0",
+        ),
         (
             r#"kind = "color_jitter", contrast = nan"#,
-            "contrast is NaN",
+            "contrast makes the factor NaN to NaN",
+        ),
+        (
+            r#"kind = "color_jitter", brightness = [-1.0, 2.0]"#,
+            "brightness makes the factor -1 to 2; possible is a range of 0 and more",
         ),
         (
             r#"kind = "blur", kernel_size = 4"#,

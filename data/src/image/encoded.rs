@@ -318,8 +318,8 @@ impl ImageFiles {
         }
     }
 
-    /// The SHA-256 of the bytes of each image, read on all cores: equal images have equal ones, so that splits by content
-    /// keep them together.
+    /// The SHA-256 of the bytes of each image, read on all cores: equal images have equal ones, so that splits by
+    /// content keep them together.
     ///
     /// # Errors
     /// A file can't be read any more.
@@ -328,8 +328,8 @@ impl ImageFiles {
         (0..self.len()).into_par_iter().map(digest).collect()
     }
 
-    /// Whether a resumed run sees the same images: a SHA-256 of names and targets, and of the bytes of 1,024 images evenly
-    /// spread over the set, as hexadecimal digits.
+    /// Whether a resumed run sees the same images: a SHA-256 of names and targets, and of the bytes of 1,024 images
+    /// evenly spread over the set, as hexadecimal digits.
     ///
     /// # Errors
     /// A file can't be read any more.

@@ -1,7 +1,7 @@
 //! Opens sets of encoded images. In: folders, tables, shards or annotations. Out: [`ImageFileSets`], headers checked.
 //!
-//! What paths name is told apart here and read by `folder`, `rows`, `shards` and `annotations`; then all headers are read
-//! on all cores, and what can't be used is refused or left out.
+//! What paths name is told apart here and read by `folder`, `rows`, `shards` and `annotations`; then all headers are
+//! read on all cores, and what can't be used is refused or left out.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
@@ -160,8 +160,11 @@ enum Kind {
 impl Kind {
     fn of(path: &Path) -> Result<Self, DataError> {
         if !path.is_dir() {
-            if is_shard(path) {
-                return Ok(Self::Files(vec![path.into()]));
+            if !path.exists() {
+                return Err(DataError::NotFound { path: path.into() });
+            }
+            if super::is_image(path) {
+                return Err(DataError::OneImage { path: path.into() });
             }
             if file::extension(&file::name(path)) == ".json" && annotations::is_coco(path)? {
                 return Ok(Self::Coco);
@@ -343,42 +346,26 @@ impl Found {
         self.check_targets(&origin)?;
         let classes = self.classes();
         let Self {
-            mut rows,
+            rows,
             mut bad,
             containers,
             not_images,
-            notes,
+            mut notes,
             ..
         } = self;
         let files = rows.len() + bad.len();
         let given: BTreeSet<Split> = rows.iter().map(|row| row.split).collect();
         let headers = headers(&rows, &containers, options.ground);
-        let mut good = Vec::with_capacity(rows.len());
-        let mut is_grey = true;
-        let mut images = Vec::with_capacity(rows.len());
-        for (row, header) in rows.drain(..).zip(headers) {
-            match header {
-                Ok(header) => {
-                    is_grey = is_grey && header.is_grey;
-                    images.push(EncodedImage {
-                        path: row.path,
-                        part: row.part,
-                        size: [header.height, header.width].map(|side| side as u32),
-                    });
-                    good.push((row.split, row.target));
-                }
-                Err(error) => {
-                    let place = place(&row.path, row.named_by.as_ref());
-                    bad.push((place, error));
-                }
-            }
-        }
+        notes.extend(misnamed(&rows, &headers));
+        let Checked {
+            images,
+            mut known,
+            is_grey,
+        } = Checked::new(rows, headers, &mut bad);
         let channels = options.channels.unwrap_or(if is_grey { 1 } else { 3 });
         super::check_shape(channels, 1, 1)?;
-        let nothing_left = given.is_empty()
-            || given
-                .iter()
-                .any(|given| good.iter().all(|(split, _)| split != given));
+        let is_gone = |given: &Split| known.iter().all(|(split, _)| split != given);
+        let nothing_left = given.is_empty() || given.iter().any(is_gone);
         let reasons = bad
             .into_iter()
             .map(|(place, error)| (place, reason(&error), error));
@@ -387,9 +374,9 @@ impl Found {
         let all = Arc::new(Encoded { images, containers });
         let ids: HashMap<&str, u32> = classes.iter().map(String::as_str).zip(0..).collect();
         let mut set = |split| {
-            let rows = (0..good.len()).filter(|&row| good[row].0 == split);
+            let rows = (0..known.len()).filter(|&row| known[row].0 == split);
             let rows: Vec<u32> = rows.map(|row| row as u32).collect();
-            let targets = rows.iter().filter_map(|&row| good[row as usize].1.take());
+            let targets = rows.iter().filter_map(|&row| known[row as usize].1.take());
             let targets = targets_of(targets.collect(), &ids);
             let all = Arc::clone(&all);
             let mut set = ImageFiles::new(origin.clone(), channels, options.ground, all, rows);
@@ -450,6 +437,56 @@ impl Found {
         let others = labels::ordered(names).into_iter().map(String::from);
         self.class_names.iter().cloned().chain(others).collect()
     }
+}
+
+/// Images whose headers can be read.
+#[derive(Default)]
+struct Checked {
+    images: Vec<EncodedImage>,
+    /// Of each image.
+    known: Vec<(Split, Option<Target>)>,
+    /// Whether all are grey.
+    is_grey: bool,
+}
+
+impl Checked {
+    /// - bad: takes those whose headers can't be read
+    fn new(
+        rows: Vec<Row>,
+        headers: Vec<Result<Header, DataError>>,
+        bad: &mut Vec<(String, DataError)>,
+    ) -> Self {
+        let mut checked = Self {
+            is_grey: true,
+            ..Self::default()
+        };
+        for (row, header) in rows.into_iter().zip(headers) {
+            let header = match header {
+                Ok(header) => header,
+                Err(error) => {
+                    bad.push((place(&row.path, row.named_by.as_ref()), error));
+                    continue;
+                }
+            };
+            checked.is_grey &= header.is_grey;
+            checked.images.push(EncodedImage {
+                path: row.path,
+                part: row.part,
+                size: [header.height, header.width].map(|side| side as u32),
+            });
+            checked.known.push((row.split, row.target));
+        }
+        checked
+    }
+}
+
+/// A note on files whose content is of another format than their name says.
+fn misnamed(rows: &[Row], headers: &[Result<Header, DataError>]) -> Option<String> {
+    let formats = rows.iter().zip(headers).filter_map(|(row, header)| {
+        let header = header.as_ref().ok()?;
+        Some((row.path.as_path(), header.format))
+    });
+    super::misnamed(formats, |path| path.display().to_string())
 }
 
 /// The headers of images, read on all cores.

@@ -27,7 +27,7 @@ fn png([height, width]: [u32; 2], colour: [u8; 3]) -> Vec<u8> {
 
 fn jpeg([height, width]: [u32; 2]) -> Vec<u8> {
     let mut bytes = Cursor::new(Vec::new());
-    let noise = |x: u32, y: u32| Luma([(x * 37 ^ y * 91) as u8]);
+    let noise = |x: u32, y: u32| Luma([((x * 37) ^ (y * 91)) as u8]);
     ImageBuffer::from_fn(width, height, noise)
         .write_to(&mut bytes, ImageFormat::Jpeg)
         .unwrap();
@@ -106,6 +106,16 @@ fn folders_give_what_a_set_in_memory_gives() {
     assert_eq!(few.targets, ImageTargets::Classes(vec![1, 0]));
     assert_eq!(few.decode(1).unwrap().pixels[..3], [10, 20, 30]);
     assert!(few.path(0).ends_with("dog/2.jpg"));
+}
+
+#[test]
+fn paths_that_name_no_set_are_refused() {
+    let folder = folder(&[("1.png", &png([1, 1], [0; 3])), ("notes.txt", b"x")]);
+    let of = |name: &str| message(open(&folder.path().join(name)).unwrap_err(), &folder);
+    assert_eq!(of("gone"), "gone: no such file");
+    assert_eq!(of("gone-*.tar"), "gone-*.tar: no such file");
+    assert!(of("1.png").contains("is a single image"));
+    assert!(of("notes.txt").contains("unknown extension"));
 }
 
 #[test]
