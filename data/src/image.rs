@@ -115,33 +115,6 @@ impl ImageSet {
         }
     }
 
-    /// Mean and standard deviation of the pixels of each channel, which run from 0 to 1.
-    pub fn statistics(&self) -> Vec<[f64; 2]> {
-        let area = self.height * self.width;
-        // Sums of whole numbers: the order of the images does not matter.
-        let mut sums = vec![[0u64; 2]; self.channels];
-        for (at, plane) in self.pixels.chunks(area).enumerate() {
-            let [sum, squares] = &mut sums[at % self.channels];
-            for &pixel in plane {
-                *sum += u64::from(pixel);
-                *squares += u64::from(pixel) * u64::from(pixel);
-            }
-        }
-        let n = (self.len() * area).max(1) as f64;
-        let of_channel = |[sum, squares]: [u64; 2]| {
-            let mean = sum as f64 / n / 255.0;
-            let variance = squares as f64 / n / (255.0 * 255.0) - mean * mean;
-            // Of one colour: no deviation, and nothing to divide by.
-            let std = if variance > 1e-12 {
-                variance.sqrt()
-            } else {
-                1.0
-            };
-            [mean, std]
-        };
-        sums.into_iter().map(of_channel).collect()
-    }
-
     /// Every image resized to (height, width), if one is given and it differs.
     pub(crate) fn resized(self, size: Option<(usize, usize)>) -> Result<ImageSet, DataError> {
         let from = (self.height, self.width);

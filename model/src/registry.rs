@@ -1,5 +1,10 @@
 //! The families that there are, a line each. In: `config.json`. Out: a backbone of the family that it names.
 
+#![allow(
+    clippy::large_enum_variant,
+    reason = "one model exists at a time, and derive(Module) makes further enums of each"
+)]
+
 use burn::module::Module;
 use burn::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -28,7 +33,7 @@ macro_rules! text_families {
 
         /// Any text backbone.
         #[derive(Module, Debug)]
-        #[allow(missing_docs, clippy::large_enum_variant)] // One exists at a time.
+        #[allow(missing_docs)]
         pub enum TextBackbone<B: Backend> {
             $($Variant($file2::$Model<B>),)+
         }

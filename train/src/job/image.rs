@@ -7,6 +7,7 @@ use data::augment::Augmentation;
 use data::image::Picture;
 use data::order::{self, Stream};
 use data::{BadRows, DataError, Ground, ImageOptions, ImageSet, ImageSets, source, split};
+use data::{Statistics, channel_statistics};
 use model::bundle::{self, ImageInput};
 use model::{HeadKind, ImageConfig};
 use rand::RngExt;
@@ -173,11 +174,10 @@ impl Images {
         }
         let mut input = ImageInput::plain(shape);
         if kind == Normalize::Data {
-            let statistics = train.statistics();
-            (input.mean, input.std) = statistics
-                .into_iter()
-                .map(|[mean, std]| (mean, std))
-                .unzip();
+            let Statistics { mean, std } = channel_statistics(train);
+            // A channel of one colour has no deviation to divide by.
+            let divisors = std.into_iter().map(|std| if std > 0.0 { std } else { 1.0 });
+            (input.mean, input.std) = (mean, divisors.collect());
             let listed = |values: &[f64]| {
                 let values = values.iter().map(|value| format!("{value:.4}"));
                 values.collect::<Vec<_>>().join(", ")
