@@ -41,7 +41,7 @@ fn main() -> Result<(), Failure> {
     let settings: Vec<&str> = arguments.set.iter().map(String::as_str).collect();
     let Setup { recipe, job } = Setup::<Clm>::with(&settings)?;
     let start = Start::open(&recipe, Ui::None)?;
-    let data = job.data(&recipe, &start, job.source()?)?;
+    let data = job.data(&recipe, &start, job.source(&start)?)?;
     let Product {
         names,
         config,

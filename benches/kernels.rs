@@ -225,10 +225,7 @@ mod vocabulary {
 mod convolution {
     use super::*;
 
-    const HALVING: Geometry = Geometry {
-        stride: [2, 2],
-        padding: [1, 1],
-    };
+    const HALVING: Geometry = Geometry::new([2, 2], [1, 1]);
 
     #[divan::bench]
     fn hearth(bencher: Bencher) {

@@ -417,6 +417,78 @@ fn layer_norm_is_that_of_double_precision() {
     }
 }
 
+/// Batch normalisation of images `[batch, channels, height, width]`, by their own statistics or by given ones.
+#[derive(Clone, Copy)]
+struct BatchNorm {
+    shape: [usize; 4],
+    frozen: bool,
+}
+
+impl BatchNorm {
+    fn shapes(&self) -> [[usize; 2]; 3] {
+        let [batch, channels, height, width] = self.shape;
+        [
+            [batch * channels, height * width],
+            [1, channels],
+            [1, channels],
+        ]
+    }
+}
+
+impl Operation for BatchNorm {
+    fn run<B: Backend>(&self, inputs: Vec<Tensor<B, 2>>) -> Tensor<B, 2> {
+        let [batch, channels, height, width] = self.shape;
+        let x = inputs[0].clone().reshape(self.shape);
+        let [gamma, beta] = [1, 2].map(|at| inputs[at].clone().reshape([channels]));
+        let out = if self.frozen {
+            let statistic = |salt| {
+                let values = numbers(channels, salt)
+                    .iter()
+                    .map(|x| x.abs() + 0.5)
+                    .collect::<Vec<_>>();
+                let data = TensorData::new(values, [channels]).convert::<B::FloatElem>();
+                Tensor::from_data(data, &x.device())
+            };
+            ops::batch_norm_frozen(x.clone(), [statistic(5), statistic(6)], gamma, beta, 1e-3)
+        } else {
+            ops::batch_norm(x, gamma, beta, 1e-3).0
+        };
+        out.reshape([batch * channels, height * width])
+    }
+}
+
+#[test]
+fn batch_norm_is_that_of_double_precision() {
+    for shape in [
+        [4, 3, 5, 2],
+        [5, 2, 1, 1],
+        [1, 7, 3, 3],
+        [3, 40, 17, 31],
+        [64, 5, 1, 1],
+    ] {
+        for frozen in [false, true] {
+            let norm = BatchNorm { shape, frozen };
+            let what = format!("batch norm of {shape:?}, frozen: {frozen}");
+            check(&what, norm, &norm.shapes());
+        }
+    }
+}
+
+#[test]
+fn a_large_mean_takes_no_digits_from_the_variance() {
+    let device = Default::default();
+    let values: Vec<f32> = (0..3000).map(|i| 1000.0 + (i % 7) as f32).collect();
+    let x = Tensor::<Flex, 1>::from_floats(&values[..], &device).reshape([10, 1, 300]);
+    let one = Tensor::ones([1], &device);
+    let (_, mean, variance) = ops::batch_norm(x, one.clone(), one, 0.0);
+    let (sum, squares) = values.iter().fold((0.0, 0.0), |(sum, squares), &x| {
+        (sum + f64::from(x), squares + f64::from(x) * f64::from(x))
+    });
+    let exact = squares / 3000.0 - (sum / 3000.0).powi(2);
+    assert!((f64::from(mean.into_scalar()) - sum / 3000.0).abs() < 1e-4);
+    assert!((f64::from(variance.into_scalar()) - exact).abs() < 1e-4);
+}
+
 #[test]
 fn attention_is_that_of_double_precision() {
     for [batch, seq, heads, d_head] in [[1, 1, 1, 1], [3, 7, 2, 5], [4, 33, 3, 16]] {
@@ -590,6 +662,16 @@ fn a_query_that_sees_no_key_gets_the_mean_of_all_and_no_nan() {
 }
 
 #[test]
+fn batch_norm_has_the_same_bits_on_any_number_of_threads() {
+    let norm = BatchNorm {
+        shape: [6, 11, 23, 19],
+        frozen: false,
+    };
+    let run = || results::<Fast>(&norm, &norm.shapes());
+    assert_eq!(with_threads(1, run), with_threads(3, run));
+}
+
+#[test]
 fn any_number_of_threads_gives_the_same_bits() {
     let attention = Attention {
         shape: sizes([5, 67, 70, 6, 2]),
@@ -681,10 +763,7 @@ const SQUARE: Convolution = Convolution {
     channels: [2, 3],
     size: [5, 4],
     kernel: [3, 2],
-    geometry: Geometry {
-        stride: [2, 1],
-        padding: [1, 0],
-    },
+    geometry: Geometry::new([2, 1], [1, 0]),
     padding_out: [1, 0],
     layout: Layout::Whole,
 };
@@ -845,7 +924,7 @@ fn sizes_that_do_not_fit_are_refused_by_name() {
     let matrix = |dims: [usize; 2]| Tensor::<Flex, 2>::zeros(dims, &device);
     let vector = |n: usize| Tensor::<Flex, 1>::zeros([n], &device);
     let images = |dims: [usize; 4]| Tensor::<Flex, 4>::zeros(dims, &device);
-    let geometry = |stride, padding| Geometry { stride, padding };
+    let geometry = |stride, padding| Geometry::new(stride, padding);
     let conv = |x, weight, bias, geometry| {
         panic_of(|| ops::conv2d(images(x), images(weight), Some(vector(bias)), geometry))
     };
@@ -959,7 +1038,7 @@ fn panic_of<T>(run: impl FnOnce() -> T) -> String {
 
 #[test]
 fn convolutions_are_those_of_double_precision() {
-    let geometry = |stride, padding| Geometry { stride, padding };
+    let geometry = |stride, padding| Geometry::new(stride, padding);
     for (batch, channels, size, kernel, geometry) in [
         (1, [1, 1], [1, 1], [1, 1], geometry([1, 1], [0, 0])),
         (3, [2, 3], [7, 4], [3, 3], geometry([2, 2], [1, 1])),

@@ -13,6 +13,7 @@ use model::{
 };
 use serde_json::{Map, Value, json};
 use train::backend::with_backend;
+use train::job::image::ImageModel;
 use train::run::check_writable;
 use train::{Failure, WithBackend};
 
@@ -40,6 +41,12 @@ pub struct Flags {
     /// Element type of the weights
     #[arg(long, value_enum, default_value = "f32")]
     pub precision: Bits,
+    /// Write one file with the names and shapes of torchvision's weights in place of a bundle
+    #[arg(long)]
+    pub torchvision: bool,
+    /// Says what a file of weights is of: model.family=resnet50
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
     /// Replace the directory if it exists
     #[arg(long)]
     pub force: bool,
@@ -82,9 +89,13 @@ impl Flags {
 pub fn run(flags: &Flags) -> Result<String, Failure> {
     let (model, output) = flags.input_and_output()?;
     let backend = flags.backend.choose()?;
-    check_output(&output, flags.force)?;
-    let from = open::bundle(model)?;
-    check_apart(&output, from.path())?;
+    let from = open::bundle_or_file(model, &flags.set)?;
+    if flags.torchvision {
+        open::check_output(&output, &[from.path()])?;
+    } else {
+        check_output(&output, flags.force)?;
+        check_apart(&output, from.path())?;
+    }
     if flags.merge && !from.has_adapter() {
         let inside = from.path().join(peft::FOLDER);
         let hint = if inside.is_dir() {
@@ -104,6 +115,7 @@ pub fn run(flags: &Flags) -> Result<String, Failure> {
             from,
             output,
             precision,
+            torchvision: flags.torchvision,
         },
     )??;
     Ok(written)
@@ -167,6 +179,7 @@ struct Work {
     from: Bundle,
     output: PathBuf,
     precision: Bits,
+    torchvision: bool,
 }
 
 /// From here up, values round to infinity in 16 bits.
@@ -210,14 +223,17 @@ impl Work {
                 _ => self.write(sizes.init::<B>(head, draw), names),
             };
         }
-        let sizes = open::image_model(from)?;
+        let ImageModel {
+            config: sizes,
+            input,
+        } = open::image_model(from)?;
         let names = sizes.names(head);
         match head {
             HeadKind::Classes => {
                 let classes = from.classes()?.len();
                 self.write(ImageClassifier::draw(&sizes, classes, draw), names)
             }
-            HeadKind::Pixels => self.write(Autoencoder::draw(&sizes, draw), names),
+            HeadKind::Pixels => self.write(Autoencoder::draw(&sizes, input.shape, draw), names),
             _ => self.write(sizes.init::<B>(draw), names),
         }
     }
@@ -235,6 +251,12 @@ impl Work {
                 Precision::F16
             }
         };
+        if self.torchvision {
+            let place = self.from.path().display();
+            let wrong = |reason| Failure::input(format!("{place}: {reason}"));
+            let bytes = bundle::serialise_for_torchvision(&model, names, precision);
+            return open::write_output(&self.output, &bytes.map_err(wrong)?);
+        }
         let mut config = self.from.raw_config().clone();
         name_precision(&mut config, self.precision);
         if let Some(config) = config.as_object_mut() {

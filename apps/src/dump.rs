@@ -1,8 +1,10 @@
-//! What a text model computes, for other programs to compare with. In: a bundle and texts. Out: safetensors.
+//! What a model computes, for other programs to compare with. In: a bundle, and texts or images. Out: safetensors.
 //!
-//! `input_ids` and `attention_mask` (1 = real token), `[n, seq]`, 64-bit integers; `logits`, 32-bit floats: `[n, seq,
+//! Of texts: `input_ids` and `attention_mask` (1 = real token), `[n, seq]`, 64-bit integers; `logits`, 32-bit floats: `[n, seq,
 //! vocab_size]` of a language model, `[n, n_classes]` of a classifier; or `hidden`, `[n, seq, d_model]`, of a model without a
-//! head. `tests/interop` holds the programs that compare them with Python's `transformers`.
+//! head. Of images: `pixel_values` as the model sees them, `[n, channels, height, width]`; `logits`, `[n, n_classes]` of a
+//! classifier or those of pixels; or `hidden`, the last maps. `tests/interop` holds the programs that compare them with
+//! Python's `transformers`.
 
 use std::path::PathBuf;
 
@@ -10,21 +12,24 @@ use anyhow::Context;
 use burn::prelude::*;
 use burn::tensor::backend::AutodiffBackend;
 use clap::Args;
-use data::{TextColumns, source};
-use model::{Bundle, Draw, HeadKind, TokenInput};
+use data::{ImageSet, TextColumns, source};
+use model::families::Pyramid;
+use model::{Autoencoder, Bundle, Draw, HeadKind, ImageClassifier, TokenInput};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use train::backend::with_backend;
+use train::job::image::{ImageModel, PixelBatch};
 use train::job::text::{TokenBatch, indices};
 use train::run::memory_bytes;
 use train::{Failure, WithBackend};
 
+use crate::images;
 use crate::open::{self, ModelFlags};
 
 /// Texts in a forward pass.
 const BATCH: usize = 16;
 
-/// Write what a text model computes, to compare it with another program's
+/// Write what a model computes, to compare it with another program's
 #[derive(Args, Clone, Debug)]
 #[command(
     after_help = "Example: apps dump --model wordnet-bert-nano --input texts.txt --output dump.safetensors"
@@ -33,7 +38,7 @@ pub struct Flags {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub model: ModelFlags,
-    /// Texts (.txt .csv .tsv .json .jsonl, each also .gz or .zst, .parquet)
+    /// Texts (.txt .csv .tsv .json .jsonl, each also .gz or .zst, .parquet) or images (a file, a folder, IDX)
     #[arg(long, value_name = "FILE")]
     pub input: String,
     /// The safetensors file; grows with texts, tokens and vocabulary
@@ -44,11 +49,20 @@ pub struct Flags {
     pub hidden: bool,
 }
 
-/// Tokens of some texts, and what a model makes of them.
+/// What a model sees.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Inputs {
+    /// Token ids, padded to the longest text.
+    Tokens(TokenBatch),
+    /// Images.
+    Pixels(PixelBatch),
+}
+
+/// Texts or images, and what a model makes of them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Dump {
-    /// Token ids, padded to the longest text.
-    pub inputs: TokenBatch,
+    /// What it sees.
+    pub inputs: Inputs,
     /// `logits` or `hidden`.
     pub name: &'static str,
     /// Row-major.
@@ -116,9 +130,81 @@ impl Dump {
         }
     }
 
+    /// Runs an image model over images of the shape that it sees.
+    ///
+    /// - hidden: whether the last maps are wanted where there is a head too
+    ///
+    /// # Errors
+    ///
+    /// A bundle of texts, or one whose weights do not fit.
+    pub fn of_images<B: Backend>(
+        bundle: &Bundle,
+        images: &ImageSet,
+        hidden: bool,
+        device: &B::Device,
+    ) -> Result<Self, Failure> {
+        let ImageModel { config, input } = open::image_model(bundle)?;
+        let rows: Vec<u32> = (0..images.len() as u32).collect();
+        let pixels = PixelBatch::of(images, &rows, &input.levels());
+        let draw = Draw::<B>::new(device, 0.02);
+        let head = if hidden {
+            HeadKind::Bare
+        } else {
+            open::head(bundle)
+        };
+        let names = config.names(head);
+        let mut values = Vec::new();
+        let mut shape = Vec::new();
+        let mut take = |tensor: Tensor<B, 4>, axes: usize| {
+            shape = tensor.dims()[..axes].to_vec();
+            values.extend(tensor.into_data().iter::<f32>());
+        };
+        let batches = rows.chunks(BATCH).map(|rows| {
+            let batch = PixelBatch::of(images, rows, &input.levels());
+            batch.tensor::<B>(device)
+        });
+        match head {
+            HeadKind::Classes => {
+                let classes = bundle.classes()?.len();
+                let model = ImageClassifier::draw(&config, classes, &draw);
+                let model = open::filled(bundle, model, names)?;
+                batches.for_each(|batch| take(model.logits(batch).unsqueeze_dims(&[2, 3]), 2));
+            }
+            HeadKind::Pixels => {
+                let model = Autoencoder::draw(&config, input.shape, &draw);
+                let model = open::filled(bundle, model, names)?;
+                batches.for_each(|batch| take(model.logits(batch), 4));
+            }
+            _ => {
+                let model = open::filled(bundle, config.init::<B>(&draw), names)?;
+                batches.for_each(|batch| {
+                    let Pyramid { mut levels, pooled } = model.forward(batch);
+                    match levels.pop() {
+                        Some(last) => take(last, 4),
+                        None => take(pooled.unsqueeze_dims(&[2, 3]), 2),
+                    }
+                });
+            }
+        }
+        if let Some(first) = shape.first_mut() {
+            *first = images.len();
+        }
+        let name = if head == HeadKind::Bare {
+            "hidden"
+        } else {
+            "logits"
+        };
+        Ok(Self {
+            inputs: Inputs::Pixels(pixels),
+            name,
+            values,
+            shape,
+        })
+    }
+
     fn new(inputs: TokenBatch, name: &'static str, values: Vec<f32>, shape: Vec<usize>) -> Self {
         Self {
-            inputs,
+            inputs: Inputs::Tokens(inputs),
             name,
             values,
             shape,
@@ -131,19 +217,31 @@ impl Dump {
     ///
     /// None that the shapes above allow.
     pub fn to_bytes(&self) -> Result<Vec<u8>, safetensors::SafeTensorError> {
-        let (n, seq) = (self.inputs.lengths.len(), self.inputs.seq);
+        let bytes = |values: &[f32]| -> Vec<u8> {
+            let values = values.iter();
+            values.flat_map(|value| value.to_le_bytes()).collect()
+        };
+        let values = bytes(&self.values);
+        let floats = TensorView::new(Dtype::F32, self.shape.clone(), &values)?;
+        let inputs = match &self.inputs {
+            Inputs::Tokens(inputs) => inputs,
+            Inputs::Pixels(images) => {
+                let shape = vec![images.n, images.channels, images.height, images.width];
+                let pixels = bytes(&images.pixels);
+                let pixels = TensorView::new(Dtype::F32, shape, &pixels)?;
+                return safetensors::serialize(
+                    [("pixel_values", pixels), (self.name, floats)],
+                    None,
+                );
+            }
+        };
+        let (n, seq) = (inputs.lengths.len(), inputs.seq);
         let real = |&length: &usize| (0..seq).map(move |at| i64::from(at < length));
-        let mask = self.inputs.lengths.iter().flat_map(real);
-        let ids = self.inputs.tokens.iter().map(|&id| i64::from(id));
+        let mask = inputs.lengths.iter().flat_map(real);
+        let ids = inputs.tokens.iter().map(|&id| i64::from(id));
         let ids: Vec<u8> = ids.flat_map(i64::to_le_bytes).collect();
         let mask: Vec<u8> = mask.flat_map(i64::to_le_bytes).collect();
-        let values: Vec<u8> = self
-            .values
-            .iter()
-            .flat_map(|value| value.to_le_bytes())
-            .collect();
         let integers = |bytes| TensorView::new(Dtype::I64, vec![n, seq], bytes);
-        let floats = TensorView::new(Dtype::F32, self.shape.clone(), &values)?;
         let views = [
             ("input_ids", integers(&ids)?),
             ("attention_mask", integers(&mask)?),
@@ -203,19 +301,31 @@ pub fn run(flags: &Flags) -> Result<String, Failure> {
     let backend = flags.model.backend.choose()?;
     let bundle = flags.model.bundle()?;
     open::check_output(&flags.output, &[flags.input.as_ref(), bundle.path()])?;
-    bundle.text_config()?;
-    let set = source::texts(std::slice::from_ref(&flags.input), &TextColumns::default())?;
-    let texts = set
-        .examples
-        .into_iter()
-        .map(|example| example.text)
-        .collect();
+    let given = if bundle.is_text() {
+        let set = source::texts(std::slice::from_ref(&flags.input), &TextColumns::default())?;
+        let texts = set.examples.into_iter().map(|example| example.text);
+        Given::Texts(texts.collect())
+    } else {
+        let seen = open::image_model(&bundle)?.input;
+        let images = images::read(&flags.input, &seen, usize::MAX)?;
+        let left_out = images
+            .places
+            .iter()
+            .filter_map(|(place, why)| why.as_ref().map(|_| place));
+        if let Some(first) = left_out.clone().next() {
+            let n = left_out.count();
+            eprintln!(
+                "warning: {n} images cannot be read and are left out, the first of them {first}"
+            );
+        }
+        Given::Images(images.set)
+    };
     let hidden = flags.hidden;
     let dump = with_backend(
         backend,
         Work {
             bundle,
-            texts,
+            given,
             hidden,
         },
     )??;
@@ -225,9 +335,12 @@ pub fn run(flags: &Flags) -> Result<String, Failure> {
         .map_err(Failure::Running)?;
     open::write_output(&flags.output, &bytes)?;
     let (name, output) = (dump.name, flags.output.display());
-    let n = dump.inputs.lengths.len();
+    let inputs = match &dump.inputs {
+        Inputs::Tokens(texts) => format!("{} texts", texts.lengths.len()),
+        Inputs::Pixels(images) => format!("{} images", images.n),
+    };
     Ok(format!(
-        "wrote {output}: {name} of {n} texts, {:?}\n",
+        "wrote {output}: {name} of {inputs}, {:?}\n",
         dump.shape
     ))
 }
@@ -235,14 +348,30 @@ pub fn run(flags: &Flags) -> Result<String, Failure> {
 /// Prepared work, waiting for its backend.
 struct Work {
     bundle: Bundle,
-    texts: Vec<String>,
+    given: Given,
     hidden: bool,
+}
+
+/// What the model is run over.
+enum Given {
+    Texts(Vec<String>),
+    Images(ImageSet),
 }
 
 impl WithBackend for Work {
     type Output = Result<Dump, Failure>;
 
     fn run<B: AutodiffBackend>(self, device: B::Device) -> Self::Output {
-        Dump::of::<B::InnerBackend>(&self.bundle, &self.texts, self.hidden, &device)
+        let Self {
+            bundle,
+            given,
+            hidden,
+        } = self;
+        match given {
+            Given::Texts(texts) => Dump::of::<B::InnerBackend>(&bundle, &texts, hidden, &device),
+            Given::Images(images) => {
+                Dump::of_images::<B::InnerBackend>(&bundle, &images, hidden, &device)
+            }
+        }
     }
 }

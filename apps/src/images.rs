@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use data::image::{image_files, is_image};
 use data::{DataError, Ground, ImageSet, read_image_files, source};
-use model::ImageConfig;
+use model::bundle::ImageInput;
 
 /// Images and their places.
 #[derive(Clone, Debug)]
@@ -21,10 +21,10 @@ pub struct Images {
 /// # Errors
 ///
 /// No such file, or none of its images can be read.
-pub fn read(input: &str, config: &ImageConfig, limit: usize) -> Result<Images, DataError> {
+pub fn read(input: &str, seen: &ImageInput, limit: usize) -> Result<Images, DataError> {
     match files(Path::new(input))? {
-        Some(files) => from_files(&files[..files.len().min(limit)], config),
-        None => from_idx(input, config, limit),
+        Some(files) => from_files(&files[..files.len().min(limit)], seen.shape),
+        None => from_idx(input, seen.shape, limit),
     }
 }
 
@@ -36,8 +36,8 @@ fn files(path: &Path) -> Result<Option<Vec<PathBuf>>, DataError> {
     image_files(path)
 }
 
-fn from_files(files: &[PathBuf], config: &ImageConfig) -> Result<Images, DataError> {
-    let images = read_image_files(files, config.shape(), Ground::WHITE)?;
+fn from_files(files: &[PathBuf], shape: [usize; 3]) -> Result<Images, DataError> {
+    let images = read_image_files(files, shape, Ground::WHITE)?;
     let (mut pixels, mut places, mut first) = (Vec::new(), Vec::new(), None);
     for (file, image) in files.iter().zip(images) {
         let reason = match image {
@@ -56,26 +56,25 @@ fn from_files(files: &[PathBuf], config: &ImageConfig) -> Result<Images, DataErr
     match first {
         Some(error) if pixels.is_empty() => Err(error),
         _ => Ok(Images {
-            set: unlabelled(pixels, config),
+            set: unlabelled(pixels, shape),
             places,
         }),
     }
 }
 
-fn from_idx(input: &str, config: &ImageConfig, limit: usize) -> Result<Images, DataError> {
-    let [channels, height, width] = config.shape();
+fn from_idx(input: &str, shape: [usize; 3], limit: usize) -> Result<Images, DataError> {
+    let [channels, height, width] = shape;
     let set = source::images(&[input.into()], Some((height, width)))?;
     let count = set.len().min(limit);
     // IDX is grey: a model of RGB images sees the same plane three times.
     let pixels = (0..count).flat_map(|i| set.image(i).repeat(channels / set.channels));
     Ok(Images {
-        set: unlabelled(pixels.collect(), config),
+        set: unlabelled(pixels.collect(), shape),
         places: (0..count).map(|i| (format!("{input}:{i}"), None)).collect(),
     })
 }
 
-fn unlabelled(pixels: Vec<u8>, config: &ImageConfig) -> ImageSet {
-    let [channels, height, width] = config.shape();
+fn unlabelled(pixels: Vec<u8>, [channels, height, width]: [usize; 3]) -> ImageSet {
     ImageSet {
         origin: String::new(),
         channels,
@@ -91,16 +90,9 @@ fn unlabelled(pixels: Vec<u8>, config: &ImageConfig) -> ImageSet {
 mod tests {
     use super::*;
     use image::{GrayImage, Luma};
-    use model::families::conv_autoencoder::AutoencoderConfig;
 
-    fn config(image_channels: usize) -> ImageConfig {
-        ImageConfig::ConvAutoencoder(AutoencoderConfig {
-            image_channels,
-            image_height: 2,
-            image_width: 4,
-            channels: vec![1],
-            latent_size: 1,
-        })
+    fn seen(channels: usize) -> ImageInput {
+        ImageInput::plain([channels, 2, 4])
     }
 
     fn folder() -> tempfile::TempDir {
@@ -116,7 +108,7 @@ mod tests {
     fn files_become_images_of_the_models_shape() {
         let folder = folder();
         let path = folder.path().display().to_string();
-        let images = read(&path, &config(3), 9).unwrap();
+        let images = read(&path, &seen(3), 9).unwrap();
         assert_eq!(
             images.places,
             [
@@ -128,14 +120,14 @@ mod tests {
             (images.set.image(0), images.set.image(1)),
             (&[10; 24][..], &[20; 24][..])
         );
-        assert_eq!(read(&path, &config(1), 1).unwrap().places.len(), 1);
-        let one = read(&format!("{path}/b.png"), &config(1), 9).unwrap();
+        assert_eq!(read(&path, &seen(1), 1).unwrap().places.len(), 1);
+        let one = read(&format!("{path}/b.png"), &seen(1), 9).unwrap();
         assert_eq!(one.set.pixels, [20; 8]);
     }
 
     #[test]
     fn grey_planes_are_repeated_for_a_model_of_colours() {
-        let images = read("mnist", &config(3), 2).unwrap();
+        let images = read("mnist", &seen(3), 2).unwrap();
         assert_eq!(
             images.places,
             ["mnist:0", "mnist:1"].map(|place| (place.to_string(), None))
@@ -149,11 +141,11 @@ mod tests {
         let folder = folder();
         std::fs::write(folder.path().join("aa.png"), "<html>").unwrap();
         let path = folder.path().display().to_string();
-        let images = read(&path, &config(1), 9).unwrap();
+        let images = read(&path, &seen(1), 9).unwrap();
         assert_eq!((images.places.len(), images.set.len()), (3, 2));
         let (place, reason) = &images.places[1];
         assert!(place.ends_with("aa.png") && reason.is_some(), "{images:?}");
-        let alone = read(&format!("{path}/aa.png"), &config(1), 9).unwrap_err();
+        let alone = read(&format!("{path}/aa.png"), &seen(1), 9).unwrap_err();
         assert!(alone.to_string().contains("aa.png"), "{alone}");
     }
 }

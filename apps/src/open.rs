@@ -8,7 +8,8 @@ use burn::prelude::Backend;
 use clap::Args;
 use data::TextTokenizer;
 use model::bundle::Load;
-use model::{Bundle, Draw, HeadKind, ImageConfig, Names, TextClassifier, TextConfig, TokenModel};
+use model::{Bundle, Draw, HeadKind, Names, TextClassifier, TextConfig, TokenModel};
+use train::job::image::ImageModel;
 use train::job::start;
 use train::job::text::bundle_tokenizer;
 use train::run::{Held, check_memory, check_writable, write_atomically};
@@ -36,9 +37,13 @@ impl BackendFlag {
 /// Flags of most commands.
 #[derive(Args, Clone, Debug)]
 pub struct ModelFlags {
-    /// A bundle, a Hugging Face directory, an adapter, a run, or the bundled wordnet-bert-nano
-    #[arg(long, value_name = "DIR")]
+    /// A bundle, a Hugging Face directory, an adapter, a run, a file of torchvision's weights, or the bundled
+    /// wordnet-bert-nano
+    #[arg(long, visible_alias = "from", value_name = "DIR")]
     pub model: String,
+    /// Says what a file of weights is of: model.family=resnet50
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
     #[command(flatten)]
     #[allow(missing_docs)]
     pub backend: BackendFlag,
@@ -47,8 +52,25 @@ pub struct ModelFlags {
 impl ModelFlags {
     /// The bundle, its weights not yet read.
     pub fn bundle(&self) -> Result<Bundle, Failure> {
-        bundle(&self.model)
+        bundle_or_file(&self.model, &self.set)
     }
+}
+
+/// The bundle that `--model` names, or a file of weights of the family that `--set` names.
+///
+/// # Errors
+///
+/// A path that is neither, a family that is not known, or one that is named where the bundle itself says it.
+pub fn bundle_or_file(model: &str, settings: &[String]) -> Result<Bundle, Failure> {
+    if Path::new(model).is_file() {
+        return start::open_file(model, settings);
+    }
+    if let Some(set) = settings.first() {
+        return Err(Failure::input(format!(
+            "--set {set}: {model} is no file of weights, so it says itself what its model is"
+        )));
+    }
+    bundle(model)
 }
 
 /// The bundle that `--model` names, its weights not yet read.
@@ -191,15 +213,16 @@ pub(crate) fn text_classifier<B: Backend>(
     Ok((filled(bundle, model, names)?, classes))
 }
 
-/// Sizes of an image model, checked.
+/// Sizes of an image model, checked, and what it sees of an image.
 ///
 /// # Errors
 ///
 /// A bundle of another kind, or a model that this machine cannot hold.
-pub fn image_model(bundle: &Bundle) -> Result<ImageConfig, Failure> {
+pub fn image_model(bundle: &Bundle) -> Result<ImageModel, Failure> {
     let config = bundle.image_config()?;
-    fits(bundle, config.parameters())?;
-    Ok(config)
+    fits(bundle, config.describe().parameters)?;
+    let input = bundle.image_input(&config)?;
+    Ok(ImageModel { config, input })
 }
 
 /// The folder of an output, which has to be there.

@@ -13,7 +13,7 @@ use model::families::Place;
 use model::{Bundle, Draw, HeadKind, ImageClassifier, TextClassifier};
 use serde::Serialize;
 use train::backend::with_backend;
-use train::job::image::PixelBatch;
+use train::job::image::{ImageModel, PixelBatch};
 use train::job::text::{TokenBatch, indices};
 use train::{Failure, FailureKind, WithBackend};
 
@@ -144,6 +144,7 @@ impl<B: Backend> TextPredictor<B> {
 /// Classifies images.
 pub struct ImagePredictor<B: Backend> {
     model: ImageClassifier<B>,
+    levels: Vec<[f32; 256]>,
     classes: Vec<String>,
     scores: Scores,
     device: B::Device,
@@ -156,13 +157,14 @@ impl<B: Backend> ImagePredictor<B> {
     ///
     /// A bundle of another kind, or one whose weights do not fit.
     pub fn open(bundle: &Bundle, device: &B::Device) -> Result<Self, Failure> {
-        let config = open::image_model(bundle)?;
+        let ImageModel { config, input } = open::image_model(bundle)?;
         let names = bundle.require(HeadKind::Classes)?;
         let classes = bundle.classes()?;
         let model = ImageClassifier::draw(&config, classes.len(), &Draw::new(device, 0.02));
         let model = open::filled(bundle, model, names)?;
         Ok(Self {
             model,
+            levels: input.levels(),
             classes,
             scores: bundle.scores()?,
             device: device.clone(),
@@ -177,7 +179,7 @@ impl<B: Backend> ImagePredictor<B> {
     pub fn predict(&self, images: &ImageSet, top: usize) -> Vec<Vec<Guess>> {
         let rows: Vec<u32> = (0..images.len() as u32).collect();
         let logits = rows.chunks(BATCH).map(|rows| {
-            let batch = PixelBatch::of(images, rows);
+            let batch = PixelBatch::of(images, rows, &self.levels);
             self.model.logits(batch.tensor(&self.device))
         });
         logits
@@ -308,7 +310,7 @@ impl Input {
     }
 
     fn images(input: &str, bundle: &Bundle) -> Result<Self, Failure> {
-        let images = images::read(input, &open::image_model(bundle)?, usize::MAX)?;
+        let images = images::read(input, &open::image_model(bundle)?.input, usize::MAX)?;
         let single = data::image::is_image(input.as_ref());
         let row = |(place, reason)| ((!single).then_some(place), reason);
         Ok(Self::Images {

@@ -8,7 +8,7 @@ use burn::tensor::backend::AutodiffBackend;
 use clap::Args;
 use model::{Autoencoder, Bundle, Draw, HeadKind};
 use train::backend::with_backend;
-use train::job::image::PixelBatch;
+use train::job::image::{ImageModel, PixelBatch};
 use train::objectives::pixels::psnr;
 use train::report::grid::grid_png;
 use train::{Failure, WithBackend};
@@ -45,8 +45,8 @@ pub fn reconstruct<B: Backend>(
     device: &B::Device,
 ) -> Result<PixelBatch, Failure> {
     let names = bundle.require(HeadKind::Pixels)?;
-    let model: Autoencoder<B> =
-        Autoencoder::draw(&open::image_model(bundle)?, &Draw::new(device, 0.02));
+    let ImageModel { config, input } = open::image_model(bundle)?;
+    let model: Autoencoder<B> = Autoencoder::draw(&config, input.shape, &Draw::new(device, 0.02));
     let model = open::filled(bundle, model, names)?;
     Ok(PixelBatch::read(model.reconstruct(images.tensor(device))))
 }
@@ -74,9 +74,10 @@ pub fn run(flags: &Flags) -> Result<String, Failure> {
     }
     open::check_output(&flags.output, &[flags.input.as_ref(), bundle.path()])?;
     bundle.require(HeadKind::Pixels)?;
-    let images = images::read(&flags.input, &open::image_model(&bundle)?, COLUMNS)?;
+    let seen = open::image_model(&bundle)?.input;
+    let images = images::read(&flags.input, &seen, COLUMNS)?;
     let rows: Vec<u32> = (0..images.set.len() as u32).collect();
-    let batch = PixelBatch::of(&images.set, &rows);
+    let batch = PixelBatch::of(&images.set, &rows, &seen.levels());
     let work = Work {
         bundle,
         images: &batch,

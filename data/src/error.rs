@@ -380,6 +380,38 @@ pub enum DataError {
         #[source]
         first: Box<DataError>,
     },
+    #[error("{path}: has no column of images or their paths ({known}); the columns are {}", quoted(.columns))]
+    NoImageColumn {
+        path: PathBuf,
+        known: String,
+        columns: Vec<String>,
+    },
+    #[error("{path}:{line}: has no bytes of an image")]
+    NoImageBytes { path: PathBuf, line: usize },
+    #[error("{path}:{line}: \"{key}\" is {value}, and no number")]
+    NotANumber {
+        path: PathBuf,
+        line: usize,
+        key: String,
+        value: String,
+    },
+    #[error(
+        "{origin}: some images have one kind of target and some another; all need a class, classes, a number, a mask or boxes"
+    )]
+    MixedTargets { origin: String },
+    #[error("{path}: cannot be read as tar")]
+    Tar {
+        path: PathBuf,
+        source: std::io::Error,
+    },
+    #[error("{path}: the tar is cut off before the end of this file")]
+    TarCutOff { path: PathBuf },
+    #[error("{path}: {reason}")]
+    Annotations { path: PathBuf, reason: String },
+    #[error("{path}: has no mask; {mask} is missing")]
+    NoMask { path: PathBuf, mask: PathBuf },
+    #[error("{path}: cannot be read as a mask: {reason}")]
+    Mask { path: PathBuf, reason: String },
     #[error("{path}: is not an image, though its name says so")]
     NotAnImage { path: PathBuf },
     #[error("{path}: is {format}, a format that is not read; known are {known}")]
@@ -519,6 +551,10 @@ impl DataError {
             Self::EmptyField { path, line, column } => {
                 (path, line, format!("\"{column}\" is empty"))
             }
+            Self::NoImageBytes { path, line } => (path, line, "no bytes of an image".into()),
+            Self::NotANumber {
+                path, line, key, ..
+            } => (path, line, format!("\"{key}\" is no number")),
             _ => return None,
         };
         let line = *line;

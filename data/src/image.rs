@@ -3,16 +3,29 @@
 //!
 //! Files are known by their content (`content`), decoded as people see them (`decode`), and looked for in class folders
 //! and given splits (`folder`).
+//!
+//! Sets that are too large for that, or of images of any size, stay encoded: [`open_image_files`] finds them (`open`) in
+//! folders, tables (`rows`), WebDataset shards (`shards`) and annotations (`annotations`, `mask`), and [`ImageFiles`]
+//! decodes one at a time (`encoded`).
 
+mod annotations;
 mod content;
 mod decode;
+mod encoded;
 mod folder;
+mod mask;
 mod memory;
+mod open;
+mod picture;
+mod rows;
+mod shards;
+mod statistics;
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use burn_dataset::Dataset;
+use image::ImageFormat;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -23,11 +36,17 @@ use decode::Header;
 use folder::{Entry, Found};
 
 pub(crate) use decode::resize;
+pub use encoded::{BoxLabel, ImageFiles, ImageTargets};
+pub use mask::{Mask, read_mask};
 use memory::MOST_PIXELS;
 pub(crate) use memory::{check_pixels, reserved, room};
+pub use open::{ImageFileOptions, ImageFileSets, open_image_files};
+pub use picture::Picture;
+pub use rows::{ImageColumns, TargetColumn, TargetKind};
+pub use statistics::{Statistics, channel_statistics, file_statistics};
 
 /// The longest side an image may have, in pixels; what JPEG can hold.
-const LONGEST_SIDE: usize = 65_535;
+pub(crate) const LONGEST_SIDE: usize = 65_535;
 
 /// Files that a note names before it counts the rest.
 const NAMED: usize = 3;
@@ -207,17 +226,21 @@ impl ImageSets {
     /// left out 20 files that are no images: .txt 12, .md 8
     /// ```
     pub fn lines(&self) -> Vec<String> {
-        let mut read = format!("images: {} read", self.len());
-        if !self.left_out.is_empty() {
-            let left_out = self.left_out.total();
-            read += &format!(", {left_out} left out ({})", self.left_out.by_reason());
-        }
-        let mut lines = vec![read];
-        let (one, many) = ("file that is no image", "files that are no images");
-        lines.extend(self.not_images.files_line(one, many));
-        lines.extend(self.notes.iter().cloned());
-        lines
+        lines(self.len(), &self.left_out, &self.not_images, &self.notes)
     }
+}
+
+fn lines(read: usize, left_out: &LeftOut, not_images: &LeftOut, notes: &[String]) -> Vec<String> {
+    let mut read = format!("images: {read} read");
+    if !left_out.is_empty() {
+        let total = left_out.total();
+        read += &format!(", {total} left out ({})", left_out.by_reason());
+    }
+    let mut lines = vec![read];
+    let (one, many) = ("file that is no image", "files that are no images");
+    lines.extend(not_images.files_line(one, many));
+    lines.extend(notes.iter().cloned());
+    lines
 }
 
 /// Reads one of
@@ -546,52 +569,85 @@ impl Reading<'_> {
 
     /// Counts what can't be read, or refuses it.
     fn left_out(&self, bad: Vec<Bad>, nothing_left: bool) -> Result<LeftOut, DataError> {
-        let mut left_out = LeftOut::default();
-        for (path, error) in &bad {
-            left_out.add(&reason(error), || self.place(path));
-        }
-        let refused = nothing_left || self.options.bad_rows == BadRows::Refuse;
-        match bad.into_iter().next() {
-            Some((_, first)) if refused => Err(DataError::BadImages {
-                origin: self.origin.clone(),
-                files: self.found.entries.len(),
-                left_out,
-                nothing_left,
-                first: Box::new(first),
-            }),
-            _ => Ok(left_out),
-        }
+        let bad = bad
+            .into_iter()
+            .map(|(path, error)| (self.place(&path), reason(&error), error));
+        let files = self.found.entries.len();
+        let bad_rows = self.options.bad_rows;
+        left_out(&self.origin, files, bad.collect(), nothing_left, bad_rows)
     }
 
     /// A note on files whose content is of another format than their name says.
     fn misnamed(&self, headers: &[Result<Header, DataError>]) -> Option<String> {
         let entries = self.found.entries.iter().zip(headers);
-        let misnamed: Vec<_> = entries
-            .filter_map(|(entry, header)| {
-                let format = header.as_ref().ok()?.format;
-                content::is_misnamed(&entry.path, format)
-                    .then(|| format!("{} is {}", self.place(&entry.path), content::name(format)))
-            })
-            .collect();
-        let (count, named) = (misnamed.len(), &misnamed[..misnamed.len().min(NAMED)]);
-        let more = match count - named.len() {
-            0 => String::new(),
-            more => format!(" and {more} more"),
-        };
-        let files = if count == 1 { "file is" } else { "files are" };
-        let note = || {
-            format!(
-                "{count} {files} named for another format: {}{more}",
-                named.join(", ")
-            )
-        };
-        (count > 0).then(note)
+        let formats = entries.filter_map(|(entry, header)| {
+            let header = header.as_ref().ok()?;
+            Some((entry.path.as_path(), header.format))
+        });
+        misnamed(formats, |path| self.place(path))
     }
 
     /// A file as messages name it: inside the one folder that was given.
     fn place(&self, path: &Path) -> String {
         let inside = self.root.and_then(|root| path.strip_prefix(root).ok());
         inside.unwrap_or(path).display().to_string()
+    }
+}
+
+/// A note on files whose content is of another format than their name says; nothing where there is none.
+///
+/// - formats: of each file
+/// - place: what the note calls a file
+fn misnamed<'a>(
+    formats: impl Iterator<Item = (&'a Path, ImageFormat)>,
+    place: impl Fn(&Path) -> String,
+) -> Option<String> {
+    let misnamed = formats.filter(|&(path, format)| content::is_misnamed(path, format));
+    let misnamed: Vec<_> = misnamed
+        .map(|(path, format)| format!("{} is {}", place(path), content::name(format)))
+        .collect();
+    let (count, named) = (misnamed.len(), &misnamed[..misnamed.len().min(NAMED)]);
+    let more = match count - named.len() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let files = if count == 1 { "file is" } else { "files are" };
+    let note = || {
+        format!(
+            "{count} {files} named for another format: {}{more}",
+            named.join(", ")
+        )
+    };
+    (count > 0).then(note)
+}
+
+/// Counts what can't be used, or refuses it.
+///
+/// - bad: the place of each, the reason that it shares with others, and the error
+fn left_out(
+    origin: &str,
+    files: usize,
+    bad: Vec<(String, String, DataError)>,
+    nothing_left: bool,
+    bad_rows: BadRows,
+) -> Result<LeftOut, DataError> {
+    let mut left_out = LeftOut::default();
+    for (place, reason, _) in &bad {
+        left_out.add(reason, || place.clone());
+    }
+    let refused = nothing_left || bad_rows == BadRows::Refuse;
+    match bad.into_iter().next() {
+        Some((_, _, first)) if refused => Err(DataError::BadImages {
+            origin: origin.into(),
+            files,
+            left_out,
+            nothing_left,
+            first: Box::new(first),
+        }),
+        None if nothing_left => Err(DataError::NoExample {
+            path: origin.into(),
+        }),
+        _ => Ok(left_out),
     }
 }
 

@@ -9,12 +9,14 @@
 //! 3. tokenizer: [`tokenizer`] trains or loads the one that turns text into ids
 //! 4. tokens: [`corpus`] makes those of both splits and keeps them in the [`cache`]; [`tokens`] holds them
 //! 5. order: [`order`] shuffles, batches and hands out random generators, all as pure functions of the seed;
-//!    [`packing`] joins texts into full sequences; [`mod@digest`] tells whether a resumed run sees the same rows
+//!    [`packing`] joins texts into full sequences, [`augment`] changes images; [`mod@digest`] tells whether a resumed
+//!    run sees the same rows
 //!
 //! Every failure is a [`DataError`] that names the file, the line and the value.
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a failing test may panic"))]
 
+pub mod augment;
 pub mod bad_rows;
 pub mod bundled;
 pub mod cache;
@@ -40,6 +42,7 @@ pub mod text;
 pub mod tokenizer;
 pub mod tokens;
 
+pub use augment::Augmentation;
 pub use bad_rows::{BadRows, LeftOut};
 pub use bundled::{mnist, wordnet, wordnet_nouns};
 pub use cache::Cache;
@@ -48,8 +51,10 @@ pub use digest::digest;
 pub use error::DataError;
 pub use given::{GivenSplits, given_splits};
 pub use image::{
-    Ground, ImageExample, ImageOptions, ImageSet, ImageSets, decode_image, read_image,
-    read_image_files, read_image_folders, read_image_sets, read_images,
+    Ground, ImageExample, ImageFileOptions, ImageFileSets, ImageFiles, ImageOptions, ImageSet,
+    ImageSets, ImageTargets, Picture, Statistics, channel_statistics, decode_image,
+    file_statistics, open_image_files, read_image, read_image_files, read_image_folders,
+    read_image_sets, read_images,
 };
 pub use labelled::{LabelledSplits, SplitShares};
 pub use labels::Labels;

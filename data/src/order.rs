@@ -27,6 +27,8 @@ pub enum Stream {
     Sample,
     /// Augmentation of inputs.
     Augment,
+    /// Which way the images of a batch are mixed.
+    Mix,
 }
 
 /// A generator that is a pure function of (seed, stream, index): ChaCha8 keyed with the seed and

@@ -74,16 +74,33 @@ pub(crate) struct ParquetRows {
     pub(crate) class_names: Option<Vec<String>>,
 }
 
+/// The names of the columns, nested ones as `image.bytes`.
+///
+/// # Errors
+/// No such file, or bytes that are no Parquet.
+pub(crate) fn column_names(path: &Path) -> Result<Vec<String>, DataError> {
+    let reader = reader(path)?;
+    let columns = reader.metadata().file_metadata().schema_descr().columns();
+    Ok(columns
+        .iter()
+        .map(|column| column.path().string())
+        .collect())
+}
+
+fn reader(path: &Path) -> Result<SerializedFileReader<File>, DataError> {
+    let failed = |source| file::io_error(path, source);
+    let file = File::open(path).map_err(failed)?;
+    if file.metadata().map_err(failed)?.len() == 0 {
+        return Err(DataError::Empty { path: path.into() });
+    }
+    guarded(path, || SerializedFileReader::new(file))
+}
+
 impl ParquetRows {
     /// # Errors
     /// No such file or column, a column that holds no text, or bytes that are no Parquet.
     pub(crate) fn open(path: &Path, columns: &TextColumns) -> Result<Self, DataError> {
-        let failed = |source| file::io_error(path, source);
-        let file = File::open(path).map_err(failed)?;
-        if file.metadata().map_err(failed)?.len() == 0 {
-            return Err(DataError::Empty { path: path.into() });
-        }
-        let reader = guarded(path, || SerializedFileReader::new(file))?;
+        let reader = reader(path)?;
         let text = Column::find(path, &reader, &columns.text)?;
         let is_text = |column: &Column| column.kind == Kind::Text && !column.list;
         let needed = "a text is one value of type string";

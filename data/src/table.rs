@@ -233,6 +233,33 @@ impl Table {
         Ok(true)
     }
 
+    /// The names of the columns, cut with the separator that gives the most of them.
+    ///
+    /// # Errors
+    /// A header that is not UTF-8, or no record at all.
+    pub(crate) fn names(mut self) -> Result<Vec<String>, DataError> {
+        let mut first = self.next()?.is_some();
+        if first && let Some(separator) = announced(&self.line) {
+            self.set_separator(separator, self.quoting);
+            first = self.next()?.is_some();
+        }
+        let path = &self.lines.path;
+        if !first {
+            return Err(DataError::NoExample { path: path.clone() });
+        }
+        let fields = self.record.fields();
+        let mut best: Vec<String> = fields
+            .map(|field| utf8(path, field, self.record.line).map(String::from))
+            .collect::<Result<_, _>>()?;
+        for separator in SEPARATORS {
+            let names = header_fields(&self.line, separator);
+            if names.len() > best.len() {
+                best = names;
+            }
+        }
+        Ok(best)
+    }
+
     /// The separator with which the header has the wanted columns, else the one with which it has the most.
     fn other_separator(&self, names: &[String], wanted: &TextColumns) -> (u8, Vec<String>) {
         let mut best = (b',', names.to_vec());

@@ -5,10 +5,12 @@
 use burn::tensor::backend::AutodiffBackend;
 use data::ImageSets;
 use model::bundle::Load;
-use model::{HeadKind, ImageClassifier, ImageConfig};
+use model::{HeadKind, ImageClassifier};
 use serde::{Deserialize, Serialize};
 use train::Failure;
-use train::job::image::{self, Augment, ImagesWithLabels, LabelledImageBatch, LabelledImageSplits};
+use train::job::image::{
+    self, Augment, ImageModel, ImagesWithLabels, LabelledImageBatch, LabelledImageSplits,
+};
 use train::job::{Job, Product, Recipe, Splits, Start};
 use train::objectives::class_loss::ClassLossRecipe;
 use train::objectives::classes::ImageClasses;
@@ -28,12 +30,12 @@ pub struct ImageClassification {
 /// Labelled splits, and the model for their images.
 pub struct LabelledImageData {
     splits: LabelledImageSplits,
-    config: ImageConfig,
+    model: ImageModel,
 }
 
 impl Job for ImageClassification {
     const NAME: &'static str = "image-classification";
-    const ABOUT: &'static str = "classes of images with an autoencoder's encoder";
+    const ABOUT: &'static str = "classes of images with any image family";
     const KEY: &'static str = "task";
     const RECIPE: &'static str = include_str!("../../assets/recipes/image-classification.toml");
     type Source = ImageSets;
@@ -46,8 +48,8 @@ impl Job for ImageClassification {
         self.data.images.check(recipe)
     }
 
-    fn source(&self) -> Result<ImageSets, Failure> {
-        self.data.images.source()
+    fn source(&self, start: &Start) -> Result<ImageSets, Failure> {
+        self.data.images.source(start)
     }
 
     fn data(
@@ -56,15 +58,16 @@ impl Job for ImageClassification {
         start: &Start,
         images: ImageSets,
     ) -> Result<LabelledImageData, Failure> {
-        let (splits, config) = self.data.images.read(images, self.augment, start)?;
+        let data = &self.data.images;
+        let (splits, model) = data.read(images, &self.augment, HeadKind::Classes, start)?;
         let split_seed = self.data.images.split_seed;
         let splits = LabelledImageSplits::new(splits, self.data.label_limit, split_seed)?;
-        Ok(LabelledImageData { splits, config })
+        Ok(LabelledImageData { splits, model })
     }
 
     fn product(&self, data: &LabelledImageData) -> Result<Product, Failure> {
         let classes = Some(data.splits.classes.as_slice());
-        Ok(image::product(&data.config, HeadKind::Classes, classes))
+        Ok(image::product(&data.model, HeadKind::Classes, classes))
     }
 
     fn objective<B: AutodiffBackend>(
@@ -73,9 +76,10 @@ impl Job for ImageClassification {
         start: &Start,
         device: &B::Device,
     ) -> Result<ImageClasses<B>, Failure> {
-        let names = data.config.names(HeadKind::Classes);
+        let config = &data.model.config;
+        let names = config.names(HeadKind::Classes);
         let LabelledImageSplits { classes, train, .. } = &data.splits;
-        let model = ImageClassifier::draw(&data.config, classes.len(), &start.draw(device, names));
+        let model = ImageClassifier::draw(config, classes.len(), &start.draw(device, names));
         let model = start.fill(model, names, Load::Backbone)?;
         let targets = train.classes.iter().copied();
         Ok(ImageClasses::new(
@@ -89,6 +93,8 @@ impl Job for ImageClassification {
         recipe: &Recipe,
         data: LabelledImageData,
     ) -> Result<Splits<LabelledImageBatch>, Failure> {
-        Ok(data.splits.batches(recipe, self.augment))
+        Ok(data
+            .splits
+            .batches(recipe, &data.model.input, self.augment.clone()))
     }
 }

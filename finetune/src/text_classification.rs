@@ -40,7 +40,7 @@ impl Job for TextClassification {
         self.data.check(&self.tokenizer, recipe)
     }
 
-    fn source(&self) -> Result<TextSet, Failure> {
+    fn source(&self, _: &Start) -> Result<TextSet, Failure> {
         self.data.source()
     }
 

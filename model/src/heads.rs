@@ -5,11 +5,10 @@ use burn::prelude::*;
 use burn::tensor::activation::sigmoid;
 
 use crate::cache::Cache;
-use crate::families::conv_autoencoder::Decoder;
 use crate::families::{Place, TokenInput};
 use crate::layers::{Draw, LayerNorm, Linear};
 use crate::ops::{Activation, dropout, linear_transposed};
-use crate::registry::{ImageBackbone, ImageConfig, TextBackbone, TextConfig};
+use crate::registry::{ImageBackbone, ImageConfig, ImageDecoder, TextBackbone, TextConfig};
 
 /// A backbone and what is asked of it.
 #[derive(Module, Debug)]
@@ -247,34 +246,35 @@ impl<B: Backend> ImageClassifier<B> {
     /// Draws a model; the weights are a function of the backend's seed.
     pub fn draw(config: &ImageConfig, n_classes: usize, draw: &Draw<'_, B>) -> Self {
         let backbone = config.init(&draw.inside("backbone"));
-        Self::new(
-            backbone,
-            ClassHead::uniform(config.width(), n_classes, draw),
-        )
+        let mut head = ClassHead::uniform(config.describe().width, n_classes, draw);
+        head.before_output = config.head_dropout();
+        Self::new(backbone, head)
     }
 
     /// Scores of the classes.
     ///
-    /// - images: `[batch, channels, height, width]`, pixels 0 to 1
+    /// - images: `[batch, channels, height, width]`, as the bundle's preprocessor prepares them
     /// - out: `[batch, n_classes]`
     pub fn logits(&self, images: Tensor<B, 4>) -> Tensor<B, 2> {
-        self.head.forward(self.backbone.pooled(images))
+        self.head.forward(self.backbone.forward(images).pooled)
     }
 }
 
 /// A model that gives images back.
-pub type Autoencoder<B> = Headed<B, ImageBackbone<B>, Decoder<B>>;
+pub type Autoencoder<B> = Headed<B, ImageBackbone<B>, ImageDecoder<B>>;
 
 impl<B: Backend> Autoencoder<B> {
     /// Draws a model; the weights are a function of the backend's seed.
-    pub fn draw(config: &ImageConfig, draw: &Draw<'_, B>) -> Self {
+    ///
+    /// - shape: channels, height and width of the images
+    pub fn draw(config: &ImageConfig, shape: [usize; 3], draw: &Draw<'_, B>) -> Self {
         let backbone = config.init(&draw.inside("backbone"));
-        Self::new(backbone, config.init_decoder(&draw.inside("head")))
+        Self::new(backbone, config.init_decoder(shape, &draw.inside("head")))
     }
 
     /// Logits of the reconstructed pixels; `[batch, channels, height, width]` in and out.
     pub fn logits(&self, images: Tensor<B, 4>) -> Tensor<B, 4> {
-        self.head.forward(self.backbone.states(images))
+        self.head.forward(self.backbone.latent(images))
     }
 
     /// Reconstructed pixels, 0 to 1; `[batch, channels, height, width]` in and out.

@@ -14,6 +14,8 @@ pub enum HeadKind {
     Classes,
     /// The image that was put in.
     Pixels,
+    /// A class of every pixel.
+    Masks,
 }
 
 impl HeadKind {
@@ -24,6 +26,7 @@ impl HeadKind {
             Self::Tokens => "a language model",
             Self::Classes => "a classifier",
             Self::Pixels => "an autoencoder",
+            Self::Masks => "a segmentation model",
         }
     }
 }
@@ -70,6 +73,36 @@ pub struct Family {
     pub adapter_targets: &'static [&'static str],
     /// Whether a bundle holds the weights of linear layers as `[d_input, d_output]`.
     pub fan_in_fan_out: bool,
+    /// The first convolution's weight, without the prefix: fits images of more or fewer channels than it was trained on. Empty
+    /// where there is none.
+    pub first: &'static str,
+    /// The table of a vision transformer's positions, without the prefix, which fits images of other sizes. Empty where there
+    /// is none.
+    pub positions: &'static str,
+    /// What torchvision calls a parameter of this name, with or without the prefix; none for names that it does not have.
+    pub torchvision: Option<fn(&str) -> Option<Foreign>>,
+}
+
+/// A parameter in a file of another library.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Foreign {
+    /// Its tensor there.
+    pub name: String,
+    /// Which of so many equal parts of the tensor's first axis it is, where it is not the whole tensor.
+    pub part: Option<[usize; 2]>,
+    /// Axes of one behind those of the parameter.
+    pub axes: usize,
+}
+
+impl Foreign {
+    /// A whole tensor.
+    pub fn whole(name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            part: None,
+            axes: 0,
+        }
+    }
 }
 
 /// Names of one family with one head.
@@ -138,11 +171,37 @@ impl Names {
 
     /// Whether this is a parameter of the backbone.
     pub fn is_backbone(&self, name: &str) -> bool {
-        self.head.kind == HeadKind::Bare || name.starts_with(self.family.prefix)
+        // Without a prefix the head's own names tell it apart.
+        let mut heads = self.head.renames.iter();
+        self.head.kind == HeadKind::Bare
+            || (name.starts_with(self.family.prefix)
+                && !heads.any(|(_, theirs)| name.starts_with(theirs)))
     }
 }
 
 impl Family {
+    /// One of images, with nothing but its type.
+    pub const fn of_images(model_type: &'static str) -> Self {
+        Self {
+            model_type,
+            prefix: "",
+            renames: &[],
+            heads: &[],
+            layer: "",
+            tables: &[],
+            token_table: "",
+            ignored: &[],
+            optional: &[],
+            fixed: &[("quantization_config", "null")],
+            defaults: &[],
+            adapter_targets: &[],
+            fan_in_fan_out: false,
+            first: "",
+            positions: "",
+            torchvision: None,
+        }
+    }
+
     /// Its names with this head, if Hugging Face has such a model.
     pub fn head(&'static self, kind: HeadKind) -> Option<&'static HeadNames> {
         self.heads.iter().find(|head| head.kind == kind)

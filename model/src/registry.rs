@@ -1,11 +1,21 @@
 //! The families that there are, a line each. In: `config.json`. Out: a backbone of the family that it names.
 
+#![allow(
+    clippy::large_enum_variant,
+    reason = "one model exists at a time, and derive(Module) makes further enums of each"
+)]
+
 use burn::module::Module;
 use burn::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::cache::Cache;
-use crate::families::{Plan, TokenInput, bert, conv_autoencoder, distilbert, gpt2, roberta};
+use crate::families::conv_autoencoder::AutoencoderConfig;
+use crate::families::{ImagePlan, Plan, Pyramid, TokenInput};
+use crate::families::{bert, distilbert, gpt2, roberta};
+use crate::families::{
+    cnn, conv_autoencoder, convnext, mlp, mobilenet_v2, resnet, small_resnet, unet, vgg, vit,
+};
 use crate::heads::{ClassPlan, TokenPlan};
 use crate::layers::Draw;
 use crate::names::{Family, HeadKind, Names};
@@ -23,7 +33,7 @@ macro_rules! text_families {
 
         /// Any text backbone.
         #[derive(Module, Debug)]
-        #[allow(missing_docs, clippy::large_enum_variant)] // One exists at a time.
+        #[allow(missing_docs)]
         pub enum TextBackbone<B: Backend> {
             $($Variant($file2::$Model<B>),)+
         }
@@ -154,19 +164,14 @@ macro_rules! image_families {
                 match self { $(Self::$Variant(config) => config.check(),)+ }
             }
 
-            /// Channels, height and width of an image.
-            pub fn shape(&self) -> [usize; 3] {
-                match self { $(Self::$Variant(config) => config.shape(),)+ }
+            /// What heads and data need to know of it.
+            pub fn describe(&self) -> ImagePlan {
+                match self { $(Self::$Variant(config) => config.describe(),)+ }
             }
 
-            /// Values that a classifier reads of an image.
-            pub fn width(&self) -> usize {
-                match self { $(Self::$Variant(config) => config.latent_size,)+ }
-            }
-
-            /// Number of parameters, roughly.
-            pub fn parameters(&self) -> f64 {
-                match self { $(Self::$Variant(config) => config.parameters(),)+ }
+            /// Fits the model to images of this shape: channels, height and width.
+            pub fn fit(&mut self, shape: [usize; 3]) {
+                match self { $(Self::$Variant(config) => config.fit(shape),)+ }
             }
 
             /// How its parameters are called.
@@ -178,25 +183,14 @@ macro_rules! image_families {
             pub fn init<B: Backend>(&self, draw: &Draw<'_, B>) -> ImageBackbone<B> {
                 match self { $(Self::$Variant(config) => ImageBackbone::$Variant(config.init(draw)),)+ }
             }
-
-            /// Draws what makes images of the backbone's states.
-            pub fn init_decoder<B: Backend>(&self, draw: &Draw<'_, B>) -> conv_autoencoder::Decoder<B> {
-                match self { $(Self::$Variant(config) => config.init_decoder(draw),)+ }
-            }
         }
 
         impl<B: Backend> ImageBackbone<B> {
-            /// States of images.
+            /// Maps and features of images.
             ///
-            /// - images: `[batch, channels, height, width]`, pixels 0 to 1
-            /// - out: `[batch, width]`
-            pub fn states(&self, images: Tensor<B, 4>) -> Tensor<B, 2> {
+            /// - images: `[batch, channels, height, width]`, as the bundle's preprocessor prepares them
+            pub fn forward(&self, images: Tensor<B, 4>) -> Pyramid<B> {
                 match self { $(Self::$Variant(model) => model.forward(images),)+ }
-            }
-
-            /// What a classifier reads of images, `[batch, width]`.
-            pub fn pooled(&self, images: Tensor<B, 4>) -> Tensor<B, 2> {
-                match self { $(Self::$Variant(model) => model.pooled(images),)+ }
             }
         }
     };
@@ -204,6 +198,15 @@ macro_rules! image_families {
 
 image_families! {
     ConvAutoencoder(conv_autoencoder::AutoencoderConfig, conv_autoencoder::Encoder) = "hearth_conv",
+    Mlp(mlp::MlpConfig, mlp::Mlp) = "hearth_mlp",
+    Cnn(cnn::CnnConfig, cnn::Cnn) = "hearth_cnn",
+    ResNet(resnet::ResNetConfig, resnet::ResNet) = "resnet",
+    SmallResNet(small_resnet::SmallResNetConfig, small_resnet::SmallResNet) = "hearth_resnet",
+    Vgg(vgg::VggConfig, vgg::Vgg) = "hearth_vgg",
+    MobileNetV2(mobilenet_v2::MobileNetV2Config, mobilenet_v2::MobileNetV2) = "mobilenet_v2",
+    ViT(vit::ViTConfig, vit::ViT) = "vit",
+    ConvNext(convnext::ConvNextConfig, convnext::ConvNext) = "convnext",
+    UNet(unet::UNetConfig, unet::UNet) = "hearth_unet",
 }
 
 impl ImageConfig {
@@ -214,5 +217,73 @@ impl ImageConfig {
     /// If the family has no such head.
     pub fn names(&self, head: HeadKind) -> Names {
         Names::new(self.family(), head)
+    }
+
+    /// Whether a new model sees pixels from 0 to 1, and not what normalising makes of them.
+    pub fn is_for_plain_pixels(&self) -> bool {
+        matches!(self, Self::ConvAutoencoder(_))
+    }
+
+    /// Whether its weights, once trained, can be fitted to images of another shape.
+    pub fn can_be_fitted(&self) -> bool {
+        !self.family().first.is_empty()
+    }
+
+    /// Dropout before a classifier's last layer.
+    pub fn head_dropout(&self) -> f64 {
+        match self {
+            Self::MobileNetV2(config) => config.classifier_dropout_prob,
+            _ => 0.0,
+        }
+    }
+
+    /// Draws what makes images of this shape of the backbone's [latent vectors](ImageBackbone::latent).
+    pub fn init_decoder<B: Backend>(
+        &self,
+        shape: [usize; 3],
+        draw: &Draw<'_, B>,
+    ) -> ImageDecoder<B> {
+        match self {
+            Self::ConvAutoencoder(config) => ImageDecoder::Conv(config.init_decoder(draw)),
+            Self::Mlp(config) => ImageDecoder::Dense(config.init_decoder(draw)),
+            other => {
+                let mirror = AutoencoderConfig::mirror(shape, other.describe().width);
+                ImageDecoder::Conv(mirror.init_decoder(draw))
+            }
+        }
+    }
+}
+
+impl<B: Backend> ImageBackbone<B> {
+    /// What a decoder makes images of, `[batch, width]`.
+    ///
+    /// - images: `[batch, channels, height, width]`
+    pub fn latent(&self, images: Tensor<B, 4>) -> Tensor<B, 2> {
+        match self {
+            Self::ConvAutoencoder(model) => model.latent(images),
+            other => other.forward(images).pooled,
+        }
+    }
+}
+
+/// What makes images of latent vectors.
+#[derive(Module, Debug)]
+pub enum ImageDecoder<B: Backend> {
+    /// Transposed convolutions.
+    Conv(conv_autoencoder::Decoder<B>),
+    /// Linear layers.
+    Dense(mlp::Decoder<B>),
+}
+
+impl<B: Backend> ImageDecoder<B> {
+    /// Logits of the pixels.
+    ///
+    /// - latent: `[batch, width]`
+    /// - out: `[batch, channels, height, width]`
+    pub fn forward(&self, latent: Tensor<B, 2>) -> Tensor<B, 4> {
+        match self {
+            Self::Conv(decoder) => decoder.forward(latent),
+            Self::Dense(decoder) => decoder.forward(latent),
+        }
     }
 }

@@ -11,12 +11,12 @@ use burn::prelude::*;
 use burn::tensor::backend::AutodiffBackend;
 use data::order::{self, Stream};
 use data::{ImageSet, ImageSets};
-use model::bundle::Load;
-use model::{Autoencoder, HeadKind, ImageConfig};
+use model::bundle::{ImageInput, Load};
+use model::{Autoencoder, HeadKind};
 use rand::{Rng, RngExt};
 use serde::{Deserialize, Serialize};
 use train::Failure;
-use train::job::image::{self, Augment, ImageSplits, Images, PixelBatch};
+use train::job::image::{self, Augment, ImageModel, ImageSplits, Images, PixelBatch};
 use train::job::{Hook, Job, Product, Recipe, Shared, Splits, Start};
 use train::objectives::pixels::{PixelLoss, PixelPairs, Reconstruction};
 use train::recipe::Impossible;
@@ -59,7 +59,7 @@ pub struct Noise {
 /// Split images, and the model for them.
 pub struct NoisyData {
     splits: ImageSplits,
-    config: ImageConfig,
+    model: ImageModel,
 }
 
 impl Job for DenoisingAutoencoder {
@@ -77,17 +77,21 @@ impl Job for DenoisingAutoencoder {
         self.data.check(recipe)
     }
 
-    fn source(&self) -> Result<ImageSets, Failure> {
-        self.data.source()
+    fn source(&self, start: &Start) -> Result<ImageSets, Failure> {
+        self.data.source(start)
     }
 
     fn data(&self, _: &Recipe, start: &Start, images: ImageSets) -> Result<NoisyData, Failure> {
-        let (splits, config) = self.data.read(images, self.augment, start)?;
-        Ok(NoisyData { splits, config })
+        let (splits, mut model) = self
+            .data
+            .read(images, &self.augment, HeadKind::Pixels, start)?;
+        // What it gives back is pixels.
+        model.input = ImageInput::plain(model.input.shape);
+        Ok(NoisyData { splits, model })
     }
 
     fn product(&self, data: &NoisyData) -> Result<Product, Failure> {
-        Ok(image::product(&data.config, HeadKind::Pixels, None))
+        Ok(image::product(&data.model, HeadKind::Pixels, None))
     }
 
     fn objective<B: AutodiffBackend>(
@@ -96,8 +100,9 @@ impl Job for DenoisingAutoencoder {
         start: &Start,
         device: &B::Device,
     ) -> Result<Reconstruction<B>, Failure> {
-        let names = data.config.names(HeadKind::Pixels);
-        let model = Autoencoder::draw(&data.config, &start.draw(device, names));
+        let ImageModel { config, input } = &data.model;
+        let names = config.names(HeadKind::Pixels);
+        let model = Autoencoder::draw(config, input.shape, &start.draw(device, names));
         let model = start.fill(model, names, Load::BackboneAndPerhapsHead)?;
         Ok(Reconstruction::new(model, self.loss.kind))
     }
@@ -120,7 +125,7 @@ impl Job for DenoisingAutoencoder {
         let lengths = vec![1; train.len()];
         let digest = data::digest(train.len(), |at| train.image(at).to_vec());
         let epochs = Epochs::shuffled(lengths, training.batching(), training.accumulation, seed);
-        let train = NoisyImages::new(train, epochs, self.augment, self.noise, seed);
+        let train = NoisyImages::new(train, epochs, self.augment.clone(), self.noise, seed);
         Ok(Splits {
             train: Shared::new(train),
             valid: Shared::new(self.validating(valid, training.batch_size)),
@@ -191,6 +196,7 @@ fn normal(rng: &mut impl Rng) -> f32 {
 pub struct NoisyImages {
     images: ImageSet,
     epochs: Epochs,
+    levels: Vec<[f32; 256]>,
     augment: Augment,
     noise: Noise,
     seed: u64,
@@ -205,9 +211,11 @@ impl NoisyImages {
         noise: Noise,
         seed: u64,
     ) -> Self {
+        let shape = [images.channels, images.height, images.width];
         Self {
             images,
             epochs,
+            levels: ImageInput::plain(shape).levels(),
             augment,
             noise,
             seed,
@@ -216,8 +224,9 @@ impl NoisyImages {
 
     /// Rows with their noise.
     fn noisy(&self, batch: &Rows) -> PixelPairs {
-        let mut targets = PixelBatch::of(&self.images, &batch.rows);
-        self.augment.apply(&mut targets, self.seed, &batch.samples);
+        let targets = self
+            .augment
+            .read(&self.images, batch, &self.levels, self.seed);
         let mut inputs = targets.clone();
         let len = inputs.channels * inputs.height * inputs.width;
         let images = inputs.pixels.chunks_exact_mut(len);
@@ -278,6 +287,7 @@ mod tests {
     use burn::optim::{GradientsParams, Optimizer as _};
     use data::order::Batching;
     use model::Draw;
+    use model::ImageConfig;
     use train::Objective;
     use train::job::Setup;
     use train::optim::optimizer::Optimizer;
@@ -309,10 +319,11 @@ mod tests {
         NoisyImages::new(images, epochs, Augment::NONE, noise, seed)
     }
 
-    fn config(images: &ImageSet) -> ImageConfig {
+    /// Sizes of the built-in recipe's model, and the shape of the images.
+    fn sizes(images: &ImageSet) -> (ImageConfig, [usize; 3]) {
         let recipe = Setup::<DenoisingAutoencoder>::built_in().unwrap().recipe;
         let shape = [images.channels, images.height, images.width];
-        recipe.image_sizes(shape).unwrap()
+        (recipe.image_sizes(shape).unwrap(), shape)
     }
 
     #[test]
@@ -413,8 +424,8 @@ mod tests {
         type B = Autodiff<Flex>;
         let device = Default::default();
         let images = bars(5, 1);
-        let config = config(&images);
-        let model = Autoencoder::<B>::draw(&config, &Draw::new(&device, 0.02));
+        let (config, shape) = sizes(&images);
+        let model = Autoencoder::<B>::draw(&config, shape, &Draw::new(&device, 0.02));
         let mut objective = Reconstruction::new(model, PixelLoss::Mse);
         let rules = Setup::<DenoisingAutoencoder>::built_in()
             .unwrap()
@@ -440,7 +451,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let device = Default::default();
         let images = bars(3, 1);
-        let model = Autoencoder::<Flex>::draw(&config(&images), &Draw::new(&device, 0.02));
+        let (config, shape) = sizes(&images);
+        let model = Autoencoder::<Flex>::draw(&config, shape, &Draw::new(&device, 0.02));
         let batch = batches(images, NOISE, 1).first(COLUMNS);
         for _ in 0..2 {
             draw(&model, &batch, &device, folder.path()).unwrap();

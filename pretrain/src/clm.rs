@@ -39,7 +39,7 @@ impl Job for Clm {
         self.data.check(&self.tokenizer, recipe)
     }
 
-    fn source(&self) -> Result<TextSource, Failure> {
+    fn source(&self, _: &Start) -> Result<TextSource, Failure> {
         self.data.source()
     }
 

@@ -71,7 +71,7 @@ impl Job for Mlm {
         self.data.check(&self.tokenizer, recipe)
     }
 
-    fn source(&self) -> Result<TextSource, Failure> {
+    fn source(&self, _: &Start) -> Result<TextSource, Failure> {
         self.data.source()
     }
 

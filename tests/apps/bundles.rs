@@ -17,6 +17,7 @@ use model::bundle::{self, Precision};
 use model::families::bert::BertConfig;
 use model::families::conv_autoencoder::AutoencoderConfig;
 use model::families::gpt2::Gpt2Config;
+use model::registry::ImageDecoder;
 use model::registry::TextBackbone;
 use model::{
     Autoencoder, Bundle, Draw, HeadKind, ImageClassifier, ImageConfig, Names, TextClassifier,
@@ -245,8 +246,12 @@ impl Bundles {
     /// Reconstructs every image as half grey: the sigmoid of nothing.
     pub fn autoencoder(&self, name: &str) -> String {
         let (config, device) = (images(), Default::default());
-        let mut model = Autoencoder::<Flex>::draw(&config, &draw(&device));
-        let last = model.head.convolutions.last_mut().unwrap();
+        let shape = [1, 4, 6];
+        let mut model = Autoencoder::<Flex>::draw(&config, shape, &draw(&device));
+        let ImageDecoder::Conv(decoder) = &mut model.head else {
+            panic!("the decoder is convolutional");
+        };
+        let last = decoder.convolutions.last_mut().unwrap();
         last.weight = zeros(&last.weight);
         last.bias = last.bias.as_ref().map(zeros);
         let names = config.names(HeadKind::Pixels);

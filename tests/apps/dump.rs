@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use apps::dump::Dump;
+use apps::dump::{Dump, Inputs};
 use burn::backend::Flex;
 use model::{HeadKind, TextConfig};
 use safetensors::SafeTensors;
@@ -81,7 +81,10 @@ fn hidden_states_are_those_of_a_bare_encoder_with_or_without_a_head() {
     let dump = Dump::of::<Flex>(&open(&path), &["a tool"], false, &device).unwrap();
     // [CLS] a tool [SEP]
     assert_eq!((dump.name, &dump.shape[..]), ("hidden", &[1, 4, 16][..]));
-    let states = bare.states(&dump.inputs.input(&device), None, None);
+    let Inputs::Tokens(tokens) = &dump.inputs else {
+        panic!("texts are tokens");
+    };
+    let states = bare.states(&tokens.input(&device), None, None);
     let states: Vec<f32> = states.into_data().iter::<f32>().collect();
     assert_eq!(dump.values, states);
 

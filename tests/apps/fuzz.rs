@@ -230,7 +230,7 @@ fn check_images<J: Job>(draft: &Draft) -> Result<(), Failure> {
     let Some(bundle) = start::open(&setup.recipe.from)? else {
         let config = setup.recipe.image_sizes([1, 28, 28])?;
         config.check().map_err(Failure::input)?;
-        return check_memory(config.parameters(), Held::Training).map_err(Failure::input);
+        return check_memory(config.describe().parameters, Held::Training).map_err(Failure::input);
     };
     bundle.image_config()?;
     Ok(())

@@ -38,7 +38,37 @@ fn the_wrong_model_is_refused() {
     assert_eq!(refused(&args), "nothing: is no bundle: no such directory");
     let file = bundles.file("notes.txt", "a");
     let args = ["fill-mask", "--model", &file, "[MASK]"];
-    assert_eq!(refused(&args), "notes.txt: is no bundle: it is a file");
+    assert_eq!(
+        refused(&args),
+        "notes.txt: is a file, and a model is a directory; where it holds weights of torchvision's, --set \
+         model.family=resnet50 names their family"
+    );
+    let args = [
+        "predict",
+        "--model",
+        &file,
+        "--set",
+        "model.family=resnet18",
+        "--input",
+        "mnist",
+    ];
+    assert_eq!(
+        refused(&args),
+        "notes.txt: is no file of weights: neither safetensors nor what torch.save writes"
+    );
+    let args = [
+        "predict",
+        "--model",
+        &images,
+        "--set",
+        "model.family=vit",
+        "--input",
+        "mnist",
+    ];
+    assert_eq!(
+        refused(&args),
+        "--set model.family=vit: images is no file of weights, so it says itself what its model is"
+    );
     fs::create_dir(bundles.path("photos")).unwrap();
     let args = ["fill-mask", "--model", &bundles.at("photos"), "[MASK]"];
     assert_eq!(

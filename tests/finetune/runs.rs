@@ -387,7 +387,10 @@ fn bundles_that_are_no_bundles() {
     fs::create_dir(bench.path("folder")).unwrap();
     for (from, words) in [
         ("missing", "missing: is no bundle: no such directory"),
-        ("texts.csv", "texts.csv: is no bundle: it is a file"),
+        (
+            "texts.csv",
+            "texts.csv: is a file; a model of texts is a directory, with its tokenizer",
+        ),
         ("folder", "folder: is no bundle: config.json is missing"),
         (
             &image_run,

@@ -870,7 +870,8 @@ fn loading_says_what_it_did_not_take() {
         loaded,
         Loaded {
             drawn: vec![],
-            unused
+            unused,
+            fitted: vec![],
         }
     );
 }

@@ -11,3 +11,4 @@ mod adapters;
 mod directories;
 mod encoder;
 mod families;
+mod vision;

@@ -76,6 +76,16 @@ pub(super) fn may_be_image(path: &Path) -> bool {
     path.is_file() && start(path).is_some_and(|start| format_of_bytes(&start).is_some())
 }
 
+/// Whether these are the first bytes of an image.
+pub(super) fn begins_image(bytes: &[u8]) -> bool {
+    format_of_bytes(bytes).is_some()
+}
+
+/// Whether a name ends as those of images that are read do.
+pub(super) fn has_image_name(path: &Path) -> bool {
+    matches!(format_of_name(path), Some(Format::Read(_)))
+}
+
 /// What the format is called, for messages.
 pub(super) fn name(format: ImageFormat) -> &'static str {
     match format {

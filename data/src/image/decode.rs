@@ -24,7 +24,7 @@ use zune_jpeg::JpegDecoder;
 use zune_jpeg::errors::DecodeErrors;
 
 use super::memory::{MOST_BYTES, check_pixels};
-use super::{Ground, content};
+use super::{Ground, Picture, content};
 use crate::{DataError, file};
 
 /// What the header of an image says.
@@ -85,18 +85,46 @@ pub(super) fn pixels(
     [channels, height, width]: [usize; 3],
     ground: Ground,
 ) -> Result<Vec<u8>, DataError> {
-    let (format, mut decoder) = open(path, bytes)?;
-    let failed = |source| decode_error(path, format, bytes, source);
-    let orientation = orientation(format, bytes, &mut decoder).map_err(failed)?;
-    let image = decoded(path, format, bytes, decoder)?;
-    let mut image = over(image, ground);
-    image.apply_orientation(orientation);
+    let image = upright(path, bytes, ground)?;
     let from = (image.height() as usize, image.width() as usize);
     Ok(resize(
         channel_first(image, channels),
         from,
         (height, width),
     ))
+}
+
+/// An image in its own size, converted to grey or RGB.
+pub(super) fn picture(
+    path: &Path,
+    bytes: &[u8],
+    channels: usize,
+    ground: Ground,
+) -> Result<Picture, DataError> {
+    let image = upright(path, bytes, ground)?;
+    let size = [image.height() as usize, image.width() as usize];
+    let pixels = match channels {
+        1 => image.into_luma8().into_raw(),
+        _ => image.into_rgb8().into_raw(),
+    };
+    Ok(Picture::new(channels, size, pixels))
+}
+
+/// An image as people see it.
+fn upright(path: &Path, bytes: &[u8], ground: Ground) -> Result<DynamicImage, DataError> {
+    let format = content::format(path, bytes)?;
+    let failed = |source| decode_error(path, format, bytes, source);
+    let (image, orientation) = if format == ImageFormat::Jpeg {
+        jpeg(path, bytes)?
+    } else {
+        let (format, mut decoder) = open(path, bytes)?;
+        let orientation = orientation(format, bytes, &mut decoder).map_err(failed)?;
+        let image = DynamicImage::from_decoder(decoder).map_err(failed)?;
+        (image, orientation)
+    };
+    let mut image = over(image, ground);
+    image.apply_orientation(orientation);
+    Ok(image)
 }
 
 /// A decoder that has read the header.
@@ -135,12 +163,14 @@ fn orientation(
         ImageFormat::Png => png_exif(bytes).map(<[u8]>::to_vec),
         _ => decoder.exif_metadata()?,
     };
-    let orientation = exif.and_then(|exif| {
-        // Some writers of PNG and WebP keep the mark that only JPEG has.
-        let exif = exif.strip_prefix(b"Exif\0\0").unwrap_or(&exif);
-        Orientation::from_exif_chunk(exif)
-    });
+    let orientation = exif.and_then(|exif| exif_orientation(&exif));
     Ok(orientation.unwrap_or(Orientation::NoTransforms))
+}
+
+fn exif_orientation(exif: &[u8]) -> Option<Orientation> {
+    // Some writers of PNG and WebP keep the mark that only JPEG has.
+    let exif = exif.strip_prefix(b"Exif\0\0").unwrap_or(exif);
+    Orientation::from_exif_chunk(exif)
 }
 
 /// The EXIF chunk of a PNG, before its pixels or after them.
@@ -168,61 +198,52 @@ fn is_on_its_side(orientation: Orientation) -> bool {
     )
 }
 
-fn decoded(
-    path: &Path,
-    format: ImageFormat,
-    bytes: &[u8],
-    decoder: impl ImageDecoder,
-) -> Result<DynamicImage, DataError> {
-    let image = if format == ImageFormat::Jpeg {
-        // The last rows may be missing where the decoder sees nothing wrong.
-        if !has_jpeg_end(bytes) {
-            return Err(truncated(path, format));
-        }
-        jpeg(bytes, decoder)
-    } else {
-        DynamicImage::from_decoder(decoder)
-    };
-    image.map_err(|source| decode_error(path, format, bytes, source))
-}
-
-/// Decodes a JPEG as `image` does, except that broken pixels are an error.
-fn jpeg(bytes: &[u8], decoder: impl ImageDecoder) -> ImageResult<DynamicImage> {
-    let (width, height) = decoder.dimensions();
-    match decoder.color_type() {
-        ColorType::L8 => {
-            let image = GrayImage::from_raw(width, height, jpeg_bytes(bytes, ColorSpace::Luma)?);
-            image.map(DynamicImage::from)
-        }
-        ColorType::Rgb8 => {
-            let image = RgbImage::from_raw(width, height, jpeg_bytes(bytes, ColorSpace::RGB)?);
-            image.map(DynamicImage::from)
-        }
-        _ => None,
-    }
-    .ok_or_else(|| {
-        let kind = UnsupportedErrorKind::GenericFeature("its number of colours".into());
-        ImageError::Unsupported(UnsupportedError::from_format_and_kind(
-            ImageFormat::Jpeg.into(),
-            kind,
-        ))
-    })
-}
-
-fn jpeg_bytes(bytes: &[u8], colors: ColorSpace) -> ImageResult<Vec<u8>> {
-    let failed = |source: DecodeErrors| {
-        ImageError::Decoding(DecodingError::new(ImageFormat::Jpeg.into(), source))
-    };
+/// Decodes a JPEG as `image` does, except that broken pixels are an error; and how it has to be turned.
+fn jpeg(path: &Path, bytes: &[u8]) -> Result<(DynamicImage, Orientation), DataError> {
+    let failed = |source| decode_error(path, ImageFormat::Jpeg, bytes, jpeg_error(source));
     let options = DecoderOptions::default()
         .set_strict_mode(false)
         .set_max_width(usize::MAX)
-        .set_max_height(usize::MAX)
-        .jpeg_set_out_colorspace(colors);
+        .set_max_height(usize::MAX);
     let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options);
     decoder.decode_headers().map_err(failed)?;
+    let (width, height) = decoder.dimensions().unwrap_or_default();
+    let (width, height) = (width as u32, height as u32);
+    check_pixels(path, height, width)?;
+    let orientation = decoder.exif().and_then(|exif| exif_orientation(exif));
+    // The last rows may be missing where the decoder sees nothing wrong.
+    if !has_jpeg_end(bytes) {
+        return Err(truncated(path, ImageFormat::Jpeg));
+    }
+    let is_grey = decoder.input_colorspace() == Some(ColorSpace::Luma);
+    let colors = if is_grey {
+        ColorSpace::Luma
+    } else {
+        ColorSpace::RGB
+    };
     // Cameras leave stray bytes between headers, which do no harm; among the pixels nothing may be wrong.
-    decoder.set_options(options.set_strict_mode(true));
-    decoder.decode().map_err(failed)
+    let options = options.set_strict_mode(true);
+    decoder.set_options(options.jpeg_set_out_colorspace(colors));
+    let pixels = decoder.decode().map_err(failed)?;
+    let image = if is_grey {
+        GrayImage::from_raw(width, height, pixels).map(DynamicImage::from)
+    } else {
+        RgbImage::from_raw(width, height, pixels).map(DynamicImage::from)
+    };
+    let image = image.ok_or_else(|| failed(DecodeErrors::FormatStatic("too few pixels")))?;
+    Ok((image, orientation.unwrap_or(Orientation::NoTransforms)))
+}
+
+/// As `image` tells apart what is broken and what is not read.
+fn jpeg_error(source: DecodeErrors) -> ImageError {
+    let format = ImageFormat::Jpeg.into();
+    match source {
+        DecodeErrors::Unsupported(kind) => {
+            let kind = UnsupportedErrorKind::GenericFeature(format!("{kind:?}"));
+            ImageError::Unsupported(UnsupportedError::from_format_and_kind(format, kind))
+        }
+        source => ImageError::Decoding(DecodingError::new(format, source)),
+    }
 }
 
 /// Whether a JPEG goes on to its end-of-image marker. The preview inside an EXIF segment has one too, which does not
@@ -253,7 +274,7 @@ fn has_jpeg_end(bytes: &[u8]) -> bool {
 
 /// Where the byte after the next 255, or the next run of them, is.
 fn after_fill(bytes: &[u8]) -> Option<usize> {
-    let start = bytes.iter().position(|&byte| byte == 0xff)?;
+    let start = memchr::memchr(0xff, bytes)?;
     let run = bytes[start..].iter().position(|&byte| byte != 0xff)?;
     Some(start + run)
 }

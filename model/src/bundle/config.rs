@@ -192,9 +192,11 @@ impl Bundle {
             return Ok(Some(rows));
         }
         let weights = self.weights()?;
+        let foreign = self.family.torchvision.and_then(|called| called(&name));
         let tensor = weights
             .get(&name)
-            .or_else(|| weights.get(&format!("model.{name}")));
+            .or_else(|| weights.get(&format!("model.{name}")))
+            .or_else(|| weights.get(&foreign?.name));
         Ok(tensor.and_then(|tensor| tensor.shape.first().copied()))
     }
 

@@ -5,11 +5,13 @@
 
 mod config;
 mod error;
+mod fit;
 pub mod peft;
+mod preprocessor;
 pub mod weights;
 
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -24,7 +26,9 @@ use serde_json::Value;
 
 pub use config::{Scores, config_json};
 pub use error::BundleError;
+use fit::Origin;
 use peft::SavedAdapter;
+pub use preprocessor::ImageInput;
 use weights::{Mismatch, Weights};
 
 use crate::names::{Family, HeadKind, Names};
@@ -71,6 +75,8 @@ pub struct Loaded {
     pub drawn: Vec<String>,
     /// Tensors of the file that the model has no place for.
     pub unused: Vec<String>,
+    /// What was done to tensors for images of another shape, a sentence each.
+    pub fitted: Vec<String>,
 }
 
 impl Loaded {
@@ -97,6 +103,8 @@ impl Loaded {
 #[derive(Clone, Debug)]
 enum Files {
     Directory,
+    /// One file of weights and nothing else.
+    Weights,
     /// Compiled into the program: names and contents.
     Embedded(&'static [(&'static str, &'static [u8])]),
 }
@@ -208,14 +216,30 @@ impl Bundle {
         Self::with_files(name.into(), Files::Embedded(files))
     }
 
+    /// A file of weights alone, as torchvision's are, of a model with this configuration.
+    ///
+    /// # Errors
+    ///
+    /// A configuration of a family that is not known; the weights are read later.
+    pub fn of_weights(path: &Path, config: Value) -> Result<Self, BundleError> {
+        Self::with_config(path.into(), Files::Weights, config)
+    }
+
     fn with_files(path: PathBuf, files: Files) -> Result<Self, BundleError> {
         let bytes = read(&path, &files, CONFIG)?;
+        let config = serde_json::from_slice(&bytes).map_err(|e| BundleError::Config {
+            path: path.join(CONFIG),
+            reason: e.to_string(),
+        })?;
+        Self::with_config(path, files, config)
+    }
+
+    fn with_config(path: PathBuf, files: Files, mut config: Value) -> Result<Self, BundleError> {
         let at = path.join(CONFIG);
         let wrong = |reason: String| BundleError::Config {
             path: at.clone(),
             reason,
         };
-        let mut config: Value = serde_json::from_slice(&bytes).map_err(|e| wrong(e.to_string()))?;
         let family = config::family(&config).map_err(wrong)?;
         config::complete(&mut config, family).map_err(wrong)?;
         Ok(Self {
@@ -403,6 +427,16 @@ impl Bundle {
         let tied = names.head.kind == HeadKind::Tokens && !untied;
         let mut own = names.head.renames.iter();
         let needed = own.find(|(ours, _)| !(tied && *ours == "output."));
+        let foreign = |needed: &str| {
+            let of_torchvision = self.family.torchvision?;
+            of_torchvision(&format!("{needed}weight")).map(|foreign| foreign.name)
+        };
+        if let Some((_, needed)) = needed
+            && let Some(theirs) = foreign(needed)
+            && weights.get(&theirs).is_some()
+        {
+            return Ok(true);
+        }
         let Some((_, needed)) = needed else {
             // Nothing but the tied token table.
             return Ok(true);
@@ -424,6 +458,7 @@ impl Bundle {
         }
         let weights = match &self.files {
             Files::Directory => Weights::open_directory(&self.path)?,
+            Files::Weights => Weights::open_file(&self.path)?,
             Files::Embedded(files) => {
                 let found = files.iter().find(|(name, _)| *name == WEIGHTS);
                 let bytes = found.map_or(&[][..], |(_, bytes)| bytes);
@@ -447,7 +482,10 @@ impl Bundle {
     ) -> Result<(M, Loaded), BundleError> {
         let weights = self.weights()?;
         let wrong = |reason: String| BundleError::Weights {
-            path: self.path.join(WEIGHTS),
+            path: match self.files {
+                Files::Weights => self.path.clone(),
+                _ => self.path.join(WEIGHTS),
+            },
             reason,
         };
         let mut wanted = walk::parameters(&module, names);
@@ -461,7 +499,7 @@ impl Bundle {
             choose(&wanted, names, load, weights).map_err(|m| wrong(m.to_string()))?;
         if load != Load::Backbone {
             for [one, other] in ties(&walk::parameters(&module, names), names) {
-                let chosen = chosen.get(one).map_or(one, String::as_str);
+                let chosen = chosen.get(one).map_or(one, |origin| origin.name.as_str());
                 let differs = |other: &str| weights.differ(chosen, other);
                 if differs(other) || differs(&format!("model.{other}")) {
                     return Err(wrong(format!(
@@ -483,10 +521,10 @@ impl Bundle {
             let turned = !path.is_transposed();
             let adapter = self.adapter.as_ref();
             let data = match (chosen.get(name), adapter) {
-                (Some(source), Some(adapter)) => weights
-                    .data(source)
+                (Some(origin), Some(adapter)) => origin
+                    .data(weights)
                     .and_then(|base| adapter.merge(&called, base, turned)),
-                (Some(source), None) => weights.data(source),
+                (Some(origin), None) => origin.data(weights),
                 (None, Some(adapter)) if !loaded.drawn.iter().any(|drawn| drawn == name) => {
                     adapter.whole_values(&called)?
                 }
@@ -582,7 +620,7 @@ fn choose(
     names: Names,
     load: Load,
     weights: &Weights,
-) -> Result<(HashMap<String, String>, Loaded), Mismatch> {
+) -> Result<(HashMap<String, Origin>, Loaded), Mismatch> {
     let mut chosen = HashMap::new();
     let mut loaded = Loaded::default();
     let mut mismatch = Mismatch::default();
@@ -592,6 +630,10 @@ fn choose(
         let found = candidates(name, names)
             .into_iter()
             .find_map(|candidate| weights.get(&candidate));
+        let foreign = || names.family.torchvision.and_then(|called| called(name));
+        let foreign = found.is_none().then(foreign).flatten();
+        let there = foreign.as_ref().and_then(|named| weights.get(&named.name));
+        let found = found.or(there);
         placed.extend(found.map(|tensor| tensor.name));
         let backbone = names.is_backbone(name);
         let adapter = name.contains(".lora_");
@@ -599,14 +641,21 @@ fn choose(
             loaded.drawn.push(name.clone());
             continue;
         }
+        let origin = |tensor| match foreign {
+            Some(foreign) => Origin::of_foreign(weights, foreign, name, shape, names),
+            None => Origin::of(tensor, name, shape, names),
+        };
         match found {
-            Some(tensor) if tensor.shape == shape.as_slice() => {
-                chosen.insert(name.clone(), tensor.name.to_string());
-            }
-            Some(tensor) => {
-                let (found, wanted) = (tensor.shape.to_vec(), shape.clone());
-                mismatch.shapes.push((name.clone(), found, wanted));
-            }
+            Some(tensor) => match origin(tensor) {
+                Some(origin) => {
+                    loaded.fitted.extend(origin.note(tensor.shape));
+                    chosen.insert(name.clone(), origin);
+                }
+                None => {
+                    let (found, wanted) = (tensor.shape.to_vec(), shape.clone());
+                    mismatch.shapes.push((name.clone(), found, wanted));
+                }
+            },
             None if is_optional(name, names, load) => loaded.drawn.push(name.clone()),
             None => mismatch.missing.push(name.clone()),
         }
@@ -679,6 +728,10 @@ fn read(path: &Path, files: &Files, name: &str) -> Result<Vec<u8>, BundleError> 
             let at = path.join(name);
             fs::read(&at).map_err(|source| BundleError::Io { path: at, source })
         }
+        Files::Weights => Err(BundleError::NotABundle {
+            path: path.into(),
+            reason: format!("it is a file of weights, without a {name}"),
+        }),
         Files::Embedded(files) => match files.iter().find(|(have, _)| *have == name) {
             Some((_, bytes)) => Ok(bytes.to_vec()),
             None => Err(BundleError::NotABundle {
@@ -812,6 +865,54 @@ pub(crate) fn safetensors_of(
     }
     let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);
     safetensors::serialize(views, Some(metadata)).map_err(|e| e.to_string())
+}
+
+/// The parameters of a module as safetensors, by torchvision's names and in its shapes.
+///
+/// # Errors
+///
+/// A model that torchvision does not have.
+pub fn serialise_for_torchvision<B: Backend, M: Module<B>>(
+    module: &M,
+    names: Names,
+    precision: Precision,
+) -> Result<Vec<u8>, String> {
+    let of_family = names.family.torchvision;
+    let mut whole: BTreeMap<String, Vec<(usize, TensorData)>> = BTreeMap::new();
+    let mut unknown = None;
+    walk::values(module, names, &mut |path, mut data| {
+        let name = path.name();
+        let Some(foreign) = of_family.and_then(|called| called(&name)) else {
+            unknown.get_or_insert(name);
+            return;
+        };
+        let ones = std::iter::repeat_n(1, foreign.axes);
+        data.shape = data
+            .shape
+            .iter()
+            .copied()
+            .chain(ones)
+            .collect::<Vec<_>>()
+            .into();
+        let part = foreign.part.map_or(0, |[part, _]| part);
+        whole.entry(foreign.name).or_default().push((part, data));
+    });
+    if let Some(name) = unknown {
+        let family = names.family.model_type;
+        return Err(format!("torchvision has no {name} of a {family}"));
+    }
+    let join = |(name, mut parts): (String, Vec<(usize, TensorData)>)| {
+        parts.sort_by_key(|(part, _)| *part);
+        let mut shape = parts[0].1.shape.to_vec();
+        if let Some(first) = shape.first_mut() {
+            *first *= parts.len();
+        }
+        let values = parts.iter().flat_map(|(_, data)| data.iter::<f32>());
+        let data = TensorData::new(values.collect::<Vec<_>>(), shape);
+        stored(name, data, precision)
+    };
+    let tensors: Vec<_> = whole.into_iter().map(join).collect();
+    safetensors_of(&tensors, precision)
 }
 
 /// Weights of a training's checkpoint in the safetensors format: names with the wrappers of the training, f32.

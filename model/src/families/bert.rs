@@ -71,6 +71,9 @@ pub const NAMES: Family = Family {
     defaults: &[],
     adapter_targets: &["query", "value"],
     fan_in_fan_out: false,
+    first: "",
+    positions: "",
+    torchvision: None,
 };
 
 /// `config.json` of a BERT model; keys that this encoder does not use are kept out of it.

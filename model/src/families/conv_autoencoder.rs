@@ -8,15 +8,14 @@ use burn::nn::conv::{Conv2d, Conv2dConfig, ConvTranspose2d, ConvTranspose2dConfi
 use burn::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use crate::families::{ImagePlan, Pyramid};
 use crate::layers::{Draw, Linear};
 use crate::names::{Family, HeadKind, HeadNames};
 use crate::ops::{Geometry, conv_transpose2d, conv2d, gelu};
 
 /// Names of the autoencoder in a bundle.
 pub const NAMES: Family = Family {
-    model_type: "hearth_conv",
     prefix: "encoder.",
-    renames: &[],
     heads: &[
         HeadNames {
             kind: HeadKind::Bare,
@@ -38,22 +37,18 @@ pub const NAMES: Family = Family {
         },
     ],
     layer: "encoder.convolutions.",
-    tables: &[],
-    token_table: "",
-    ignored: &[],
-    optional: &[],
-    fixed: &[],
-    defaults: &[],
-    adapter_targets: &[],
-    fan_in_fan_out: false,
+    ..Family::of_images("hearth_conv")
 };
 
 /// Kernels are 3x3; they halve an image, or double it.
 const KERNEL: [usize; 2] = [3, 3];
-const HALVING: Geometry = Geometry {
-    stride: [2, 2],
-    padding: [1, 1],
-};
+const HALVING: Geometry = Geometry::new([2, 2], [1, 1]);
+
+/// Channels of the first convolution of a mirror, and the most of any.
+const FEWEST: usize = 16;
+const MOST: usize = 128;
+/// Height and width of the last maps of a mirror, at most.
+const DEEPEST: usize = 7;
 
 /// `config.json` of an autoencoder, or of its encoder with another head.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -118,13 +113,44 @@ impl AutoencoderConfig {
         [self.channels[self.channels.len() - 1], height, width]
     }
 
-    /// Channels, height and width of an image.
-    pub fn shape(&self) -> [usize; 3] {
-        [self.image_channels, self.image_height, self.image_width]
+    /// One that gives images of this shape back from states this wide: its last maps are at most 7 pixels high and wide.
+    pub fn mirror([channels, height, width]: [usize; 3], latent_size: usize) -> Self {
+        let mut config = Self {
+            image_channels: channels,
+            image_height: height,
+            image_width: width,
+            channels: vec![FEWEST],
+            latent_size,
+        };
+        let largest = |config: &Self| {
+            let [_, height, width] = config.deepest();
+            height.max(width)
+        };
+        while largest(&config) > DEEPEST {
+            let next = (2 * config.channels[config.channels.len() - 1]).min(MOST);
+            config.channels.push(next);
+        }
+        config
+    }
+
+    /// What registry and heads need to know of it.
+    pub fn describe(&self) -> ImagePlan {
+        ImagePlan {
+            channels: self.image_channels,
+            size: Some([self.image_height, self.image_width]),
+            width: self.latent_size,
+            levels: self.channels.clone(),
+            parameters: self.parameters(),
+        }
+    }
+
+    /// Fits the model to images of this shape.
+    pub fn fit(&mut self, shape: [usize; 3]) {
+        [self.image_channels, self.image_height, self.image_width] = shape;
     }
 
     /// Number of parameters, roughly.
-    pub fn parameters(&self) -> f64 {
+    fn parameters(&self) -> f64 {
         let (mut width, mut parameters) = (self.image_channels as f64, 0.0);
         for &channels in &self.channels {
             let channels = channels as f64;
@@ -200,34 +226,39 @@ pub struct Encoder<B: Backend> {
 }
 
 impl<B: Backend> Encoder<B> {
-    /// What a classifier reads of images.
+    /// Maps after each convolution, and what a classifier reads, `[batch, latent_size]`.
     ///
     /// - images: `[batch, channels, height, width]`, pixels 0 to 1
-    /// - out: `[batch, latent_size]`
-    pub fn pooled(&self, images: Tensor<B, 4>) -> Tensor<B, 2> {
-        gelu(self.forward(images))
+    pub fn forward(&self, images: Tensor<B, 4>) -> Pyramid<B> {
+        let levels = self.levels(images);
+        let deepest = levels[levels.len() - 1].clone();
+        Pyramid {
+            pooled: gelu(self.latent.forward(deepest.flatten(1, 3))),
+            levels,
+        }
     }
 
     /// Latent vectors.
     ///
     /// - images: `[batch, channels, height, width]`, pixels 0 to 1
     /// - out: `[batch, latent_size]`
-    pub fn forward(&self, images: Tensor<B, 4>) -> Tensor<B, 2> {
-        self.latent.forward(self.features(images))
+    pub fn latent(&self, images: Tensor<B, 4>) -> Tensor<B, 2> {
+        let mut levels = self.levels(images);
+        let deepest = levels.swap_remove(levels.len() - 1);
+        drop(levels);
+        self.latent.forward(deepest.flatten(1, 3))
     }
 
-    /// What the convolutions see, flattened.
-    ///
-    /// - images: `[batch, channels, height, width]`, pixels 0 to 1
-    /// - out: `[batch, features]`
-    pub fn features(&self, images: Tensor<B, 4>) -> Tensor<B, 2> {
+    fn levels(&self, images: Tensor<B, 4>) -> Vec<Tensor<B, 4>> {
         let mut hidden = images.cast(self.latent.weight.val().dtype());
+        let mut levels = Vec::new();
         for convolution in &self.convolutions {
             let Conv2d { weight, bias, .. } = convolution;
             let bias = bias.as_ref().map(Param::val);
             hidden = gelu(conv2d(hidden, weight.val(), bias, HALVING));
+            levels.push(hidden.clone());
         }
-        hidden.flatten(1, 3)
+        levels
     }
 }
 
@@ -295,7 +326,7 @@ mod tests {
             config.check().unwrap();
             let draw = Draw::<Flex>::new(&device, 0.02);
             let images = Tensor::zeros([2, channels, height, width], &device);
-            let latent = config.init(&draw).forward(images);
+            let latent = config.init(&draw).latent(images);
             assert_eq!(latent.dims(), [2, 4]);
             let pixels = sigmoid(config.init_decoder(&draw).forward(latent));
             assert_eq!(pixels.dims(), [2, channels, height, width]);
@@ -312,6 +343,14 @@ mod tests {
     fn sizes_halve_and_round_up() {
         let sizes = config(1, 30, 21, &[2, 3, 4]).sizes();
         assert_eq!(sizes, [(30, 21), (15, 11), (8, 6), (4, 3)]);
+    }
+
+    #[test]
+    fn a_mirror_has_as_many_levels_as_its_images_need() {
+        let mirror = AutoencoderConfig::mirror([3, 224, 96], 10);
+        assert_eq!(mirror.channels, [16, 32, 64, 128, 128]);
+        assert_eq!((mirror.deepest(), mirror.check()), ([128, 7, 3], Ok(())));
+        assert_eq!(AutoencoderConfig::mirror([1, 5, 3], 1).channels, [16]);
     }
 
     #[test]

@@ -68,6 +68,9 @@ pub const NAMES: Family = Family {
     defaults: &[],
     adapter_targets: &["q_lin", "v_lin"],
     fan_in_fan_out: false,
+    first: "",
+    positions: "",
+    torchvision: None,
 };
 
 /// `config.json` of a DistilBERT model.

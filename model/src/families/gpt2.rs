@@ -54,6 +54,9 @@ pub const NAMES: Family = Family {
     defaults: &[],
     adapter_targets: &["c_attn"],
     fan_in_fan_out: true,
+    first: "",
+    positions: "",
+    torchvision: None,
 };
 
 /// `config.json` of a GPT-2 model.

@@ -6,10 +6,19 @@ use burn::prelude::*;
 use burn::tensor::DType;
 
 pub mod bert;
+pub mod cnn;
 pub mod conv_autoencoder;
+pub mod convnext;
 pub mod distilbert;
 pub mod gpt2;
+pub mod mlp;
+pub mod mobilenet_v2;
+pub mod resnet;
 pub mod roberta;
+pub mod small_resnet;
+pub mod unet;
+pub mod vgg;
+pub mod vit;
 
 /// Whose state a classifier reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +48,30 @@ pub struct Plan {
     pub std: f64,
     /// Number of parameters, roughly.
     pub parameters: f64,
+}
+
+/// What registry, heads and data need to know of an image family's configuration.
+#[derive(Clone, Debug)]
+pub struct ImagePlan {
+    /// Channels of an image: 1 grey, 3 RGB.
+    pub channels: usize,
+    /// Height and width of an image, where the configuration has them.
+    pub size: Option<[usize; 2]>,
+    /// Values that a classifier reads of an image.
+    pub width: usize,
+    /// Channels of the maps of each level, the finest first.
+    pub levels: Vec<usize>,
+    /// Number of parameters, roughly.
+    pub parameters: f64,
+}
+
+/// What a backbone sees in images.
+#[derive(Clone, Debug)]
+pub struct Pyramid<B: Backend> {
+    /// Maps, `[batch, channels, rows, columns]` each, the finest first; none where a family has none.
+    pub levels: Vec<Tensor<B, 4>>,
+    /// What a classifier reads, `[batch, width]`.
+    pub pooled: Tensor<B, 2>,
 }
 
 /// A batch of token sequences, padded on the right.

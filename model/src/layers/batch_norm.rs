@@ -14,6 +14,8 @@ use burn::prelude::*;
 use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::{DType, FloatDType};
 
+use crate::ops;
+
 /// Over all axes but the second; the names of Burn's own, which bundles know. Values are those of torch's `BatchNorm1d`
 /// and `BatchNorm2d`.
 #[derive(Module, Debug)]
@@ -28,6 +30,8 @@ pub struct BatchNorm<B: Backend> {
     pub running_var: Param<Tensor<B, 1>>,
     momentum: f64,
     epsilon: f64,
+    /// Whether training normalises by the running statistics too, and leaves them as they are.
+    frozen: bool,
 }
 
 impl<B: Backend> BatchNorm<B> {
@@ -49,7 +53,22 @@ impl<B: Backend> BatchNorm<B> {
             running_var: statistic(Initializer::Ones),
             momentum: Self::MOMENTUM,
             epsilon: Self::EPSILON,
+            frozen: false,
         }
+    }
+
+    /// The same with another momentum and epsilon.
+    pub fn with_rates(self, momentum: f64, epsilon: f64) -> Self {
+        Self {
+            momentum,
+            epsilon,
+            ..self
+        }
+    }
+
+    /// The same, which training normalises by the running statistics too, and leaves them as they are.
+    pub fn frozen(self, frozen: bool) -> Self {
+        Self { frozen, ..self }
     }
 
     /// - x, out: `[batch, channels, ...]`, of any precision; computed in f32
@@ -60,12 +79,14 @@ impl<B: Backend> BatchNorm<B> {
     pub fn forward<const D: usize>(&self, x: Tensor<B, D>) -> Tensor<B, D> {
         let precision = x.dtype();
         let x = x.cast(FloatDType::F32);
-        let out = if B::ad_enabled(&x.device()) {
-            let (mean, var) = self.of_batch(&x);
-            self.normalise(x, mean, var)
+        let [gamma, beta] =
+            [&self.gamma, &self.beta].map(|param| param.val().cast(FloatDType::F32));
+        let out = if B::ad_enabled(&x.device()) && !self.frozen {
+            self.by_batch(x, gamma, beta)
         } else {
-            let [mean, var] = [&self.running_mean, &self.running_var].map(Param::val);
-            self.normalise(x, mean.cast(FloatDType::F32), var.cast(FloatDType::F32))
+            let statistics = [&self.running_mean, &self.running_var];
+            let statistics = statistics.map(|param| param.val().cast(FloatDType::F32));
+            ops::batch_norm_frozen(x, statistics, gamma, beta, self.epsilon)
         };
         if precision == DType::F32 {
             out
@@ -74,42 +95,31 @@ impl<B: Backend> BatchNorm<B> {
         }
     }
 
-    /// Mean and biased variance of a batch, `[channels]` each, which the running ones will follow.
-    fn of_batch<const D: usize>(&self, x: &Tensor<B, D>) -> (Tensor<B, 1>, Tensor<B, 1>) {
-        let channels = x.dims()[1];
-        let n = x.shape().num_elements() / channels.max(1);
+    /// Normalised by the batch, whose statistics the running ones will follow.
+    fn by_batch<const D: usize>(
+        &self,
+        x: Tensor<B, D>,
+        gamma: Tensor<B, 1>,
+        beta: Tensor<B, 1>,
+    ) -> Tensor<B, D> {
+        let n = x.shape().num_elements() / x.dims()[1].max(1);
         assert!(
             n > 1,
             "batch normalisation needs more than one value a channel to train"
         );
-        let by_channel = x.clone().swap_dims(0, 1).reshape([channels, n]);
-        let mean = by_channel.clone().mean_dim(1);
-        let off = by_channel - mean.clone();
-        let var = off.clone().mul(off).mean_dim(1).reshape([channels]);
-        let mean = mean.reshape([channels]);
+        let (out, mean, var) = ops::batch_norm(x, gamma, beta, self.epsilon);
         propose(Proposal {
-            mean: (self.running_mean.id, mean.clone().detach()),
-            var: (
-                self.running_var.id,
-                var.clone().detach() * (n as f64 / (n - 1) as f64),
-            ),
+            mean: (self.running_mean.id, mean),
+            var: (self.running_var.id, var * (n as f64 / (n - 1) as f64)),
             momentum: self.momentum,
         });
-        (mean, var)
+        out
     }
+}
 
-    fn normalise<const D: usize>(
-        &self,
-        x: Tensor<B, D>,
-        mean: Tensor<B, 1>,
-        var: Tensor<B, 1>,
-    ) -> Tensor<B, D> {
-        let mut shape = [1; D];
-        shape[1] = x.dims()[1];
-        let wide = |tensor: Tensor<B, 1>| tensor.cast(FloatDType::F32).reshape(shape);
-        let std = (var + self.epsilon).sqrt();
-        (x - wide(mean)) / wide(std) * wide(self.gamma.val()) + wide(self.beta.val())
-    }
+/// Whether a name is that of a running statistic, which nothing trains.
+pub fn is_statistic(name: &str) -> bool {
+    name.ends_with(".running_mean") || name.ends_with(".running_var")
 }
 
 /// Statistics of a batch that one layer would follow.
@@ -324,6 +334,23 @@ mod tests {
             &steps[2]["running_var"],
             "running_var",
         );
+    }
+
+    #[test]
+    fn frozen_statistics_are_those_that_training_normalises_by() {
+        let golden = golden();
+        let norm = layer::<B>(&golden).frozen(true);
+        let x = images::<B>(&golden["training"][0]["x"]).require_grad();
+        let (out, proposals) = collect::<B, _>(|| norm.forward(x.clone()));
+        assert!(proposals.is_empty());
+        let valid = norm.valid().forward(x.clone().inner());
+        assert_eq!(out.clone().into_data(), valid.into_data());
+        // Each value's gradient is its own alone.
+        let gradients = out.sum().backward();
+        let per_value = norm.gamma.val() / (norm.running_var.val() + 1e-5).sqrt();
+        let expected = per_value.reshape([1, 3, 1, 1]).expand([4, 3, 5, 2]);
+        let off = (x.grad(&gradients).unwrap() - expected.inner()).abs().max();
+        assert!(off.into_scalar() < 1e-6);
     }
 
     #[test]

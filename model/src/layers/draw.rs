@@ -4,6 +4,7 @@ use burn::module::{Initializer, Module, ModuleVisitor, Param};
 use burn::nn::Embedding;
 use burn::prelude::*;
 
+use crate::layers::batch_norm::BatchNorm;
 use crate::layers::linear::{Conv1d, Linear};
 use crate::layers::low_rank::{Adapter, LowRank};
 use crate::layers::norm::LayerNorm;
@@ -17,6 +18,7 @@ pub struct Draw<'a, B: Backend> {
     /// Standard deviation of weights.
     pub std: f64,
     adapter: Option<(&'a Adapter, Names)>,
+    frozen_statistics: bool,
     path: String,
 }
 
@@ -27,6 +29,7 @@ impl<'a, B: Backend> Draw<'a, B> {
             device,
             std,
             adapter: None,
+            frozen_statistics: false,
             path: String::new(),
         }
     }
@@ -37,6 +40,14 @@ impl<'a, B: Backend> Draw<'a, B> {
     pub fn with_adapter(self, adapter: Option<&'a Adapter>, names: Names) -> Self {
         Self {
             adapter: adapter.map(|adapter| (adapter, names)),
+            ..self
+        }
+    }
+
+    /// The same; batch normalisation keeps its running statistics in training, where that is asked for.
+    pub fn with_frozen_statistics(self, frozen_statistics: bool) -> Self {
+        Self {
+            frozen_statistics,
             ..self
         }
     }
@@ -111,6 +122,11 @@ impl<'a, B: Backend> Draw<'a, B> {
     /// Scale one, shift zero.
     pub fn norm(&self, d_model: usize, epsilon: f64) -> LayerNorm<B> {
         LayerNorm::new(d_model, epsilon, self.device)
+    }
+
+    /// Scale one, shift zero, statistics of a standard normal distribution.
+    pub fn batch_norm(&self, channels: usize) -> BatchNorm<B> {
+        BatchNorm::new(channels, self.device).frozen(self.frozen_statistics)
     }
 
     /// A table of `n` vectors `d_model` wide.

@@ -1,11 +1,14 @@
 //! Layers that families are composed of.
 
 pub mod batch_norm;
+pub mod conv;
 pub mod draw;
 pub mod linear;
 pub mod low_rank;
 pub mod norm;
 
+pub use batch_norm::BatchNorm;
+pub use conv::{Convolution, NormedConvolution};
 pub use draw::{Draw, materialise};
 pub use linear::{Conv1d, Linear};
 pub use low_rank::{Adapter, LowRank};

@@ -25,6 +25,8 @@ pub enum Activation {
     QuickGelu,
     /// `max(x, 0)`.
     Relu,
+    /// `min(max(x, 0), 6)`.
+    Relu6,
     /// `x * sigmoid(x)`, [`silu`].
     Silu,
     /// The hyperbolic tangent.
@@ -32,7 +34,7 @@ pub enum Activation {
 }
 
 /// Names as transformers 5 maps them; of several that name one function the canonical one comes first.
-const NAMES: [(&str, Activation); 12] = [
+const NAMES: [(&str, Activation); 13] = [
     ("gelu", Activation::Gelu),
     ("gelu_python", Activation::Gelu),
     ("gelu_new", Activation::GeluTanh),
@@ -42,13 +44,14 @@ const NAMES: [(&str, Activation); 12] = [
     ("gelu_accurate", Activation::GeluTanh),
     ("quick_gelu", Activation::QuickGelu),
     ("relu", Activation::Relu),
+    ("relu6", Activation::Relu6),
     ("silu", Activation::Silu),
     ("swish", Activation::Silu),
     ("tanh", Activation::Tanh),
 ];
 
 /// What transformers knows besides.
-const MISSING: [&str; 12] = [
+const MISSING: [&str; 11] = [
     "gelu_10",
     "hardsigmoid",
     "hardswish",
@@ -58,7 +61,6 @@ const MISSING: [&str; 12] = [
     "mish",
     "prelu",
     "relu2",
-    "relu6",
     "sigmoid",
     "xielu",
 ];
@@ -89,6 +91,7 @@ impl Activation {
             Self::GeluTanh => "gelu_new",
             Self::QuickGelu => "quick_gelu",
             Self::Relu => "relu",
+            Self::Relu6 => "relu6",
             Self::Silu => "silu",
             Self::Tanh => "tanh",
         }
@@ -101,6 +104,7 @@ impl Activation {
             Self::GeluTanh => gelu_tanh(x),
             Self::QuickGelu => quick_gelu(x),
             Self::Relu => relu(x),
+            Self::Relu6 => x.clamp(0.0, 6.0),
             Self::Silu => silu(x),
             Self::Tanh => tanh(x),
         }

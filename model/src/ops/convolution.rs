@@ -19,14 +19,48 @@ pub struct Geometry {
     pub stride: [usize; 2],
     /// Pixels of zeros around the image, above and below, left and right.
     pub padding: [usize; 2],
+    /// Pixels from one value of a kernel to the next.
+    pub dilation: [usize; 2],
+    /// Parts of the channels that do not see each other.
+    pub groups: usize,
+}
+
+impl Geometry {
+    /// Of dense kernels.
+    pub const fn new(stride: [usize; 2], padding: [usize; 2]) -> Self {
+        Self {
+            stride,
+            padding,
+            dilation: [1, 1],
+            groups: 1,
+        }
+    }
+
+    /// With channels in so many groups.
+    pub const fn grouped(self, groups: usize) -> Self {
+        Self { groups, ..self }
+    }
+
+    /// With kernels whose values are so many pixels apart.
+    pub const fn dilated(self, dilation: usize) -> Self {
+        Self {
+            dilation: [dilation; 2],
+            ..self
+        }
+    }
+
+    #[cfg(feature = "flex")]
+    fn is_dense(&self) -> bool {
+        self.groups == 1 && self.dilation == [1, 1]
+    }
 }
 
 /// A convolution.
 ///
 /// - x: `[batch, d_in, height, width]`
-/// - weight: `[d_out, d_in, kernel_height, kernel_width]`
+/// - weight: `[d_out, d_in / groups, kernel_height, kernel_width]`
 /// - bias: `[d_out]`
-/// - out: `[batch, d_out, (height + 2 padding - kernel) / stride + 1, ...]`
+/// - out: `[batch, d_out, (height + 2 padding - kernel) / stride + 1, ...]`, a kernel being as large as its dilation makes it
 ///
 /// # Panics
 ///
@@ -40,16 +74,25 @@ pub fn conv2d<B: Backend>(
     let [_, channels, height, width] = x.dims();
     let [d_out, d_in, kernel_height, kernel_width] = weight.dims();
     let kernel = [kernel_height, kernel_width];
-    check([channels, d_in, d_out], bias.as_ref(), kernel, geometry);
+    let groups = geometry.groups;
+    check(
+        [channels, d_in * groups, d_out],
+        bias.as_ref(),
+        kernel,
+        geometry,
+    );
     for (axis, size) in [height, width].into_iter().enumerate() {
-        let (room, kernel) = (size + 2 * geometry.padding[axis], kernel[axis]);
+        let kernel = (kernel[axis] - 1) * geometry.dilation[axis] + 1;
+        let room = size + 2 * geometry.padding[axis];
         assert!(
             room >= kernel,
             "convolution: a kernel of {kernel} is larger than an image of {room}, its padding included"
         );
     }
     #[cfg(feature = "flex")]
-    if fused::takes::<B>(&[x.dtype(), weight.dtype(), dtype_of(bias.as_ref())]) {
+    if fused::takes::<B>(&[x.dtype(), weight.dtype(), dtype_of(bias.as_ref())])
+        && geometry.is_dense()
+    {
         let bias = bias.unwrap_or_else(|| Tensor::zeros([d_out], &x.device()));
         let patches = fast::Patches::new(channels, [height, width], kernel, geometry);
         let operation = fast::Convolution {
@@ -61,15 +104,20 @@ pub fn conv2d<B: Backend>(
         let inputs = [primitive(x), primitive(weight), primitive(bias)];
         return wrap(fused::apply::<B, _, 3>(operation, inputs));
     }
-    let Geometry { stride, padding } = geometry;
-    let options = ConvOptions::new(stride, padding, [1, 1], 1);
+    let Geometry {
+        stride,
+        padding,
+        dilation,
+        groups,
+    } = geometry;
+    let options = ConvOptions::new(stride, padding, dilation, groups);
     module::conv2d(x, weight, bias, options)
 }
 
 /// A transposed convolution: what goes from a convolution's result to its image.
 ///
 /// - x: `[batch, d_in, height, width]`
-/// - weight: `[d_in, d_out, kernel_height, kernel_width]`
+/// - weight: `[d_in, d_out / groups, kernel_height, kernel_width]`
 /// - bias: `[d_out]`
 /// - padding_out: rows and columns of the result beyond `(height - 1) stride - 2 padding + kernel`
 ///
@@ -83,14 +131,20 @@ pub fn conv_transpose2d<B: Backend>(
     geometry: Geometry,
     padding_out: [usize; 2],
 ) -> Tensor<B, 4> {
-    let Geometry { stride, padding } = geometry;
+    let Geometry {
+        stride,
+        padding,
+        dilation,
+        groups,
+    } = geometry;
     let [_, channels, height, width] = x.dims();
     let [d_in, d_out, kernel_height, kernel_width] = weight.dims();
+    let d_out = d_out * groups;
     let kernel = [kernel_height, kernel_width];
     check([channels, d_in, d_out], bias.as_ref(), kernel, geometry);
     let full = [0, 1].map(|axis| {
         let steps = [height, width][axis].saturating_sub(1);
-        steps * stride[axis] + kernel[axis] + padding_out[axis]
+        steps * stride[axis] + (kernel[axis] - 1) * dilation[axis] + 1 + padding_out[axis]
     });
     for (axis, places) in [height, width].into_iter().enumerate() {
         let lost = 2 * padding[axis];
@@ -102,6 +156,7 @@ pub fn conv_transpose2d<B: Backend>(
     // A result that is longer by a stride has further places, which the patches would count.
     #[cfg(feature = "flex")]
     if fused::takes::<B>(&[x.dtype(), weight.dtype(), dtype_of(bias.as_ref())])
+        && geometry.is_dense()
         && padding_out
             .iter()
             .zip(stride)
@@ -119,7 +174,7 @@ pub fn conv_transpose2d<B: Backend>(
         let inputs = [primitive(x), primitive(weight), primitive(bias)];
         return wrap(fused::apply::<B, _, 3>(operation, inputs));
     }
-    let options = ConvTransposeOptions::new(stride, padding, padding_out, [1, 1], 1);
+    let options = ConvTransposeOptions::new(stride, padding, padding_out, dilation, groups);
     module::conv_transpose2d(x, weight, bias, options)
 }
 
@@ -141,10 +196,19 @@ fn check<B: Backend>(
     if let Some(bias) = bias {
         assert_eq!(bias.dims(), [d_out], "convolution: the length of the bias");
     }
-    let stride = geometry.stride;
+    let Geometry {
+        stride,
+        dilation,
+        groups,
+        ..
+    } = geometry;
     assert!(
-        stride.iter().all(|&n| n > 0),
-        "convolution: a stride of {stride:?}"
+        stride.iter().chain(&dilation).all(|&n| n > 0),
+        "convolution: a stride of {stride:?} and a dilation of {dilation:?}"
+    );
+    assert!(
+        groups > 0 && d_in.is_multiple_of(groups) && d_out.is_multiple_of(groups),
+        "convolution: {groups} groups of {d_in} channels to {d_out}"
     );
 }
 
@@ -187,7 +251,9 @@ mod fast {
             kernel: [usize; 2],
             geometry: Geometry,
         ) -> Self {
-            let Geometry { stride, padding } = geometry;
+            let Geometry {
+                stride, padding, ..
+            } = geometry;
             let places = |axis: usize| {
                 let room = size[axis] + 2 * padding[axis];
                 (room - kernel[axis]) / stride[axis] + 1
@@ -218,6 +284,11 @@ mod fast {
             View::whole(self.values(), self.count())
         }
 
+        /// Whether the image is the matrix: a kernel of one pixel at every pixel.
+        fn is_the_image(&self) -> bool {
+            self.kernel == [1, 1] && self.geometry == Geometry::new([1, 1], [0, 0])
+        }
+
         /// The places along an axis at which this part of the kernel lies on the image, not beside it.
         fn inside(&self, axis: usize, part: usize) -> Range<usize> {
             let (stride, padding) = (self.geometry.stride[axis], self.geometry.padding[axis]);
@@ -231,7 +302,9 @@ mod fast {
         /// Calls with each run of values: where it begins in the matrix and in the image, and its length; the image's
         /// values are a stride apart.
         fn runs(&self, mut run: impl FnMut(usize, usize, usize)) {
-            let Geometry { stride, padding } = self.geometry;
+            let Geometry {
+                stride, padding, ..
+            } = self.geometry;
             let [height, width] = self.size;
             let mut row = 0;
             for channel in 0..self.channels {
@@ -260,10 +333,14 @@ mod fast {
         fn gather(&self, image: &[f32], matrix: &mut [f32]) {
             let stride = self.geometry.stride[1];
             self.runs(|to, from, n| {
-                let values = image[from..].iter().step_by(stride);
-                for (to, value) in matrix[to..to + n].iter_mut().zip(values) {
-                    *to = *value;
+                let to = &mut matrix[to..to + n];
+                if stride == 1 {
+                    return to.copy_from_slice(&image[from..from + n]);
                 }
+                let values = image[from..].iter().step_by(stride);
+                to.iter_mut()
+                    .zip(values)
+                    .for_each(|(to, value)| *to = *value);
             });
         }
 
@@ -271,10 +348,17 @@ mod fast {
         fn scatter(&self, matrix: &[f32], image: &mut [f32]) {
             let stride = self.geometry.stride[1];
             self.runs(|from, to, n| {
-                let pixels = image[to..].iter_mut().step_by(stride);
-                for (pixel, value) in pixels.zip(&matrix[from..from + n]) {
-                    *pixel += value;
+                let values = &matrix[from..from + n];
+                if stride == 1 {
+                    let pixels = image[to..to + n].iter_mut();
+                    return pixels
+                        .zip(values)
+                        .for_each(|(pixel, value)| *pixel += value);
                 }
+                let pixels = image[to..].iter_mut().step_by(stride);
+                pixels
+                    .zip(values)
+                    .for_each(|(pixel, value)| *pixel += value);
             });
         }
     }
@@ -314,7 +398,19 @@ mod fast {
         }
 
         fn matrix(&self) -> Vec<f32> {
+            if self.patches.is_the_image() {
+                return Vec::new();
+            }
             vec![0.0; self.patches.values() * self.patches.count()]
+        }
+
+        /// The patches of an image, in a matrix that is used again.
+        fn laid_out<'a>(&self, image: &'a [f32], matrix: &'a mut Vec<f32>) -> &'a [f32] {
+            if self.patches.is_the_image() {
+                return image;
+            }
+            self.patches.gather(image, matrix);
+            matrix
         }
 
         /// Narrow images of wide ones.
@@ -325,7 +421,7 @@ mod fast {
             images.for_each_init(
                 || self.matrix(),
                 |matrix, (out, image)| {
-                    self.patches.gather(image, matrix);
+                    let matrix = self.laid_out(image, matrix);
                     fill(out, self.patches.count(), bias);
                     multiply(
                         (out, self.narrow_view()),
@@ -348,14 +444,15 @@ mod fast {
             images.for_each_init(
                 || self.matrix(),
                 |matrix, (out, image)| {
-                    multiply(
-                        (matrix, self.patches.view()),
-                        (weight, self.weight_view().transposed()),
-                        (image, self.narrow_view()),
-                        1.0,
-                        Onto::Nothing,
-                    );
+                    let weight = (weight, self.weight_view().transposed());
+                    let image = (image, self.narrow_view());
                     fill(out, height * width, bias);
+                    if self.patches.is_the_image() {
+                        let out = (out, self.patches.view());
+                        return multiply(out, weight, image, 1.0, Onto::Values);
+                    }
+                    let patches = (&mut matrix[..], self.patches.view());
+                    multiply(patches, weight, image, 1.0, Onto::Nothing);
                     self.patches.scatter(matrix, out);
                 },
             );
@@ -372,11 +469,11 @@ mod fast {
                 let mut sum = vec![0.0; self.narrow * self.patches.values()];
                 let images = narrow.chunks(self.narrow_image());
                 for (narrow, wide) in images.zip(wide.chunks(self.patches.image())) {
-                    self.patches.gather(wide, &mut matrix);
+                    let matrix = self.laid_out(wide, &mut matrix);
                     multiply(
                         (&mut sum, self.weight_view()),
                         (narrow, self.narrow_view()),
-                        (&matrix, self.patches.view().transposed()),
+                        (matrix, self.patches.view().transposed()),
                         1.0,
                         Onto::Values,
                     );

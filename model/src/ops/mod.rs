@@ -1,12 +1,13 @@
 //! Operations that models share: plain tensor operations on every backend, one separate pass on Burn's Flex.
 //!
-//! Reading order: [`mod@gelu`], [`activation`], [`mod@dropout`], [`mod@linear`], [`mod@layer_norm`], [`mod@attention`], [`convolution`],
-//! [`mod@cross_entropy`], [`mod@linear_cross_entropy`], [`mod@adamw`], each a plain version and a fast one side by side; then `fused` (how the fast one is
+//! Reading order: [`mod@gelu`], [`activation`], [`mod@dropout`], [`mod@linear`], [`mod@layer_norm`], [`mod@batch_norm`], [`mod@attention`],
+//! [`convolution`], [`pooling`], [`resize`], [`mod@cross_entropy`], [`mod@linear_cross_entropy`], [`mod@adamw`], each a plain version and a fast one side by side; then `fused` (how the fast one is
 //! found), `matrix` and `simd` (what it is made of).
 
 pub mod activation;
 pub mod adamw;
 pub mod attention;
+pub mod batch_norm;
 pub mod convolution;
 pub mod cross_entropy;
 pub mod dropout;
@@ -18,12 +19,15 @@ pub mod linear;
 pub mod linear_cross_entropy;
 #[cfg(feature = "flex")]
 mod matrix;
+pub mod pooling;
+pub mod resize;
 #[cfg(feature = "flex")]
 mod simd;
 
 pub use activation::{Activation, gelu_tanh, quick_gelu, silu};
 pub use adamw::{AdamW, adamw};
 pub use attention::{AttentionMask, AttentionShape, attention};
+pub use batch_norm::{batch_norm, batch_norm_frozen};
 pub use convolution::{Geometry, conv_transpose2d, conv2d};
 pub use cross_entropy::cross_entropy;
 pub use dropout::dropout;
@@ -31,6 +35,8 @@ pub use gelu::gelu;
 pub use layer_norm::{layer_norm, layer_norm_of_sum};
 pub use linear::{linear, linear_transposed};
 pub use linear_cross_entropy::linear_cross_entropy;
+pub use pooling::{adaptive_avg_pool2d, avg_pool2d, global_avg_pool, max_pool2d};
+pub use resize::{resize_bicubic, resize_bilinear, resize_nearest};
 
 #[cfg(feature = "flex")]
 fn primitive<B: burn::prelude::Backend, const D: usize>(

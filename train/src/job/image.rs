@@ -3,9 +3,13 @@
 
 use burn::prelude::*;
 use burn::tensor::TensorData;
+use data::augment::Augmentation;
+use data::image::Picture;
 use data::order::{self, Stream};
 use data::{BadRows, DataError, Ground, ImageOptions, ImageSet, ImageSets, source, split};
-use model::{HeadKind, ImageConfig, bundle};
+use data::{Statistics, channel_statistics};
+use model::bundle::{self, ImageInput};
+use model::{HeadKind, ImageConfig};
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +27,7 @@ pub struct Images {
     pub valid_source: Vec<String>,
     pub test_source: Vec<String>,
     pub size: usize,
+    pub normalize: Normalize,
     pub ground: GroundColour,
     pub valid: f64,
     pub test: f64,
@@ -50,6 +55,20 @@ pub enum GroundColour {
     Black,
 }
 
+/// What is done to the pixels, which run from 0 to 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Normalize {
+    /// What the bundle says; of a new model what its family is used to.
+    Auto,
+    /// Nothing.
+    None,
+    /// Mean 0 and deviation 1 over the training images, channel by channel.
+    Data,
+    /// The same over ImageNet.
+    Imagenet,
+}
+
 impl GroundColour {
     /// Red, green and blue.
     pub fn ground(self) -> Ground {
@@ -67,14 +86,17 @@ impl Images {
         recipe::check_shares(self.valid, self.test)
     }
 
-    /// Reads what `source` names, in the splits that are given.
+    /// Reads what `source` names, in the splits that are given; images have the size of the bundle's where `size` is 0.
     ///
     /// # Errors
     ///
     /// A file that is missing or cannot be decoded.
-    pub fn source(&self) -> Result<ImageSets, Failure> {
+    pub fn source(&self, start: &Start) -> Result<ImageSets, Failure> {
+        let of_bundle = start
+            .image_input()?
+            .map(|input| (input.shape[1], input.shape[2]));
         let options = ImageOptions {
-            size: resize_to(self.size),
+            size: resize_to(self.size).or(of_bundle),
             bad_rows: self.bad_rows,
             ground: self.ground.ground(),
         };
@@ -104,11 +126,13 @@ impl Images {
     pub fn read(
         &self,
         sets: ImageSets,
-        augment: Augment,
+        augment: &Augment,
+        head: HeadKind,
         start: &Start,
-    ) -> Result<(ImageSplits, ImageConfig), Failure> {
+    ) -> Result<(ImageSplits, ImageModel), Failure> {
         let first = &sets.train;
-        let config = start.image_config([first.channels, first.height, first.width])?;
+        let shape = [first.channels, first.height, first.width];
+        let config = start.image_config(shape, head)?;
         augment.check(first)?;
         let lines = sets.lines();
         lines.iter().for_each(|line| start.console.note(line));
@@ -126,21 +150,68 @@ impl Images {
             valid.len(),
             test.len()
         ));
-        Ok((splits, config))
+        let input = self.input(&config, train, start)?;
+        Ok((splits, ImageModel { config, input }))
     }
+
+    /// How the model is to see these images.
+    fn input(
+        &self,
+        config: &ImageConfig,
+        train: &ImageSet,
+        start: &Start,
+    ) -> Result<ImageInput, Failure> {
+        let shape = [train.channels, train.height, train.width];
+        let of_bundle = start.image_input()?;
+        let kind = match (self.normalize, of_bundle) {
+            (Normalize::Auto, Some(input)) => return Ok(input.for_shape(shape)),
+            (Normalize::Auto, None) if config.is_for_plain_pixels() => Normalize::None,
+            (Normalize::Auto, None) => Normalize::Data,
+            (named, _) => named,
+        };
+        if kind == Normalize::Imagenet {
+            return Ok(ImageInput::imagenet(shape));
+        }
+        let mut input = ImageInput::plain(shape);
+        if kind == Normalize::Data {
+            let Statistics { mean, std } = channel_statistics(train);
+            // A channel of one colour has no deviation to divide by.
+            let divisors = std.into_iter().map(|std| if std > 0.0 { std } else { 1.0 });
+            (input.mean, input.std) = (mean, divisors.collect());
+            let listed = |values: &[f64]| {
+                let values = values.iter().map(|value| format!("{value:.4}"));
+                values.collect::<Vec<_>>().join(", ")
+            };
+            start.console.note(&format!(
+                "pixels are normalised by the training images' own mean {} and deviation {}",
+                listed(&input.mean),
+                listed(&input.std)
+            ));
+        }
+        Ok(input)
+    }
+}
+
+/// A model of images, and what it sees of them.
+#[derive(Clone, Debug)]
+pub struct ImageModel {
+    /// Its sizes.
+    pub config: ImageConfig,
+    /// What it sees.
+    pub input: ImageInput,
 }
 
 /// What an image model's bundle holds beside the weights.
-pub fn product(config: &ImageConfig, head: HeadKind, classes: Option<&[String]>) -> Product {
-    let names = config.names(head);
+pub fn product(model: &ImageModel, head: HeadKind, classes: Option<&[String]>) -> Product {
+    let names = model.config.names(head);
     Product {
         names,
-        config: bundle::config_json(names, config, classes),
-        files: vec![(bundle::PREPROCESSOR, preprocessor_json(config))],
+        config: bundle::config_json(names, &model.config, classes),
+        files: vec![(bundle::PREPROCESSOR, model.input.to_json())],
     }
 }
 
-/// Images with pixels from 0 to 1.
+/// Images as a model sees them: pixels from 0 to 1, or what normalising makes of these.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PixelBatch {
     /// `[n, channels, height, width]`, row-major.
@@ -168,13 +239,23 @@ impl Counts for PixelBatch {
 impl PixelBatch {
     /// These rows of a set, in this order.
     ///
+    /// - levels: what each of the 256 levels becomes in each channel, as [`ImageInput::levels`] gives it
+    ///
     /// # Panics
     ///
-    /// If a row is outside the set.
-    pub fn of(images: &ImageSet, rows: &[u32]) -> Self {
-        let pixels = rows.iter().flat_map(|&row| images.image(row as usize));
+    /// If a row is outside the set, or a channel has no levels.
+    pub fn of(images: &ImageSet, rows: &[u32], levels: &[[f32; 256]]) -> Self {
+        let area = images.height * images.width;
+        let mut pixels = Vec::with_capacity(rows.len() * images.channels * area);
+        for &row in rows {
+            let planes = images.image(row as usize).chunks(area);
+            for (channel, plane) in planes.enumerate() {
+                let levels = &levels[channel];
+                pixels.extend(plane.iter().map(|&pixel| levels[usize::from(pixel)]));
+            }
+        }
         Self {
-            pixels: pixels.map(|&pixel| f32::from(pixel) / 255.0).collect(),
+            pixels,
             n: rows.len(),
             channels: images.channels,
             height: images.height,
@@ -235,7 +316,7 @@ impl PixelBatch {
         }
     }
 
-    /// The models' input, `[n, channels, height, width]`, pixels 0 to 1.
+    /// The models' input, `[n, channels, height, width]`.
     pub fn tensor<B: Backend>(&self, device: &B::Device) -> Tensor<B, 4> {
         let shape = [self.n, self.channels, self.height, self.width];
         Tensor::from_data(TensorData::new(self.pixels.clone(), shape), device)
@@ -243,36 +324,78 @@ impl PixelBatch {
 }
 
 /// `[augment]` of a recipe: how training images are changed, anew every epoch.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Augment {
     /// Pixels that an image is moved at most, up or down and left or right.
     pub shift: u16,
+    /// What else is done to it, one after the other.
+    pub steps: Augmentation,
 }
 
 impl Augment {
     /// Images as they are, for splits that are only looked at.
-    pub const NONE: Self = Self { shift: 0 };
+    pub const NONE: Self = Self {
+        shift: 0,
+        steps: Augmentation::NONE,
+    };
 
     /// Says what is impossible about these values for such images, if anything is.
-    pub fn check(self, images: &ImageSet) -> Result<(), Impossible> {
+    pub fn check(&self, images: &ImageSet) -> Result<(), Impossible> {
         let (height, width) = (images.height, images.width);
-        if usize::from(self.shift) < height.min(width) {
-            return Ok(());
+        if usize::from(self.shift) >= height.min(width) {
+            let reason = format!(
+                "is {}; that moves images of {height}x{width} out of sight",
+                self.shift
+            );
+            return Err(Impossible::new("augment.shift", reason));
         }
-        let reason = format!(
-            "is {}; that moves images of {height}x{width} out of sight",
-            self.shift
-        );
-        Err(Impossible::new("augment.shift", reason))
+        let wrong = |reason| Err(Impossible::new("augment.steps", reason));
+        if let Err(reason) = self.steps.check() {
+            return wrong(format!("are impossible: {reason}"));
+        }
+        match self.steps.size_after(Some([height, width])) {
+            Some(size) if size == [height, width] => Ok(()),
+            Some([after, across]) => wrong(format!(
+                "make images of {height}x{width} ones of {after}x{across}, and those that validate stay as they are; \
+                 data.size sets the size of all"
+            )),
+            None => wrong(format!(
+                "make images of {height}x{width} ones of many sizes; a crop at the end gives them one"
+            )),
+        }
     }
 
-    /// Changes the images of a batch; how is a function of (seed, sample), a sample an image.
+    /// Rows of a set as a model sees them; how they are changed is a function of (seed, sample), a sample an image.
+    ///
+    /// - levels: as for [`PixelBatch::of`]
     ///
     /// # Panics
     ///
-    /// If there are fewer samples than images.
-    pub fn apply(self, images: &mut PixelBatch, seed: u64, samples: &[u64]) {
+    /// If a row is outside the set, or there are fewer samples than rows.
+    pub fn read(
+        &self,
+        images: &ImageSet,
+        Rows { rows, samples }: &Rows,
+        levels: &[[f32; 256]],
+        seed: u64,
+    ) -> PixelBatch {
+        let mut batch = PixelBatch::of(images, rows, levels);
+        if !self.steps.steps.is_empty() {
+            let (size, len) = ([images.height, images.width], images.image(0).len());
+            let changed = batch.pixels.chunks_exact_mut(len);
+            for ((pixels, &row), &sample) in changed.zip(rows).zip(samples) {
+                let planes = images.image(row as usize);
+                let picture = Picture::from_planes(images.channels, size, planes);
+                let picture = self.steps.apply(picture, seed, sample);
+                picture.write_planes(pixels, |channel, value| levels[channel][usize::from(value)]);
+            }
+        }
+        self.move_images(&mut batch, seed, samples);
+        batch
+    }
+
+    fn move_images(&self, images: &mut PixelBatch, seed: u64, samples: &[u64]) {
         if self.shift == 0 {
             return;
         }
@@ -376,20 +499,6 @@ pub fn resize_to(size: usize) -> Option<(usize, usize)> {
     (size > 0).then_some((size, size))
 }
 
-/// `preprocessor_config.json` of a model of these sizes.
-pub fn preprocessor_json(config: &ImageConfig) -> String {
-    let [channels, height, width] = config.shape();
-    let mode = if channels == 1 { "L" } else { "RGB" };
-    let json = serde_json::json!({
-        "image_processor_type": "HearthImageProcessor",
-        "size": {"height": height, "width": width},
-        "image_mode": mode,
-        "do_rescale": true,
-        "rescale_factor": 1.0 / 255.0,
-    });
-    format!("{json:#}\n")
-}
-
 /// Images and the class of each.
 #[derive(Clone, Debug)]
 pub struct LabelledImages {
@@ -490,16 +599,24 @@ pub type LabelledImageBatch = Labelled<PixelBatch>;
 pub struct LabelledImageBatches {
     split: LabelledImages,
     epochs: Epochs,
+    levels: Vec<[f32; 256]>,
     augment: Augment,
     seed: u64,
 }
 
 impl LabelledImageBatches {
     /// Batches of a split in the order of `epochs`; how images are changed is a function of (seed, epoch, image).
-    pub fn new(split: LabelledImages, epochs: Epochs, augment: Augment, seed: u64) -> Self {
+    pub fn new(
+        split: LabelledImages,
+        input: &ImageInput,
+        epochs: Epochs,
+        augment: Augment,
+        seed: u64,
+    ) -> Self {
         Self {
             split,
             epochs,
+            levels: input.levels(),
             augment,
             seed,
         }
@@ -514,27 +631,34 @@ impl BatchSource for LabelledImageBatches {
     }
 
     fn batch(&self, number: u64) -> LabelledImageBatch {
-        let Rows { rows, samples } = self.epochs.batch(number);
+        let rows = self.epochs.batch(number);
         let class = |&row: &u32| self.split.classes[row as usize];
-        let mut inputs = PixelBatch::of(&self.split.images, &rows);
-        self.augment.apply(&mut inputs, self.seed, &samples);
+        let images = &self.split.images;
         Labelled {
-            inputs,
-            targets: rows.iter().map(class).collect(),
+            inputs: self.augment.read(images, &rows, &self.levels, self.seed),
+            targets: rows.rows.iter().map(class).collect(),
         }
     }
 }
 
 impl LabelledImageSplits {
     /// Training batches in a new order every epoch, the other splits always the same.
-    pub fn batches(self, recipe: &Recipe, augment: Augment) -> Splits<LabelledImageBatch> {
+    ///
+    /// - input: how the model sees images
+    pub fn batches(
+        self,
+        recipe: &Recipe,
+        input: &ImageInput,
+        augment: Augment,
+    ) -> Splits<LabelledImageBatch> {
         let Self {
             train, valid, test, ..
         } = self;
         let (training, seed) = (&recipe.training, recipe.seed);
         let in_order = |split: LabelledImages| {
             let epochs = Epochs::in_order(split.classes.len(), training.batch_size);
-            Shared::new(LabelledImageBatches::new(split, epochs, Augment::NONE, 0))
+            let batches = LabelledImageBatches::new(split, input, epochs, Augment::NONE, 0);
+            Shared::new(batches)
         };
         let lengths = vec![1; train.classes.len()];
         let digest = data::digest(train.classes.len(), |at| {
@@ -542,7 +666,7 @@ impl LabelledImageSplits {
         });
         let batching = training.batching();
         let shuffled = Epochs::shuffled(lengths, batching, training.accumulation, seed);
-        let train = LabelledImageBatches::new(train, shuffled, augment, seed);
+        let train = LabelledImageBatches::new(train, input, shuffled, augment, seed);
         Splits {
             train: Shared::new(train),
             valid: in_order(valid),
@@ -557,7 +681,6 @@ impl LabelledImageSplits {
 mod tests {
     use super::*;
     use burn::backend::Flex;
-    use model::families::conv_autoencoder::AutoencoderConfig;
 
     /// `n` RGB images of 2x1; every byte of image i is i.
     fn numbered(n: u8) -> ImageSet {
@@ -574,7 +697,11 @@ mod tests {
 
     #[test]
     fn a_batch_holds_its_rows_from_0_to_1_and_reads_back() {
-        let batch = PixelBatch::of(&numbered(52), &[51, 0]);
+        let batch = PixelBatch::of(
+            &numbered(52),
+            &[51, 0],
+            &ImageInput::plain([3, 2, 1]).levels(),
+        );
         assert_eq!(batch.image(0), [0.2; 6]); // 51 / 255
         assert_eq!(batch.image(1), [0.0; 6]);
         let tensor = batch.tensor::<Flex>(&Default::default());
@@ -596,32 +723,58 @@ mod tests {
 
     #[test]
     fn augmentation_is_a_function_of_seed_and_sample() {
-        let bytes: Vec<u8> = (0..8 * 36).map(|at| (at % 251) as u8).collect();
-        let images = PixelBatch::from_bytes(&bytes, [1, 6, 6]);
-        let changed = |augment: Augment, seed, first: u64| {
-            let mut changed = images.clone();
-            let samples: Vec<u64> = (first..first + 8).collect();
-            augment.apply(&mut changed, seed, &samples);
-            changed
+        let images = set(8, &["a", "b"], |i| (i % 2) as u32);
+        let levels = ImageInput::plain([1, 6, 5]).levels();
+        let changed = |augment: &Augment, seed, rows: std::ops::Range<u32>| {
+            let samples = rows.clone().map(u64::from).collect();
+            let rows = Rows {
+                rows: rows.collect(),
+                samples,
+            };
+            augment.read(&images, &rows, &levels, seed)
         };
-        let moved = Augment { shift: 2 };
-        assert_eq!(changed(moved, 1, 0), changed(moved, 1, 0));
-        assert_ne!(changed(moved, 1, 0), changed(moved, 2, 0));
-        assert_ne!(changed(moved, 1, 0), changed(moved, 1, 1));
-        assert_eq!(changed(Augment::NONE, 1, 0), images);
-        // However images are batched.
-        let mut half = PixelBatch::from_bytes(&bytes[4 * 36..], [1, 6, 6]);
-        moved.apply(&mut half, 1, &[4, 5, 6, 7]);
-        assert_eq!(half.image(0), changed(moved, 1, 0).image(4));
+        let steps = r#"steps = [{kind = "flip", p = 0.5}, {kind = "erasing", p = 1.0}]"#;
+        let steps: toml::Table = steps.parse().unwrap();
+        let both = Augment {
+            shift: 2,
+            steps: steps["steps"].clone().try_into().unwrap(),
+        };
+        let moved = Augment {
+            shift: 2,
+            ..Augment::NONE
+        };
+        for augment in [&moved, &both] {
+            let first = changed(augment, 1, 0..8);
+            assert_eq!(changed(augment, 1, 0..8), first);
+            assert_ne!(changed(augment, 2, 0..8), first);
+            // However images are batched.
+            assert_eq!(changed(augment, 1, 4..8).image(0), first.image(4));
+            assert_eq!(augment.check(&images), Ok(()));
+        }
+        assert_ne!(changed(&moved, 1, 0..8), changed(&both, 1, 0..8));
+        let whole: Vec<u32> = (0..8).collect();
+        let plain = PixelBatch::of(&images, &whole, &levels);
+        assert_eq!(changed(&Augment::NONE, 1, 0..8), plain);
+    }
 
-        assert_eq!(Augment { shift: 0 }.check(&numbered(1)), Ok(()));
+    #[test]
+    fn impossible_augmentation_is_named() {
+        let refusal = |augment: &str| {
+            let augment: Augment = toml::from_str(augment).unwrap();
+            augment.check(&numbered(1)).unwrap_err().to_string()
+        };
         assert_eq!(
-            Augment { shift: 1 }
-                .check(&numbered(1))
-                .unwrap_err()
-                .to_string(),
+            refusal("shift = 1\nsteps = []"),
             "augment.shift is 1; that moves images of 2x1 out of sight"
         );
+        let flip = r#"shift = 0
+steps = [{kind = "flip", p = 1.5}]"#;
+        let words = "augment.steps are impossible: step 1, flip: p is 1.5";
+        assert!(refusal(flip).starts_with(words), "{}", refusal(flip));
+        let crop = r#"shift = 0
+steps = [{kind = "random_resized_crop", size = 8}]"#;
+        let words = "augment.steps make images of 2x1 ones of 8x8";
+        assert!(refusal(crop).starts_with(words), "{}", refusal(crop));
     }
 
     #[test]
@@ -645,21 +798,6 @@ mod tests {
             error.to_string().starts_with("test: 50 images leave"),
             "{error}"
         );
-    }
-
-    #[test]
-    fn the_preprocessor_names_size_and_colours() {
-        let config = AutoencoderConfig {
-            image_channels: 3,
-            image_height: 30,
-            image_width: 21,
-            channels: vec![4],
-            latent_size: 2,
-        };
-        let config = ImageConfig::ConvAutoencoder(config);
-        let json: serde_json::Value = serde_json::from_str(&preprocessor_json(&config)).unwrap();
-        assert_eq!(json["size"], serde_json::json!({"height": 30, "width": 21}));
-        assert_eq!(json["image_mode"], "RGB");
     }
 
     /// `n` grey images of 6x5, all different; the label of image i is `label(i)` of `classes`.
@@ -765,7 +903,9 @@ mod tests {
             images,
             classes: vec![0, 1, 2],
         };
-        let source = LabelledImageBatches::new(split, Epochs::in_order(3, 2), Augment::NONE, 0);
+        let plain = ImageInput::plain([1, 6, 5]);
+        let source =
+            LabelledImageBatches::new(split, &plain, Epochs::in_order(3, 2), Augment::NONE, 0);
         assert_eq!(source.batches_per_epoch(), 2);
         let batch = source.batch(1);
         assert_eq!((batch.real(), batch.padded()), (1, 1));

@@ -131,8 +131,8 @@ pub trait Job: Clone + Serialize + DeserializeOwned + 'static {
     /// Says what is impossible about these values, if anything is.
     fn check(&self, recipe: &Recipe) -> Result<(), Impossible>;
 
-    /// Opens what `[data]` names.
-    fn source(&self) -> Result<Self::Source, Failure>;
+    /// Opens what `[data]` names, as the model that training starts from takes it.
+    fn source(&self, start: &Start) -> Result<Self::Source, Failure>;
 
     /// Reads, splits and tokenizes; tells the console what people should know of it.
     fn data(
@@ -239,8 +239,8 @@ impl<J: Job> Setup<J> {
     /// [`Failure::Input`] before anything is written, [`Failure::Running`] once training has begun.
     pub fn run(self, options: Options) -> Result<Status, Failure> {
         self.check()?;
-        let source = self.job.source()?;
         let start = Start::open(&self.recipe, options.ui)?;
+        let source = self.job.source(&start)?;
         let data = self.job.data(&self.recipe, &start, source)?;
         let (backend, checkpointing) =
             (options.backend, self.recipe.training.gradient_checkpointing);

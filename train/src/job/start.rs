@@ -6,14 +6,15 @@ use std::path::Path;
 use burn::prelude::*;
 use data::TextTokenizer;
 use model::bundle::peft::AdapterFiles;
-use model::bundle::{Bundle, Load};
+use model::bundle::{Bundle, ImageInput, Load};
 use model::layers::{Adapter, Draw, materialise};
+use model::names::Family;
 use model::{HeadKind, ImageConfig, Names, TextConfig};
 
 use crate::failure::Failure;
 use crate::job::Recipe;
 use crate::job::strategy::{AdapterKind, StrategyKind};
-use crate::recipe::Impossible;
+use crate::recipe::{Draft, Impossible};
 use crate::run::{self, Held};
 use crate::ui::{Console, Ui};
 
@@ -42,6 +43,48 @@ pub fn open(from: &str) -> Result<Option<Bundle>, Failure> {
     Ok(Some(Bundle::find(Path::new(from))?))
 }
 
+/// Opens a file of an image model's weights, as torchvision's are.
+///
+/// - model: `[model]` of a recipe, which says what the weights are of
+///
+/// # Errors
+///
+/// A model of texts, whose tokenizer no such file holds.
+fn open_weights(from: &str, recipe: &Recipe) -> Result<Bundle, Failure> {
+    let is_of_images = match family_named(recipe) {
+        Some(family) => family.head(HeadKind::Tokens).is_none(),
+        None => false,
+    };
+    if !is_of_images {
+        return Err(Failure::input(format!(
+            "{from}: is a file; a model of texts is a directory, with its tokenizer"
+        )));
+    }
+    let config = recipe.config(serde_json::json!({}))?;
+    Ok(Bundle::of_weights(Path::new(from), config)?)
+}
+
+/// Opens a file of an image model's weights, whose family is set as in a recipe: `model.family=resnet50`.
+///
+/// # Errors
+///
+/// No family, or one that is not known.
+pub fn open_file(path: &str, settings: &[String]) -> Result<Bundle, Failure> {
+    const NOTHING: &str = "task = \"weights\"\nlayers = [\"shared\", \"models/hearth_cnn\"]\n";
+    if !settings
+        .iter()
+        .any(|text| text.trim_start().starts_with("model.family"))
+    {
+        return Err(Failure::input(format!(
+            "{path}: is a file, and a model is a directory; where it holds weights of torchvision's, \
+             --set model.family=resnet50 names their family"
+        )));
+    }
+    let mut draft = Draft::open("weights", "task", &[("weights", NOTHING)])?;
+    draft.set_all(settings.iter().map(String::as_str))?;
+    open_weights(path, &draft.finish::<Recipe>()?)
+}
+
 impl Start {
     /// Opens the bundle; its weights are read later.
     ///
@@ -49,7 +92,11 @@ impl Start {
     ///
     /// A directory that is no bundle, or an adapter that fits nothing.
     pub fn open(recipe: &Recipe, ui: Ui) -> Result<Self, Failure> {
-        let bundle = open(&recipe.from)?;
+        let bundle = if Path::new(&recipe.from).is_file() {
+            Some(open_weights(&recipe.from, recipe)?)
+        } else {
+            open(&recipe.from)?
+        };
         if recipe.strategy.dropout >= 0.0 {
             let reason = match &bundle {
                 None => Some("is for a model that is loaded; model.dropout is that of a new one"),
@@ -166,32 +213,59 @@ impl Start {
         })
     }
 
-    /// The configuration of the image model: the bundle's, or that of `[model]` for images of this shape.
+    /// The configuration of the image model for images of this shape: the bundle's, or that of `[model]`.
     ///
     /// - shape: channels, height, width
+    /// - head: what the model is for
     ///
     /// # Errors
     ///
-    /// Sizes that are impossible or too large for this machine, a bundle for images of another shape.
-    pub fn image_config(&self, shape: [usize; 3]) -> Result<ImageConfig, Failure> {
+    /// Sizes that are impossible or too large for this machine, a family without such a head, a bundle whose weights fit no
+    /// images of this shape.
+    pub fn image_config(&self, shape: [usize; 3], head: HeadKind) -> Result<ImageConfig, Failure> {
         let Some(bundle) = &self.bundle else {
             let config = self.settings.image_sizes(shape)?;
             let wrong = |reason| Impossible::new("model", format!("is impossible: {reason}"));
             config.check().map_err(wrong)?;
-            run::check_memory(config.parameters(), Held::Training).map_err(wrong)?;
+            check_head(&config, head).map_err(|why| Impossible::new("model.family", why))?;
+            run::check_memory(config.describe().parameters, Held::Training).map_err(wrong)?;
             return Ok(config);
         };
-        let config = bundle.image_config()?;
+        let mut config = bundle.image_config()?;
         let place = bundle.path().display();
         let wrong = |reason| Failure::input(format!("{place}: {reason}"));
-        run::check_memory(config.parameters(), self.held()).map_err(wrong)?;
-        check_shape(config.shape(), shape).map_err(wrong)?;
+        check_head(&config, head).map_err(|why| wrong(format!("its family {why}")))?;
+        run::check_memory(config.describe().parameters, self.held()).map_err(wrong)?;
+        if config.can_be_fitted() {
+            config.fit(shape);
+            config.check().map_err(wrong)?;
+        } else {
+            let plan = config.describe();
+            let [height, width] = plan.size.unwrap_or([shape[1], shape[2]]);
+            check_shape([plan.channels, height, width], shape).map_err(wrong)?;
+        }
         Ok(config)
+    }
+
+    /// What the bundle's model sees of an image, if training starts from one of images.
+    ///
+    /// # Errors
+    ///
+    /// A file of the bundle that cannot be read.
+    pub fn image_input(&self) -> Result<Option<ImageInput>, Failure> {
+        let Some(bundle) = &self.bundle else {
+            return Ok(None);
+        };
+        let config = bundle.image_config()?;
+        Ok(Some(bundle.image_input(&config)?))
     }
 
     /// What layers are drawn with.
     pub fn draw<'a, B: Backend>(&'a self, device: &'a B::Device, names: Names) -> Draw<'a, B> {
-        Draw::new(device, 0.02).with_adapter(self.adapter.as_ref(), names)
+        let freezes = self.bundle.is_some() && self.settings.strategy.freezes_statistics();
+        Draw::new(device, 0.02)
+            .with_adapter(self.adapter.as_ref(), names)
+            .with_frozen_statistics(freezes)
     }
 
     /// The model with all its parameters drawn, and the bundle's weights in it where there is a bundle.
@@ -218,6 +292,9 @@ impl Start {
             let loaded;
             (module, loaded) = bundle.load(module, names, load)?;
             self.report(&loaded.drawn, names);
+            for note in &loaded.fitted {
+                self.console.note(&format!("{}: {note}", self.from));
+            }
             if let Some(lost) = loaded.lost(names) {
                 let text = format!("{}: {lost}", self.from);
                 self.console.warn_outside(&text);
@@ -249,8 +326,8 @@ impl Start {
     }
 }
 
-fn family_named(recipe: &Recipe) -> Option<&'static model::names::Family> {
-    let named = recipe.model.get("family")?.as_str()?;
+fn family_named(recipe: &Recipe) -> Option<&'static Family> {
+    let named = recipe.model_type()?;
     let all = model::registry::TEXT_FAMILIES
         .iter()
         .chain(model::registry::IMAGE_FAMILIES);
@@ -258,20 +335,32 @@ fn family_named(recipe: &Recipe) -> Option<&'static model::names::Family> {
 }
 
 impl Recipe {
+    /// The family's `model_type` in `config.json`: what sizes name, or what they are named after.
+    fn model_type(&self) -> Option<&str> {
+        let key = |key| self.model.get(key).and_then(toml::Value::as_str);
+        key("model_type").or_else(|| key("family"))
+    }
+
     /// `[model]` as a configuration; further keys as JSON.
     fn sizes<T: serde::de::DeserializeOwned>(
         &self,
         further: serde_json::Value,
     ) -> Result<T, Impossible> {
         let wrong = |e: serde_json::Error| Impossible::new("model", e.to_string());
+        serde_json::from_value(self.config(further)?).map_err(wrong)
+    }
+
+    /// `[model]` as `config.json` has it.
+    fn config(&self, further: serde_json::Value) -> Result<serde_json::Value, Impossible> {
+        let wrong = |e: serde_json::Error| Impossible::new("model", e.to_string());
         let mut config = serde_json::to_value(&self.model).map_err(wrong)?;
         if let (Some(config), Some(further)) = (config.as_object_mut(), further.as_object()) {
-            let family = config.remove("family").unwrap_or_default();
+            config.remove("family");
             config.remove("dropout");
-            config.insert("model_type".into(), family);
+            config.insert("model_type".into(), self.model_type().into());
             config.extend(further.clone());
         }
-        serde_json::from_value(config).map_err(wrong)
+        Ok(config)
     }
 
     /// The text model that `[model]` describes, with a vocabulary of one.
@@ -296,12 +385,31 @@ impl Recipe {
         &self,
         [channels, height, width]: [usize; 3],
     ) -> Result<ImageConfig, Impossible> {
-        self.sizes(serde_json::json!({
+        let mut config: ImageConfig = self.sizes(serde_json::json!({
             "image_channels": channels,
             "image_height": height,
             "image_width": width,
-        }))
+        }))?;
+        config.fit([channels, height, width]);
+        Ok(config)
     }
+}
+
+/// Refuses a family that no model of this kind is made of.
+fn check_head(config: &ImageConfig, head: HeadKind) -> Result<(), String> {
+    let family = config.family();
+    if family.head(head).is_some() {
+        return Ok(());
+    }
+    let others = model::registry::IMAGE_FAMILIES.iter();
+    let others = others.filter(|family| family.head(head).is_some());
+    let others: Vec<_> = others.map(|family| family.model_type).collect();
+    Err(format!(
+        "is \"{}\", of which {} cannot be made; {} can",
+        family.model_type,
+        head.describe(),
+        others.join(", ")
+    ))
 }
 
 /// Refuses images that the encoder can't take, and says what to do about it.

@@ -37,6 +37,31 @@ pub struct StrategyRecipe {
     pub backbone_lr: f64,
     /// Share dropped wherever the model drops; below 0 it is what the bundle says.
     pub dropout: f64,
+    /// By what batch normalisation normalises while training.
+    pub batch_norm: BatchNormKind,
+}
+
+/// By what batch normalisation normalises while a bundle's model trains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BatchNormKind {
+    /// The bundle's statistics where the backbone stays as it is, else those of each batch.
+    Auto,
+    /// The statistics of each batch, which the running ones follow.
+    Train,
+    /// The bundle's statistics, which stay as they are.
+    Frozen,
+}
+
+impl StrategyRecipe {
+    /// Whether batch normalisation keeps the bundle's statistics.
+    pub fn freezes_statistics(&self) -> bool {
+        match self.batch_norm {
+            BatchNormKind::Auto => self.kind == StrategyKind::Head,
+            BatchNormKind::Train => false,
+            BatchNormKind::Frozen => true,
+        }
+    }
 }
 
 /// Small matrices beside the weights.

@@ -7,6 +7,7 @@ use burn::module::{AutodiffModule, ModuleMapper, Param};
 use burn::prelude::*;
 use burn::tensor::backend::AutodiffBackend;
 use model::Names;
+use model::layers::batch_norm::is_statistic;
 use model::walk::{self, ModulePath};
 use regex::Regex;
 use serde::{Deserialize, Serialize};
@@ -296,9 +297,10 @@ fn parameters<B: Backend, M: Module<B>>(module: &M, names: Names) -> Vec<(String
         .collect()
 }
 
-/// Number of parameters, all and those that train.
+/// Number of parameters, all and those that train; statistics of batch normalisation are none.
 pub fn count_parameters<B: Backend, M: Module<B>>(module: &M, groups: &Groups) -> [usize; 2] {
-    let all = walk::parameters(module, groups.names);
+    let mut all = walk::parameters(module, groups.names);
+    all.retain(|one| !is_statistic(&one.name));
     let size = |parameter: &walk::Parameter| parameter.shape.iter().product::<usize>();
     let trained = all.iter().filter(|one| !groups.is_frozen(&one.name));
     [all.iter().map(size).sum(), trained.map(size).sum()]

@@ -176,7 +176,7 @@ impl Draft {
                 || (key.starts_with("tokenizer.") && key != "tokenizer.max_length");
             let reason = if !place.starts_with("--set") {
                 continue;
-            } else if of_model && from != "scratch" {
+            } else if of_model && from != "scratch" && !Path::new(&from).is_file() {
                 let other = if key == "model.dropout" {
                     "strategy.dropout sets its dropout"
                 } else {
