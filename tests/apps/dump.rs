@@ -1,4 +1,4 @@
-//! What a text model computes, in a file.
+//! What a model computes, in a file.
 
 use std::fs;
 
@@ -159,4 +159,63 @@ fn an_output_takes_nothing_from_its_neighbours() {
 fn values_that_the_machine_cannot_hold_are_refused_before_they_are_computed() {
     let error = apps::dump::check_size(&[40_000_000, 12, 60_000]).unwrap_err();
     assert!(error.to_string().contains("GiB of values"), "{error}");
+}
+
+#[test]
+fn images_are_dumped_as_the_model_sees_them() {
+    let bundles = Bundles::new();
+    let classifier = bundles.image_classifier("classifier");
+    let autoencoder = bundles.autoencoder("autoencoder");
+    fs::create_dir(bundles.path("photos")).unwrap();
+    for (name, value) in [("photos/a.png", 51), ("photos/b.png", 255)] {
+        bundles.png(name, value);
+    }
+    let photos = bundles.at("photos");
+    let output = bundles.at("out.safetensors");
+    let dumped = |args: &[&str]| {
+        printed(&[&["dump", "--input", &photos, "--output", &output], args].concat());
+        fs::read(&output).unwrap()
+    };
+    let floats = |bytes: &[u8], name: &str| {
+        let file = SafeTensors::deserialize(bytes).unwrap();
+        let tensor = file.tensor(name).unwrap();
+        let values = tensor.data().as_chunks::<4>().0.iter();
+        let values: Vec<f32> = values.map(|bytes| f32::from_le_bytes(*bytes)).collect();
+        (tensor.shape().to_vec(), values)
+    };
+    let bytes = dumped(&["--model", &classifier]);
+    let (shape, pixels) = floats(&bytes, "pixel_values");
+    assert_eq!(shape, [2, 1, 4, 6]);
+    assert!(pixels[..24].iter().all(|pixel| *pixel == 0.2));
+    assert!(pixels[24..].iter().all(|pixel| *pixel == 1.0));
+    let (shape, logits) = floats(&bytes, "logits");
+    assert_eq!(shape, [2, 3]);
+    assert_eq!(logits[..3], SHARES.map(f32::ln));
+
+    let (shape, _) = floats(&dumped(&["--model", &classifier, "--hidden"]), "hidden");
+    assert_eq!(shape, [2, 2, 2, 3], "the maps of two channels");
+    let (shape, logits) = floats(&dumped(&["--model", &autoencoder]), "logits");
+    assert_eq!(shape, [2, 1, 4, 6]);
+    assert!(logits.iter().all(|logit| *logit == 0.0));
+
+    // Normalised as the bundle says.
+    let normal = r#"{"do_normalize": true, "image_mean": [0.2], "image_std": [0.5]}"#;
+    bundles.file("classifier/preprocessor_config.json", normal);
+    let (_, pixels) = floats(&dumped(&["--model", &classifier]), "pixel_values");
+    assert!(pixels[0].abs() < 1e-6 && (pixels[24] - 1.6).abs() < 1e-6);
+    let wrong = r#"{"do_normalize": true, "image_mean": [0.2], "image_std": [0]}"#;
+    bundles.file("classifier/preprocessor_config.json", wrong);
+    let message = refused(&[
+        "dump",
+        "--model",
+        &classifier,
+        "--input",
+        &photos,
+        "--output",
+        &output,
+    ]);
+    assert_eq!(
+        message,
+        "classifier/preprocessor_config.json: image_std holds 0; it must be above 0"
+    );
 }

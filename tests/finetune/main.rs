@@ -8,5 +8,6 @@ mod limit;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod images;
 mod models;
 mod runs;

@@ -1,0 +1,255 @@
+//! Classifiers of images of every family, through the real binary.
+
+use std::path::{Path, PathBuf};
+
+use crate::support::{Bench, Run, idx_images, idx_labels};
+use safetensors::SafeTensors;
+use serde_json::Value;
+
+/// Families with small sizes, and the class that their bundle names.
+const FAMILIES: [(&str, &[&str]); 9] = [
+    (
+        "HearthMlpForImageClassification",
+        &["model.family=hearth_mlp", "model.hidden_sizes=[16, 8]"],
+    ),
+    (
+        "HearthCnnForImageClassification",
+        &["model.family=hearth_cnn", "model.hidden_sizes=[4, 8]"],
+    ),
+    (
+        "ResNetForImageClassification",
+        &[
+            "model.family=resnet50",
+            "model.embedding_size=4",
+            "model.hidden_sizes=[8, 12]",
+            "model.depths=[1, 1]",
+        ],
+    ),
+    (
+        "HearthResNetForImageClassification",
+        &[
+            "model.family=resnet20",
+            "model.embedding_size=4",
+            "model.hidden_sizes=[4, 6, 8]",
+            "model.depths=[1, 1, 1]",
+        ],
+    ),
+    (
+        "HearthVggForImageClassification",
+        &[
+            "model.family=vgg11_bn",
+            "model.hidden_sizes=[4, 6]",
+            "model.depths=[1, 1]",
+            "model.classifier_size=16",
+            "model.pooled_size=2",
+        ],
+    ),
+    (
+        "MobileNetV2ForImageClassification",
+        &[
+            "model.family=mobilenet_v2",
+            "model.depth_multiplier=0.05",
+            "model.depth_divisible_by=2",
+            "model.min_depth=2",
+        ],
+    ),
+    (
+        "ViTForImageClassification",
+        &[
+            "model.family=vit",
+            "model.hidden_size=12",
+            "model.num_hidden_layers=2",
+            "model.intermediate_size=16",
+            "model.patch_size=4",
+        ],
+    ),
+    (
+        "ConvNextForImageClassification",
+        &[
+            "model.family=convnext",
+            "model.patch_size=2",
+            "model.num_stages=2",
+            "model.hidden_sizes=[4, 6]",
+            "model.depths=[1, 1]",
+            "model.drop_path_rate=0.1",
+        ],
+    ),
+    (
+        "HearthUNetForImageClassification",
+        &["model.family=hearth_unet", "model.hidden_sizes=[4, 6]"],
+    ),
+];
+
+const STEPS: &str =
+    r#"augment.steps=[{kind = "flip"}, {kind = "random_crop", size = 8, padding = 1}]"#;
+
+fn bench(sizes: &[&str]) -> Bench {
+    let settings = [
+        "data.source=[\"images\"]",
+        "data.valid=0.2",
+        "data.test=0.2",
+        "optimizer.lr=0.01",
+        "training.steps=20",
+        "training.batch_size=16",
+        "training.log_every=2",
+        "training.validate_every=5",
+    ];
+    let settings = [sizes, &settings].concat();
+    let bench = Bench::new(env!("CARGO_BIN_EXE_finetune"), &settings);
+    bench.write("images/images-idx3-ubyte", idx_images(150, 8));
+    bench.write("images/labels-idx1-ubyte", idx_labels(150, 3));
+    bench
+}
+
+fn json(run: &Run, name: &str) -> Value {
+    serde_json::from_slice(&std::fs::read(run.path().join("model").join(name)).unwrap()).unwrap()
+}
+
+/// A file of the golden models.
+fn golden(name: &str) -> PathBuf {
+    let tests = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/vision");
+    Path::new(tests).join(name)
+}
+
+#[test]
+fn every_family_trains_and_is_a_start_itself() {
+    for (class, sizes) in FAMILIES {
+        let bench = bench(sizes);
+        let first = bench.train("first", &["image-classification"]);
+        let config = json(&first, "config.json");
+        assert_eq!(config["architectures"][0], class);
+        let seen = json(&first, "preprocessor_config.json");
+        assert_eq!(seen["do_normalize"], true, "{class}");
+        // Its backbone as it is, another head; normalised as the bundle says.
+        let args = [
+            "image-classification",
+            "--from",
+            "first",
+            "--steps",
+            "4",
+            "--set",
+            "strategy.kind=head",
+        ];
+        let second = bench.train("second", &args);
+        let kept = json(&second, "preprocessor_config.json");
+        assert_eq!(kept, seen, "{class}");
+        let parameters = &second.summary()["parameters"];
+        let [all, trained] = ["total", "trainable"].map(|key| parameters[key].as_u64().unwrap());
+        assert!(trained < all / 2, "{class}: {parameters}");
+        let [before, after] = [first.weights(), second.weights()];
+        let [before, after] =
+            [&before, &after].map(|bytes| SafeTensors::deserialize(bytes).unwrap());
+        for (name, tensor) in before.iter() {
+            let head = [
+                "classifier.weight",
+                "classifier.bias",
+                "classifier.1.",
+                "classifier.6.",
+            ];
+            let is_head = head.iter().any(|part| name.starts_with(part));
+            let same = after.tensor(name).unwrap().data() == tensor.data();
+            assert_eq!(same, !is_head, "{class}: {name}");
+        }
+    }
+}
+
+#[test]
+fn a_killed_network_with_batch_norm_and_augmentation_goes_on_to_the_same_end() {
+    let bench = bench(FAMILIES[3].1);
+    let args = [
+        "image-classification",
+        "--steps",
+        "60",
+        "--set",
+        STEPS,
+        "--set",
+        "training.ema=0.9",
+        "--set",
+        "training.checkpoint_every=7",
+    ];
+    let whole = bench.train("whole", &args);
+    for lines in [2, 15, 30] {
+        let out = format!("killed-{lines}");
+        let mut child = bench.start(&out, lines, &args);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        bench.resume(&out).assert_equals(&whole);
+    }
+}
+
+#[test]
+fn a_file_of_torchvisions_weights_is_a_start() {
+    let sizes = [
+        "model.family=resnet18",
+        "model.embedding_size=4",
+        "model.hidden_sizes=[4, 6, 8, 10]",
+        "model.depths=[1, 2, 1, 1]",
+    ];
+    let bench = bench(&sizes);
+    let file = golden("torchvision-resnet-1/pytorch_model.bin");
+    let file = file.display().to_string();
+    let args = [
+        "image-classification",
+        "--from",
+        &file,
+        "--steps",
+        "2",
+        "--set",
+        "data.size=40",
+    ];
+    let run = bench.train("run", &args);
+    let config = json(&run, "config.json");
+    assert_eq!(config["num_channels"], 1);
+    let seen = json(&run, "preprocessor_config.json");
+    assert_eq!(seen["size"]["height"], 40);
+    assert_eq!(seen["image_std"].as_array().unwrap().len(), 1);
+    // Of another family, and of texts.
+    let other = ["--set", "model.family=vgg11"];
+    bench.refuses(
+        &[&args[..], &other].concat(),
+        &["its names are those of ResNet of torchvision"],
+    );
+    bench.refuses(
+        &[
+            "image-classification",
+            "--from",
+            &file,
+            "--set",
+            "model.family=bert",
+        ],
+        &["is a file; a model of texts is a directory"],
+    );
+}
+
+#[test]
+fn impossible_models_and_steps_are_named() {
+    let bench = bench(&["model.family=vit"]);
+    bench.refuses(
+        &[
+            "image-classification",
+            "--set",
+            "model.num_attention_heads=5",
+        ],
+        &["5 attention heads do not divide a width of 192"],
+    );
+    bench.refuses(
+        &["image-classification"],
+        &["patches of 16x16 pixels do not fit into images of 8x8; patch_size is their size"],
+    );
+    let crop = r#"augment.steps=[{kind = "random_crop", size = 6}]"#;
+    bench.refuses(
+        &[
+            "image-classification",
+            "--set",
+            "model.patch_size=4",
+            "--set",
+            crop,
+        ],
+        &["augment.steps make images of 8x8 ones of 6x6"],
+    );
+    let unknown = r#"augment.steps=[{kind = "mirror"}]"#;
+    bench.refuses(
+        &["image-classification", "--set", unknown],
+        &["augment", "mirror"],
+    );
+}
