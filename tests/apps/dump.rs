@@ -214,8 +214,6 @@ fn images_are_dumped_as_the_model_sees_them() {
         "--output",
         &output,
     ]);
-    assert_eq!(
-        message,
-        "classifier/preprocessor_config.json: image_std holds 0; it must be above 0"
-    );
+    let words = "classifier/preprocessor_config.json: image_std holds 0; it must be above 0";
+    assert!(message.ends_with(words), "{message}");
 }

@@ -185,7 +185,7 @@ fn a_file_of_torchvisions_weights_is_a_start() {
         "model.hidden_sizes=[4, 6, 8, 10]",
         "model.depths=[1, 2, 1, 1]",
     ];
-    let bench = bench(&sizes);
+    let resnet = bench(&sizes);
     let file = golden("torchvision-resnet-1/pytorch_model.bin");
     let file = file.display().to_string();
     let args = [
@@ -197,28 +197,22 @@ fn a_file_of_torchvisions_weights_is_a_start() {
         "--set",
         "data.size=40",
     ];
-    let run = bench.train("run", &args);
+    let run = resnet.train("run", &args);
     let config = json(&run, "config.json");
     assert_eq!(config["num_channels"], 1);
     let seen = json(&run, "preprocessor_config.json");
     assert_eq!(seen["size"]["height"], 40);
     assert_eq!(seen["image_std"].as_array().unwrap().len(), 1);
     // Of another family, and of texts.
-    let other = ["--set", "model.family=vgg11"];
-    bench.refuses(
-        &[&args[..], &other].concat(),
-        &["its names are those of ResNet of torchvision"],
-    );
-    bench.refuses(
-        &[
-            "image-classification",
-            "--from",
-            &file,
-            "--set",
-            "model.family=bert",
-        ],
-        &["is a file; a model of texts is a directory"],
-    );
+    let vgg = bench(&[
+        "model.family=vgg11",
+        "model.hidden_sizes=[4]",
+        "model.depths=[1]",
+        "model.classifier_size=8",
+    ]);
+    vgg.refuses(&args, &["its names are those of ResNet of torchvision"]);
+    let texts = bench(&["model.family=bert"]);
+    texts.refuses(&args, &["is a file; a model of texts is a directory"]);
 }
 
 #[test]

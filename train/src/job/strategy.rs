@@ -181,6 +181,12 @@ pub fn groups(recipe: &Recipe, names: Names) -> Result<Vec<Group>, Impossible> {
         groups.push(group(pattern, 0.0)?);
     }
     let backbone = format!("^{}", regex::escape(names.prefix()));
+    if names.prefix().is_empty() {
+        // Then the backbone's pattern takes every name, and what it must not take comes first.
+        for (_, head) in names.head.renames {
+            groups.push(group(&format!("^{}", regex::escape(head)), 1.0)?);
+        }
+    }
     if recipe.adapter.kind == AdapterKind::Lora {
         if *kind == StrategyKind::Head || *backbone_lr != 1.0 {
             let reason = "is lora, which decides by itself what trains; leave out strategy.kind = \"head\" and \
