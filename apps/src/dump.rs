@@ -145,7 +145,9 @@ impl Dump {
     ) -> Result<Self, Failure> {
         let ImageModel { config, input } = open::image_model(bundle)?;
         let rows: Vec<u32> = (0..images.len() as u32).collect();
-        let pixels = PixelBatch::of(images, &rows, &input.levels());
+        check_size(&[&[images.len()], &input.shape[..]].concat())?;
+        let levels = input.levels();
+        let pixels = PixelBatch::of(images, &rows, &levels);
         let draw = Draw::<B>::new(device, 0.02);
         let head = if hidden {
             HeadKind::Bare
@@ -160,7 +162,7 @@ impl Dump {
             values.extend(tensor.into_data().iter::<f32>());
         };
         let batches = rows.chunks(BATCH).map(|rows| {
-            let batch = PixelBatch::of(images, rows, &input.levels());
+            let batch = PixelBatch::of(images, rows, &levels);
             batch.tensor::<B>(device)
         });
         match head {
@@ -262,7 +264,7 @@ pub fn check_size(shape: &[usize]) -> Result<(), Failure> {
         Some(memory) if needed > memory as f64 => {
             let gib = (1u64 << 30) as f64;
             Err(Failure::input(format!(
-                "{} texts give {:.0} GiB of values, {shape:?}, and this machine has {:.0}; give fewer texts, or --hidden",
+                "{} rows give {:.0} GiB of values, {shape:?}, and this machine has {:.0}; give fewer, or --hidden",
                 shape[0],
                 needed / gib,
                 memory as f64 / gib

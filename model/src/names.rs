@@ -14,8 +14,6 @@ pub enum HeadKind {
     Classes,
     /// The image that was put in.
     Pixels,
-    /// A class of every pixel.
-    Masks,
 }
 
 impl HeadKind {
@@ -26,7 +24,6 @@ impl HeadKind {
             Self::Tokens => "a language model",
             Self::Classes => "a classifier",
             Self::Pixels => "an autoencoder",
-            Self::Masks => "a segmentation model",
         }
     }
 }

@@ -7,12 +7,51 @@ use apps::dump::Dump;
 use burn::backend::Flex;
 use burn::prelude::*;
 use model::bundle::Load;
+use model::bundle::weights::Weights;
 use model::families::TokenInput;
 use model::{Draw, HeadKind, TextClassifier, TokenModel};
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
 use crate::bundles::{Bundles, TEXTS, edit_config, open, printed, refused};
+
+#[test]
+fn torchvisions_names_go_in_and_come_out() {
+    let bundles = Bundles::new();
+    let file = golden("vision/torchvision-resnet-1/pytorch_model.bin");
+    let output = bundles.at("out.safetensors");
+    let sizes = [
+        "--set",
+        "model.family=resnet18",
+        "--set",
+        "model.embedding_size=4",
+        "--set",
+        "model.hidden_sizes=[4, 6, 8, 10]",
+        "--set",
+        "model.depths=[1, 2, 1, 1]",
+    ];
+    printed(&[&["convert", "--torchvision", &file, &output], &sizes[..]].concat());
+    let written = Weights::open_file(Path::new(&output)).unwrap();
+    let read = Weights::open_file(Path::new(&file)).unwrap();
+    for name in ["conv1.weight", "layer2.1.bn2.running_var", "fc.bias"] {
+        assert_eq!(
+            written.data(name).unwrap(),
+            read.data(name).unwrap(),
+            "{name}"
+        );
+    }
+    let text = bundles.masked_lm("masked");
+    let message = refused(&["convert", "--torchvision", &text, &output]);
+    assert!(message.contains("torchvision has no"), "{message}");
+    let nowhere = bundles.at("nowhere/x.safetensors");
+    let message = refused(&[&["convert", "--torchvision", &file, &nowhere], &sizes[..]].concat());
+    assert!(
+        message.ends_with("its directory does not exist"),
+        "{message}"
+    );
+    let message = refused(&["convert", "--torchvision", &file, &output]);
+    assert!(message.contains("--set model.family=resnet50"), "{message}");
+}
 
 fn golden(name: &str) -> String {
     format!("{}/../tests/golden/{name}", env!("CARGO_MANIFEST_DIR"))

@@ -20,7 +20,7 @@ pub struct Mask {
     pub classes: Vec<u8>,
 }
 
-/// Reads a PNG as a mask, its numbers as they are: those that stand for the colours of a palette, or values of grey.
+/// Reads a PNG as a mask: each pixel is its number in the palette, or its value of grey.
 ///
 /// # Errors
 /// No PNG, one of several channels or of 16 bits, or more pixels than an image may have.

@@ -1,7 +1,7 @@
 //! Opens sets of encoded images. In: folders, tables, shards or annotations. Out: [`ImageFileSets`], headers checked.
 //!
-//! What paths name is told apart here and read by `folder`, `rows`, `shards` and `annotations`; then all headers are
-//! read on all cores, and what can't be used is refused or left out.
+//! Here it is decided what a path names; `folder`, `rows`, `shards` and `annotations` read it. Then all headers are read on
+//! all cores, and what can't be used is refused or left out.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
@@ -95,7 +95,7 @@ impl Row {
 #[derive(Default)]
 pub(super) struct Found {
     pub(super) rows: Vec<Row>,
-    /// Those that numbers of classes stand for, in their order.
+    /// Names of the classes, by their numbers.
     pub(super) class_names: Vec<String>,
     /// What can't be used, by its place.
     pub(super) bad: Vec<(String, DataError)>,
@@ -205,7 +205,7 @@ fn is_shard(path: &Path) -> bool {
     file::extension(&file::name(path)) == ".tar"
 }
 
-/// The path itself, or the files that a pattern stands for, sorted.
+/// The path itself, or the files that match it where it is a pattern, sorted.
 fn matches(path: &Path) -> Result<Vec<PathBuf>, DataError> {
     if path.exists() || !file::is_pattern(path) {
         return Ok(vec![path.into()]);

@@ -5,7 +5,7 @@
 use burn::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::families::{ImagePlan, Pyramid};
+use crate::families::{ImagePlan, Pyramid, check_sizes, check_widths};
 use crate::layers::{Draw, NormedConvolution};
 use crate::names::{Family, HeadKind, HeadNames};
 use crate::ops::{Activation, global_avg_pool, max_pool2d};
@@ -49,14 +49,8 @@ fn one() -> usize {
 impl CnnConfig {
     /// Says what is impossible about these sizes, if anything is.
     pub fn check(&self) -> Result<(), String> {
-        if self.num_channels == 0 || self.hidden_sizes.is_empty() || self.hidden_sizes.contains(&0)
-        {
-            return Err(format!(
-                "{} channels and hidden_sizes {:?}; each must be at least 1",
-                self.num_channels, self.hidden_sizes
-            ));
-        }
-        Ok(())
+        check_sizes(&[("num_channels", self.num_channels)])?;
+        check_widths(&self.hidden_sizes)
     }
 
     fn widths(&self) -> Vec<usize> {

@@ -3,7 +3,7 @@
 use burn::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::families::{ImagePlan, Pyramid};
+use crate::families::{ImagePlan, Pyramid, check_widths};
 use crate::layers::{Draw, Linear};
 use crate::names::{Family, HeadKind, HeadNames};
 use crate::ops::Activation;
@@ -66,13 +66,7 @@ impl MlpConfig {
         if self.values() == 0 {
             return Err("an image without pixels".into());
         }
-        if self.hidden_sizes.is_empty() || self.hidden_sizes.contains(&0) {
-            return Err(format!(
-                "hidden_sizes are {:?}; each must be at least 1",
-                self.hidden_sizes
-            ));
-        }
-        Ok(())
+        check_widths(&self.hidden_sizes)
     }
 
     fn values(&self) -> usize {

@@ -128,6 +128,16 @@ pub(crate) fn check_sizes(sizes: &[(&str, usize)]) -> Result<(), String> {
     }
 }
 
+/// Refuses layers that are none, or of a width of 0.
+pub(crate) fn check_widths(widths: &[usize]) -> Result<(), String> {
+    if widths.is_empty() || widths.contains(&0) {
+        return Err(format!(
+            "hidden_sizes are {widths:?}; there must be one, and each at least 1"
+        ));
+    }
+    Ok(())
+}
+
 /// Refuses heads that do not divide the width.
 pub(crate) fn check_heads(n_heads: usize, d_model: usize) -> Result<(), String> {
     if d_model.is_multiple_of(n_heads) {

@@ -8,7 +8,7 @@ use burn::prelude::*;
 use burn::tensor::ops::PadMode;
 use serde::{Deserialize, Serialize};
 
-use crate::families::{ImagePlan, Pyramid};
+use crate::families::{ImagePlan, Pyramid, check_sizes, check_widths};
 use crate::layers::{Draw, NormedConvolution};
 use crate::names::{Family, HeadKind, HeadNames};
 use crate::ops::{Activation, Geometry, conv_transpose2d, global_avg_pool, max_pool2d};
@@ -31,12 +31,6 @@ pub const NAMES: Family = Family {
             kind: HeadKind::Classes,
             class: "HearthUNetForImageClassification",
             renames: &[("output.", "classifier.")],
-            aliases: &[],
-        },
-        HeadNames {
-            kind: HeadKind::Masks,
-            class: "HearthUNetForSemanticSegmentation",
-            renames: &[("output.", "output.")],
             aliases: &[],
         },
     ],
@@ -63,14 +57,8 @@ fn three() -> usize {
 impl UNetConfig {
     /// Says what is impossible about these sizes, if anything is.
     pub fn check(&self) -> Result<(), String> {
-        if self.num_channels == 0 || self.hidden_sizes.is_empty() || self.hidden_sizes.contains(&0)
-        {
-            return Err(format!(
-                "{} channels and hidden_sizes {:?}; each must be at least 1",
-                self.num_channels, self.hidden_sizes
-            ));
-        }
-        Ok(())
+        check_sizes(&[("num_channels", self.num_channels)])?;
+        check_widths(&self.hidden_sizes)
     }
 
     /// What registry and heads need to know of it.

@@ -380,19 +380,40 @@ impl Augment {
         levels: &[[f32; 256]],
         seed: u64,
     ) -> PixelBatch {
-        let mut batch = PixelBatch::of(images, rows, levels);
-        if !self.steps.steps.is_empty() {
-            let (size, len) = ([images.height, images.width], images.image(0).len());
-            let changed = batch.pixels.chunks_exact_mut(len);
-            for ((pixels, &row), &sample) in changed.zip(rows).zip(samples) {
-                let planes = images.image(row as usize);
-                let picture = Picture::from_planes(images.channels, size, planes);
-                let picture = self.steps.apply(picture, seed, sample);
-                picture.write_planes(pixels, |channel, value| levels[channel][usize::from(value)]);
-            }
-        }
+        let mut batch = if self.steps.steps.is_empty() {
+            PixelBatch::of(images, rows, levels)
+        } else {
+            self.stepped(images, rows, samples, levels, seed)
+        };
         self.move_images(&mut batch, seed, samples);
         batch
+    }
+
+    /// Rows after the steps.
+    fn stepped(
+        &self,
+        images: &ImageSet,
+        rows: &[u32],
+        samples: &[u64],
+        levels: &[[f32; 256]],
+        seed: u64,
+    ) -> PixelBatch {
+        let size = [images.height, images.width];
+        let len = images.channels * images.height * images.width;
+        let mut pixels = vec![0.0; rows.len() * len];
+        for ((pixels, &row), &sample) in pixels.chunks_exact_mut(len).zip(rows).zip(samples) {
+            let planes = images.image(row as usize);
+            let picture = Picture::from_planes(images.channels, size, planes);
+            let picture = self.steps.apply(picture, seed, sample);
+            picture.write_planes(pixels, |channel, value| levels[channel][usize::from(value)]);
+        }
+        PixelBatch {
+            pixels,
+            n: rows.len(),
+            channels: images.channels,
+            height: images.height,
+            width: images.width,
+        }
     }
 
     fn move_images(&self, images: &mut PixelBatch, seed: u64, samples: &[u64]) {
