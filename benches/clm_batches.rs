@@ -13,7 +13,7 @@ use pretrain::Clm;
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use train::job::text::NextTokenBatch;
-use train::job::{Exported, Job, Product, Setup, Splits, Start};
+use train::job::{Job, Product, Setup, Splits, Start};
 use train::ui::Ui;
 use train::{BatchSource, Failure, FailureKind};
 
@@ -58,7 +58,7 @@ fn main() -> Result<(), Failure> {
     bundle::write(
         &initial,
         &config,
-        objective.model(),
+        &objective.model,
         names,
         Precision::F32,
         &files,

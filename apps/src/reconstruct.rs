@@ -6,7 +6,11 @@ use anyhow::Context;
 use burn::prelude::*;
 use burn::tensor::backend::AutodiffBackend;
 use clap::Args;
-use model::{Autoencoder, Bundle, Draw, HeadKind};
+use model::heads::quantised::CodebookConfig;
+use model::heads::variational::VariationalConfig;
+use model::{
+    Autoencoder, Bundle, Draw, HeadKind, Names, QuantisedAutoencoder, VariationalAutoencoder,
+};
 use train::backend::with_backend;
 use train::job::image::{ImageModel, PixelBatch};
 use train::objectives::pixels::psnr;
@@ -44,11 +48,40 @@ pub fn reconstruct<B: Backend>(
     images: &PixelBatch,
     device: &B::Device,
 ) -> Result<PixelBatch, Failure> {
-    let names = bundle.require(HeadKind::Pixels)?;
+    let names = autoencoder_names(bundle)?;
     let ImageModel { config, input } = open::image_model(bundle)?;
-    let model: Autoencoder<B> = Autoencoder::draw(&config, input.shape, &Draw::new(device, 0.02));
-    let model = open::filled(bundle, model, names)?;
-    Ok(PixelBatch::read(model.reconstruct(images.tensor(device))))
+    let draw: Draw<'_, B> = Draw::new(device, 0.02);
+    let (shape, seen) = (input.shape, images.tensor(device));
+    let wrong = |reason| Failure::input(format!("{}: {reason}", bundle.path().display()));
+    let outputs = match names.head.kind {
+        HeadKind::Variational => {
+            let head: VariationalConfig = bundle.head_config()?;
+            head.check().map_err(wrong)?;
+            let model = VariationalAutoencoder::draw(&config, head, shape, &draw);
+            open::filled(bundle, model, names)?.reconstruct(seen)
+        }
+        HeadKind::Codes => {
+            let head: CodebookConfig = bundle.head_config()?;
+            head.check(&config).map_err(wrong)?;
+            let model = QuantisedAutoencoder::draw(&config, head, shape, &draw);
+            open::filled(bundle, model, names)?.reconstruct(seen)
+        }
+        _ => {
+            let model = Autoencoder::draw(&config, shape, &draw);
+            open::filled(bundle, model, names)?.reconstruct(seen)
+        }
+    };
+    Ok(PixelBatch::read(outputs))
+}
+
+/// Names of the autoencoder that a bundle holds, of whichever kind.
+fn autoencoder_names(bundle: &Bundle) -> Result<Names, Failure> {
+    let kinds = [HeadKind::Variational, HeadKind::Codes];
+    let found = kinds.into_iter().find_map(|kind| bundle.require(kind).ok());
+    Ok(match found {
+        Some(names) => names,
+        None => bundle.require(HeadKind::Pixels)?,
+    })
 }
 
 /// Peak signal-to-noise ratio of each image, in decibels.
@@ -73,7 +106,7 @@ pub fn run(flags: &Flags) -> Result<String, Failure> {
         )));
     }
     open::check_output(&flags.output, &[flags.input.as_ref(), bundle.path()])?;
-    bundle.require(HeadKind::Pixels)?;
+    autoencoder_names(&bundle)?;
     let seen = open::image_model(&bundle)?.input;
     let images = images::read(&flags.input, &seen, COLUMNS)?;
     let rows: Vec<u32> = (0..images.set.len() as u32).collect();

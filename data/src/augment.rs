@@ -184,6 +184,27 @@ impl Size {
         }
     }
 
+    /// Where a recipe leaves it out: that of the picture.
+    fn of_picture() -> Self {
+        Self::Side(0)
+    }
+
+    /// Height and width, of a picture of this size.
+    fn square_of(self, picture: [usize; 2]) -> [usize; 2] {
+        match self {
+            Self::Side(0) => picture,
+            other => other.square(),
+        }
+    }
+
+    /// As [`check`](Self::check), of one that may be left out.
+    fn check_optional(self) -> Result<(), String> {
+        match self {
+            Self::Side(0) => Ok(()),
+            other => other.check(),
+        }
+    }
+
     fn check(self) -> Result<(), String> {
         let [height, width] = self.square();
         let is_possible = |side| (1..=crate::image::LONGEST_SIDE).contains(&side);

@@ -14,9 +14,23 @@ pub enum HeadKind {
     Classes,
     /// The image that was put in.
     Pixels,
+    /// The same, by a distribution over latent vectors.
+    Variational,
+    /// The same, by codes.
+    Codes,
+    /// Patches of the image that were hidden.
+    Patches,
 }
 
 impl HeadKind {
+    /// Whether a model with this head gives images back.
+    pub fn gives_images(self) -> bool {
+        matches!(
+            self,
+            Self::Pixels | Self::Variational | Self::Codes | Self::Patches
+        )
+    }
+
     /// What a model with this head is called in messages.
     pub fn describe(self) -> &'static str {
         match self {
@@ -24,6 +38,9 @@ impl HeadKind {
             Self::Tokens => "a language model",
             Self::Classes => "a classifier",
             Self::Pixels => "an autoencoder",
+            Self::Variational => "a variational autoencoder",
+            Self::Codes => "a vector-quantised autoencoder",
+            Self::Patches => "a masked autoencoder",
         }
     }
 }
@@ -79,6 +96,36 @@ pub struct Family {
     /// What torchvision calls a parameter of this name, with or without the prefix; none for names that it does not have.
     pub torchvision: Option<fn(&str) -> Option<Foreign>>,
 }
+
+/// Heads that every family of images has, beside its own.
+const OF_IMAGES: &[HeadNames] = &[
+    HeadNames {
+        kind: HeadKind::Pixels,
+        class: "HearthAutoencoder",
+        renames: &[("", "decoder.")],
+        aliases: &[],
+    },
+    HeadNames {
+        kind: HeadKind::Variational,
+        class: "HearthVariationalAutoencoder",
+        renames: &[
+            ("mean.", "posterior.mean."),
+            ("log_variance.", "posterior.log_variance."),
+            ("decoder.", "decoder."),
+        ],
+        aliases: &[],
+    },
+    HeadNames {
+        kind: HeadKind::Codes,
+        class: "HearthQuantisedAutoencoder",
+        renames: &[
+            ("codebook.", "codes.codebook."),
+            ("projection.", "codes.projection."),
+            ("decoder.", "decoder."),
+        ],
+        aliases: &[],
+    },
+];
 
 /// A parameter in a file of another library.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -199,9 +246,24 @@ impl Family {
         }
     }
 
-    /// Its names with this head, if Hugging Face has such a model.
+    /// Its names with this head, if there is such a model.
     pub fn head(&'static self, kind: HeadKind) -> Option<&'static HeadNames> {
-        self.heads.iter().find(|head| head.kind == kind)
+        self.all_heads().find(|head| head.kind == kind)
+    }
+
+    /// The head of the model with this class name.
+    pub fn head_of_class(&'static self, class: &str) -> Option<&'static HeadNames> {
+        self.all_heads().find(|head| head.class == class)
+    }
+
+    fn all_heads(&'static self) -> impl Iterator<Item = &'static HeadNames> {
+        let of_images: &[HeadNames] = if self.is_of_images() { OF_IMAGES } else { &[] };
+        self.heads.iter().chain(of_images)
+    }
+
+    /// Whether it sees images, and not texts.
+    pub fn is_of_images(&self) -> bool {
+        self.token_table.is_empty()
     }
 
     /// A path inside the backbone, as Hugging Face names it, without the prefix.

@@ -3,37 +3,34 @@
 //! Vincent et al. 2008, <https://doi.org/10.1145/1390156.1390294>. Noise is drawn anew every epoch, and is a pure
 //! function of (seed, epoch, image), however images are batched; the target is always the clean image.
 
-use std::fs;
-use std::path::Path;
-
-use anyhow::Context;
 use burn::prelude::*;
 use burn::tensor::backend::AutodiffBackend;
 use data::order::{self, Stream};
-use data::{ImageSet, ImageSets};
-use model::bundle::{ImageInput, Load};
+use model::bundle::Load;
+use model::registry::ImageBackbone;
 use model::{Autoencoder, HeadKind};
 use rand::{Rng, RngExt};
 use serde::{Deserialize, Serialize};
 use train::Failure;
-use train::job::image::{self, Augment, ImageModel, ImageSplits, Images, PixelBatch};
-use train::job::{Hook, Job, Product, Recipe, Shared, Splits, Start};
-use train::objectives::pixels::{PixelLoss, PixelPairs, Reconstruction};
+use train::job::image::{ImageModel, PixelBatch};
+use train::job::{BundleWriter, Exported, Start};
+use train::metrics::Metric;
+use train::objective::{LossSums, Objective};
+use train::objectives::pixels::{PixelLoss, reconstruction_loss};
+use train::objectives::probe;
 use train::recipe::Impossible;
-use train::report::grid::grid_png;
-use train::run::write_atomically;
-use train::source::{BatchSource, Epochs, Rows, Unit};
+use train::source::Rows;
 
-/// Images side by side in `reconstructions.png`.
-const COLUMNS: usize = 10;
+use crate::images::{
+    Drawings, ImageBatch, ImageLoss, ImageObjective, ImagePretraining, ImageTally, OfImages, Reader,
+};
 
 /// The objective; `assets/recipes/autoencoder.toml` and the files that it names explain every key.
+pub type DenoisingAutoencoder = OfImages<Denoising>;
+
+/// Its own sections.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct DenoisingAutoencoder {
-    /// Which images, and how they are split.
-    pub data: Images,
-    /// How training images are changed.
-    pub augment: Augment,
+pub struct Denoising {
     /// What the model sees instead of the image.
     pub noise: Noise,
     /// How it is judged.
@@ -56,97 +53,111 @@ pub struct Noise {
     pub masking: f64,
 }
 
-/// Split images, and the model for them.
-pub struct NoisyData {
-    splits: ImageSplits,
-    model: ImageModel,
-}
-
-impl Job for DenoisingAutoencoder {
+impl ImagePretraining for Denoising {
     const NAME: &'static str = "autoencoder";
-    const ABOUT: &'static str = "denoising of images with a convolutional autoencoder";
-    const KEY: &'static str = "objective";
+    const ABOUT: &'static str = "denoising of images, of which an encoder keeps a few values";
     const RECIPE: &'static str = include_str!("../../assets/recipes/autoencoder.toml");
-    type Source = ImageSets;
-    type Data = NoisyData;
-    type Batch = PixelPairs;
-    type Objective<B: AutodiffBackend> = Reconstruction<B>;
+    const HEAD: HeadKind = HeadKind::Pixels;
+    const PLAIN: bool = true;
+    const AUGMENTS_VALIDATION: bool = false;
 
-    fn check(&self, recipe: &Recipe) -> Result<(), Impossible> {
-        self.noise.check()?;
-        self.data.check(recipe)
-    }
-
-    fn source(&self, start: &Start) -> Result<ImageSets, Failure> {
-        self.data.source(start)
-    }
-
-    fn data(&self, _: &Recipe, start: &Start, images: ImageSets) -> Result<NoisyData, Failure> {
-        let (splits, mut model) = self
-            .data
-            .read(images, &self.augment, HeadKind::Pixels, start)?;
-        // What it gives back is pixels.
-        model.input = ImageInput::plain(model.input.shape);
-        Ok(NoisyData { splits, model })
-    }
-
-    fn product(&self, data: &NoisyData) -> Result<Product, Failure> {
-        Ok(image::product(&data.model, HeadKind::Pixels, None))
+    fn check(&self) -> Result<(), Impossible> {
+        self.noise.check()
     }
 
     fn objective<B: AutodiffBackend>(
         &self,
-        data: &NoisyData,
+        model: &ImageModel,
         start: &Start,
         device: &B::Device,
-    ) -> Result<Reconstruction<B>, Failure> {
-        let ImageModel { config, input } = &data.model;
+    ) -> Result<ImageObjective<B>, Failure> {
+        let ImageModel { config, input } = model;
         let names = config.names(HeadKind::Pixels);
         let model = Autoencoder::draw(config, input.shape, &start.draw(device, names));
         let model = start.fill(model, names, Load::BackboneAndPerhapsHead)?;
-        Ok(Reconstruction::new(model, self.loss.kind))
+        Ok(Reconstruction::new(model, self.loss.kind).into())
     }
 
-    fn after_validation<B: AutodiffBackend>(
+    fn batch(&self, images: &Reader, rows: &Rows, _: &ImageModel) -> ImageBatch {
+        let clean = images.view(rows, 0);
+        let mut noisy = clean.clone();
+        let len = noisy.channels * noisy.height * noisy.width;
+        let each = noisy.pixels.chunks_exact_mut(len);
+        for (image, &sample) in each.zip(&rows.samples) {
+            let mut rng = order::rng(images.seed, Stream::Noise, sample);
+            self.noise.spoil(image, noisy.channels, &mut rng);
+        }
+        ImageBatch {
+            views: vec![noisy],
+            clean: Some(clean),
+            ..ImageBatch::default()
+        }
+    }
+
+    /// Clean images, what the model saw, and what it made of that.
+    fn draw<B: Backend>(
         &self,
-        data: &NoisyData,
+        objective: &ImageObjective<B>,
+        first: &ImageBatch,
         device: &B::Device,
-    ) -> Option<Hook<B, Reconstruction<B>>> {
-        let first = self.validating(data.splits.valid.clone(), 1).first(COLUMNS);
-        let device = device.clone();
-        Some(Box::new(move |objective, run| {
-            draw(&objective.model, &first, &device, run)
-        }))
-    }
-
-    fn batches(&self, recipe: &Recipe, data: NoisyData) -> Result<Splits<PixelPairs>, Failure> {
-        let ImageSplits { train, valid, .. } = data.splits;
-        let (training, seed) = (&recipe.training, recipe.seed);
-        let lengths = vec![1; train.len()];
-        let digest = data::digest(train.len(), |at| train.image(at).to_vec());
-        let epochs = Epochs::shuffled(lengths, training.batching(), training.accumulation, seed);
-        let train = NoisyImages::new(train, epochs, self.augment.clone(), self.noise, seed);
-        Ok(Splits {
-            train: Shared::new(train),
-            valid: Shared::new(self.validating(valid, training.batch_size)),
-            test: None,
-            digest,
-            unit: Unit::Samples,
-        })
+        drawings: &Drawings<'_>,
+    ) -> anyhow::Result<()> {
+        let ImageObjective::Reconstruction(Reconstruction { model, .. }) = objective else {
+            return Ok(());
+        };
+        let outputs = PixelBatch::read(model.reconstruct(first.images(device)));
+        let clean = first.clean.as_ref().unwrap_or(&first.views[0]);
+        drawings.write("reconstructions", &[clean, &first.views[0], &outputs])
     }
 }
 
-impl DenoisingAutoencoder {
-    /// Validation images in order, with the same noise in every run.
-    fn validating(&self, valid: ImageSet, batch_size: usize) -> NoisyImages {
-        let in_order = Epochs::in_order(valid.len(), batch_size);
-        NoisyImages::new(
-            valid,
-            in_order,
-            Augment::NONE,
-            self.noise,
-            self.data.split_seed,
-        )
+/// An autoencoder with its loss.
+#[derive(Module, Debug)]
+pub struct Reconstruction<B: Backend> {
+    /// The model.
+    pub model: Autoencoder<B>,
+    loss: PixelLoss,
+}
+
+impl<B: Backend> Reconstruction<B> {
+    /// A model that learns by this loss.
+    pub fn new(model: Autoencoder<B>, loss: PixelLoss) -> Self {
+        Self { model, loss }
+    }
+}
+
+impl<B: Backend> Exported<B> for Reconstruction<B> {
+    fn export(&self, writer: &BundleWriter<'_>) -> anyhow::Result<()> {
+        writer.write(&self.model)
+    }
+}
+
+impl<B: Backend> ImageLoss<B> for Reconstruction<B> {
+    fn backbone(&self) -> &ImageBackbone<B> {
+        &self.model.backbone
+    }
+}
+
+impl<B: Backend> Objective<B> for Reconstruction<B> {
+    type Batch = ImageBatch;
+    type Tally = ImageTally;
+    const MEANS: &'static [&'static str] = &["mse"];
+    const METRICS: &'static [Metric] = &[
+        Metric::LOSS,
+        Metric::lower("mse"),
+        Metric::higher("psnr"),
+        probe::LINEAR,
+        probe::NEIGHBOURS,
+    ];
+
+    fn loss(&self, batch: &ImageBatch, device: &B::Device) -> LossSums<B> {
+        let logits = self.model.logits(batch.images(device));
+        let clean = batch.clean.as_ref().unwrap_or(&batch.views[0]);
+        reconstruction_loss(logits, clean.tensor(device), self.loss)
+    }
+
+    fn evaluate(&self, batch: &ImageBatch, device: &B::Device) -> ImageTally {
+        ImageTally::read(self.loss(batch, device), Self::MEANS)
     }
 }
 
@@ -192,104 +203,17 @@ fn normal(rng: &mut impl Rng) -> f32 {
     radius * (std::f32::consts::TAU * rng.random::<f32>()).cos()
 }
 
-/// Noisy batches of images.
-pub struct NoisyImages {
-    images: ImageSet,
-    epochs: Epochs,
-    levels: Vec<[f32; 256]>,
-    augment: Augment,
-    noise: Noise,
-    seed: u64,
-}
-
-impl NoisyImages {
-    /// Batches of `images`; their order, augmentation and noise are functions of the seed.
-    pub fn new(
-        images: ImageSet,
-        epochs: Epochs,
-        augment: Augment,
-        noise: Noise,
-        seed: u64,
-    ) -> Self {
-        let shape = [images.channels, images.height, images.width];
-        Self {
-            images,
-            epochs,
-            levels: ImageInput::plain(shape).levels(),
-            augment,
-            noise,
-            seed,
-        }
-    }
-
-    /// Rows with their noise.
-    fn noisy(&self, batch: &Rows) -> PixelPairs {
-        let targets = self
-            .augment
-            .read(&self.images, batch, &self.levels, self.seed);
-        let mut inputs = targets.clone();
-        let len = inputs.channels * inputs.height * inputs.width;
-        let images = inputs.pixels.chunks_exact_mut(len);
-        for (image, &sample) in images.zip(&batch.samples) {
-            let mut rng = order::rng(self.seed, Stream::Noise, sample);
-            self.noise.spoil(image, inputs.channels, &mut rng);
-        }
-        PixelPairs { inputs, targets }
-    }
-
-    /// The first few images.
-    fn first(&self, n: usize) -> PixelPairs {
-        let rows: Vec<u32> = (0..n.min(self.images.len()) as u32).collect();
-        let samples = rows.iter().copied().map(u64::from).collect();
-        self.noisy(&Rows { rows, samples })
-    }
-}
-
-impl BatchSource for NoisyImages {
-    type Batch = PixelPairs;
-
-    fn batches_per_epoch(&self) -> u64 {
-        self.epochs.batches_per_epoch()
-    }
-
-    fn batch(&self, number: u64) -> PixelPairs {
-        self.noisy(&self.epochs.batch(number))
-    }
-}
-
-/// Draws clean images, what the model saw and what it made of that, three rows in `reconstructions.png`; the
-/// drawings of all validations stay in `reconstructions/`.
-fn draw<B: Backend>(
-    model: &Autoencoder<B>,
-    batch: &PixelPairs,
-    device: &B::Device,
-    run: &Path,
-) -> anyhow::Result<()> {
-    let outputs = PixelBatch::read(model.reconstruct(batch.inputs.tensor(device)));
-    let png = grid_png(&[&batch.targets, &batch.inputs, &outputs])?;
-    let folder = run.join("reconstructions");
-    fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
-    let mut number = 1;
-    let path = |number| folder.join(format!("{number:04}.png"));
-    while path(number).exists() {
-        number += 1;
-    }
-    for path in [path(number), run.join("reconstructions.png")] {
-        write_atomically(&path, &png).with_context(|| path.display().to_string())?;
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use burn::backend::{Autodiff, Flex};
     use burn::optim::{GradientsParams, Optimizer as _};
-    use data::order::Batching;
+    use data::ImageSet;
     use model::Draw;
     use model::ImageConfig;
-    use train::Objective;
+    use model::bundle::ImageInput;
     use train::job::Setup;
+    use train::job::image::Augment;
     use train::optim::optimizer::Optimizer;
     use train::source::Counts;
 
@@ -313,10 +237,35 @@ mod tests {
         }
     }
 
-    fn batches(images: ImageSet, noise: Noise, seed: u64) -> NoisyImages {
-        let batching = Batching::Rows { size: 4, pool: 0 };
-        let epochs = Epochs::shuffled(vec![1; images.len()], batching, 1, 7);
-        NoisyImages::new(images, epochs, Augment::NONE, noise, seed)
+    fn reader(images: ImageSet, seed: u64) -> Reader {
+        let shape = [images.channels, images.height, images.width];
+        Reader::new(images, &ImageInput::plain(shape), Augment::NONE, seed)
+    }
+
+    /// Rows 0, 1 and so on, seen for the so many-th time.
+    fn rows(n: u32, times: u64) -> Rows {
+        Rows {
+            rows: (0..n).collect(),
+            samples: (0..u64::from(n)).map(|row| times * 100 + row).collect(),
+        }
+    }
+
+    fn noisy(images: &Reader, rows: &Rows) -> ImageBatch {
+        let setup = Setup::<DenoisingAutoencoder>::built_in().unwrap();
+        let (config, shape) = sizes(&images_of(1));
+        let model = ImageModel {
+            config,
+            input: ImageInput::plain(shape),
+        };
+        let objective = Denoising {
+            noise: NOISE,
+            ..setup.job.objective
+        };
+        objective.batch(images, rows, &model)
+    }
+
+    fn images_of(n: usize) -> ImageSet {
+        bars(n, 1)
     }
 
     /// Sizes of the built-in recipe's model, and the shape of the images.
@@ -344,45 +293,27 @@ mod tests {
     }
 
     #[test]
-    fn noise_is_a_function_of_seed_and_number() {
-        let (one, again) = (batches(bars(8, 1), NOISE, 1), batches(bars(8, 1), NOISE, 1));
-        let other = batches(bars(8, 1), NOISE, 2);
-        let far = one.batch(5);
-        assert_eq!(one.batch(0), again.batch(0));
-        assert_eq!(far, again.batch(5), "whatever was asked for before");
-        assert_ne!(one.batch(0).inputs, other.batch(0).inputs);
-        assert_eq!(
-            one.batch(0).targets,
-            other.batch(0).targets,
-            "the targets stay clean"
-        );
+    fn noise_is_a_function_of_seed_and_sample() {
+        let (one, other) = (reader(bars(8, 1), 1), reader(bars(8, 1), 2));
+        let first = noisy(&one, &rows(4, 0));
+        assert_eq!(first, noisy(&one, &rows(4, 0)));
+        let of_other = noisy(&other, &rows(4, 0));
+        assert_ne!(first.views, of_other.views);
+        assert_eq!(first.clean, of_other.clean, "the targets stay clean");
         // The same rows, seen a second time.
-        let rows = |samples: [u64; 2]| Rows {
-            rows: vec![0, 1],
-            samples: samples.to_vec(),
-        };
-        assert_ne!(
-            one.noisy(&rows([0, 1])).inputs,
-            one.noisy(&rows([2, 3])).inputs
-        );
+        assert_ne!(first.views, noisy(&one, &rows(4, 1)).views);
     }
 
     #[test]
     fn batches_have_the_shape_of_their_images() {
-        let source = batches(bars(9, 3), NOISE, 1);
-        assert_eq!(source.batches_per_epoch(), 2);
-        let batch = source.batch(0);
+        let batch = noisy(&reader(bars(9, 3), 1), &rows(4, 0));
         assert_eq!((batch.real(), batch.padded()), (4, 4));
-        let shape = batch.inputs.tensor::<Flex>(&Default::default()).dims();
-        assert_eq!(shape, [4, 3, 6, 5]);
-        assert!(
-            batch
-                .inputs
-                .pixels
-                .iter()
-                .all(|value| (0.0..=1.0).contains(value))
+        assert_eq!(
+            batch.images::<Flex>(&Default::default()).dims(),
+            [4, 3, 6, 5]
         );
-        assert_eq!(source.first(10).targets.n, 9);
+        let mut pixels = batch.views[0].pixels.iter();
+        assert!(pixels.all(|value| (0.0..=1.0).contains(value)));
     }
 
     #[test]
@@ -432,7 +363,7 @@ mod tests {
             .recipe
             .optimizer;
         let names = config.names(HeadKind::Pixels);
-        let batch = batches(images, NOISE, 1).batch(0);
+        let batch = noisy(&reader(images, 1), &rows(4, 0));
         let groups = rules.groups(&[], &objective, names).unwrap();
         let mut optimizer = Optimizer::<B>::new(rules, groups);
         let mut mse = f32::NAN;
@@ -444,22 +375,5 @@ mod tests {
             objective = optimizer.step(5e-3, objective, gradients);
         }
         mse
-    }
-
-    #[test]
-    fn drawings_of_all_validations_stay() {
-        let folder = tempfile::tempdir().unwrap();
-        let device = Default::default();
-        let images = bars(3, 1);
-        let (config, shape) = sizes(&images);
-        let model = Autoencoder::<Flex>::draw(&config, shape, &Draw::new(&device, 0.02));
-        let batch = batches(images, NOISE, 1).first(COLUMNS);
-        for _ in 0..2 {
-            draw(&model, &batch, &device, folder.path()).unwrap();
-        }
-        let latest = fs::read(folder.path().join("reconstructions.png")).unwrap();
-        let second = fs::read(folder.path().join("reconstructions/0002.png")).unwrap();
-        assert!(folder.path().join("reconstructions/0001.png").is_file());
-        assert_eq!(latest, second);
     }
 }

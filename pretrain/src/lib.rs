@@ -1,14 +1,33 @@
 //! Objectives on unlabelled data, one file each.
 //!
-//! A new objective is a file like [`clm`], named below and in [`TRAINER`], and a recipe in `assets/recipes/`.
+//! A new objective is a file like [`clm`], named below and in [`TRAINER`], and a recipe in `assets/recipes/`; one on images is
+//! a file like [`simclr`], with a line in [`images`] too.
 
 pub mod autoencoder;
+pub mod byol;
 pub mod clm;
+pub mod dino;
+#[cfg(test)]
+mod golden;
+pub mod images;
+pub mod mae;
 pub mod mlm;
+pub mod projector;
+pub mod rotation;
+pub mod simclr;
+pub mod vae;
+pub mod vqvae;
 
 pub use autoencoder::DenoisingAutoencoder;
+pub use byol::Byol;
 pub use clm::Clm;
+pub use dino::Dino;
+pub use mae::Mae;
 pub use mlm::Mlm;
+pub use rotation::Rotation;
+pub use simclr::SimClr;
+pub use vae::Vae;
+pub use vqvae::VqVae;
 
 use train::cli::Trainer;
 use train::job::entry;
@@ -22,5 +41,12 @@ pub static TRAINER: Trainer = Trainer {
         entry::<Mlm>(),
         entry::<Clm>(),
         entry::<DenoisingAutoencoder>(),
+        entry::<Vae>(),
+        entry::<VqVae>(),
+        entry::<Mae>(),
+        entry::<SimClr>(),
+        entry::<Byol>(),
+        entry::<Dino>(),
+        entry::<Rotation>(),
     ],
 };

@@ -60,7 +60,8 @@ pub enum PaddingMode {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RandomCrop {
-    /// Of the result; one number is that of both sides.
+    /// Of the result; one number is that of both sides, 0 that of the picture.
+    #[serde(default = "Size::of_picture")]
     pub size: Size,
     /// Pixels that the picture is made larger on each side, before.
     #[serde(default)]
@@ -92,7 +93,7 @@ impl Transform for RandomCrop {
     }
 
     fn check(&self) -> Result<(), String> {
-        self.size.check()?;
+        self.size.check_optional()?;
         if self.padding <= crate::image::LONGEST_SIDE {
             return Ok(());
         }
@@ -103,12 +104,15 @@ impl Transform for RandomCrop {
         ))
     }
 
-    fn size_after(&self, _: Option<[usize; 2]>) -> Option<[usize; 2]> {
-        Some(self.size.square())
+    fn size_after(&self, size: Option<[usize; 2]>) -> Option<[usize; 2]> {
+        match self.size {
+            Size::Side(0) => size,
+            other => Some(other.square()),
+        }
     }
 
     fn apply(&self, picture: Picture, rng: &mut ChaCha8Rng) -> Picture {
-        let size = self.size.square();
+        let size = self.size.square_of(picture.size());
         let start = [0, 1].map(|axis| self.start(picture.size()[axis], size[axis], rng));
         cut(picture, start, size, self.padding_mode, self.fill)
     }

@@ -65,7 +65,8 @@ impl Transform for Resize {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RandomResizedCrop {
-    /// Of the result; one number is that of both sides.
+    /// Of the result; one number is that of both sides, 0 that of the picture.
+    #[serde(default = "Size::of_picture")]
     pub size: Size,
     /// Least and largest share of the picture's area.
     #[serde(default = "usual_scale")]
@@ -105,18 +106,22 @@ impl Transform for RandomResizedCrop {
     }
 
     fn check(&self) -> Result<(), String> {
-        self.size.check()?;
+        self.size.check_optional()?;
         check_range("scale", self.scale, [0.0, 1.0])?;
         check_above_zero("ratio", self.ratio)
     }
 
-    fn size_after(&self, _: Option<[usize; 2]>) -> Option<[usize; 2]> {
-        Some(self.size.square())
+    fn size_after(&self, size: Option<[usize; 2]>) -> Option<[usize; 2]> {
+        match self.size {
+            Size::Side(0) => size,
+            other => Some(other.square()),
+        }
     }
 
     fn apply(&self, picture: Picture, rng: &mut ChaCha8Rng) -> Picture {
         let region = self.region(picture.size(), rng);
-        resized_region(&picture, region, self.size.square(), self.interpolation)
+        let size = self.size.square_of(picture.size());
+        resized_region(&picture, region, size, self.interpolation)
     }
 }
 

@@ -338,6 +338,15 @@ impl Bundle {
         Ok(config)
     }
 
+    /// What `config.json` says of a head.
+    ///
+    /// # Errors
+    ///
+    /// A key that is missing or of another type.
+    pub fn head_config<T: serde::de::DeserializeOwned>(&self) -> Result<T, BundleError> {
+        self.parsed()
+    }
+
     fn expect_family(&self, families: &[&'static Family], wanted: &str) -> Result<(), BundleError> {
         let ours = self.family.model_type;
         if families.iter().any(|family| family.model_type == ours) {
@@ -396,7 +405,14 @@ impl Bundle {
 
     /// What the weights look like, for messages.
     fn likely_kind(&self) -> String {
-        let kinds = [HeadKind::Tokens, HeadKind::Classes, HeadKind::Pixels];
+        let kinds = [
+            HeadKind::Tokens,
+            HeadKind::Classes,
+            HeadKind::Variational,
+            HeadKind::Codes,
+            HeadKind::Patches,
+            HeadKind::Pixels,
+        ];
         let holds = |kind: &&HeadKind| {
             let head = self.family.head(**kind);
             let names = head.map(|head| Names {
@@ -420,6 +436,14 @@ impl Bundle {
             "ForNextSentencePrediction",
         ];
         if names.head.kind == HeadKind::Classes && other.iter().any(|end| class.ends_with(end)) {
+            return Ok(false);
+        }
+        // All that give images back have something that is called a decoder.
+        if let Some(named) = self.family.head_of_class(class)
+            && named.kind.gives_images()
+            && names.head.kind.gives_images()
+            && named.kind != names.head.kind
+        {
             return Ok(false);
         }
         let weights = self.weights()?;

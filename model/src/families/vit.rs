@@ -32,6 +32,12 @@ pub const NAMES: Family = Family {
             renames: &[("output.", "classifier.")],
             aliases: &[],
         },
+        HeadNames {
+            kind: HeadKind::Patches,
+            class: "ViTMAEForPreTraining",
+            renames: &[("", "decoder.")],
+            aliases: &[],
+        },
     ],
     layer: "encoder.layer.",
     tables: &["embeddings."],
@@ -265,7 +271,8 @@ impl ViTConfig {
         }
     }
 
-    fn layer<B: Backend>(&self, draw: &Draw<'_, B>) -> Layer<B> {
+    /// Draws a layer.
+    pub(crate) fn layer<B: Backend>(&self, draw: &Draw<'_, B>) -> Layer<B> {
         let width = self.hidden_size;
         let square = |name: &str| {
             let name = format!("attention.attention.{name}");
@@ -389,7 +396,7 @@ pub struct Dense<B: Backend> {
 
 impl<B: Backend> Layer<B> {
     /// `[batch * seq, d_model]` in and out.
-    fn forward(&self, states: Tensor<B, 2>, [batch, seq]: [usize; 2]) -> Tensor<B, 2> {
+    pub(crate) fn forward(&self, states: Tensor<B, 2>, [batch, seq]: [usize; 2]) -> Tensor<B, 2> {
         let normal = self.layernorm_before.forward(states.clone());
         let Projections { query, key, value } = &self.attention.attention;
         let projected = [query, key, value].map(|layer| layer.forward(normal.clone()));

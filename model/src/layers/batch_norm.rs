@@ -108,27 +108,49 @@ impl<B: Backend> BatchNorm<B> {
             "batch normalisation needs more than one value a channel to train"
         );
         let (out, mean, var) = ops::batch_norm(x, gamma, beta, self.epsilon);
-        propose(Proposal {
-            mean: (self.running_mean.id, mean),
-            var: (self.running_var.id, var * (n as f64 / (n - 1) as f64)),
-            momentum: self.momentum,
-        });
+        let unbiased = var * (n as f64 / (n - 1) as f64);
+        follow(&self.running_mean, mean, self.momentum);
+        follow(&self.running_var, unbiased, self.momentum);
         out
     }
 }
 
+/// Ends of names of what follows batches without a gradient: here, of a codebook, of what a teacher gives on average.
+const STATISTICS: [&str; 5] = [
+    ".running_mean",
+    ".running_var",
+    ".cluster_sizes",
+    ".cluster_sums",
+    "teacher_mean",
+];
+
 /// Whether a name is that of a running statistic, which nothing trains.
 pub fn is_statistic(name: &str) -> bool {
-    name.ends_with(".running_mean") || name.ends_with(".running_var")
+    STATISTICS.iter().any(|end| name.ends_with(end))
 }
 
-/// Statistics of a batch that one layer would follow.
+/// A statistic of a batch that a parameter without a gradient would follow.
 #[derive(Clone, Debug)]
 pub struct Proposal<B: Backend> {
-    mean: (ParamId, Tensor<B, 1>),
-    /// Unbiased.
-    var: (ParamId, Tensor<B, 1>),
+    id: ParamId,
+    batch: Tensor<B, 1>,
     momentum: f64,
+}
+
+/// Proposes that a parameter follows a statistic of the batch, if the step counts: `(1 - momentum) * parameter + momentum *
+/// batch`. Without [`collect`] around the pass the proposal is forgotten.
+///
+/// - batch: the parameter's values, flattened
+pub fn follow<B: Backend, const D: usize>(
+    param: &Param<Tensor<B, D>>,
+    batch: Tensor<B, 1>,
+    momentum: f64,
+) {
+    propose(Proposal {
+        id: param.id,
+        batch,
+        momentum,
+    });
 }
 
 thread_local! {
@@ -136,7 +158,6 @@ thread_local! {
     static PROPOSALS: RefCell<Option<Vec<Box<dyn Any>>>> = const { RefCell::new(None) };
 }
 
-/// Without [`collect`] around the pass the statistics of its batch are forgotten.
 fn propose<B: Backend>(proposal: Proposal<B>) {
     PROPOSALS.with_borrow_mut(|all| {
         if let Some(all) = all {
@@ -145,7 +166,7 @@ fn propose<B: Backend>(proposal: Proposal<B>) {
     });
 }
 
-/// Runs a forward pass, and gives what its layers of batch normalisation propose, in the order of their calls.
+/// Runs a forward pass, and gives what its layers propose, in the order of their calls.
 pub fn collect<B: Backend, T>(pass: impl FnOnce() -> T) -> (T, Vec<Proposal<B>>) {
     PROPOSALS.set(Some(Vec::new()));
     let result = pass();
@@ -166,16 +187,9 @@ pub fn commit<B: AutodiffBackend, M: Module<B>>(
     finite: Option<Tensor<B::InnerBackend, 1, Bool>>,
 ) -> M {
     let mut batches: HashMap<ParamId, Vec<_>> = HashMap::new();
-    for Proposal {
-        mean,
-        var,
-        momentum,
-    } in proposals
-    {
-        for (id, batch) in [mean, var] {
-            let batch = batch.clone().inner();
-            batches.entry(*id).or_default().push((batch, *momentum));
-        }
+    for proposal in proposals {
+        let batch = (proposal.batch.clone().inner(), proposal.momentum);
+        batches.entry(proposal.id).or_default().push(batch);
     }
     module.map(&mut Commit::<B> { batches, finite })
 }

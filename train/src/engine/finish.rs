@@ -10,7 +10,7 @@ use crate::checkpoint::Position;
 use crate::engine::session::Status;
 use crate::engine::training_loop::{Ending, Judged, TrainingLoop, judge};
 use crate::failure::{self, Failure, FailureKind};
-use crate::metrics::short;
+use crate::metrics::{Metric, short};
 use crate::objective::{Objective, Trainable, Trainee};
 use crate::recipe::ComputePrecision;
 use crate::report::plot;
@@ -26,6 +26,8 @@ pub(super) struct Finish<'a> {
     /// All, and those that train.
     pub(super) parameters: [usize; 2],
     pub(super) unit: Unit,
+    /// What validation reports.
+    pub(super) metrics: &'static [Metric],
     pub(super) run: Option<&'a RunDir>,
 }
 
@@ -114,7 +116,7 @@ impl Finish<'_> {
             Unit::Tokens => json!({"real_tokens_per_second": rate}),
             Unit::Samples => json!({self.unit.rate(): rate}),
         };
-        let better = O::METRICS.iter();
+        let better = self.metrics.iter();
         let better = better.map(|metric| (metric.name.to_string(), json!(metric.better)));
         let mut summary = json!({
             "status": status,

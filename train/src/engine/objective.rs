@@ -33,6 +33,21 @@ pub trait Objective<B: Backend>: Module<B> + ModuleDisplay {
     /// in micro-batches.
     const WHOLE_BATCH: bool = false;
 
+    /// [`MEANS`](Self::MEANS), or those of the one objective that this holds.
+    fn means(&self) -> &'static [&'static str] {
+        Self::MEANS
+    }
+
+    /// [`METRICS`](Self::METRICS), or those of the one objective that this holds.
+    fn metrics(&self) -> &'static [Metric] {
+        Self::METRICS
+    }
+
+    /// [`WHOLE_BATCH`](Self::WHOLE_BATCH), or that of the one objective that this holds.
+    fn whole_batch(&self) -> bool {
+        Self::WHOLE_BATCH
+    }
+
     /// Loss and further sums over the targets of a batch.
     fn loss(&self, batch: &Self::Batch, device: &B::Device) -> LossSums<B>;
 
@@ -330,9 +345,10 @@ impl<B: Backend, O: Module<B>> Trainee<B, O> {
 
 /// Refuses to cut a step whose loss runs over the whole batch.
 pub fn check_accumulation<B: Backend, O: Objective<B>>(
+    objective: &O,
     accumulation: u64,
 ) -> Result<(), Impossible> {
-    if O::WHOLE_BATCH && accumulation > 1 {
+    if objective.whole_batch() && accumulation > 1 {
         let reason = format!(
             "is {accumulation}; this loss runs over a whole batch, so a step cannot be cut in parts: set it to 1, and \
              training.batch_size to {accumulation} times as much"

@@ -241,6 +241,7 @@ where
         let valid = Loader::new(self.valid, 0, of_epoch).with_workers(workers);
         let interrupter = Interrupter::new();
         let listening = self.options.interrupt.listen(interrupter.clone(), false);
+        let metrics = model.objective.metrics();
         run_inside_burn(&training, model, [train, valid], &self.options, interrupter);
         let finish = Finish {
             name: &self.name,
@@ -248,6 +249,7 @@ where
             backend: self.options.backend,
             parameters,
             unit: self.unit,
+            metrics,
             run: run.as_ref(),
         };
         let status = finish.close(&training, self.test);
@@ -258,12 +260,13 @@ where
 
     /// Refuses values that nothing can train with.
     fn check(&self) -> Result<(), Failure> {
-        let metrics: Vec<&str> = O::METRICS.iter().map(|metric| metric.name).collect();
+        let metrics = self.objective.metrics().iter();
+        let metrics: Vec<&str> = metrics.map(|metric| metric.name).collect();
         self.training.check(&metrics)?;
         self.optimizer.check()?;
         self.schedule.check()?;
         self.guard.check()?;
-        objective::check_accumulation::<B, O>(self.training.accumulation)?;
+        objective::check_accumulation::<B, O>(&self.objective, self.training.accumulation)?;
         objective::check_precision::<B>(self.training.precision, &self.device)?;
         Ok(())
     }
@@ -317,11 +320,12 @@ fn run_inside_burn<B, O, S>(
             .with_metric_logger(NoMetricFiles)
             .with_application_logger(None)
             .with_training_strategy(TrainingStrategy::Custom(training.clone()));
-    for name in reported::<B, O>(training.plan.unit) {
-        let better = Metric::direction(O::METRICS, &name);
+    let metrics = model.objective.metrics();
+    for name in reported::<B, O>(&model.objective, training.plan.unit) {
+        let better = Metric::direction(metrics, &name);
         burn = burn.metric_train_numeric(Figure::new(&name, better));
     }
-    for metric in O::METRICS {
+    for metric in metrics {
         burn = burn.metric_valid_numeric(Figure::new(metric.name, Some(metric.better)));
     }
     let taken = training.state().position.step;

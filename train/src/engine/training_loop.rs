@@ -60,10 +60,10 @@ const SKIPPED: &str = "skipped_steps";
 const MOST_UNREAD: usize = 100;
 
 /// Names of the figures that the dashboard shows of training steps.
-pub fn reported<B: Backend, O: Objective<B>>(unit: Unit) -> Vec<String> {
+pub fn reported<B: Backend, O: Objective<B>>(objective: &O, unit: Unit) -> Vec<String> {
     let mut names: Vec<String> = ["loss"]
         .iter()
-        .chain(O::MEANS)
+        .chain(objective.means())
         .map(|name| name.to_string())
         .collect();
     let mut metrics: Metrics = names.iter().map(|name| (name.clone(), 0.0)).collect();
@@ -361,7 +361,7 @@ impl<B: AutodiffBackend, O: Trainable<B>> LoopDriver<'_, B, O> {
         };
         let unit = self.training.plan.unit;
         let step = self.state.position.step;
-        let names = <O::InnerModule as Objective<B::InnerBackend>>::MEANS;
+        let names = self.model.objective.means();
         let mut metrics = SumTally::read(sums, names).metrics();
         O::derive(&mut metrics);
         metrics.insert("grad_norm".into(), self.optimizer.norm());
@@ -460,7 +460,8 @@ impl<B: AutodiffBackend, O: Trainable<B>> LoopDriver<'_, B, O> {
         let Some(old) = best.and_then(|best| best.metrics.get(name)) else {
             return value.is_finite();
         };
-        let metric = O::METRICS.iter().find(|metric| metric.name == name);
+        let mut metrics = self.model.objective.metrics().iter();
+        let metric = metrics.find(|metric| metric.name == name);
         metric.is_some_and(|metric: &Metric| metric.better.than(value, *old))
     }
 
@@ -541,7 +542,9 @@ pub fn judge<B: AutodiffBackend, O: Trainable<B>>(
     let mut metrics = tally.metrics();
     <O as Objective<B>>::derive(&mut metrics);
     if is_empty {
-        metrics = O::METRICS
+        metrics = model
+            .objective
+            .metrics()
             .iter()
             .map(|metric| (metric.name.into(), f64::NAN))
             .collect();

@@ -3,12 +3,14 @@
 //! Reading order: [`Job`] and [`Setup`] here, [`start`] (what weights start from), [`strategy`] (which of them train),
 //! [`text`], [`image`] and [`labels`] (from rows to batches).
 
+use std::path::Path;
 use std::sync::Arc;
 
 use burn::module::{AutodiffModule, Module};
 use burn::prelude::*;
 use burn::tensor::backend::AutodiffBackend;
-use model::{Names, bundle};
+use model::bundle::peft::AdapterFiles;
+use model::{Names, Precision, bundle};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -100,11 +102,46 @@ pub struct Product {
 
 /// An objective whose model a bundle can hold.
 pub trait Exported<B: Backend>: Objective<B> {
-    /// What the bundle holds.
-    type Model: Module<B>;
+    /// Hands the model that the bundle holds to its writer.
+    ///
+    /// # Errors
+    ///
+    /// A directory that cannot be written.
+    fn export(&self, writer: &BundleWriter<'_>) -> anyhow::Result<()>;
+}
 
-    /// It.
-    fn model(&self) -> &Self::Model;
+/// Writes a bundle, but for the model.
+pub struct BundleWriter<'a> {
+    path: &'a Path,
+    product: &'a Product,
+    precision: Precision,
+    adapter: Option<&'a AdapterFiles>,
+}
+
+impl BundleWriter<'_> {
+    /// Writes it with this model.
+    ///
+    /// # Errors
+    ///
+    /// A directory that cannot be written.
+    pub fn write<B: Backend, M: Module<B>>(&self, model: &M) -> anyhow::Result<()> {
+        let Product {
+            names,
+            config,
+            files,
+        } = self.product;
+        let files: Vec<_> = files
+            .iter()
+            .map(|(name, text)| (*name, text.as_bytes()))
+            .collect();
+        match self.adapter {
+            None => bundle::write(self.path, config, model, *names, self.precision, &files)?,
+            Some(adapter) => {
+                adapter.write(self.path, config, model, *names, self.precision, &files)?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// An objective or a task as the command line knows it. Its fields are its own sections of the recipe.
@@ -318,11 +355,8 @@ impl<J: Job> WithBackend for Prepared<J> {
         } = self;
         let text = setup.to_toml()?;
         let Setup { recipe, job } = setup;
-        let Product {
-            names,
-            config,
-            files,
-        } = job.product(&data)?;
+        let product = job.product(&data)?;
+        let names = product.names;
         let drawn = || job.objective::<B>(&data, &start, &device);
         let objective = seeded::<B, _>(&device, recipe.seed, drawn)?;
         let groups = strategy::groups(&recipe, names)?;
@@ -354,18 +388,12 @@ impl<J: Job> WithBackend for Prepared<J> {
             test,
             unit,
             export: Box::new(move |objective, path| {
-                let files: Vec<_> = files
-                    .iter()
-                    .map(|(name, text)| (*name, text.as_bytes()))
-                    .collect();
-                let model = objective.model();
-                match &adapter {
-                    None => bundle::write(path, &config, model, names, precision, &files)?,
-                    Some(adapter) => {
-                        adapter.write(path, &config, model, names, precision, &files)?;
-                    }
-                }
-                Ok(())
+                objective.export(&BundleWriter {
+                    path,
+                    product: &product,
+                    precision,
+                    adapter: adapter.as_ref(),
+                })
             }),
             after_validation,
             options,

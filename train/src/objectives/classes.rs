@@ -4,9 +4,9 @@ use burn::prelude::*;
 use model::families::Place;
 use model::{ImageClassifier, TextClassifier};
 
-use crate::job::Exported;
 use crate::job::image::LabelledImageBatch;
 use crate::job::text::{LabelledBatch, indices};
+use crate::job::{BundleWriter, Exported};
 use crate::metrics::Metric;
 use crate::objective::{LossSums, Objective};
 use crate::objectives::class_loss::ClassLoss;
@@ -37,10 +37,8 @@ impl<B: Backend> TextClasses<B> {
 }
 
 impl<B: Backend> Exported<B> for TextClasses<B> {
-    type Model = TextClassifier<B>;
-
-    fn model(&self) -> &TextClassifier<B> {
-        &self.model
+    fn export(&self, writer: &BundleWriter<'_>) -> anyhow::Result<()> {
+        writer.write(&self.model)
     }
 }
 
@@ -80,10 +78,8 @@ impl<B: Backend> ImageClasses<B> {
 }
 
 impl<B: Backend> Exported<B> for ImageClasses<B> {
-    type Model = ImageClassifier<B>;
-
-    fn model(&self) -> &ImageClassifier<B> {
-        &self.model
+    fn export(&self, writer: &BundleWriter<'_>) -> anyhow::Result<()> {
+        writer.write(&self.model)
     }
 }
 

@@ -4,4 +4,5 @@ pub mod class_loss;
 pub mod class_tally;
 pub mod classes;
 pub mod pixels;
+pub mod probe;
 pub mod tokens;

@@ -3,14 +3,10 @@
 use burn::prelude::*;
 use burn::tensor::FloatDType;
 use burn::tensor::activation::{relu, sigmoid};
-use model::Autoencoder;
 use serde::{Deserialize, Serialize};
 
-use crate::job::Exported;
-use crate::job::image::PixelBatch;
-use crate::metrics::{Metric, Metrics};
-use crate::objective::{LossSums, Objective, SumTally};
-use crate::source::Counts;
+use crate::metrics::Metrics;
+use crate::objective::LossSums;
 
 /// What a reconstructed pixel costs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,71 +16,6 @@ pub enum PixelLoss {
     Bce,
     /// Squared error.
     Mse,
-}
-
-/// What the model sees, and the images that it has to give back.
-#[derive(Clone, Debug, PartialEq)]
-pub struct PixelPairs {
-    /// What the model sees.
-    pub inputs: PixelBatch,
-    /// What it has to give back.
-    pub targets: PixelBatch,
-}
-
-impl Counts for PixelPairs {
-    fn real(&self) -> usize {
-        self.targets.n
-    }
-
-    fn padded(&self) -> usize {
-        self.targets.n
-    }
-}
-
-/// An autoencoder with its loss.
-#[derive(Module, Debug)]
-pub struct Reconstruction<B: Backend> {
-    /// The model.
-    pub model: Autoencoder<B>,
-    loss: PixelLoss,
-}
-
-impl<B: Backend> Reconstruction<B> {
-    /// A model that learns by this loss.
-    pub fn new(model: Autoencoder<B>, loss: PixelLoss) -> Self {
-        Self { model, loss }
-    }
-}
-
-impl<B: Backend> Exported<B> for Reconstruction<B> {
-    type Model = Autoencoder<B>;
-
-    fn model(&self) -> &Autoencoder<B> {
-        &self.model
-    }
-}
-
-impl<B: Backend> Objective<B> for Reconstruction<B> {
-    type Batch = PixelPairs;
-    type Tally = SumTally;
-    const MEANS: &'static [&'static str] = &["mse"];
-    const METRICS: &'static [Metric] =
-        &[Metric::LOSS, Metric::lower("mse"), Metric::higher("psnr")];
-
-    fn loss(&self, batch: &PixelPairs, device: &B::Device) -> LossSums<B> {
-        let logits = self.model.logits(batch.inputs.tensor(device));
-        reconstruction_loss(logits, batch.targets.tensor(device), self.loss)
-    }
-
-    fn evaluate(&self, batch: &PixelPairs, device: &B::Device) -> SumTally {
-        SumTally::read(self.loss(batch, device), <Self as Objective<B>>::MEANS)
-    }
-
-    fn derive(metrics: &mut Metrics) {
-        if let Some(mse) = metrics.get("mse").copied() {
-            metrics.insert("psnr".into(), psnr(mse));
-        }
-    }
 }
 
 /// Loss and squared error, summed over the values of all pixels.
@@ -122,6 +53,13 @@ pub fn reconstruction_loss<B: Backend>(
 pub fn psnr(mse: f64) -> f64 {
     // A perfect reconstruction has no finite ratio; 100 dB is beyond what f32 sums can tell from it.
     -10.0 * mse.max(1e-10).log10()
+}
+
+/// Adds the signal-to-noise ratio where there is a squared error.
+pub fn add_psnr(metrics: &mut Metrics) {
+    if let Some(mse) = metrics.get("mse").copied() {
+        metrics.insert("psnr".into(), psnr(mse));
+    }
 }
 
 #[cfg(test)]
@@ -165,7 +103,7 @@ mod tests {
     #[test]
     fn psnr_follows_from_mse() {
         let mut metrics = Metrics::from([("mse".into(), 0.01)]);
-        <Reconstruction<Flex> as Objective<Flex>>::derive(&mut metrics);
+        add_psnr(&mut metrics);
         assert!((metrics["psnr"] - 20.0).abs() < 1e-9);
         assert_eq!(psnr(0.0), 100.0);
     }

@@ -4,8 +4,8 @@ use burn::prelude::*;
 use model::TokenModel;
 use model::ops::linear_cross_entropy;
 
-use crate::job::Exported;
 use crate::job::text::{NextTokenBatch, TokenBatch, indices};
+use crate::job::{BundleWriter, Exported};
 use crate::metrics::{Metric, Metrics};
 use crate::objective::{LossSums, Objective, SumTally};
 use crate::objectives::class_loss::{self, ClassLoss};
@@ -59,10 +59,8 @@ impl<B: Backend> TokenPrediction<B> {
 }
 
 impl<B: Backend> Exported<B> for TokenPrediction<B> {
-    type Model = TokenModel<B>;
-
-    fn model(&self) -> &TokenModel<B> {
-        &self.model
+    fn export(&self, writer: &BundleWriter<'_>) -> anyhow::Result<()> {
+        writer.write(&self.model)
     }
 }
 
@@ -126,10 +124,8 @@ impl<B: Backend> NextTokenPrediction<B> {
 }
 
 impl<B: Backend> Exported<B> for NextTokenPrediction<B> {
-    type Model = TokenModel<B>;
-
-    fn model(&self) -> &TokenModel<B> {
-        &self.model
+    fn export(&self, writer: &BundleWriter<'_>) -> anyhow::Result<()> {
+        writer.write(&self.model)
     }
 }
 

@@ -27,6 +27,7 @@ pub const LAYERS: &[Layer] = layers![
     "corpus",
     "labelled",
     "image",
+    "probe",
     "models/bert",
     "models/roberta",
     "models/distilbert",

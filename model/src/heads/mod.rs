@@ -1,14 +1,36 @@
 //! What is asked of a backbone, once for all families. In: hidden states. Out: scores.
 
+pub mod masked;
+pub mod quantised;
+pub mod variational;
+
 use burn::module::{Initializer, Module, Param};
 use burn::prelude::*;
 use burn::tensor::activation::sigmoid;
+
+pub use masked::MaskedAutoencoder;
+pub use quantised::QuantisedAutoencoder;
+pub use variational::VariationalAutoencoder;
 
 use crate::cache::Cache;
 use crate::families::{Place, TokenInput};
 use crate::layers::{Draw, LayerNorm, Linear};
 use crate::ops::{Activation, dropout, linear_transposed};
 use crate::registry::{ImageBackbone, ImageConfig, ImageDecoder, TextBackbone, TextConfig};
+
+/// Largest size that a head of images has: a mistake, or a file that wants all memory, is larger.
+const LARGEST: usize = 1 << 16;
+
+/// Refuses sizes of a head that are 0 or absurd.
+fn check_head_sizes(sizes: &[(&str, usize)]) -> Result<(), String> {
+    let wrong = |(_, size): &&(&str, usize)| !(1..=LARGEST).contains(size);
+    match sizes.iter().find(wrong) {
+        Some((name, size)) => Err(format!(
+            "{name} is {size}; it must be at least 1 and at most {LARGEST}"
+        )),
+        None => Ok(()),
+    }
+}
 
 /// A backbone and what is asked of it.
 #[derive(Module, Debug)]
