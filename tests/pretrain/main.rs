@@ -17,6 +17,7 @@ mod crash;
 mod data;
 #[cfg(target_os = "linux")] // Elsewhere a process has no limit on its memory.
 mod fuzz_files;
+mod images;
 mod models;
 mod runs;
 mod search;

@@ -6,6 +6,7 @@
 
 use burn::module::{Initializer, Param};
 use burn::prelude::*;
+use burn::tensor::TensorData;
 use serde::{Deserialize, Serialize};
 
 use crate::families::bert::encoder_parameters;
@@ -308,6 +309,32 @@ impl ViTConfig {
             attention_dropout: self.attention_probs_dropout_prob,
         }
     }
+}
+
+/// Sines and cosines of a grid's columns and rows, `[1, rows * columns + 1, width]`, of a class token zeros: positions that tell
+/// neighbours apart before anything is learned. As He et al. 2022, <https://arxiv.org/abs/2111.06377>, begin with.
+///
+/// - width: a multiple of 4
+pub fn sine_positions<B: Backend>(
+    [rows, columns]: [usize; 2],
+    width: usize,
+    device: &B::Device,
+) -> Tensor<B, 3> {
+    let waves = width / 4;
+    let of_place = |place: usize| {
+        let angle = move |wave: usize| place as f64 / 10_000f64.powf(wave as f64 / waves as f64);
+        let sines = (0..waves).map(move |wave| angle(wave).sin() as f32);
+        sines.chain((0..waves).map(move |wave| angle(wave).cos() as f32))
+    };
+    let mut values = vec![0.0; width];
+    for row in 0..rows {
+        for column in 0..columns {
+            values.extend(of_place(column));
+            values.extend(of_place(row));
+        }
+    }
+    let n = values.len() / width;
+    Tensor::from_data(TensorData::new(values, [1, n, width]), device)
 }
 
 /// A ViT without its head.

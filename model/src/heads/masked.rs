@@ -158,7 +158,12 @@ impl<B: Backend> MaskedAutoencoder<B> {
         let ImageConfig::ViT(config) = config else {
             panic!("masked patches are of a vision transformer");
         };
-        let backbone = ImageBackbone::ViT(config.init(&draw.inside("backbone")));
+        let mut vit = config.init(&draw.inside("backbone"));
+        if config.hidden_size.is_multiple_of(4) {
+            let positions = vit::sine_positions(config.grid(), config.hidden_size, draw.device);
+            vit.embeddings.position_embeddings = Param::from_tensor(positions);
+        }
+        let backbone = ImageBackbone::ViT(vit);
         Self::new(
             backbone,
             PatchDecoder::draw(config, head, &draw.inside("head")),
@@ -224,7 +229,12 @@ impl<B: Backend> PatchDecoder<B> {
         Self {
             decoder_embed: draw.linear("decoder_embed", config.hidden_size, width),
             mask_token: table(1),
-            decoder_pos_embed: table(rows * columns + 1),
+            decoder_pos_embed: if width.is_multiple_of(4) {
+                let positions = vit::sine_positions(config.grid(), width, draw.device);
+                Param::from_tensor(positions)
+            } else {
+                table(rows * columns + 1)
+            },
             decoder_layers: (0..head.decoder_num_hidden_layers).map(layer).collect(),
             decoder_norm: draw.norm(width, config.layer_norm_eps),
             decoder_pred: draw.linear("decoder_pred", width, values),
