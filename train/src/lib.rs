@@ -16,6 +16,7 @@ pub mod optim;
 pub mod process;
 pub mod recipe;
 pub mod report;
+pub mod scores;
 pub mod terminal;
 pub mod tune;
 pub mod ui;

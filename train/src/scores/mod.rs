@@ -1,0 +1,50 @@
+//! What predictions of a split are judged by, beyond the classes of a row. In: predictions and truths of batches, in host
+//! memory. Out: named figures.
+//!
+//! Each type is a [`Tally`](crate::objective::Tally): it takes in batches, parts merge in any order, and only its figures
+//! divide anything. [`nms`] is what a detector's boxes go through before [`detection`] judges them.
+
+use std::cmp::Ordering;
+
+pub mod detection;
+pub mod nms;
+
+/// The order of scores from the highest to the lowest, with NaN after all others.
+fn descending(a: f32, b: f32) -> Ordering {
+    b.partial_cmp(&a)
+        .unwrap_or_else(|| a.is_nan().cmp(&b.is_nan()))
+}
+
+/// The mean, or NaN where there is nothing.
+fn mean(values: impl IntoIterator<Item = f64>) -> f64 {
+    let (mut sum, mut count) = (0.0, 0);
+    for value in values {
+        sum += value;
+        count += 1;
+    }
+    sum / f64::from(count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a golden file holds.
+    pub fn golden(text: &str) -> serde_json::Value {
+        serde_json::from_str(text).unwrap()
+    }
+
+    #[test]
+    fn scores_that_are_not_numbers_come_last() {
+        let mut scores = [0.5, f32::NAN, f32::NEG_INFINITY, 1.0, f32::NAN, 0.5];
+        scores.sort_by(|&a, &b| descending(a, b));
+        assert_eq!(scores[..4], [1.0, 0.5, 0.5, f32::NEG_INFINITY]);
+        assert!(scores[4].is_nan() && scores[5].is_nan());
+    }
+
+    #[test]
+    fn a_mean_of_nothing_is_not_a_number() {
+        assert!(mean([]).is_nan());
+        assert_eq!(mean([1.0, 4.0]), 2.5);
+    }
+}
