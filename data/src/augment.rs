@@ -25,6 +25,7 @@ mod colour;
 mod crop;
 mod erasing;
 mod geometry;
+mod placement;
 mod resize;
 
 use rand::RngExt;
@@ -41,6 +42,7 @@ pub use colour::{Amount, ColorJitter, Grayscale, Solarize};
 pub use crop::{CenterCrop, PaddingMode, RandomCrop, Shift};
 pub use erasing::Erasing;
 pub use geometry::{Flip, FlipVertical, Rotate};
+pub use placement::Placement;
 pub use resize::{Interpolation, RandomResizedCrop, Resize};
 
 /// Steps that are applied one after the other.
@@ -89,6 +91,13 @@ trait Transform {
     }
 
     fn apply(&self, picture: Picture, rng: &mut ChaCha8Rng) -> Picture;
+
+    /// Where the pixels of what [`apply`](Self::apply) gives come from; draws what that draws.
+    ///
+    /// - size: height and width before it
+    fn placement(&self, _size: [usize; 2], _rng: &mut ChaCha8Rng) -> Placement {
+        Placement::STILL
+    }
 }
 
 impl Step {

@@ -20,6 +20,7 @@ mod picture;
 mod rows;
 mod shards;
 mod statistics;
+mod targeted;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -44,6 +45,7 @@ pub use open::{ImageFileOptions, ImageFileSets, open_image_files};
 pub use picture::Picture;
 pub use rows::{ImageColumns, TargetColumn, TargetKind};
 pub use statistics::{Statistics, channel_statistics, file_statistics};
+pub use targeted::{IGNORED, TargetedImages, TargetedSets, Targets, read_targeted};
 
 /// The longest side an image may have, in pixels; what JPEG can hold.
 pub(crate) const LONGEST_SIDE: usize = 65_535;

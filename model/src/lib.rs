@@ -21,8 +21,8 @@ pub use bundle::{Bundle, BundleError, Precision};
 pub use cache::Cache;
 pub use families::TokenInput;
 pub use heads::{
-    Autoencoder, ClassHead, Headed, ImageClassifier, MaskedAutoencoder, QuantisedAutoencoder,
-    TextClassifier, TokenHead, TokenModel, VariationalAutoencoder,
+    Autoencoder, ClassHead, Detector, Headed, ImageClassifier, MaskedAutoencoder,
+    QuantisedAutoencoder, Segmenter, TextClassifier, TokenHead, TokenModel, VariationalAutoencoder,
 };
 pub use layers::Draw;
 pub use names::{HeadKind, Names};

@@ -20,6 +20,10 @@ pub enum HeadKind {
     Codes,
     /// Patches of the image that were hidden.
     Patches,
+    /// A class of each pixel.
+    Masks,
+    /// Boxes around things.
+    Boxes,
 }
 
 impl HeadKind {
@@ -41,6 +45,8 @@ impl HeadKind {
             Self::Variational => "a variational autoencoder",
             Self::Codes => "a vector-quantised autoencoder",
             Self::Patches => "a masked autoencoder",
+            Self::Masks => "a model that segments",
+            Self::Boxes => "a model that finds boxes",
         }
     }
 }
@@ -123,6 +129,18 @@ const OF_IMAGES: &[HeadNames] = &[
             ("projection.", "codes.projection."),
             ("decoder.", "decoder."),
         ],
+        aliases: &[],
+    },
+    HeadNames {
+        kind: HeadKind::Masks,
+        class: "HearthForSemanticSegmentation",
+        renames: &[("", "segmentation_head.")],
+        aliases: &[],
+    },
+    HeadNames {
+        kind: HeadKind::Boxes,
+        class: "HearthForObjectDetection",
+        renames: &[("", "detection_head.")],
         aliases: &[],
     },
 ];

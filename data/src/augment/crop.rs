@@ -4,7 +4,7 @@ use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use super::{Fill, Size, Transform};
+use super::{Fill, Placement, Size, Transform};
 use crate::image::Picture;
 
 /// Cuts out the middle: torchvision's `CenterCrop`. A picture that is smaller gets a black border.
@@ -38,6 +38,11 @@ impl Transform for CenterCrop {
             PaddingMode::Constant,
             Fill::Grey(0),
         )
+    }
+
+    fn placement(&self, from: [usize; 2], _: &mut ChaCha8Rng) -> Placement {
+        let size = self.size.square();
+        Placement::cut([0, 1].map(|axis| middle(from[axis], size[axis])))
     }
 }
 
@@ -116,6 +121,11 @@ impl Transform for RandomCrop {
         let start = [0, 1].map(|axis| self.start(picture.size()[axis], size[axis], rng));
         cut(picture, start, size, self.padding_mode, self.fill)
     }
+
+    fn placement(&self, from: [usize; 2], rng: &mut ChaCha8Rng) -> Placement {
+        let size = self.size.square_of(from);
+        Placement::cut([0, 1].map(|axis| self.start(from[axis], size[axis], rng)))
+    }
 }
 
 /// Moves a picture a few pixels; its edge fills what opens. torchvision has it as `RandomCrop` with the padding mode
@@ -137,16 +147,21 @@ impl Transform for Shift {
     }
 
     fn apply(&self, picture: Picture, rng: &mut ChaCha8Rng) -> Picture {
-        let most = i32::from(self.pixels);
-        let by = [(); 2].map(|()| rng.random_range(-most..=most) as isize);
+        let start = self.start(rng);
         let size = picture.size();
-        cut(
-            picture,
-            by.map(|by| -by),
-            size,
-            PaddingMode::Edge,
-            Fill::Grey(0),
-        )
+        cut(picture, start, size, PaddingMode::Edge, Fill::Grey(0))
+    }
+
+    fn placement(&self, _: [usize; 2], rng: &mut ChaCha8Rng) -> Placement {
+        Placement::cut(self.start(rng))
+    }
+}
+
+impl Shift {
+    /// The row and the column of the picture that come first.
+    fn start(&self, rng: &mut ChaCha8Rng) -> [isize; 2] {
+        let most = i32::from(self.pixels);
+        [(); 2].map(|()| -(rng.random_range(-most..=most) as isize))
     }
 }
 

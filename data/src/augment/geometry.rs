@@ -4,7 +4,9 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use super::colour::Amount;
-use super::{Fill, Interpolation, Transform, check_probability, check_range, happens, uniform};
+use super::{
+    Fill, Interpolation, Placement, Transform, check_probability, check_range, happens, uniform,
+};
 use crate::image::Picture;
 
 /// Left becomes right: torchvision's `RandomHorizontalFlip`.
@@ -37,6 +39,14 @@ impl Transform for Flip {
             picture
         }
     }
+
+    fn placement(&self, [_, width]: [usize; 2], rng: &mut ChaCha8Rng) -> Placement {
+        if happens(self.p, rng) {
+            Placement::mirrored(1, width)
+        } else {
+            Placement::STILL
+        }
+    }
 }
 
 /// Top becomes bottom: torchvision's `RandomVerticalFlip`.
@@ -67,6 +77,14 @@ impl Transform for FlipVertical {
             flipped_vertically(picture)
         } else {
             picture
+        }
+    }
+
+    fn placement(&self, [height, _]: [usize; 2], rng: &mut ChaCha8Rng) -> Placement {
+        if happens(self.p, rng) {
+            Placement::mirrored(0, height)
+        } else {
+            Placement::STILL
         }
     }
 }

@@ -9,7 +9,7 @@ use fast_image_resize::{FilterType, PixelTrait, ResizeAlg, ResizeOptions, Resize
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use super::{Region, Size, Transform, check_above_zero, check_range};
+use super::{Placement, Region, Size, Transform, check_above_zero, check_range};
 use crate::image::Picture;
 
 /// How the pixels between pixels are found.
@@ -58,6 +58,21 @@ impl Transform for Resize {
             Size::Side(shorter) => with_shorter_side(picture.size(), shorter),
         };
         resized(picture, size, self.interpolation)
+    }
+
+    fn placement(&self, size: [usize; 2], _: &mut ChaCha8Rng) -> Placement {
+        let after = match self.size {
+            Size::Exact(size) => size,
+            Size::Side(shorter) => with_shorter_side(size, shorter),
+        };
+        let [height, width] = size;
+        let whole = Region {
+            top: 0,
+            left: 0,
+            height,
+            width,
+        };
+        Placement::resized(whole, after)
     }
 }
 
@@ -122,6 +137,10 @@ impl Transform for RandomResizedCrop {
         let region = self.region(picture.size(), rng);
         let size = self.size.square_of(picture.size());
         resized_region(&picture, region, size, self.interpolation)
+    }
+
+    fn placement(&self, size: [usize; 2], rng: &mut ChaCha8Rng) -> Placement {
+        Placement::resized(self.region(size, rng), self.size.square_of(size))
     }
 }
 

@@ -411,6 +411,8 @@ impl Bundle {
             HeadKind::Variational,
             HeadKind::Codes,
             HeadKind::Patches,
+            HeadKind::Masks,
+            HeadKind::Boxes,
             HeadKind::Pixels,
         ];
         let holds = |kind: &&HeadKind| {

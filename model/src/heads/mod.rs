@@ -1,15 +1,20 @@
 //! What is asked of a backbone, once for all families. In: hidden states. Out: scores.
 
+pub mod detection;
 pub mod masked;
+pub mod pyramid;
 pub mod quantised;
+pub mod segmentation;
 pub mod variational;
 
 use burn::module::{Initializer, Module, Param};
 use burn::prelude::*;
 use burn::tensor::activation::sigmoid;
 
+pub use detection::Detector;
 pub use masked::MaskedAutoencoder;
 pub use quantised::QuantisedAutoencoder;
+pub use segmentation::Segmenter;
 pub use variational::VariationalAutoencoder;
 
 use crate::cache::Cache;

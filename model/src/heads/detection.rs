@@ -1,0 +1,138 @@
+//! Boxes around things, in one stage and without anchors (FCOS). In: images. Out: for each place of the maps the scores of the
+//! classes, the distances to the edges of a box, and how much the place is in the middle of it.
+//!
+//! Tian et al. 2019, <https://arxiv.org/abs/1904.01355>.
+
+use burn::module::{Initializer, Param};
+use burn::prelude::*;
+
+use crate::heads::Headed;
+use crate::heads::pyramid::FeaturePyramid;
+use crate::layers::{Convolution, Draw, NormedConvolution};
+use crate::ops::{Activation, Geometry};
+use crate::registry::{ImageBackbone, ImageConfig};
+
+/// Channels of the maps.
+const WIDTH: usize = 64;
+/// Levels of the pyramid that are searched, the coarsest ones.
+const LEVELS: usize = 3;
+/// Probability of each class at first: most places hold nothing. Lin et al. 2017, <https://arxiv.org/abs/1708.02002>.
+const RARE: f64 = 0.01;
+
+/// What finds boxes in maps, the same in all levels but for their scale.
+#[derive(Module, Debug)]
+pub struct BoxHead<B: Backend> {
+    /// Maps of one width.
+    pub pyramid: FeaturePyramid<B>,
+    /// Before the classes.
+    pub class_tower: Vec<NormedConvolution<B>>,
+    /// Before the distances.
+    pub box_tower: Vec<NormedConvolution<B>>,
+    /// 3x3, to the classes.
+    pub classes: Convolution<B>,
+    /// 3x3, to the four distances.
+    pub distances: Convolution<B>,
+    /// 3x3, to one score.
+    pub centerness: Convolution<B>,
+    /// Times the logarithm of the distances, for each level.
+    pub scales: Param<Tensor<B, 1>>,
+}
+
+/// What is found at all places of all levels: `n` is their sum, the finest level first, row by row.
+#[derive(Clone, Debug)]
+pub struct Found<B: Backend> {
+    /// Logits, `[batch, n, n_classes]`.
+    pub classes: Tensor<B, 3>,
+    /// To the left, upper, right and lower edge in pixels, `[batch, n, 4]`.
+    pub distances: Tensor<B, 3>,
+    /// Logits, `[batch, n]`.
+    pub centerness: Tensor<B, 2>,
+    /// Rows and columns of each level.
+    pub grids: Vec<[usize; 2]>,
+}
+
+/// A model that finds boxes.
+pub type Detector<B> = Headed<B, ImageBackbone<B>, BoxHead<B>>;
+
+impl<B: Backend> Detector<B> {
+    /// Draws a model; the weights are a function of the backend's seed.
+    ///
+    /// # Panics
+    ///
+    /// If the family has no maps.
+    pub fn draw(config: &ImageConfig, n_classes: usize, draw: &Draw<'_, B>) -> Self {
+        let levels = config.describe().levels;
+        let levels = &levels[levels.len().saturating_sub(LEVELS)..];
+        let inside = draw.inside("head");
+        let relu = Some(Activation::Relu);
+        let tower = || {
+            let layer = |_| NormedConvolution::new([WIDTH; 2], 3, 1, relu, &inside);
+            (0..2).map(layer).collect()
+        };
+        let geometry = Geometry::new([1, 1], [1, 1]);
+        let layer = |width: usize| {
+            let device = draw.device;
+            Convolution::normal([WIDTH, width], [3, 3], geometry, 0.01, device).with_bias()
+        };
+        let mut classes = layer(n_classes);
+        let rare = -((1.0 - RARE) / RARE).ln();
+        classes.bias = Some(Initializer::Constant { value: rare }.init([n_classes], draw.device));
+        let head = BoxHead {
+            pyramid: FeaturePyramid::new(levels, WIDTH, &inside),
+            class_tower: tower(),
+            box_tower: tower(),
+            classes,
+            distances: layer(4),
+            centerness: layer(1),
+            scales: Initializer::Ones.init([levels.len()], draw.device),
+        };
+        Self::new(config.init(&draw.inside("backbone")), head)
+    }
+
+    /// What is found in images, `[batch, channels, height, width]`.
+    pub fn find(&self, images: Tensor<B, 4>) -> Found<B> {
+        let [_, _, height, width] = images.dims();
+        let mut levels = self.backbone.forward(images).levels;
+        let levels = levels.split_off(levels.len().saturating_sub(LEVELS));
+        let head = &self.head;
+        let levels = head.pyramid.forward(levels);
+        let mut found: [Vec<_>; 3] = Default::default();
+        let mut grids = Vec::new();
+        for (number, maps) in levels.into_iter().enumerate() {
+            let [.., rows, columns] = maps.dims();
+            let class_maps = through(&head.class_tower, maps.clone());
+            let box_maps = through(&head.box_tower, maps);
+            let scale = head.scales.val().slice([number..number + 1]);
+            let raw = head.distances.forward(box_maps.clone());
+            let raw = raw * scale.reshape([1, 1, 1, 1]);
+            // In sides of a place: every level's numbers are of one size. Above 6 is a box of 400 places.
+            let distances = flat(raw.clamp(-6.0, 6.0).exp());
+            let step = [width as f32 / columns as f32, height as f32 / rows as f32];
+            let step = Tensor::<B, 1>::from_floats(
+                [step[0], step[1], step[0], step[1]],
+                &distances.device(),
+            );
+            found[0].push(flat(head.classes.forward(class_maps)));
+            found[1].push(distances * step.reshape([1, 1, 4]));
+            found[2].push(flat(head.centerness.forward(box_maps)));
+            grids.push([rows, columns]);
+        }
+        let [classes, distances, centerness] = found.map(|levels| Tensor::cat(levels, 1));
+        Found {
+            classes,
+            distances,
+            centerness: centerness.squeeze_dim(2),
+            grids,
+        }
+    }
+}
+
+fn through<B: Backend>(tower: &[NormedConvolution<B>], maps: Tensor<B, 4>) -> Tensor<B, 4> {
+    tower.iter().fold(maps, |maps, layer| layer.forward(maps))
+}
+
+/// `[batch, width, rows, columns]` to `[batch, rows * columns, width]`.
+fn flat<B: Backend>(maps: Tensor<B, 4>) -> Tensor<B, 3> {
+    let [batch, width, rows, columns] = maps.dims();
+    maps.reshape([batch, width, rows * columns]).swap_dims(1, 2)
+}
