@@ -25,8 +25,6 @@ pub const METRICS: &[Metric] = &[
 const MOST_DETECTIONS: usize = 100;
 const IOU_THRESHOLDS: usize = 10;
 const RECALL_THRESHOLDS: usize = 101;
-/// What is above it is a match even where the threshold is 1.
-const FULL_IOU: f64 = 1.0 - 1e-10;
 
 /// Truths whose area is in a range, ends included.
 #[derive(Clone, Copy)]
@@ -81,11 +79,12 @@ pub struct TrueBox {
 /// Memory: 28 bytes for each detection, at most 100 for a class and an image.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct DetectionTally {
-    classes: BTreeMap<u32, ClassTally>,
+    classes: BTreeMap<u32, ClassBoxes>,
 }
 
+/// What became of the boxes of a class.
 #[derive(Clone, Debug, Default, PartialEq)]
-struct ClassTally {
+struct ClassBoxes {
     /// Truths that are to be found, by size.
     truths: [u64; 4],
     found: Vec<Found>,
@@ -118,7 +117,7 @@ struct Curve {
 impl DetectionTally {
     /// Takes in an image.
     ///
-    /// - image: its place in the split. Of detections with equal scores those of an earlier image come first, then those
+    /// - image: its place in the split, each once. Of detections with equal scores those of an earlier image come first, then those
     ///   that come first here
     pub fn add(&mut self, image: u32, detections: &[Detection], truths: &[TrueBox]) {
         let classes = detections.iter().map(|detection| detection.class);
@@ -138,7 +137,7 @@ impl DetectionTally {
     /// Average precision at an IoU of 0.5 of each class that has something to be found.
     pub fn map_50_by_class(&self) -> BTreeMap<u32, f64> {
         let classes = self.classes.iter();
-        let curve = |(&class, tally): (&u32, &ClassTally)| {
+        let curve = |(&class, tally): (&u32, &ClassBoxes)| {
             let curve = tally.curve(&tally.ranked(), Size::All, 0)?;
             Some((class, curve.precision))
         };
@@ -147,7 +146,7 @@ impl DetectionTally {
 
     /// By class that has something to be found, by threshold of IoU.
     fn curves(&self, size: Size, most: usize) -> Vec<Vec<Curve>> {
-        let curves = |tally: &ClassTally| {
+        let curves = |tally: &ClassBoxes| {
             let mut ranked = tally.ranked();
             ranked.retain(|found| usize::from(found.rank) < most);
             let curves = (0..IOU_THRESHOLDS).map(|at| tally.curve(&ranked, size, at));
@@ -209,7 +208,7 @@ impl Tally for DetectionTally {
     }
 }
 
-impl ClassTally {
+impl ClassBoxes {
     /// Takes in an image.
     ///
     /// - detections: from the highest score to the lowest
@@ -283,6 +282,7 @@ impl ClassTally {
             precisions[place - 1] = precisions[place - 1].max(precisions[place]);
         }
         let at = |threshold: usize| {
+            // Not divided by 100: the reference implementation's are rounded like this.
             let threshold = threshold as f64 * 0.01;
             let place = recalls.partition_point(|&recall| recall < threshold);
             precisions.get(place).copied().unwrap_or(0.0)
@@ -331,7 +331,7 @@ fn find_matches(
     let mut taken = vec![false; truths.len()];
     let find = |overlaps: &Vec<f64>| {
         let mut best: Option<usize> = None;
-        let mut most = threshold.min(FULL_IOU);
+        let mut most = threshold;
         for &truth in &order {
             if taken[truth] && !truths[truth].crowd {
                 continue;
@@ -423,7 +423,7 @@ mod tests {
             "mar_medium",
             "mar_large",
         ];
-        assert_eq!(cases().len(), 13);
+        assert_eq!(cases().len(), 16);
         for (name, case) in cases() {
             let tally = tally(&images(&case));
             let metrics = tally.metrics();

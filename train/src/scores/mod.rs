@@ -1,8 +1,9 @@
 //! What predictions of a split are judged by, beyond the classes of a row. In: predictions and truths of batches, in host
 //! memory. Out: named figures.
 //!
-//! Each type is a [`Tally`](crate::objective::Tally): it takes in batches, parts merge in any order, and only its figures
-//! divide anything. [`nms`] is what a detector's boxes go through before [`detection`] judges them.
+//! [`detection`] (boxes; [`nms`] is what they go through before), [`masks`] (segmentation), [`many_labels`] (several labels a
+//! row), [`values`] (regression), [`calibration`] (probabilities of classes). Each type is a
+//! [`Tally`](crate::objective::Tally): it takes in batches, parts merge in any order, and only its figures divide anything.
 
 use std::cmp::Ordering;
 
@@ -27,11 +28,28 @@ fn mean(values: impl IntoIterator<Item = f64>) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use serde::de::DeserializeOwned;
+    use serde_json::Value;
+
     use super::*;
 
     /// What a golden file holds.
-    pub fn golden(text: &str) -> serde_json::Value {
+    pub fn golden(text: &str) -> Value {
         serde_json::from_str(text).unwrap()
+    }
+
+    pub fn read<T: DeserializeOwned>(case: &Value, key: &str) -> T {
+        serde_json::from_value(case[key].clone()).unwrap()
+    }
+
+    /// The tolerance is of 1, or of what is compared with where that is more. JSON has no NaN: it is null there.
+    pub fn assert_near(ours: f64, theirs: &Value, tolerance: f64) {
+        let Some(theirs) = theirs.as_f64() else {
+            assert!(ours.is_nan() && theirs.is_null(), "{ours}, not {theirs}");
+            return;
+        };
+        let error = (ours - theirs).abs() / theirs.abs().max(1.0);
+        assert!(error < tolerance, "{ours}, not {theirs}");
     }
 
     #[test]

@@ -58,7 +58,8 @@ pub fn ciou(a: Corners, b: Corners) -> f64 {
 /// lowest, of equal scores the earlier place first.
 ///
 /// A box goes where a box of its class that stays has a score as high or higher and an IoU with it above `threshold`. Equal
-/// to `torchvision.ops.batched_nms`, whose arithmetic is f32 too; but scores that are NaN come last here, first there.
+/// to `torchvision.ops.batched_nms`, whose arithmetic is f32 too; but scores that are NaN come last here and first there, and
+/// of more than 1000 boxes it leaves the order of equal scores open.
 ///
 /// - boxes, scores, classes: `[n]`
 ///
