@@ -8,6 +8,7 @@
 use std::cmp::Ordering;
 
 pub mod detection;
+pub mod masks;
 pub mod nms;
 
 /// The order of scores from the highest to the lowest, with NaN after all others.
