@@ -8,6 +8,7 @@
 use std::cmp::Ordering;
 
 pub mod detection;
+pub mod many_labels;
 pub mod masks;
 pub mod nms;
 
