@@ -11,6 +11,7 @@ pub mod detection;
 pub mod many_labels;
 pub mod masks;
 pub mod nms;
+pub mod values;
 
 /// The order of scores from the highest to the lowest, with NaN after all others.
 fn descending(a: f32, b: f32) -> Ordering {
