@@ -7,6 +7,7 @@
 
 use std::cmp::Ordering;
 
+pub mod calibration;
 pub mod detection;
 pub mod many_labels;
 pub mod masks;
