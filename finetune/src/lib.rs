@@ -1,12 +1,22 @@
 //! Tasks on labelled data, one file each.
 //!
-//! A new task is a file like [`text_classification`], named below and in [`TRAINER`], and a recipe in `assets/recipes/`.
+//! A new task is a file like [`text_classification`], named below and in [`TRAINER`], and a recipe in `assets/recipes/`;
+//! one on images is a file like [`segmentation`], with a line in [`targets`] too.
 
+pub mod detection;
 pub mod image_classification;
+pub mod segmentation;
+pub mod several_labels;
+pub mod targets;
 pub mod text_classification;
+pub mod values;
 
+pub use detection::ObjectDetection;
 pub use image_classification::ImageClassification;
+pub use segmentation::ImageSegmentation;
+pub use several_labels::ImageLabels;
 pub use text_classification::TextClassification;
+pub use values::ImageRegression;
 
 use train::cli::Trainer;
 use train::job::entry;
@@ -19,6 +29,10 @@ pub static TRAINER: Trainer = Trainer {
     entries: &[
         entry::<TextClassification>(),
         entry::<ImageClassification>(),
+        entry::<ImageLabels>(),
+        entry::<ImageRegression>(),
+        entry::<ImageSegmentation>(),
+        entry::<ObjectDetection>(),
     ],
 };
 

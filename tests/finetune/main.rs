@@ -5,9 +5,12 @@
 #[cfg(target_os = "linux")]
 #[path = "../support/limit.rs"]
 mod limit;
+#[path = "../support/shapes.rs"]
+mod shapes;
 #[path = "../support/mod.rs"]
 mod support;
 
 mod images;
 mod models;
 mod runs;
+mod vision;

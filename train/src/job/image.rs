@@ -155,7 +155,11 @@ impl Images {
     }
 
     /// How the model is to see these images.
-    fn input(
+    ///
+    /// # Errors
+    ///
+    /// A file of the bundle that cannot be read.
+    pub fn input(
         &self,
         config: &ImageConfig,
         train: &ImageSet,

@@ -1,0 +1,547 @@
+//! Object detection: boxes around things. In: images with boxes. Out: a model that finds them in one stage, without anchors (FCOS).
+//!
+//! Tian et al. 2019, <https://arxiv.org/abs/1904.01355>, with the places near a box's middle alone as its own (Tian et al. 2022,
+//! <https://arxiv.org/abs/2006.09214>); focal loss of the classes (Lin et al. 2017, <https://arxiv.org/abs/1708.02002>), generalised
+//! IoU of the boxes (Rezatofighi et al. 2019, <https://arxiv.org/abs/1902.09630>).
+
+use burn::prelude::*;
+use burn::tensor::activation::{log_sigmoid, sigmoid};
+use burn::tensor::backend::AutodiffBackend;
+use burn::tensor::{FloatDType, TensorData};
+use data::image::{BoxLabel, TargetedImages, Targets};
+use model::bundle::Load;
+use model::heads::detection::Found;
+use model::{Detector, HeadKind};
+use serde::{Deserialize, Serialize};
+use train::Failure;
+use train::job::Start;
+use train::job::image::ImageModel;
+use train::metrics::Metric;
+use train::objective::{LossSums, Objective};
+use train::recipe::Impossible;
+use train::scores::detection::{Detection, DetectionTally, TrueBox};
+use train::scores::nms::{Corners, batched_nms};
+
+use crate::targets::{Kind, OnImages, TargetBatch, VisionObjective, VisionTally, VisionTask};
+
+/// Of the focal loss: what a place that holds the class counts beside one that does not, and how much less what is right
+/// already.
+const ALPHA: f64 = 0.25;
+const GAMMA: f64 = 2.0;
+/// How far from the middle of a box a place of its own may be, in sides of a place.
+const RADIUS: f32 = 1.5;
+/// The largest distance from a place to an edge that its level is for, in sides of a place; the first level is for all smaller
+/// boxes, the last one for all larger ones.
+const REACH: f32 = 8.0;
+/// Places of an image that are looked at before those that overlap are left out.
+const CANDIDATES: usize = 1000;
+/// Boxes that an image may have.
+const MOST: usize = 100;
+
+/// The task; `assets/recipes/object-detection.toml` and the files that it names explain every key.
+pub type ObjectDetection = OnImages<DetectionTask>;
+
+/// Its own sections.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DetectionTask {
+    /// Which boxes stay.
+    pub detection: DetectionRecipe,
+}
+
+/// `[detection]`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DetectionRecipe {
+    /// A box whose score is lower is none.
+    pub score: f64,
+    /// A box that overlaps a surer one of its class by more is none, as intersection over union.
+    pub overlap: f64,
+}
+
+impl VisionTask for DetectionTask {
+    const NAME: &'static str = "object-detection";
+    const ABOUT: &'static str = "boxes around things in images";
+    const RECIPE: &'static str = include_str!("../../assets/recipes/object-detection.toml");
+    const HEAD: HeadKind = HeadKind::Boxes;
+    const NEEDS: &'static str =
+        "boxes: COCO's JSON beside them, or a folder with JPEGImages and Annotations in VOC's XML";
+    const PLACED: bool = true;
+
+    fn check(&self) -> Result<(), Impossible> {
+        let DetectionRecipe { score, overlap } = self.detection;
+        for (key, value) in [("score", score), ("overlap", overlap)] {
+            if !(0.0..=1.0).contains(&value) {
+                let reason = format!("is {value}; it must be at least 0 and at most 1");
+                return Err(Impossible::new(format!("detection.{key}"), reason));
+            }
+        }
+        Ok(())
+    }
+
+    fn takes(targets: &Targets) -> bool {
+        matches!(targets, Targets::Boxes(_))
+    }
+
+    fn head_config(&self) -> serde_json::Value {
+        serde_json::json!({
+            "detection_score": self.detection.score,
+            "detection_overlap": self.detection.overlap,
+        })
+    }
+
+    fn objective<B: AutodiffBackend>(
+        &self,
+        model: &ImageModel,
+        classes: &[String],
+        _: &TargetedImages,
+        start: &Start,
+        device: &B::Device,
+    ) -> Result<VisionObjective<B>, Failure> {
+        let config = &model.config;
+        let names = config.names(Self::HEAD);
+        let model = Detector::draw(config, classes.len(), &start.draw(device, names));
+        let model = start.fill(model, names, Load::Backbone)?;
+        let DetectionRecipe { score, overlap } = self.detection;
+        Ok(Boxes {
+            model,
+            score,
+            overlap,
+        }
+        .into())
+    }
+}
+
+/// A model that finds boxes, with its loss.
+#[derive(Module, Debug)]
+pub struct Boxes<B: Backend> {
+    /// The model.
+    pub model: Detector<B>,
+    score: f64,
+    overlap: f64,
+}
+
+/// A place of a map: its middle, and the sides of what it stands for, in pixels.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Place {
+    x: f32,
+    y: f32,
+    /// The longer side.
+    side: f32,
+    /// Largest distances to an edge that its level is for: above the first and up to the second.
+    reach: [f32; 2],
+}
+
+/// All places of all levels, the finest level first, row by row.
+fn places(grids: &[[usize; 2]], [height, width]: [usize; 2]) -> Vec<Place> {
+    let side = |&[rows, columns]: &[usize; 2]| {
+        (height as f32 / rows as f32).max(width as f32 / columns as f32)
+    };
+    let mut all = Vec::new();
+    for (level, grid) in grids.iter().enumerate() {
+        let [rows, columns] = *grid;
+        let least = if level == 0 {
+            0.0
+        } else {
+            REACH * side(&grids[level - 1])
+        };
+        let most = if level + 1 == grids.len() {
+            f32::INFINITY
+        } else {
+            REACH * side(grid)
+        };
+        for row in 0..rows {
+            for column in 0..columns {
+                all.push(Place {
+                    x: (column as f32 + 0.5) * width as f32 / columns as f32,
+                    y: (row as f32 + 0.5) * height as f32 / rows as f32,
+                    side: side(grid),
+                    reach: [least, most],
+                });
+            }
+        }
+    }
+    all
+}
+
+/// Left, top, right and bottom.
+fn corners(label: &BoxLabel) -> Corners {
+    [
+        label.x,
+        label.y,
+        label.x + label.width,
+        label.y + label.height,
+    ]
+}
+
+impl Place {
+    /// Distances to the left, upper, right and lower edge; negative outside of the box.
+    fn distances(&self, [left, top, right, bottom]: Corners) -> [f32; 4] {
+        [self.x - left, self.y - top, right - self.x, bottom - self.y]
+    }
+
+    /// Whether it is near the middle of a box, inside of it, and of a level that is for boxes of this size.
+    fn is_for(&self, corners: Corners) -> bool {
+        let distances = self.distances(corners);
+        let farthest = distances.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        let [left, top, right, bottom] = corners;
+        let (x, y) = ((left + right) / 2.0, (top + bottom) / 2.0);
+        let near = RADIUS * self.side;
+        distances.iter().all(|&distance| distance > 0.0)
+            && (self.x - x).abs() <= near
+            && (self.y - y).abs() <= near
+            && farthest > self.reach[0]
+            && farthest <= self.reach[1]
+    }
+}
+
+/// The box that each place is to find, by its number; nothing where there is none. Of several the smallest; and each box has at
+/// least the place that is nearest to its middle.
+fn assigned(places: &[Place], boxes: &[BoxLabel]) -> Vec<Option<usize>> {
+    let area = |label: &BoxLabel| label.width * label.height;
+    let mut by_area: Vec<usize> = (0..boxes.len()).collect();
+    // The smallest last: it takes what others have.
+    by_area.sort_by(|&a, &b| area(&boxes[b]).total_cmp(&area(&boxes[a])).then(a.cmp(&b)));
+    let mut found = vec![None; places.len()];
+    for &number in &by_area {
+        let corners = corners(&boxes[number]);
+        for (place, found) in places.iter().zip(&mut found) {
+            if place.is_for(corners) {
+                *found = Some(number);
+            }
+        }
+    }
+    for &number in &by_area {
+        if found.contains(&Some(number)) {
+            continue;
+        }
+        let [left, top, right, bottom] = corners(&boxes[number]);
+        let (x, y) = ((left + right) / 2.0, (top + bottom) / 2.0);
+        let longest = (right - left).max(bottom - top) / 2.0;
+        let off = |place: &Place| {
+            let level = if longest > place.reach[0] && longest <= place.reach[1] {
+                0.0
+            } else {
+                1e6
+            };
+            level + (place.x - x).powi(2) + (place.y - y).powi(2)
+        };
+        let nearest =
+            (0..places.len()).min_by(|&a, &b| off(&places[a]).total_cmp(&off(&places[b])));
+        if let Some(nearest) = nearest {
+            found[nearest] = Some(number);
+        }
+    }
+    found
+}
+
+/// How much a place is in the middle of its box: 1 there, 0 at an edge.
+fn centerness([left, top, right, bottom]: [f32; 4]) -> f32 {
+    let ratio = |a: f32, b: f32| a.min(b).max(0.0) / a.max(b).max(1e-6);
+    (ratio(left, right) * ratio(top, bottom)).sqrt()
+}
+
+/// What all places of a batch are to find.
+struct Wanted {
+    /// 1 for the class of a place's box, `[batch * n, n_classes]`.
+    classes: Vec<f32>,
+    /// Rows of places that have a box, in `[batch * n]`.
+    rows: Vec<i32>,
+    /// Their distances to its edges, `[rows, 4]`.
+    distances: Vec<f32>,
+    /// How much they are in its middle, `[rows]`.
+    centerness: Vec<f32>,
+}
+
+impl Wanted {
+    fn of(places: &[Place], boxes: &[Vec<BoxLabel>], n_classes: usize) -> Self {
+        let mut wanted = Self {
+            classes: vec![0.0; boxes.len() * places.len() * n_classes],
+            rows: vec![],
+            distances: vec![],
+            centerness: vec![],
+        };
+        for (image, boxes) in boxes.iter().enumerate() {
+            for (at, found) in assigned(places, boxes).into_iter().enumerate() {
+                let Some(number) = found else {
+                    continue;
+                };
+                let row = image * places.len() + at;
+                // One that is given to the nearest place may lie beside it.
+                let distances = places[at].distances(corners(&boxes[number]));
+                let distances = distances.map(|distance| distance.max(0.01));
+                wanted.classes[row * n_classes + boxes[number].class as usize] = 1.0;
+                wanted.rows.push(row as i32);
+                wanted.centerness.push(centerness(distances));
+                wanted.distances.extend(distances);
+            }
+        }
+        wanted
+    }
+}
+
+/// Of each value by itself, `[n, n_classes]` in and out. As `torchvision.ops.sigmoid_focal_loss`.
+pub fn focal_loss<B: Backend>(logits: Tensor<B, 2>, targets: Tensor<B, 2>) -> Tensor<B, 2> {
+    let others = targets.clone() * -1.0 + 1.0;
+    let share = sigmoid(logits.clone());
+    let cost = (log_sigmoid(logits.clone()) * targets.clone()
+        + log_sigmoid(logits * -1.0) * others.clone())
+        * -1.0;
+    let right = share.clone() * targets.clone() + (share * -1.0 + 1.0) * others.clone();
+    let wrong = right * -1.0 + 1.0;
+    let weight = targets * ALPHA + others * (1.0 - ALPHA);
+    weight * wrong.powf_scalar(GAMMA) * cost
+}
+
+/// 1 less the generalised IoU of two boxes around the same place, `[n, 1]`.
+///
+/// - ours, theirs: distances to the left, upper, right and lower edge, above 0, `[n, 4]`
+pub fn giou_loss<B: Backend>(ours: Tensor<B, 2>, theirs: Tensor<B, 2>) -> Tensor<B, 2> {
+    let [n, _] = ours.dims();
+    let sides = |x: &Tensor<B, 2>| {
+        let column = |at: usize| x.clone().slice([0..n, at..at + 1]);
+        (column(0) + column(2)) * (column(1) + column(3))
+    };
+    let (area, other) = (sides(&ours), sides(&theirs));
+    let least = ours.clone().min_pair(theirs.clone());
+    let most = ours.max_pair(theirs);
+    let shared = sides(&least);
+    let around = sides(&most);
+    let union = area + other - shared.clone();
+    let iou = shared / (union.clone() + 1e-7);
+    iou * -1.0 + 1.0 + (around.clone() - union) / (around + 1e-7)
+}
+
+impl<B: Backend> Boxes<B> {
+    fn sums(&self, found: Found<B>, batch: &TargetBatch, device: &B::Device) -> LossSums<B> {
+        let [n_images, n, n_classes] = found.classes.dims();
+        let boxes: &[Vec<BoxLabel>] = match &batch.targets {
+            Targets::Boxes(boxes) => boxes,
+            _ => &[],
+        };
+        let places = places(&found.grids, [batch.images.height, batch.images.width]);
+        let wanted = Wanted::of(&places, boxes, n_classes);
+        let rows = n_images * n;
+        let tensor = |values: Vec<f32>, width: usize| {
+            let n = values.len() / width;
+            Tensor::<B, 2>::from_data(TensorData::new(values, [n, width]), device)
+        };
+        let logits = found
+            .classes
+            .cast(FloatDType::F32)
+            .reshape([rows, n_classes]);
+        let mut loss = focal_loss(logits, tensor(wanted.classes, n_classes)).sum();
+        let own = wanted.rows.len();
+        if own > 0 {
+            let at = Tensor::<B, 1, Int>::from_data(TensorData::new(wanted.rows, [own]), device);
+            let distances = found.distances.cast(FloatDType::F32).reshape([rows, 4]);
+            let distances = distances.select(0, at.clone());
+            let giou = giou_loss(distances, tensor(wanted.distances, 4));
+            let middle = found.centerness.cast(FloatDType::F32).reshape([rows, 1]);
+            let middle = middle.select(0, at);
+            let truth = tensor(wanted.centerness, 1);
+            let others = truth.clone() * -1.0 + 1.0;
+            let cost = log_sigmoid(middle.clone()) * truth + log_sigmoid(middle * -1.0) * others;
+            loss = loss + giou.sum() - cost.sum();
+        }
+        // Of a batch without a box, the places that hold nothing still count.
+        LossSums::weighted(loss, vec![], n_images, own.max(1) as f64)
+    }
+
+    /// Boxes of each image.
+    fn detections(&self, found: Found<B>, size: [usize; 2]) -> Vec<Vec<Detection>> {
+        let [n_images, n, n_classes] = found.classes.dims();
+        let places = places(&found.grids, size);
+        let middle: Tensor<B, 3> = sigmoid(found.centerness).unsqueeze_dim(2);
+        // As sure as both are, on average.
+        let scores = (sigmoid(found.classes) * middle).sqrt();
+        let scores: Vec<f32> = scores.into_data().iter::<f32>().collect();
+        let distances: Vec<f32> = found.distances.into_data().iter::<f32>().collect();
+        (0..n_images)
+            .map(|image| {
+                let scores = &scores[image * n * n_classes..(image + 1) * n * n_classes];
+                let distances = &distances[image * n * 4..(image + 1) * n * 4];
+                self.kept(scores, distances, &places, n_classes, size)
+            })
+            .collect()
+    }
+
+    fn kept(
+        &self,
+        scores: &[f32],
+        distances: &[f32],
+        places: &[Place],
+        n_classes: usize,
+        [height, width]: [usize; 2],
+    ) -> Vec<Detection> {
+        let sure = |at: &usize| f64::from(scores[*at]) > self.score;
+        let mut best: Vec<usize> = (0..scores.len()).filter(sure).collect();
+        best.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]).then(a.cmp(&b)));
+        best.truncate(CANDIDATES);
+        let corners = |at: &usize| -> Corners {
+            let place = at / n_classes;
+            let [left, top, right, bottom] = [0, 1, 2, 3].map(|edge| distances[place * 4 + edge]);
+            let Place { x, y, .. } = places[place];
+            [
+                (x - left).max(0.0),
+                (y - top).max(0.0),
+                (x + right).min(width as f32),
+                (y + bottom).min(height as f32),
+            ]
+        };
+        let boxes: Vec<Corners> = best.iter().map(corners).collect();
+        let sure: Vec<f32> = best.iter().map(|&at| scores[at]).collect();
+        let classes: Vec<u32> = best.iter().map(|&at| (at % n_classes) as u32).collect();
+        let kept = batched_nms(&boxes, &sure, &classes, self.overlap);
+        let detection = |at: usize| Detection {
+            class: classes[at],
+            score: sure[at],
+            corners: boxes[at],
+        };
+        kept.into_iter().take(MOST).map(detection).collect()
+    }
+}
+
+impl<B: Backend> Objective<B> for Boxes<B> {
+    type Batch = TargetBatch;
+    type Tally = VisionTally;
+    const MEANS: &'static [&'static str] = &[];
+    const METRICS: &'static [Metric] = &[
+        Metric::LOSS,
+        Metric::higher("map"),
+        Metric::higher("map_50"),
+        Metric::higher("map_75"),
+        Metric::higher("mar_100"),
+    ];
+
+    fn loss(&self, batch: &TargetBatch, device: &B::Device) -> LossSums<B> {
+        let found = self.model.find(batch.images.tensor(device));
+        self.sums(found, batch, device)
+    }
+
+    fn evaluate(&self, batch: &TargetBatch, device: &B::Device) -> VisionTally {
+        let found = self.model.find(batch.images.tensor(device));
+        let sums = self.sums(found.clone(), batch, device);
+        let mut tally = VisionTally::read(sums, Self::MEANS, Kind::Boxes);
+        let size = [batch.images.height, batch.images.width];
+        let Targets::Boxes(boxes) = &batch.targets else {
+            return tally;
+        };
+        let detections = self.detections(found, size);
+        let mut judged = DetectionTally::default();
+        for ((row, found), boxes) in batch.rows.iter().zip(detections).zip(boxes) {
+            let truth = |label: &BoxLabel| TrueBox {
+                class: label.class,
+                corners: corners(label),
+                crowd: false,
+                area: f64::from(label.width) * f64::from(label.height),
+            };
+            let truths: Vec<TrueBox> = boxes.iter().map(truth).collect();
+            judged.add(*row, &found, &truths);
+        }
+        tally.boxes = judged;
+        tally
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::backend::{Autodiff, Flex};
+    use safetensors::SafeTensors;
+
+    type Diff = Autodiff<Flex>;
+
+    fn label(class: u32, [x, y, width, height]: [f32; 4]) -> BoxLabel {
+        BoxLabel {
+            class,
+            x,
+            y,
+            width,
+            height,
+        }
+    }
+
+    #[test]
+    fn every_box_has_a_place_and_small_ones_come_first() {
+        let places = places(&[[8, 8], [4, 4], [2, 2]], [64, 64]);
+        assert_eq!(places.len(), 64 + 16 + 4);
+        let boxes = [
+            label(0, [4.0, 4.0, 40.0, 40.0]),
+            label(1, [20.0, 20.0, 10.0, 10.0]),
+            label(2, [61.0, 0.0, 3.0, 1.0]),
+        ];
+        let found = assigned(&places, &boxes);
+        for number in 0..3 {
+            assert!(found.contains(&Some(number)), "{number}");
+        }
+        // The place in the middle of both.
+        let middle = places
+            .iter()
+            .position(|place| (place.x, place.y) == (28.0, 28.0));
+        assert_eq!(found[middle.unwrap()], Some(1));
+    }
+
+    #[test]
+    fn levels_share_boxes_by_their_size() {
+        let places = places(&[[16, 16], [8, 8]], [64, 64]);
+        let of = |label: BoxLabel| {
+            let found = assigned(&places, &[label]);
+            let fine = found[..256].iter().flatten().count();
+            (fine, found[256..].iter().flatten().count())
+        };
+        // A level of 4 pixels is for distances up to 32.
+        let (fine, coarse) = of(label(0, [20.0, 20.0, 20.0, 20.0]));
+        assert!(fine > 0 && coarse == 0, "{fine} {coarse}");
+        let (fine, coarse) = of(label(0, [0.0, 0.0, 64.0, 64.0]));
+        assert!(fine == 0 || coarse > 0, "{fine} {coarse}");
+    }
+
+    #[test]
+    fn the_middle_of_a_box_is_one_and_its_edge_nothing() {
+        assert_eq!(centerness([2.0, 3.0, 2.0, 3.0]), 1.0);
+        assert_eq!(centerness([0.0, 3.0, 4.0, 3.0]), 0.0);
+    }
+
+    #[test]
+    fn focal_losses_and_gradients_are_those_of_torch() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/objectives");
+        let bytes = std::fs::read(format!("{folder}/focal.safetensors")).unwrap();
+        let file = SafeTensors::deserialize(&bytes).unwrap();
+        let floats = |name: &str| -> Vec<f32> {
+            let tensor = file.tensor(name).unwrap();
+            let bytes = tensor.data().chunks_exact(4);
+            bytes
+                .map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap()))
+                .collect()
+        };
+        let device = Default::default();
+        let tensor =
+            |name| Tensor::<Diff, 2>::from_data(TensorData::new(floats(name), [4, 5]), &device);
+        let logits = tensor("logits").require_grad();
+        let loss = focal_loss(logits.clone(), tensor("targets"));
+        for (ours, theirs) in loss.clone().into_data().iter::<f32>().zip(floats("values")) {
+            assert!((ours - theirs).abs() < 1e-5, "{ours}, not {theirs}");
+        }
+        let gradient = logits.grad(&loss.sum().backward()).unwrap().into_data();
+        for (ours, theirs) in gradient.iter::<f32>().zip(floats("grad.logits")) {
+            assert!((ours - theirs).abs() < 1e-5, "{ours}, not {theirs}");
+        }
+    }
+
+    #[test]
+    fn the_loss_of_boxes_is_one_less_their_generalised_iou() {
+        let device = Default::default();
+        let (ours, theirs) = ([3.0, 2.0, 5.0, 4.0], [1.0, 6.0, 2.0, 2.5]);
+        let tensor = |x: [f32; 4]| {
+            Tensor::<Flex, 2>::from_data(TensorData::new(x.to_vec(), [1, 4]), &device)
+        };
+        let loss: f32 = giou_loss(tensor(ours), tensor(theirs)).into_scalar();
+        let around = |[left, top, right, bottom]: [f32; 4]| -> Corners {
+            [10.0 - left, 10.0 - top, 10.0 + right, 10.0 + bottom]
+        };
+        let expected = 1.0 - train::scores::nms::giou(around(ours), around(theirs));
+        assert!(
+            (f64::from(loss) - expected).abs() < 1e-5,
+            "{loss}, not {expected}"
+        );
+    }
+}

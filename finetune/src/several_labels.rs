@@ -1,0 +1,171 @@
+//! Several labels an image, or none. In: images with their labels. Out: a classifier whose classes do not exclude each other.
+
+use burn::prelude::*;
+use burn::tensor::activation::{log_sigmoid, sigmoid};
+use burn::tensor::backend::AutodiffBackend;
+use burn::tensor::{FloatDType, TensorData};
+use data::image::{TargetedImages, Targets};
+use model::bundle::Load;
+use model::{HeadKind, ImageClassifier};
+use serde::{Deserialize, Serialize};
+use train::Failure;
+use train::job::Start;
+use train::job::image::ImageModel;
+use train::metrics::Metric;
+use train::objective::{LossSums, Objective};
+use train::recipe::Impossible;
+use train::scores::many_labels::ManyLabelsTally;
+
+use crate::targets::{Kind, OnImages, TargetBatch, VisionObjective, VisionTally, VisionTask};
+
+/// The task; `assets/recipes/image-labels.toml` and the files that it names explain every key.
+pub type ImageLabels = OnImages<LabelsTask>;
+
+/// Its own sections.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LabelsTask {
+    /// What counts as a label.
+    pub labels: LabelsRecipe,
+}
+
+/// `[labels]`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LabelsRecipe {
+    /// A label whose probability is higher is said to be there.
+    pub threshold: f64,
+}
+
+impl VisionTask for LabelsTask {
+    const NAME: &'static str = "image-labels";
+    const ABOUT: &'static str = "several labels an image, or none";
+    const RECIPE: &'static str = include_str!("../../assets/recipes/image-labels.toml");
+    const HEAD: HeadKind = HeadKind::Classes;
+    const NEEDS: &'static str =
+        "labels: a table of images needs a column \"labels\" with several of them each";
+    const PLACED: bool = false;
+
+    fn check(&self) -> Result<(), Impossible> {
+        let threshold = self.labels.threshold;
+        if threshold > 0.0 && threshold < 1.0 {
+            return Ok(());
+        }
+        let reason = format!("is {threshold}; it must be between 0 and 1");
+        Err(Impossible::new("labels.threshold", reason))
+    }
+
+    fn takes(targets: &Targets) -> bool {
+        matches!(targets, Targets::Several(all) if all.iter().any(|labels| !labels.is_empty()))
+    }
+
+    fn head_config(&self) -> serde_json::Value {
+        serde_json::json!({"problem_type": "multi_label_classification"})
+    }
+
+    fn objective<B: AutodiffBackend>(
+        &self,
+        model: &ImageModel,
+        classes: &[String],
+        _: &TargetedImages,
+        start: &Start,
+        device: &B::Device,
+    ) -> Result<VisionObjective<B>, Failure> {
+        let config = &model.config;
+        let names = config.names(Self::HEAD);
+        let model = ImageClassifier::draw(config, classes.len(), &start.draw(device, names));
+        let model = start.fill(model, names, Load::Backbone)?;
+        let threshold = self.labels.threshold;
+        Ok(SeveralLabels { model, threshold }.into())
+    }
+}
+
+/// A classifier with the binary cross-entropy of each class.
+#[derive(Module, Debug)]
+pub struct SeveralLabels<B: Backend> {
+    /// The model.
+    pub model: ImageClassifier<B>,
+    threshold: f64,
+}
+
+/// Whether each label is there, `[n, n_classes]`.
+fn truths(batch: &TargetBatch, n_classes: usize) -> Vec<bool> {
+    let Targets::Several(all) = &batch.targets else {
+        return vec![];
+    };
+    let mut truths = vec![false; all.len() * n_classes];
+    for (row, labels) in all.iter().enumerate() {
+        for &label in labels {
+            truths[row * n_classes + label as usize] = true;
+        }
+    }
+    truths
+}
+
+/// Binary cross-entropy of each class, a mean over the classes, summed over the images.
+///
+/// - logits: `[batch, n_classes]`
+fn binary_cross_entropy<B: Backend>(logits: Tensor<B, 2>, truths: &[bool]) -> LossSums<B> {
+    let [n, n_classes] = logits.dims();
+    let values: Vec<f32> = truths.iter().map(|&there| f32::from(there)).collect();
+    let truth =
+        Tensor::<B, 2>::from_data(TensorData::new(values, [n, n_classes]), &logits.device());
+    let others = truth.clone() * -1.0 + 1.0;
+    let likely = log_sigmoid(logits.clone()) * truth + log_sigmoid(logits * -1.0) * others;
+    LossSums::new(likely.sum() / -(n_classes as f64), vec![], n)
+}
+
+impl<B: Backend> SeveralLabels<B> {
+    fn logits(&self, batch: &TargetBatch, device: &B::Device) -> Tensor<B, 2> {
+        let logits = self.model.logits(batch.images.tensor(device));
+        logits.cast(FloatDType::F32)
+    }
+}
+
+impl<B: Backend> Objective<B> for SeveralLabels<B> {
+    type Batch = TargetBatch;
+    type Tally = VisionTally;
+    const MEANS: &'static [&'static str] = &[];
+    const METRICS: &'static [Metric] = &[
+        Metric::LOSS,
+        Metric::higher("micro_f1"),
+        Metric::higher("macro_f1"),
+        Metric::higher("subset_accuracy"),
+        Metric::higher("mean_average_precision"),
+        Metric::higher("roc_auc"),
+    ];
+
+    fn loss(&self, batch: &TargetBatch, device: &B::Device) -> LossSums<B> {
+        let logits = self.logits(batch, device);
+        let [_, n_classes] = logits.dims();
+        binary_cross_entropy(logits, &truths(batch, n_classes))
+    }
+
+    fn evaluate(&self, batch: &TargetBatch, device: &B::Device) -> VisionTally {
+        let logits = self.logits(batch, device);
+        let [_, n_classes] = logits.dims();
+        let truths = truths(batch, n_classes);
+        let sums = binary_cross_entropy(logits.clone(), &truths);
+        let mut tally = VisionTally::read(sums, Self::MEANS, Kind::Labels);
+        let scores: Vec<f32> = sigmoid(logits).into_data().iter::<f32>().collect();
+        tally.labels = ManyLabelsTally::new(n_classes, self.threshold as f32);
+        tally.labels.add(&scores, &truths);
+        tally
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::backend::Flex;
+
+    #[test]
+    fn the_loss_is_what_a_hand_works_out() {
+        // A logit of ln 3 is a probability of 3/4.
+        let ln3 = 3f32.ln();
+        let logits = TensorData::new(vec![ln3, ln3, -ln3, 0.0], [2, 2]);
+        let logits = Tensor::<Flex, 2>::from_data(logits, &Default::default());
+        let sums = binary_cross_entropy(logits, &[true, false, false, true]);
+        let expected = ((4f32 / 3.0).ln() + 4f32.ln() + (4f32 / 3.0).ln() + 2f32.ln()) / 2.0;
+        let loss: f32 = sums.loss.into_scalar();
+        assert!((loss - expected).abs() < 1e-6, "{loss}, not {expected}");
+    }
+}

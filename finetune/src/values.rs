@@ -1,0 +1,185 @@
+//! Regression: a number for each image. In: images with a value each. Out: a model that estimates it.
+//!
+//! The model estimates values of mean 0 and deviation 1 over the training images; its last layer is scaled back when it is
+//! done learning, so that a bundle's outputs are the values themselves.
+
+use burn::module::Param;
+use burn::prelude::*;
+use burn::tensor::backend::AutodiffBackend;
+use burn::tensor::{FloatDType, TensorData};
+use data::image::{TargetedImages, Targets};
+use model::bundle::Load;
+use model::{HeadKind, ImageClassifier};
+use serde::{Deserialize, Serialize};
+use train::Failure;
+use train::job::Start;
+use train::job::image::ImageModel;
+use train::metrics::Metric;
+use train::objective::{LossSums, Objective};
+use train::recipe::Impossible;
+use train::scores::values::ValuesTally;
+
+use crate::targets::{Kind, OnImages, TargetBatch, VisionObjective, VisionTally, VisionTask};
+
+/// The task; `assets/recipes/image-regression.toml` and the files that it names explain every key.
+pub type ImageRegression = OnImages<RegressionTask>;
+
+/// Its own sections.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RegressionTask {
+    /// How it is judged.
+    pub loss: ValueLossRecipe,
+}
+
+/// `[loss]`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ValueLossRecipe {
+    /// What an error costs.
+    pub kind: ValueLoss,
+}
+
+/// What an error costs, in deviations of the training images' values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ValueLoss {
+    /// Its square.
+    Mse,
+    /// As much as it is.
+    Mae,
+}
+
+impl VisionTask for RegressionTask {
+    const NAME: &'static str = "image-regression";
+    const ABOUT: &'static str = "a number for each image";
+    const RECIPE: &'static str = include_str!("../../assets/recipes/image-regression.toml");
+    const HEAD: HeadKind = HeadKind::Classes;
+    const NEEDS: &'static str = "values: a table of images needs a column \"value\"";
+    const PLACED: bool = false;
+
+    fn check(&self) -> Result<(), Impossible> {
+        Ok(())
+    }
+
+    fn takes(targets: &Targets) -> bool {
+        matches!(targets, Targets::Values(_))
+    }
+
+    fn classes(&self, _: &TargetedImages) -> Vec<String> {
+        vec!["value".into()]
+    }
+
+    fn head_config(&self) -> serde_json::Value {
+        serde_json::json!({"problem_type": "regression"})
+    }
+
+    fn objective<B: AutodiffBackend>(
+        &self,
+        model: &ImageModel,
+        _: &[String],
+        train: &TargetedImages,
+        start: &Start,
+        device: &B::Device,
+    ) -> Result<VisionObjective<B>, Failure> {
+        let config = &model.config;
+        let names = config.names(Self::HEAD);
+        let model = ImageClassifier::draw(config, 1, &start.draw(device, names));
+        let mut model = start.fill(model, names, Load::Backbone)?;
+        let (mean, deviation) = statistics(&train.targets);
+        // So that what is learned first is not where the values are.
+        let output = &mut model.head.output;
+        output.weight = output.weight.clone().map(|weight| weight * deviation);
+        output.bias = output
+            .bias
+            .take()
+            .map(|bias: Param<Tensor<B, 1>>| bias.map(|bias| bias * deviation + mean));
+        let absolute = self.loss.kind == ValueLoss::Mae;
+        Ok(Values {
+            model,
+            absolute,
+            deviation,
+        }
+        .into())
+    }
+}
+
+/// Mean and deviation of values; a deviation of 1 where they are all equal.
+fn statistics(targets: &Targets) -> (f64, f64) {
+    let Targets::Values(values) = targets else {
+        return (0.0, 1.0);
+    };
+    let n = values.len().max(1) as f64;
+    let mean = values.iter().map(|&value| f64::from(value)).sum::<f64>() / n;
+    let squares = values
+        .iter()
+        .map(|&value| (f64::from(value) - mean).powi(2));
+    let deviation = (squares.sum::<f64>() / n).sqrt();
+    (mean, if deviation > 0.0 { deviation } else { 1.0 })
+}
+
+/// A model of one output with its loss.
+#[derive(Module, Debug)]
+pub struct Values<B: Backend> {
+    /// The model.
+    pub model: ImageClassifier<B>,
+    absolute: bool,
+    deviation: f64,
+}
+
+impl<B: Backend> Values<B> {
+    /// Estimates, `[batch, 1]`.
+    fn estimates(&self, batch: &TargetBatch, device: &B::Device) -> Tensor<B, 2> {
+        let estimates = self.model.logits(batch.images.tensor(device));
+        estimates.cast(FloatDType::F32)
+    }
+
+    fn sums(&self, estimates: Tensor<B, 2>, truths: &[f32]) -> LossSums<B> {
+        let n = truths.len();
+        let truths = TensorData::new(truths.to_vec(), [n, 1]);
+        let truths = Tensor::<B, 2>::from_data(truths, &estimates.device());
+        let off = (estimates - truths) / self.deviation;
+        let cost = if self.absolute {
+            off.abs()
+        } else {
+            off.clone() * off
+        };
+        LossSums::new(cost.sum(), vec![], n)
+    }
+}
+
+fn truths(batch: &TargetBatch) -> &[f32] {
+    match &batch.targets {
+        Targets::Values(values) => values,
+        _ => &[],
+    }
+}
+
+impl<B: Backend> Objective<B> for Values<B> {
+    type Batch = TargetBatch;
+    type Tally = VisionTally;
+    const MEANS: &'static [&'static str] = &[];
+    const METRICS: &'static [Metric] = &[
+        // In deviations; the others in units of the values.
+        Metric::LOSS,
+        Metric::lower("mae"),
+        Metric::lower("rmse"),
+        Metric::higher("r2"),
+        Metric::higher("pearson"),
+        Metric::higher("spearman"),
+    ];
+
+    fn loss(&self, batch: &TargetBatch, device: &B::Device) -> LossSums<B> {
+        self.sums(self.estimates(batch, device), truths(batch))
+    }
+
+    fn evaluate(&self, batch: &TargetBatch, device: &B::Device) -> VisionTally {
+        let estimates = self.estimates(batch, device);
+        let truths = truths(batch);
+        let sums = self.sums(estimates.clone(), truths);
+        let mut tally = VisionTally::read(sums, Self::MEANS, Kind::Values);
+        let estimates: Vec<f64> = estimates.into_data().iter::<f64>().collect();
+        let truths: Vec<f64> = truths.iter().map(|&value| f64::from(value)).collect();
+        tally.values = ValuesTally::new(1);
+        tally.values.add(&estimates, &truths);
+        tally
+    }
+}
