@@ -29,7 +29,7 @@ use train::job::{BundleWriter, Exported, Job, Product, Recipe, Shared, Splits, S
 use train::metrics::{Metric, Metrics};
 use train::objective::{LossSums, Objective, SumTally, Tally};
 use train::recipe::{self, Impossible};
-use train::scores::detection::DetectionTally;
+use train::scores::detection::{self, DetectionTally};
 use train::scores::many_labels::ManyLabelsTally;
 use train::scores::masks::MaskTally;
 use train::scores::values::ValuesTally;
@@ -114,7 +114,13 @@ impl Tally for VisionTally {
     fn metrics(&self) -> Metrics {
         let mut metrics = self.sums.metrics();
         metrics.extend(match self.kind {
-            Some(Kind::Boxes) => self.boxes.metrics(),
+            Some(Kind::Boxes) => {
+                // Those by size, and of fewer boxes, are many.
+                let mut all = self.boxes.metrics();
+                let shown = detection::METRICS;
+                all.retain(|name, _| shown.iter().any(|metric| metric.name == name));
+                all
+            }
             Some(Kind::Masks) => self.masks.metrics(),
             Some(Kind::Labels) => self.labels.metrics(),
             Some(Kind::Values) => self.values.metrics(),

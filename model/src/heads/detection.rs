@@ -5,11 +5,12 @@
 
 use burn::module::{Initializer, Param};
 use burn::prelude::*;
+use burn::tensor::activation::relu;
 
 use crate::heads::Headed;
 use crate::heads::pyramid::FeaturePyramid;
-use crate::layers::{Convolution, Draw, NormedConvolution};
-use crate::ops::{Activation, Geometry};
+use crate::layers::{Convolution, Draw};
+use crate::ops::Geometry;
 use crate::registry::{ImageBackbone, ImageConfig};
 
 /// Channels of the maps.
@@ -24,10 +25,11 @@ const RARE: f64 = 0.01;
 pub struct BoxHead<B: Backend> {
     /// Maps of one width.
     pub pyramid: FeaturePyramid<B>,
-    /// Before the classes.
-    pub class_tower: Vec<NormedConvolution<B>>,
+    /// Before the classes, each with a rectifier. Without batch normalisation: its running statistics would be those of all
+    /// levels together.
+    pub class_tower: Vec<Convolution<B>>,
     /// Before the distances.
-    pub box_tower: Vec<NormedConvolution<B>>,
+    pub box_tower: Vec<Convolution<B>>,
     /// 3x3, to the classes.
     pub classes: Convolution<B>,
     /// 3x3, to the four distances.
@@ -64,12 +66,11 @@ impl<B: Backend> Detector<B> {
         let levels = config.describe().levels;
         let levels = &levels[levels.len().saturating_sub(LEVELS)..];
         let inside = draw.inside("head");
-        let relu = Some(Activation::Relu);
+        let geometry = Geometry::new([1, 1], [1, 1]);
         let tower = || {
-            let layer = |_| NormedConvolution::new([WIDTH; 2], 3, 1, relu, &inside);
+            let layer = |_| Convolution::he([WIDTH; 2], [3, 3], geometry, draw.device).with_bias();
             (0..2).map(layer).collect()
         };
-        let geometry = Geometry::new([1, 1], [1, 1]);
         let layer = |width: usize| {
             let device = draw.device;
             Convolution::normal([WIDTH, width], [3, 3], geometry, 0.01, device).with_bias()
@@ -102,7 +103,7 @@ impl<B: Backend> Detector<B> {
             let [.., rows, columns] = maps.dims();
             let class_maps = through(&head.class_tower, maps.clone());
             let box_maps = through(&head.box_tower, maps);
-            let scale = head.scales.val().slice([number..number + 1]);
+            let scale = head.scales.val().narrow(0, number, 1);
             let raw = head.distances.forward(box_maps.clone());
             let raw = raw * scale.reshape([1, 1, 1, 1]);
             // In sides of a place: every level's numbers are of one size. Above 6 is a box of 400 places.
@@ -127,8 +128,10 @@ impl<B: Backend> Detector<B> {
     }
 }
 
-fn through<B: Backend>(tower: &[NormedConvolution<B>], maps: Tensor<B, 4>) -> Tensor<B, 4> {
-    tower.iter().fold(maps, |maps, layer| layer.forward(maps))
+fn through<B: Backend>(tower: &[Convolution<B>], maps: Tensor<B, 4>) -> Tensor<B, 4> {
+    tower
+        .iter()
+        .fold(maps, |maps, layer| relu(layer.forward(maps)))
 }
 
 /// `[batch, width, rows, columns]` to `[batch, rows * columns, width]`.
