@@ -301,10 +301,12 @@ impl Operation for Convolution {
         let x = laid(x.reshape([batch, d_in, height, width]), layout);
         let bias = Some(inputs[2].clone().flatten(0, 1));
         let out = if self.transposed {
-            let weight = laid(weight.reshape([d_in, d_out, down, right]), layout);
+            let weight = weight.reshape([d_in, d_out / geometry.groups, down, right]);
+            let weight = laid(weight, layout);
             ops::conv_transpose2d(x, weight, bias, geometry, padding_out)
         } else {
-            let weight = laid(weight.reshape([d_out, d_in, down, right]), layout);
+            let weight = weight.reshape([d_out, d_in / geometry.groups, down, right]);
+            let weight = laid(weight, layout);
             ops::conv2d(x, weight, bias, geometry)
         };
         let [_, channels, height, width] = out.dims();
@@ -319,7 +321,7 @@ impl Convolution {
         let ([height, width], [down, right]) = (self.size, self.kernel);
         [
             [batch, d_in * height * width],
-            [d_in, d_out * down * right],
+            [d_in / self.geometry.groups, d_out * down * right],
             [1, d_out],
         ]
     }
@@ -903,6 +905,7 @@ fn nothing_at_all_is_accepted() {
         };
         empty("convolution", operation, &operation.shapes(0));
     }
+    empty("depthwise", DEPTHWISE, &DEPTHWISE.shapes(0));
     let device = Default::default();
     let hidden = Tensor::<Fast, 2>::zeros([0, 3], &device).require_grad();
     let table = Tensor::<Fast, 2>::zeros([7, 3], &device);
@@ -1060,6 +1063,73 @@ fn convolutions_are_those_of_double_precision() {
                 };
                 check("convolution", operation, &operation.shapes(batch));
             }
+        }
+    }
+}
+
+/// A convolution with a group for every channel, its places uneven and its kernels not square.
+const DEPTHWISE: Convolution = Convolution {
+    channels: [3, 6],
+    size: [7, 9],
+    kernel: [3, 2],
+    geometry: Geometry::new([2, 1], [1, 2]).grouped(3),
+    padding_out: [0, 0],
+    ..SQUARE
+};
+
+#[test]
+fn convolutions_of_each_channel_are_those_of_double_precision() {
+    for (batch, channels, size, kernel, geometry) in [
+        (3, [4, 4], [7, 9], [3, 3], Geometry::new([1, 1], [1, 1])),
+        (2, [3, 3], [14, 13], [3, 3], Geometry::new([2, 2], [1, 1])),
+        // Wide kernels, a result of one place, a stride beyond the kernel, dilation, and two kernels a channel.
+        (2, [3, 3], [11, 10], [7, 7], Geometry::new([1, 1], [3, 3])),
+        (2, [5, 5], [3, 3], [3, 3], Geometry::new([1, 1], [0, 0])),
+        (2, [2, 2], [11, 12], [1, 2], Geometry::new([3, 4], [0, 3])),
+        (
+            3,
+            [2, 4],
+            [12, 11],
+            [3, 2],
+            Geometry::new([2, 3], [3, 1]).dilated(3),
+        ),
+        (
+            1,
+            [2, 2],
+            [31, 37],
+            [3, 3],
+            Geometry::new([1, 1], [2, 2]).dilated(2),
+        ),
+    ] {
+        let operation = Convolution {
+            channels,
+            size,
+            kernel,
+            geometry: geometry.grouped(channels[0]),
+            ..DEPTHWISE
+        };
+        check("depthwise", operation, &operation.shapes(batch));
+    }
+    for layout in LAYOUTS {
+        let operation = Convolution {
+            layout,
+            ..DEPTHWISE
+        };
+        check("depthwise", operation, &operation.shapes(3));
+    }
+}
+
+#[test]
+fn convolutions_have_the_same_bits_on_any_number_of_threads() {
+    let operations = [Convolution {
+        size: [37, 41],
+        ..DEPTHWISE
+    }];
+    for operation in operations {
+        let run = || results::<Fast>(&operation, &operation.shapes(19));
+        let of_one = with_threads(1, run);
+        for threads in [2, 3] {
+            assert!(with_threads(threads, run) == of_one, "{threads} threads");
         }
     }
 }

@@ -10,7 +10,7 @@ use burn::tensor::module;
 use burn::tensor::ops::{ConvOptions, ConvTransposeOptions};
 
 #[cfg(feature = "flex")]
-use crate::ops::{fused, primitive, wrap};
+use crate::ops::{depthwise::Depthwise, fused, primitive, wrap};
 
 /// How kernels move over an image: from place to place, and how far beyond its edges.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,6 +88,16 @@ pub fn conv2d<B: Backend>(
             room >= kernel,
             "convolution: a kernel of {kernel} is larger than an image of {room}, its padding included"
         );
+    }
+    #[cfg(feature = "flex")]
+    if fused::takes::<B>(&[x.dtype(), weight.dtype(), dtype_of(bias.as_ref())])
+        && groups == channels
+        && groups > 1
+    {
+        let bias = bias.unwrap_or_else(|| Tensor::zeros([d_out], &x.device()));
+        let operation = Depthwise::new(x.dims(), d_out / groups, kernel, geometry);
+        let inputs = [primitive(x), primitive(weight), primitive(bias)];
+        return wrap(fused::apply::<B, _, 3>(operation, inputs));
     }
     #[cfg(feature = "flex")]
     if fused::takes::<B>(&[x.dtype(), weight.dtype(), dtype_of(bias.as_ref())])

@@ -10,6 +10,8 @@ pub mod attention;
 pub mod batch_norm;
 pub mod convolution;
 pub mod cross_entropy;
+#[cfg(feature = "flex")]
+mod depthwise;
 pub mod dropout;
 #[cfg(feature = "flex")]
 mod fused;
