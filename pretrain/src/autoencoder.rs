@@ -10,17 +10,19 @@ use anyhow::Context;
 use burn::prelude::*;
 use burn::tensor::backend::AutodiffBackend;
 use data::order::{self, Stream};
-use data::{ImageSet, ImageSets};
 use model::bundle::{ImageInput, Load};
 use model::{Autoencoder, HeadKind};
 use rand::{Rng, RngExt};
 use serde::{Deserialize, Serialize};
 use train::Failure;
-use train::job::image::{self, Augment, ImageModel, ImageSplits, Images, PixelBatch};
-use train::job::{Hook, Job, Product, Recipe, Shared, Splits, Start};
+use train::job::image::{
+    self, Augment, ImageModel, ImageRowSets, ImageRows, ImageSplits, Images, PixelBatch,
+};
+use train::job::{Hook, Job, Product, Recipe, Shared, Splits, Start, ToSheet};
 use train::objectives::pixels::{PixelLoss, PixelPairs, Reconstruction};
 use train::recipe::Impossible;
 use train::report::grid::grid_png;
+use train::report::sheet::Sheet;
 use train::run::write_atomically;
 use train::source::{BatchSource, Epochs, Rows, Unit};
 
@@ -67,7 +69,8 @@ impl Job for DenoisingAutoencoder {
     const ABOUT: &'static str = "denoising of images with a convolutional autoencoder";
     const KEY: &'static str = "objective";
     const RECIPE: &'static str = include_str!("../../assets/recipes/autoencoder.toml");
-    type Source = ImageSets;
+    const HAS_IMAGES: bool = true;
+    type Source = ImageRowSets;
     type Data = NoisyData;
     type Batch = PixelPairs;
     type Objective<B: AutodiffBackend> = Reconstruction<B>;
@@ -77,21 +80,28 @@ impl Job for DenoisingAutoencoder {
         self.data.check(recipe)
     }
 
-    fn source(&self, start: &Start) -> Result<ImageSets, Failure> {
+    fn source(&self, start: &Start) -> Result<ImageRowSets, Failure> {
         self.data.source(start)
     }
 
-    fn data(&self, _: &Recipe, start: &Start, images: ImageSets) -> Result<NoisyData, Failure> {
+    fn data(&self, _: &Recipe, start: &Start, images: ImageRowSets) -> Result<NoisyData, Failure> {
         let (splits, mut model) = self
             .data
             .read(images, &self.augment, HeadKind::Pixels, start)?;
         // What it gives back is pixels.
-        model.input = ImageInput::plain(model.input.shape);
+        model.input = model.input.without_normalizing();
         Ok(NoisyData { splits, model })
     }
 
     fn product(&self, data: &NoisyData) -> Result<Product, Failure> {
         Ok(image::product(&data.model, HeadKind::Pixels, None))
+    }
+
+    fn sheet(&self, _: &NoisyData) -> Option<ToSheet<PixelPairs>> {
+        Some(Box::new(|batch| Sheet {
+            images: batch.inputs.clone(),
+            captions: Vec::new(),
+        }))
     }
 
     fn objective<B: AutodiffBackend>(
@@ -123,7 +133,7 @@ impl Job for DenoisingAutoencoder {
         let ImageSplits { train, valid, .. } = data.splits;
         let (training, seed) = (&recipe.training, recipe.seed);
         let lengths = vec![1; train.len()];
-        let digest = data::digest(train.len(), |at| train.image(at).to_vec());
+        let digest = train.digest();
         let epochs = Epochs::shuffled(lengths, training.batching(), training.accumulation, seed);
         let train = NoisyImages::new(train, epochs, self.augment.clone(), self.noise, seed);
         Ok(Splits {
@@ -138,7 +148,7 @@ impl Job for DenoisingAutoencoder {
 
 impl DenoisingAutoencoder {
     /// Validation images in order, with the same noise in every run.
-    fn validating(&self, valid: ImageSet, batch_size: usize) -> NoisyImages {
+    fn validating(&self, valid: ImageRows, batch_size: usize) -> NoisyImages {
         let in_order = Epochs::in_order(valid.len(), batch_size);
         NoisyImages::new(
             valid,
@@ -194,7 +204,7 @@ fn normal(rng: &mut impl Rng) -> f32 {
 
 /// Noisy batches of images.
 pub struct NoisyImages {
-    images: ImageSet,
+    images: ImageRows,
     epochs: Epochs,
     levels: Vec<[f32; 256]>,
     augment: Augment,
@@ -205,13 +215,13 @@ pub struct NoisyImages {
 impl NoisyImages {
     /// Batches of `images`; their order, augmentation and noise are functions of the seed.
     pub fn new(
-        images: ImageSet,
+        images: ImageRows,
         epochs: Epochs,
         augment: Augment,
         noise: Noise,
         seed: u64,
     ) -> Self {
-        let shape = [images.channels, images.height, images.width];
+        let shape = images.shape();
         Self {
             images,
             epochs,
@@ -285,6 +295,7 @@ mod tests {
     use super::*;
     use burn::backend::{Autodiff, Flex};
     use burn::optim::{GradientsParams, Optimizer as _};
+    use data::ImageSet;
     use data::order::Batching;
     use model::Draw;
     use model::ImageConfig;
@@ -316,7 +327,7 @@ mod tests {
     fn batches(images: ImageSet, noise: Noise, seed: u64) -> NoisyImages {
         let batching = Batching::Rows { size: 4, pool: 0 };
         let epochs = Epochs::shuffled(vec![1; images.len()], batching, 1, 7);
-        NoisyImages::new(images, epochs, Augment::NONE, noise, seed)
+        NoisyImages::new(images.into(), epochs, Augment::NONE, noise, seed)
     }
 
     /// Sizes of the built-in recipe's model, and the shape of the images.

@@ -10,4 +10,5 @@ mod support;
 
 mod images;
 mod models;
+mod pictures;
 mod runs;
