@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use data::augment::View;
 use data::image::{image_files, is_image};
 use data::{DataError, Ground, ImageSet, read_image_files, source};
 use model::bundle::ImageInput;
@@ -23,7 +24,7 @@ pub struct Images {
 /// No such file, or none of its images can be read.
 pub fn read(input: &str, seen: &ImageInput, limit: usize) -> Result<Images, DataError> {
     match files(Path::new(input))? {
-        Some(files) => from_files(&files[..files.len().min(limit)], seen.shape),
+        Some(files) => from_files(&files[..files.len().min(limit)], seen),
         None => from_idx(input, seen.shape, limit),
     }
 }
@@ -36,8 +37,13 @@ fn files(path: &Path) -> Result<Option<Vec<PathBuf>>, DataError> {
     image_files(path)
 }
 
-fn from_files(files: &[PathBuf], shape: [usize; 3]) -> Result<Images, DataError> {
-    let images = read_image_files(files, shape, Ground::WHITE)?;
+fn from_files(files: &[PathBuf], seen: &ImageInput) -> Result<Images, DataError> {
+    let [channels, height, width] = seen.shape;
+    let view = View {
+        size: [height, width],
+        shorter: seen.shorter,
+    };
+    let images = read_image_files(files, channels, view, Ground::WHITE)?;
     let (mut pixels, mut places, mut first) = (Vec::new(), Vec::new(), None);
     for (file, image) in files.iter().zip(images) {
         let reason = match image {
@@ -56,7 +62,7 @@ fn from_files(files: &[PathBuf], shape: [usize; 3]) -> Result<Images, DataError>
     match first {
         Some(error) if pixels.is_empty() => Err(error),
         _ => Ok(Images {
-            set: unlabelled(pixels, shape),
+            set: unlabelled(pixels, seen.shape),
             places,
         }),
     }
@@ -123,6 +129,23 @@ mod tests {
         assert_eq!(read(&path, &seen(1), 1).unwrap().places.len(), 1);
         let one = read(&format!("{path}/b.png"), &seen(1), 9).unwrap();
         assert_eq!(one.set.pixels, [20; 8]);
+    }
+
+    #[test]
+    fn the_middle_is_seen_where_the_bundle_says_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("wide.png");
+        // Dark, light, dark: the middle third alone is light.
+        let image = GrayImage::from_fn(12, 4, |x, _| Luma([if x / 4 == 1 { 200 } else { 0 }]));
+        image.save(&path).unwrap();
+        let seen = ImageInput {
+            shorter: Some(4),
+            ..ImageInput::plain([1, 4, 4])
+        };
+        let path = path.display().to_string();
+        assert_eq!(read(&path, &seen, 1).unwrap().set.pixels, [200; 16]);
+        let stretched = read(&path, &ImageInput::plain([1, 4, 4]), 1).unwrap();
+        assert!(stretched.set.pixels[0] < 100);
     }
 
     #[test]

@@ -16,6 +16,7 @@
 //! - `resize`: to a size, cropping at random; `crop`: without resizing; `geometry`: flips, rotation, shear
 //! - `colour`, `blur`, `erasing`
 //! - `automatic`: policies that draw from many operations
+//! - `view`: what a picture is without chance, for evaluation
 //! - [`batch`]: mixes the images of a batch, and their targets
 
 mod automatic;
@@ -27,6 +28,7 @@ mod erasing;
 mod geometry;
 mod placement;
 mod resize;
+mod view;
 
 use rand::RngExt;
 use rand_chacha::ChaCha8Rng;
@@ -44,6 +46,7 @@ pub use erasing::Erasing;
 pub use geometry::{Flip, FlipVertical, Rotate};
 pub use placement::Placement;
 pub use resize::{Interpolation, RandomResizedCrop, Resize};
+pub use view::View;
 
 /// Steps that are applied one after the other.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -30,6 +30,7 @@ use image::ImageFormat;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use crate::augment::View;
 use crate::bad_rows::{BadRows, LeftOut};
 use crate::split::Split;
 use crate::{DataError, idx};
@@ -41,7 +42,8 @@ pub use encoded::{BoxLabel, ImageFiles, ImageTargets};
 pub use mask::{Mask, read_mask};
 use memory::MOST_PIXELS;
 pub(crate) use memory::{check_pixels, reserved, room};
-pub use open::{ImageFileOptions, ImageFileSets, open_image_files};
+pub(crate) use open::is_image_table;
+pub use open::{DecodeAll, ImageFileOptions, ImageFileSets, open_image_files};
 pub use picture::Picture;
 pub use rows::{ImageColumns, TargetColumn, TargetKind};
 pub use statistics::{Statistics, channel_statistics, file_statistics};
@@ -232,7 +234,15 @@ impl ImageSets {
     }
 }
 
-fn lines(read: usize, left_out: &LeftOut, not_images: &LeftOut, notes: &[String]) -> Vec<String> {
+/// What was read and what was not, as [`ImageSets::lines`] says it.
+///
+/// - read: the number of images
+pub fn lines(
+    read: usize,
+    left_out: &LeftOut,
+    not_images: &LeftOut,
+    notes: &[String],
+) -> Vec<String> {
     let mut read = format!("images: {read} read");
     if !left_out.is_empty() {
         let total = left_out.total();
@@ -376,24 +386,25 @@ pub fn decode_image(
     decode::pixels(path, bytes, shape, ground)
 }
 
-/// Decodes many files to one shape on all cores; each keeps its place, whether it can be read or not.
-///
-/// - shape: channels, height, width
+/// Decodes many files on all cores, as a model sees them, channel-first; each keeps its place, whether it can be read or
+/// not.
 ///
 /// # Errors
 /// A shape that makes no sense, or more pixels than fit into memory.
 pub fn read_image_files(
     files: &[PathBuf],
-    shape: [usize; 3],
+    channels: usize,
+    view: View,
     ground: Ground,
 ) -> Result<Vec<Result<Vec<u8>, DataError>>, DataError> {
+    let shape = [channels, view.size[0], view.size[1]];
     let first = files.first().map(PathBuf::as_path);
     let mut pixels = room(first.unwrap_or(Path::new("")), files.len() as u64, shape)?;
     let len = shape.iter().product();
     pixels.resize(files.len() * len, 0);
     let paths: Vec<&Path> = files.iter().map(PathBuf::as_path).collect();
     let headers = headers(&paths, ground);
-    let errors = decode_files(&paths, headers, shape, ground, &mut pixels);
+    let errors = decode_files(&paths, headers, channels, view, ground, &mut pixels);
     let images = errors.into_iter().zip(pixels.chunks_exact(len));
     Ok(images
         .map(|(error, pixels)| error.map_or_else(|| Ok(pixels.to_vec()), Err))
@@ -539,7 +550,8 @@ impl Reading<'_> {
         let mut pixels = room(Path::new(&self.origin), entries.len() as u64, shape)?;
         pixels.resize(entries.len() * len, 0);
         let paths: Vec<&Path> = entries.iter().map(|entry| entry.path.as_path()).collect();
-        let errors = decode_files(&paths, headers, shape, self.options.ground, &mut pixels);
+        let (view, ground) = (View::stretched([height, width]), self.options.ground);
+        let errors = decode_files(&paths, headers, channels, view, ground, &mut pixels);
         let mut labels = Vec::new();
         let mut good = 0;
         for (at, (entry, error)) in entries.iter().zip(errors).enumerate() {
@@ -682,23 +694,32 @@ fn headers(paths: &[&Path], ground: Ground) -> Vec<Result<Header, DataError>> {
 
 /// Decodes files into `pixels` on all cores; for each the reason why it can't be, if it can't.
 ///
-/// - shape: channels, height, width
 /// - pixels: [n, channels, height, width]
 fn decode_files(
     paths: &[&Path],
     headers: Vec<Result<Header, DataError>>,
-    shape: [usize; 3],
+    channels: usize,
+    view: View,
     ground: Ground,
     pixels: &mut [u8],
 ) -> Vec<Option<DataError>> {
     let groups = groups(&headers);
+    let [height, width] = view.size;
+    let shape = [channels, height, width];
     let images = pixels.chunks_exact_mut(shape.iter().product());
     let mut files = paths.iter().zip(headers).zip(images);
     let mut errors = Vec::with_capacity(paths.len());
     for n in groups {
         let group: Vec<_> = files.by_ref().take(n).collect();
         errors.par_extend(group.into_par_iter().map(|((path, header), image)| {
-            let read = || decode::pixels(path, &decode::read(path)?, shape, ground);
+            let read = || {
+                let bytes = decode::read(path)?;
+                if view.shorter.is_none() {
+                    return decode::pixels(path, &bytes, shape, ground);
+                }
+                let picture = decode::picture(path, &bytes, channels, ground)?;
+                Ok(view.apply(picture).planes())
+            };
             let decoded = header.and_then(|_| read());
             decoded.map(|pixels| image.copy_from_slice(&pixels)).err()
         }));
@@ -725,7 +746,11 @@ fn groups(headers: &[Result<Header, DataError>]) -> Vec<usize> {
     groups
 }
 
-fn check_shape(channels: usize, height: usize, width: usize) -> Result<(), DataError> {
+/// Refuses images that can't be.
+///
+/// # Errors
+/// Neither 1 nor 3 channels, a side without a pixel or with more than JPEG can hold.
+pub fn check_shape(channels: usize, height: usize, width: usize) -> Result<(), DataError> {
     let side = 1..=LONGEST_SIDE;
     if matches!(channels, 1 | 3) && side.contains(&height) && side.contains(&width) {
         return Ok(());
@@ -1242,13 +1267,14 @@ mod tests {
         std::fs::write(path("b.png"), "x").unwrap();
         grey(&path("d.png"), 4, 4, 7);
         let files = ["a.png", "b.png", "c.png", "d.png"].map(path);
-        let read = read_image_files(&files, [3, 1, 2], Ground::WHITE).unwrap();
+        let wide = View::stretched([1, 2]);
+        let read = read_image_files(&files, 3, wide, Ground::WHITE).unwrap();
         assert_eq!(read[0].as_ref().unwrap(), &[9; 6]);
         assert!(matches!(read[1], Err(DataError::NotAnImage { .. })));
         assert!(matches!(read[2], Err(DataError::NotFound { .. })));
         assert_eq!(read[3].as_ref().unwrap(), &[7; 6]);
         assert!(
-            read_image_files(&[], [3, 1, 2], Ground::WHITE)
+            read_image_files(&[], 3, wide, Ground::WHITE)
                 .unwrap()
                 .is_empty()
         );

@@ -51,8 +51,8 @@ pub use digest::digest;
 pub use error::DataError;
 pub use given::{GivenSplits, given_splits};
 pub use image::{
-    Ground, ImageExample, ImageFileOptions, ImageFileSets, ImageFiles, ImageOptions, ImageSet,
-    ImageSets, ImageTargets, Picture, Statistics, channel_statistics, decode_image,
+    DecodeAll, Ground, ImageExample, ImageFileOptions, ImageFileSets, ImageFiles, ImageOptions,
+    ImageSet, ImageSets, ImageTargets, Picture, Statistics, channel_statistics, decode_image,
     file_statistics, open_image_files, read_image, read_image_files, read_image_folders,
     read_image_sets, read_images,
 };

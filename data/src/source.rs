@@ -3,11 +3,14 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use crate::image::{ImageOptions, ImageSets, read_image_folders};
+use crate::image::{
+    ImageFileOptions, ImageFileSets, ImageOptions, ImageSets, is_image_table, open_image_files,
+    read_image_folders,
+};
 use crate::split::Split;
 use crate::text::{self, TextExample, TextFiles, TextRow, TextStream};
 use crate::{
-    DataError, GivenSplits, ImageSet, LeftOut, TextColumns, TextSet, bundled, read_images,
+    DataError, GivenSplits, ImageSet, LeftOut, TextColumns, TextSet, bundled, idx, read_images,
 };
 
 const TEXTS: &[&str] = &["wordnet", "wordnet-nouns"];
@@ -235,6 +238,42 @@ pub fn image_sets(data: &[String], options: &ImageOptions) -> Result<ImageSets, 
     }
     let paths: Vec<PathBuf> = data.iter().map(PathBuf::from).collect();
     read_image_folders(&paths, options)
+}
+
+/// Images, decoded or still encoded.
+#[derive(Clone, Debug)]
+pub enum Images {
+    /// Of a bundled set or an IDX file: decoded, all of one size.
+    Memory(ImageSets),
+    /// Of files that hold encoded images.
+    Files(ImageFileSets),
+}
+
+/// Images of a bundled set (`mnist`), of an IDX file or a folder with one, or of what [`open_image_files`] opens.
+///
+/// - size: height and width to which what is not encoded is stretched
+///
+/// # Errors
+/// As [`image_sets`] and [`open_image_files`].
+pub fn open_images(
+    data: &[String],
+    size: Option<(usize, usize)>,
+    options: &ImageFileOptions,
+) -> Result<Images, DataError> {
+    let mut is_decoded = alone(data, IMAGES)?.is_some();
+    let paths: Vec<PathBuf> = data.iter().map(PathBuf::from).collect();
+    for path in &paths {
+        is_decoded |= path.exists() && !is_image_table(path) && idx::named(path)?.is_some();
+    }
+    if !is_decoded {
+        return open_image_files(&paths, options).map(Images::Files);
+    }
+    let options = ImageOptions {
+        size,
+        bad_rows: options.bad_rows,
+        ground: options.ground,
+    };
+    image_sets(data, &options).map(Images::Memory)
 }
 
 /// The bundled set that `data` names, if it names one.

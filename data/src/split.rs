@@ -35,11 +35,7 @@ pub fn split_by_content<'a>(
         test: vec![],
     };
     for (row, key) in keys.enumerate() {
-        match split_of(key, valid, test, seed) {
-            Split::Train => splits.train.push(row),
-            Split::Valid => splits.valid.push(row),
-            Split::Test => splits.test.push(row),
-        }
+        splits.rows(split_of(key, valid, test, seed)).push(row);
     }
     splits
 }
@@ -64,29 +60,70 @@ pub fn split_labelled<K: AsRef<[u8]>, L: Eq + Hash>(
     test: f64,
     seed: u64,
 ) -> Splits {
-    let splits = split_by_content(keys.iter().map(AsRef::as_ref), valid, test, seed);
+    let hashes: Vec<ContentHash> = keys
+        .iter()
+        .map(|key| content_hash(key.as_ref(), seed))
+        .collect();
+    split_by_hash(&hashes, Some(labels), valid, test)
+}
+
+/// What a content's split follows from: the SHA-256 of the seed and the content. Equal contents have equal ones.
+pub type ContentHash = [u8; 32];
+
+/// The hash of a key under this seed.
+pub fn content_hash(key: &[u8], seed: u64) -> ContentHash {
+    Sha256::new()
+        .chain_update(seed.to_le_bytes())
+        .chain_update(key)
+        .finalize()
+        .into()
+}
+
+/// [`split_labelled`], or [`split_by_content`] where there are no labels, for keys that are hashed already.
+///
+/// - hashes: of each row, all under one seed
+/// - labels: the class of each row
+///
+/// # Panics
+/// If there are fewer labels than hashes.
+pub fn split_by_hash<L: Eq + Hash>(
+    hashes: &[ContentHash],
+    labels: Option<&[L]>,
+    valid: f64,
+    test: f64,
+) -> Splits {
+    let mut splits = Splits {
+        train: vec![],
+        valid: vec![],
+        test: vec![],
+    };
+    for (row, hash) in hashes.iter().enumerate() {
+        splits.rows(split_at(place(hash), valid, test)).push(row);
+    }
+    let Some(labels) = labels else {
+        return splits;
+    };
     let trained: HashSet<&L> = splits.train.iter().map(|&row| &labels[row]).collect();
-    let mut untrained: HashMap<&L, HashSet<&[u8]>> = HashMap::new();
+    let mut untrained: HashMap<&L, HashSet<&ContentHash>> = HashMap::new();
     for &row in splits.valid.iter().chain(&splits.test) {
         if !trained.contains(&labels[row]) {
             let contents = untrained.entry(&labels[row]).or_default();
-            contents.insert(keys[row].as_ref());
+            contents.insert(&hashes[row]);
         }
     }
     if untrained.is_empty() {
         return splits;
     }
     let moved = untrained.into_values().flat_map(|contents| {
-        let mut contents: Vec<&[u8]> = contents.into_iter().collect();
-        let place = |key: &[u8]| unit_hash(key, seed);
+        let mut contents: Vec<&ContentHash> = contents.into_iter().collect();
         contents.sort_by(|a, b| place(b).total_cmp(&place(a)).then(a.cmp(b)));
         if contents.len() >= RARE {
             contents.truncate(1);
         }
         contents
     });
-    let moved: HashSet<&[u8]> = moved.collect();
-    let stays = |row: &usize| !moved.contains(keys[*row].as_ref());
+    let moved: HashSet<&ContentHash> = moved.collect();
+    let stays = |row: &usize| !moved.contains(&hashes[*row]);
     let mut train = splits.train;
     let [valid, test] = [splits.valid, splits.test].map(|rows| {
         let (stay, go): (Vec<usize>, Vec<usize>) = rows.into_iter().partition(stays);
@@ -95,6 +132,16 @@ pub fn split_labelled<K: AsRef<[u8]>, L: Eq + Hash>(
     });
     train.sort_unstable();
     Splits { train, valid, test }
+}
+
+impl Splits {
+    fn rows(&mut self, split: Split) -> &mut Vec<usize> {
+        match split {
+            Split::Train => &mut self.train,
+            Split::Valid => &mut self.valid,
+            Split::Test => &mut self.test,
+        }
+    }
 }
 
 /// A split.
@@ -110,7 +157,11 @@ pub enum Split {
 
 /// The split of one key, as [`split_by_content`] has it.
 pub fn split_of(key: &[u8], valid: f64, test: f64, seed: u64) -> Split {
-    let at = unit_hash(key, seed);
+    split_at(unit_hash(key, seed), valid, test)
+}
+
+/// - at: the place of a content in 0..1
+fn split_at(at: f64, valid: f64, test: f64) -> Split {
     if at < test {
         Split::Test
     } else if at < test + valid {
@@ -180,12 +231,13 @@ pub fn label_subset(labels: &[u32], n: usize, seed: u64) -> Vec<usize> {
 
 /// The key's place in 0..1 under this seed.
 fn unit_hash(key: &[u8], seed: u64) -> f64 {
-    let digest = Sha256::new()
-        .chain_update(seed.to_le_bytes())
-        .chain_update(key)
-        .finalize();
+    place(&content_hash(key, seed))
+}
+
+/// The place of a content in 0..1.
+fn place(hash: &ContentHash) -> f64 {
     let mut head = [0; 8];
-    head.copy_from_slice(&digest[..8]);
+    head.copy_from_slice(&hash[..8]);
     // 53 bits fill a double exactly, so the result stays below 1.
     (u64::from_be_bytes(head) >> 11) as f64 / (1u64 << 53) as f64
 }

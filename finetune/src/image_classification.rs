@@ -3,15 +3,15 @@
 //! The encoder keeps its weights, the head is drawn anew.
 
 use burn::tensor::backend::AutodiffBackend;
-use data::ImageSets;
 use model::bundle::Load;
 use model::{HeadKind, ImageClassifier};
 use serde::{Deserialize, Serialize};
 use train::Failure;
 use train::job::image::{
-    self, Augment, ImageModel, ImagesWithLabels, LabelledImageBatch, LabelledImageSplits,
+    self, ImageModel, ImageRowSets, ImagesWithLabels, LabelledAugment, LabelledImageBatch,
+    LabelledImageSplits,
 };
-use train::job::{Job, Product, Recipe, Splits, Start};
+use train::job::{Job, Product, Recipe, Splits, Start, ToSheet};
 use train::objectives::class_loss::ClassLossRecipe;
 use train::objectives::classes::ImageClasses;
 use train::recipe::Impossible;
@@ -21,8 +21,8 @@ use train::recipe::Impossible;
 pub struct ImageClassification {
     /// Which images, and how they are split.
     pub data: ImagesWithLabels,
-    /// How training images are changed.
-    pub augment: Augment,
+    /// How training images are changed and mixed.
+    pub augment: LabelledAugment,
     /// Cross-entropy over the classes.
     pub loss: ClassLossRecipe,
 }
@@ -38,17 +38,22 @@ impl Job for ImageClassification {
     const ABOUT: &'static str = "classes of images with any image family";
     const KEY: &'static str = "task";
     const RECIPE: &'static str = include_str!("../../assets/recipes/image-classification.toml");
-    type Source = ImageSets;
+    const HAS_IMAGES: bool = true;
+    type Source = ImageRowSets;
     type Data = LabelledImageData;
     type Batch = LabelledImageBatch;
     type Objective<B: AutodiffBackend> = ImageClasses<B>;
 
     fn check(&self, recipe: &Recipe) -> Result<(), Impossible> {
         self.loss.check()?;
+        self.augment.check(recipe)?;
+        if !self.augment.mix.is_empty() {
+            self.loss.check_mixed()?;
+        }
         self.data.images.check(recipe)
     }
 
-    fn source(&self, start: &Start) -> Result<ImageSets, Failure> {
+    fn source(&self, start: &Start) -> Result<ImageRowSets, Failure> {
         self.data.images.source(start)
     }
 
@@ -56,10 +61,11 @@ impl Job for ImageClassification {
         &self,
         _: &Recipe,
         start: &Start,
-        images: ImageSets,
+        images: ImageRowSets,
     ) -> Result<LabelledImageData, Failure> {
         let data = &self.data.images;
-        let (splits, model) = data.read(images, &self.augment, HeadKind::Classes, start)?;
+        let (splits, model) =
+            data.read(images, &self.augment.pictures, HeadKind::Classes, start)?;
         let split_seed = self.data.images.split_seed;
         let splits = LabelledImageSplits::new(splits, self.data.label_limit, split_seed)?;
         Ok(LabelledImageData { splits, model })
@@ -68,6 +74,11 @@ impl Job for ImageClassification {
     fn product(&self, data: &LabelledImageData) -> Result<Product, Failure> {
         let classes = Some(data.splits.classes.as_slice());
         Ok(image::product(&data.model, HeadKind::Classes, classes))
+    }
+
+    fn sheet(&self, data: &LabelledImageData) -> Option<ToSheet<LabelledImageBatch>> {
+        let (input, classes) = (data.model.input.clone(), data.splits.classes.clone());
+        Some(Box::new(move |batch| batch.sheet(&input, &classes)))
     }
 
     fn objective<B: AutodiffBackend>(

@@ -15,20 +15,22 @@ use burn::module::Module;
 use burn::prelude::*;
 use burn::tensor::backend::AutodiffBackend;
 use data::image::{
-    BoxLabel, ImageFileOptions, Picture, TargetedImages, TargetedSets, Targets, open_image_files,
+    BoxLabel, IGNORED, ImageFileOptions, TargetedImages, TargetedSets, Targets, open_image_files,
     read_targeted,
 };
 use data::split;
 use model::HeadKind;
+use model::bundle::ImageInput;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use train::Failure;
-use train::job::image::{self, Augment, ImageModel, Images, PixelBatch};
-use train::job::{BundleWriter, Exported, Job, Product, Recipe, Shared, Splits, Start};
+use train::job::image::{self, Augment, ImageModel, ImageRows, Images, PixelBatch};
+use train::job::{BundleWriter, Exported, Job, Product, Recipe, Shared, Splits, Start, ToSheet};
 use train::metrics::{Metric, Metrics};
 use train::objective::{LossSums, Objective, SumTally, Tally};
 use train::recipe::{self, Impossible};
+use train::report::sheet::Sheet;
 use train::scores::detection::{self, DetectionTally};
 use train::scores::many_labels::ManyLabelsTally;
 use train::scores::masks::MaskTally;
@@ -58,6 +60,91 @@ impl Counts for TargetBatch {
 
     fn padded(&self) -> usize {
         self.images.n
+    }
+}
+
+impl TargetBatch {
+    /// The images with what is to be learned of each: boxes are drawn, and of masks all classes are tinted but the first.
+    fn sheet(&self, input: &ImageInput, classes: &[String]) -> Sheet {
+        let mut images = self.images.clone().without_normalizing(input);
+        let name = |class: u32| classes.get(class as usize).cloned().unwrap_or_default();
+        let captions = (0..images.n).map(|at| match &self.targets {
+            Targets::Several(all) => all[at].iter().map(|&class| name(class)).collect(),
+            Targets::Values(all) => vec![all[at].to_string()],
+            Targets::Masks(all) => {
+                tint(&mut images, at, &all[at]);
+                let seen = (0..classes.len()).filter(|class| all[at].contains(&(*class as u8)));
+                vec![
+                    seen.map(|class| name(class as u32))
+                        .collect::<Vec<_>>()
+                        .join(", "),
+                ]
+            }
+            Targets::Boxes(all) => {
+                all[at]
+                    .iter()
+                    .for_each(|label| outline(&mut images, at, label));
+                all[at].iter().map(|label| name(label.class)).collect()
+            }
+        });
+        let captions = captions.collect();
+        Sheet { images, captions }
+    }
+}
+
+/// Draws the edge of a box, white beside black.
+fn outline(images: &mut PixelBatch, image: usize, label: &BoxLabel) {
+    let (height, width) = (images.height as f32, images.width as f32);
+    let last =
+        |start: f32, length: f32, most: f32| (start + length - 1.0).clamp(0.0, most - 1.0) as usize;
+    let (left, top) = (label.x.max(0.0) as usize, label.y.max(0.0) as usize);
+    let (right, bottom) = (
+        last(label.x, label.width, width),
+        last(label.y, label.height, height),
+    );
+    for y in top..=bottom {
+        for x in left..=right {
+            if y == top || y == bottom || x == left || x == right {
+                paint(images, image, [y, x], |_, _| f32::from((x + y) % 4 < 2));
+            }
+        }
+    }
+}
+
+/// Tints the pixels of all classes but the first, each in its own colour; what belongs to no class becomes grey.
+fn tint(images: &mut PixelBatch, image: usize, mask: &[u8]) {
+    const COLOURS: [[f32; 3]; 6] = [
+        [1.0, 0.2, 0.2],
+        [0.2, 0.8, 0.2],
+        [0.3, 0.4, 1.0],
+        [1.0, 0.8, 0.1],
+        [0.9, 0.3, 0.9],
+        [0.1, 0.9, 0.9],
+    ];
+    let width = images.width;
+    for (at, &class) in mask.iter().enumerate().filter(|(_, class)| **class > 0) {
+        let colour = match class {
+            IGNORED => [0.5; 3],
+            class => COLOURS[(usize::from(class) - 1) % COLOURS.len()],
+        };
+        let place = [at / width, at % width];
+        paint(images, image, place, |channel, old| {
+            0.5 * old + 0.5 * colour[channel]
+        });
+    }
+}
+
+/// Changes all channels of a pixel.
+fn paint(
+    images: &mut PixelBatch,
+    image: usize,
+    [y, x]: [usize; 2],
+    colour: impl Fn(usize, f32) -> f32,
+) {
+    let area = images.height * images.width;
+    for channel in 0..images.channels {
+        let at = (image * images.channels + channel) * area + y * images.width + x;
+        images.pixels[at] = colour(channel, images.pixels[at]);
     }
 }
 
@@ -266,6 +353,7 @@ impl<T: VisionTask> Job for OnImages<T> {
     const ABOUT: &'static str = T::ABOUT;
     const KEY: &'static str = "task";
     const RECIPE: &'static str = T::RECIPE;
+    const HAS_IMAGES: bool = true;
     type Source = TargetedSets;
     type Data = TargetData;
     type Batch = TargetBatch;
@@ -345,14 +433,15 @@ impl<T: VisionTask> Job for OnImages<T> {
             let reason = format!("is \"{family}\", which gives no maps");
             return Err(Impossible::new("model.family", reason).into());
         }
-        self.augment.check(images)?;
+        let rows = ImageRows::from(images.clone());
+        self.augment.check(&rows)?;
         start.console.note(&format!(
             "images: {} train, {} valid, {} test",
             train.len(),
             valid.len(),
             test.len()
         ));
-        let input = self.data.input(&config, images, start)?;
+        let input = self.data.input(&config, &rows, start)?;
         Ok(TargetData {
             train,
             valid,
@@ -370,6 +459,11 @@ impl<T: VisionTask> Job for OnImages<T> {
             config.extend(further.clone());
         }
         Ok(product)
+    }
+
+    fn sheet(&self, data: &TargetData) -> Option<ToSheet<TargetBatch>> {
+        let (input, classes) = (data.model.input.clone(), data.classes.clone());
+        Some(Box::new(move |batch| batch.sheet(&input, &classes)))
     }
 
     fn objective<B: AutodiffBackend>(
@@ -398,7 +492,8 @@ impl<T: VisionTask> Job for OnImages<T> {
         let in_order = |images: TargetedImages| {
             let epochs = Epochs::in_order(images.len(), training.batch_size);
             Shared::new(TargetBatches {
-                images,
+                images: images.images.into(),
+                targets: images.targets,
                 epochs,
                 levels: levels.clone(),
                 augment: Augment::NONE,
@@ -410,7 +505,8 @@ impl<T: VisionTask> Job for OnImages<T> {
         let lengths = vec![1; train.len()];
         let epochs = Epochs::shuffled(lengths, training.batching(), training.accumulation, seed);
         let train = TargetBatches {
-            images: train,
+            images: train.images.into(),
+            targets: train.targets,
             epochs,
             levels: levels.clone(),
             augment: self.augment.clone(),
@@ -531,7 +627,8 @@ fn like(
 
 /// Batches of one split.
 struct TargetBatches {
-    images: TargetedImages,
+    images: ImageRows,
+    targets: Targets,
     epochs: Epochs,
     levels: Vec<[f32; 256]>,
     augment: Augment,
@@ -544,7 +641,7 @@ impl TargetBatches {
         fn of<T: Clone>(all: &[T], rows: &[u32]) -> Vec<T> {
             rows.iter().map(|&row| all[row as usize].clone()).collect()
         }
-        match &self.images.targets {
+        match &self.targets {
             Targets::Several(all) => Targets::Several(of(all, rows)),
             Targets::Values(all) => Targets::Values(of(all, rows)),
             Targets::Masks(all) => Targets::Masks(of(all, rows)),
@@ -554,9 +651,9 @@ impl TargetBatches {
 
     /// Rows whose targets move with the images.
     fn placed(&self, Rows { rows, samples }: &Rows) -> (PixelBatch, Targets) {
-        let images = &self.images.images;
-        let size = [images.height, images.width];
-        let len = images.channels * size[0] * size[1];
+        let [channels, height, width] = self.images.shape();
+        let size = [height, width];
+        let len = channels * height * width;
         let mut pixels = vec![0.0; rows.len() * len];
         let mut targets = self.targets(rows);
         for (at, (pixels, (&row, &sample))) in pixels
@@ -564,8 +661,7 @@ impl TargetBatches {
             .zip(rows.iter().zip(samples))
             .enumerate()
         {
-            let planes = images.image(row as usize);
-            let picture = Picture::from_planes(images.channels, size, planes);
+            let picture = self.images.picture(row as usize);
             let steps = &self.augment.steps;
             let (picture, placement) = steps.apply_with_placement(picture, self.seed, sample);
             picture.write_planes(pixels, |channel, value| {
@@ -585,9 +681,9 @@ impl TargetBatches {
         let images = PixelBatch {
             pixels,
             n: rows.len(),
-            channels: images.channels,
-            height: size[0],
-            width: size[1],
+            channels,
+            height,
+            width,
         };
         (images, targets)
     }
@@ -605,7 +701,7 @@ impl BatchSource for TargetBatches {
         let (images, targets) = if self.placed && !self.augment.steps.steps.is_empty() {
             self.placed(&rows)
         } else {
-            let images = &self.images.images;
+            let images = &self.images;
             let images = self.augment.read(images, &rows, &self.levels, self.seed);
             (images, self.targets(&rows.rows))
         };

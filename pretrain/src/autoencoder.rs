@@ -239,7 +239,12 @@ mod tests {
 
     fn reader(images: ImageSet, seed: u64) -> Reader {
         let shape = [images.channels, images.height, images.width];
-        Reader::new(images, &ImageInput::plain(shape), Augment::NONE, seed)
+        Reader::new(
+            images.into(),
+            &ImageInput::plain(shape),
+            Augment::NONE,
+            seed,
+        )
     }
 
     /// Rows 0, 1 and so on, seen for the so many-th time.

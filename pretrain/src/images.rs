@@ -15,7 +15,6 @@ use anyhow::Context;
 use burn::module::Module;
 use burn::prelude::*;
 use burn::tensor::backend::AutodiffBackend;
-use data::{ImageSet, ImageSets};
 use model::HeadKind;
 use model::bundle::ImageInput;
 use model::heads::masked::Order;
@@ -23,15 +22,20 @@ use model::registry::ImageBackbone;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use train::Failure;
-use train::job::image::{self, Augment, ImageModel, ImageSplits, Images, PixelBatch};
+use train::job::image::{
+    self, Augment, ImageModel, ImageRowSets, ImageRows, ImageSplits, Images, PixelBatch,
+};
 use train::job::labels::labelled_subset;
-use train::job::{BundleWriter, Exported, Hook, Job, Product, Recipe, Shared, Splits, Start};
+use train::job::{
+    BundleWriter, Exported, Hook, Job, Product, Recipe, Shared, Splits, Start, ToSheet,
+};
 use train::metrics::{Metric, Metrics};
 use train::objective::{LossSums, Objective, SumTally, Tally};
 use train::objectives::pixels::add_psnr;
 use train::objectives::probe::{self, Features, Probe};
 use train::recipe::Impossible;
 use train::report::grid::grid_png;
+use train::report::sheet::Sheet;
 use train::run::write_atomically;
 use train::source::{BatchSource, Counts, Epochs, Rows, Unit};
 
@@ -320,7 +324,7 @@ pub trait ImagePretraining: Clone + Serialize + DeserializeOwned + Send + Sync +
 
 /// Images of one split, and how they are seen.
 pub struct Reader {
-    images: ImageSet,
+    images: ImageRows,
     levels: Vec<[f32; 256]>,
     augment: Augment,
     /// Of everything that is drawn by chance.
@@ -330,7 +334,7 @@ pub struct Reader {
 impl Reader {
     /// - input: how the model sees images
     /// - seed: what chance is a function of, with the sample
-    pub fn new(images: ImageSet, input: &ImageInput, augment: Augment, seed: u64) -> Self {
+    pub fn new(images: ImageRows, input: &ImageInput, augment: Augment, seed: u64) -> Self {
         Self {
             images,
             levels: input.levels(),
@@ -358,7 +362,11 @@ impl Reader {
 
     /// These rows as they are.
     pub fn plain(&self, rows: &[u32]) -> PixelBatch {
-        PixelBatch::of(&self.images, rows, &self.levels)
+        let rows = Rows {
+            rows: rows.to_vec(),
+            samples: vec![0; rows.len()],
+        };
+        Augment::NONE.read(&self.images, &rows, &self.levels, 0)
     }
 }
 
@@ -394,7 +402,8 @@ impl<P: ImagePretraining> Job for OfImages<P> {
     const ABOUT: &'static str = P::ABOUT;
     const KEY: &'static str = "objective";
     const RECIPE: &'static str = P::RECIPE;
-    type Source = ImageSets;
+    const HAS_IMAGES: bool = true;
+    type Source = ImageRowSets;
     type Data = ImageData;
     type Batch = ImageBatch;
     type Objective<B: AutodiffBackend> = ImageObjective<B>;
@@ -404,7 +413,7 @@ impl<P: ImagePretraining> Job for OfImages<P> {
         self.data.check(recipe)
     }
 
-    fn source(&self, start: &Start) -> Result<ImageSets, Failure> {
+    fn source(&self, start: &Start) -> Result<ImageRowSets, Failure> {
         self.data.source(start)
     }
 
@@ -412,11 +421,11 @@ impl<P: ImagePretraining> Job for OfImages<P> {
         &self,
         recipe: &Recipe,
         start: &Start,
-        images: ImageSets,
+        images: ImageRowSets,
     ) -> Result<ImageData, Failure> {
         let (splits, mut model) = self.data.read(images, &self.augment, P::HEAD, start)?;
         if P::PLAIN {
-            model.input = ImageInput::plain(model.input.shape);
+            model.input = model.input.without_normalizing();
         }
         self.objective.check_model(&model)?;
         let probed = [probe::LINEAR, probe::NEIGHBOURS];
@@ -438,6 +447,11 @@ impl<P: ImagePretraining> Job for OfImages<P> {
             config.extend(further.clone());
         }
         Ok(product)
+    }
+
+    fn sheet(&self, data: &ImageData) -> Option<ToSheet<ImageBatch>> {
+        let input = data.model.input.clone();
+        Some(Box::new(move |batch| Sheet::of_views(&batch.views, &input)))
     }
 
     fn objective<B: AutodiffBackend>(
@@ -469,7 +483,7 @@ impl<P: ImagePretraining> Job for OfImages<P> {
         let ImageSplits { train, valid, .. } = splits;
         let (training, seed) = (&recipe.training, recipe.seed);
         let lengths = vec![1; train.len()];
-        let digest = data::digest(train.len(), |at| train.image(at).to_vec());
+        let digest = train.digest();
         let epochs = Epochs::shuffled(lengths, training.batching(), training.accumulation, seed);
         let train = ImageBatches {
             images: Reader::new(train, &model.input, self.augment.clone(), seed),
@@ -493,7 +507,7 @@ impl<P: ImagePretraining> OfImages<P> {
     /// Validation images in order, with the same chance in every run.
     fn validating(
         &self,
-        valid: ImageSet,
+        valid: ImageRows,
         model: ImageModel,
         batch_size: usize,
         probe: Option<LabelledRows>,
@@ -517,8 +531,8 @@ impl<P: ImagePretraining> OfImages<P> {
     /// where there are no labels.
     fn probed_rows(&self, splits: &ImageSplits) -> Option<LabelledRows> {
         let ImageSplits { train, valid, .. } = splits;
-        let (learned, judged) = (train.labels.as_ref()?, valid.labels.as_ref()?);
-        if self.probe.rows == 0 {
+        let (learned, judged) = (train.labels(), valid.labels());
+        if self.probe.rows == 0 || learned.is_empty() || judged.is_empty() {
             return None;
         }
         let limit = if self.probe.rows < learned.len() {
@@ -530,14 +544,14 @@ impl<P: ImagePretraining> OfImages<P> {
         let rows = labelled_subset(learned, limit, self.data.split_seed).ok()?;
         Some(LabelledRows {
             learned: train.select(&rows),
-            judged: judged.clone(),
+            judged: judged.to_vec(),
         })
     }
 }
 
 /// Labelled images to learn from, and classes of the images to be judged by.
 struct LabelledRows {
-    learned: ImageSet,
+    learned: ImageRows,
     judged: Vec<u32>,
 }
 
@@ -560,7 +574,7 @@ impl ProbedRows {
     /// What the probe learns from, in the batch of this number.
     fn learned(&self, number: u64) -> Probed {
         let rows = self.batches.batch(number).rows;
-        let labels = self.learned.images.labels.as_deref().unwrap_or_default();
+        let labels = self.learned.images.labels();
         Probed {
             images: self.learned.plain(&rows),
             classes: rows.iter().map(|&row| labels[row as usize]).collect(),

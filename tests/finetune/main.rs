@@ -12,5 +12,6 @@ mod support;
 
 mod images;
 mod models;
+mod pictures;
 mod runs;
 mod vision;

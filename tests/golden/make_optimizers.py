@@ -182,7 +182,20 @@ def losses():
         "weighted_smoothed": (lambda x, how: functional(x, targets, reduction=how, weight=weights, label_smoothing=0.1)),
         "focal": (lambda x, how: focal(x) if how == "sum" else focal(x) / 5),
     }
+    # As mixup makes them: 0.7 of a row's own class, the rest of that of the row before.
+    one_hot = torch.nn.functional.one_hot(targets, 4).double()
+    shares = 0.7 * one_hot + 0.3 * one_hot.roll(1, 0)
+    kinds |= {
+        f"soft_{name}": (lambda x, how, more=more: functional(x, shares, reduction=how, **more))
+        for name, more in (
+            ("plain", {}),
+            ("smoothed", {"label_smoothing": 0.1}),
+            ("weighted", {"weight": weights}),
+            ("weighted_smoothed", {"weight": weights, "label_smoothing": 0.1}),
+        )
+    }
     result = {"logits": logits.tolist(), "targets": targets.tolist(), "weights": weights.tolist(), "kinds": {}}
+    result["shares"] = shares.tolist()
     for kind, loss in kinds.items():
         x = logits.clone().requires_grad_()
         total = loss(x, "sum")

@@ -70,12 +70,24 @@ pub struct TrainArgs {
     /// Train on one batch until it is learnt, or say what does not learn; write nothing
     #[arg(long, conflicts_with_all = ["resume", "dry_run"])]
     pub overfit_batch: bool,
+    /// Draw the first training batch of images, as the model sees it, and stop [default: batch.png]
+    #[arg(long, value_name = "FILE.png", num_args = 0..=1, default_missing_value = "batch.png", value_parser = png,
+          conflicts_with_all = ["resume", "dry_run", "find_lr", "find_batch", "overfit_batch", "explain", "profile"])]
+    pub show_batch: Option<PathBuf>,
     /// List the built-in recipes
     #[arg(long)]
     pub list: bool,
     /// Print every key of the recipe with its value, what it means and where it comes from
     #[arg(long, conflicts_with = "resume")]
     pub explain: bool,
+}
+
+/// A file for a picture.
+fn png(path: &str) -> Result<PathBuf, String> {
+    if path.to_lowercase().ends_with(".png") {
+        return Ok(path.into());
+    }
+    Err("a file for it ends in .png; a recipe comes before the flag".into())
 }
 
 /// What is done instead of training.
@@ -180,8 +192,9 @@ fn run(trainer: &Trainer, args: TrainArgs) -> Result<Status, Failure> {
             (_, true) => Some(Probe::OverfitBatch),
             _ => None,
         },
+        show_batch: args.show_batch.clone(),
     };
-    if !args.dry_run && options.probe.is_none() {
+    if !args.dry_run && options.probe.is_none() && options.show_batch.is_none() {
         // Before the data is read: nobody waits for a refusal.
         RunDir::check(&options.out, options.existing)?;
     }

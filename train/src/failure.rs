@@ -109,8 +109,23 @@ pub fn caught<T>(work: impl FnOnce() -> T) -> anyhow::Result<T> {
     result.map_err(|panic| anyhow::anyhow!(breakdown(&*panic)))
 }
 
-/// What a caught panic of a backend means, in one sentence.
+/// Data that could be read when the run began and can't be read any more. A thread that makes batches panics with it: it has
+/// no other way to end a run.
+#[derive(Clone, Debug)]
+pub struct Unreadable(String);
+
+impl Unreadable {
+    /// - error: with its causes
+    pub fn new(error: impl Into<anyhow::Error>) -> Self {
+        Self(format!("{:#}", error.into()))
+    }
+}
+
+/// What a caught panic means, in one sentence.
 pub fn breakdown(panic: &(dyn Any + Send)) -> String {
+    if let Some(Unreadable(reason)) = panic.downcast_ref() {
+        return format!("the data can't be read any more: {reason}");
+    }
     let text = panic.downcast_ref::<String>().map(String::as_str);
     let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
     let text = text.unwrap_or("a panic without a message");

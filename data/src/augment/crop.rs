@@ -29,21 +29,19 @@ impl Transform for CenterCrop {
     }
 
     fn apply(&self, picture: Picture, _: &mut ChaCha8Rng) -> Picture {
-        let size = self.size.square();
-        let [top, left] = [0, 1].map(|axis| middle(picture.size()[axis], size[axis]));
-        cut(
-            picture,
-            [top, left],
-            size,
-            PaddingMode::Constant,
-            Fill::Grey(0),
-        )
+        central(picture, self.size.square())
     }
 
     fn placement(&self, from: [usize; 2], _: &mut ChaCha8Rng) -> Placement {
         let size = self.size.square();
         Placement::cut([0, 1].map(|axis| middle(from[axis], size[axis])))
     }
+}
+
+/// The middle of a picture, of this height and width.
+pub(super) fn central(picture: Picture, size: [usize; 2]) -> Picture {
+    let start = [0, 1].map(|axis| middle(picture.size()[axis], size[axis]));
+    cut(picture, start, size, PaddingMode::Constant, Fill::Grey(0))
 }
 
 /// What is seen beyond the edge of a picture.

@@ -172,7 +172,7 @@ fn middle([height, width]: [usize; 2], [least, most]: [f64; 2]) -> Region {
 }
 
 /// Height and width of the same shape with this shorter side; the longer one is rounded down.
-fn with_shorter_side([height, width]: [usize; 2], shorter: usize) -> [usize; 2] {
+pub(super) fn with_shorter_side([height, width]: [usize; 2], shorter: usize) -> [usize; 2] {
     if height <= width {
         [shorter, shorter * width / height]
     } else {

@@ -12,7 +12,9 @@ use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use super::decode::{self, Header};
-use super::{Ground, Picture};
+use super::statistics::Sums;
+use super::{Ground, Picture, Statistics};
+use crate::split::{ContentHash, content_hash};
 use crate::{DataError, digest, file};
 
 /// Bytes that hold the header of nearly every image; of others the whole file is read.
@@ -74,7 +76,10 @@ pub struct BoxLabel {
 
 impl ImageTargets {
     /// Those at `indices`, in that order.
-    fn select(&self, indices: &[usize]) -> Self {
+    ///
+    /// # Panics
+    /// If there is no such target.
+    pub fn select(&self, indices: &[usize]) -> Self {
         fn of<T: Clone>(all: &[T], indices: &[usize]) -> Vec<T> {
             indices.iter().map(|&i| all[i].clone()).collect()
         }
@@ -89,7 +94,10 @@ impl ImageTargets {
     }
 
     /// What distinguishes the target of image `i` from that of another.
-    fn bytes(&self, i: usize) -> Vec<u8> {
+    ///
+    /// # Panics
+    /// If there is no such target.
+    pub fn bytes(&self, i: usize) -> Vec<u8> {
         match self {
             Self::None => Vec::new(),
             Self::Classes(all) => all[i].to_le_bytes().into(),
@@ -105,7 +113,31 @@ impl ImageTargets {
 #[derive(Debug)]
 pub(super) struct Encoded {
     pub(super) images: Vec<EncodedImage>,
+    /// Of each image, where all were decoded as they were opened; else empty.
+    pub(super) measures: Vec<Measure>,
     pub(super) containers: Containers,
+}
+
+/// What is known of an image once it has been decoded.
+#[derive(Debug)]
+pub(super) struct Measure {
+    /// Of its pixels.
+    hash: ContentHash,
+    /// Of its channels.
+    sums: Vec<Sums>,
+    /// Where there is room for all of them.
+    picture: Option<Picture>,
+}
+
+impl Measure {
+    /// - seed: of the hash
+    pub(super) fn new(picture: Picture, seed: u64, is_held: bool) -> Self {
+        Self {
+            hash: content_hash(&picture.planes(), seed),
+            sums: Sums::of_picture(&picture),
+            picture: is_held.then_some(picture),
+        }
+    }
 }
 
 /// Files that hold many images.
@@ -173,6 +205,16 @@ impl EncodedImage {
             }
         }
         decode::header(&self.path, &self.bytes(containers)?, ground)
+    }
+
+    pub(super) fn decode(
+        &self,
+        containers: &Containers,
+        channels: usize,
+        ground: Ground,
+    ) -> Result<Picture, DataError> {
+        let bytes = self.bytes(containers)?;
+        decode::picture(&self.path, &bytes, channels, ground)
     }
 }
 
@@ -292,15 +334,54 @@ impl ImageFiles {
         self.image(i).bytes(&self.all.containers)
     }
 
-    /// Decodes image `i` in its own size.
+    /// Image `i` in its own size, decoded unless it is held in memory.
     ///
     /// # Errors
-    /// It is broken behind its header, which is all that was read before; or its file can't be read any more.
+    /// It is broken behind its header, where that is all that was read before; or its file can't be read any more.
     ///
     /// # Panics
     /// If `i` is outside the set.
     pub fn decode(&self, i: usize) -> Result<Picture, DataError> {
-        decode::picture(self.path(i), &self.bytes(i)?, self.channels, self.ground)
+        let measure = self.all.measures.get(self.rows[i] as usize);
+        if let Some(picture) = measure.and_then(|measure| measure.picture.as_ref()) {
+            return Ok(picture.clone());
+        }
+        let image = self.image(i);
+        image.decode(&self.all.containers, self.channels, self.ground)
+    }
+
+    /// The hash of the pixels of image `i` under the seed that [`DecodeAll`](super::DecodeAll) had: equal images have equal
+    /// ones, however they are encoded. `None` where they were not decoded as they were opened.
+    ///
+    /// # Panics
+    /// If `i` is outside the set.
+    pub fn content(&self, i: usize) -> Option<&ContentHash> {
+        let measure = self.all.measures.get(self.rows[i] as usize)?;
+        Some(&measure.hash)
+    }
+
+    /// Mean and spread of all pixels in their own sizes; `None` where images were not decoded as they were opened, or there
+    /// is none.
+    pub fn statistics(&self) -> Option<Statistics> {
+        if self.is_empty() || self.all.measures.is_empty() {
+            return None;
+        }
+        let rows = self.rows.iter();
+        let sums = rows.map(|&row| &self.all.measures[row as usize].sums);
+        Some(Statistics::of_pictures(self.channels, sums))
+    }
+
+    /// Height and width of all images, where these are the same; else two images that differ.
+    ///
+    /// # Errors
+    /// Numbers of the first image and of one of another size.
+    ///
+    /// # Panics
+    /// If there is no image.
+    pub fn one_size(&self) -> Result<[usize; 2], [usize; 2]> {
+        let size = self.size(0);
+        let other = (1..self.len()).find(|&i| self.size(i) != size);
+        other.map_or(Ok(size), |other| Err([0, other]))
     }
 
     /// The images at `indices`, in that order, with all the classes.

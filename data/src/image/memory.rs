@@ -52,7 +52,7 @@ pub(crate) fn room(path: &Path, images: u64, shape: [usize; 3]) -> Result<Vec<u8
 pub(crate) fn reserved(path: &Path, bytes: u64, what: impl Display) -> Result<Vec<u8>, DataError> {
     let memory = memory_bytes();
     // Room that is promised and never filled is never touched, so it costs nothing.
-    let room = (bytes <= memory / SHARE).then(|| crate::room::of(bytes as usize));
+    let room = (bytes <= most_bytes()).then(|| crate::room::of(bytes as usize));
     room.flatten().ok_or_else(|| {
         too_large(
             path,
@@ -61,6 +61,11 @@ pub(crate) fn reserved(path: &Path, bytes: u64, what: impl Display) -> Result<Ve
             ),
         )
     })
+}
+
+/// Bytes that a set may take.
+pub(super) fn most_bytes() -> u64 {
+    memory_bytes() / SHARE
 }
 
 /// Bytes of memory this machine has.

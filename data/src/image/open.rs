@@ -12,8 +12,9 @@ use rayon::prelude::*;
 
 use super::annotations;
 use super::decode::Header;
-use super::encoded::{self, Containers, Encoded, EncodedImage, Part, Unpacked};
-use super::rows::{ImageColumns, NamedBox, RowImage, TableRows, Target};
+use super::encoded::{self, Containers, Encoded, EncodedImage, Measure, Part, Unpacked};
+use super::memory::most_bytes;
+use super::rows::{self, ImageColumns, NamedBox, RowImage, TableRows, Target};
 use super::{BoxLabel, Ground, ImageFiles, ImageTargets, folder, shards};
 use crate::bad_rows::{BadRows, LeftOut};
 use crate::split::Split;
@@ -30,6 +31,17 @@ pub struct ImageFileOptions {
     pub ground: Ground,
     /// The columns of tables.
     pub columns: ImageColumns,
+    /// Whether images are decoded as they are opened; else their headers alone are read.
+    pub decode: Option<DecodeAll>,
+}
+
+/// Decodes all images once as they are opened, so that a broken one is found before it is needed, and its content is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DecodeAll {
+    /// Of [`ImageFiles::content`].
+    pub seed: u64,
+    /// Decoded images stay in memory if all of them take at most so many bytes, and at most a quarter of the memory.
+    pub held: u64,
 }
 
 /// The splits of a data set that has some, else one set to cut.
@@ -102,6 +114,8 @@ pub(super) struct Found {
     pub(super) not_images: LeftOut,
     pub(super) notes: Vec<String>,
     containers: Containers,
+    /// The one folder that messages name places inside of.
+    root: Option<PathBuf>,
 }
 
 /// Opens what paths name, all as one set or as its splits:
@@ -123,6 +137,11 @@ pub fn open_image_files(
     options: &ImageFileOptions,
 ) -> Result<ImageFileSets, DataError> {
     let mut found = Found::default();
+    if let [path] = paths
+        && path.is_dir()
+    {
+        found.root = Some(path.clone());
+    }
     let (mut folders, mut files) = (Vec::new(), Vec::new());
     for path in paths {
         for path in matches(path)? {
@@ -184,6 +203,13 @@ impl Kind {
         if !tables.is_empty() {
             return Ok(Self::Files(tables));
         }
+        // Beside images they are something else, which is counted: a backup, say.
+        if inside
+            .iter()
+            .any(|path| path.is_dir() || super::is_image(path))
+        {
+            return Ok(Self::Folder);
+        }
         let is_container =
             |path: &PathBuf| is_shard(path) || file::extension(&file::name(path)) == ".parquet";
         let containers: Vec<_> = inside.into_iter().filter(is_container).collect();
@@ -203,6 +229,11 @@ fn metadata(folder: &Path) -> Option<PathBuf> {
 
 fn is_shard(path: &Path) -> bool {
     file::extension(&file::name(path)) == ".tar"
+}
+
+/// Whether a path is a file that names or holds encoded images, by its name: a table or a shard.
+pub(crate) fn is_image_table(path: &Path) -> bool {
+    path.is_file() && (is_shard(path) || rows::is_table(path))
 }
 
 /// The path itself, or the files that match it where it is a pattern, sorted.
@@ -351,19 +382,33 @@ impl Found {
             containers,
             not_images,
             mut notes,
+            root,
             ..
         } = self;
         let files = rows.len() + bad.len();
         let given: BTreeSet<Split> = rows.iter().map(|row| row.split).collect();
-        let headers = headers(&rows, &containers, options.ground);
-        notes.extend(misnamed(&rows, &headers));
-        let Checked {
-            images,
-            mut known,
-            is_grey,
-        } = Checked::new(rows, headers, &mut bad);
+        let place = |path: &Path| inside(root.as_deref(), path);
+        let images = images(&rows);
+        let headers = headers(&images, &containers, options.ground);
+        notes.extend(misnamed(&rows, &headers, place));
+        let is_grey = headers.iter().flatten().all(|header| header.is_grey);
         let channels = options.channels.unwrap_or(if is_grey { 1 } else { 3 });
         super::check_shape(channels, 1, 1)?;
+        let measures = options.decode.map(|plan| {
+            let decoding = Decoding {
+                images: &images,
+                containers: &containers,
+                channels,
+                ground: options.ground,
+                plan,
+            };
+            decoding.measures(&headers)
+        });
+        let Checked {
+            images,
+            measures,
+            mut known,
+        } = Checked::new(rows, headers, measures, place, &mut bad);
         let is_gone = |given: &Split| known.iter().all(|(split, _)| split != given);
         let nothing_left = given.is_empty() || given.iter().any(is_gone);
         let reasons = bad
@@ -371,7 +416,11 @@ impl Found {
             .map(|(place, error)| (place, reason(&error), error));
         let reasons = reasons.collect();
         let left_out = super::left_out(&origin, files, reasons, nothing_left, options.bad_rows)?;
-        let all = Arc::new(Encoded { images, containers });
+        let all = Arc::new(Encoded {
+            images,
+            measures,
+            containers,
+        });
         let ids: HashMap<&str, u32> = classes.iter().map(String::as_str).zip(0..).collect();
         let mut set = |split| {
             let rows = (0..known.len()).filter(|&row| known[row].0 == split);
@@ -439,36 +488,41 @@ impl Found {
     }
 }
 
-/// Images whose headers can be read.
+/// Images that can be read.
 #[derive(Default)]
 struct Checked {
     images: Vec<EncodedImage>,
+    /// Of each image, if all were decoded.
+    measures: Vec<Measure>,
     /// Of each image.
     known: Vec<(Split, Option<Target>)>,
-    /// Whether all are grey.
-    is_grey: bool,
 }
 
 impl Checked {
-    /// - bad: takes those whose headers can't be read
+    /// - measures: one a header, if all were decoded
+    /// - place: what messages call a file
+    /// - bad: takes those that can't be read
     fn new(
         rows: Vec<Row>,
         headers: Vec<Result<Header, DataError>>,
+        measures: Option<Vec<Option<Result<Measure, DataError>>>>,
+        place: impl Fn(&Path) -> String,
         bad: &mut Vec<(String, DataError)>,
     ) -> Self {
-        let mut checked = Self {
-            is_grey: true,
-            ..Self::default()
-        };
+        let mut checked = Self::default();
+        let mut measures = measures.map(Vec::into_iter);
         for (row, header) in rows.into_iter().zip(headers) {
-            let header = match header {
-                Ok(header) => header,
-                Err(error) => {
-                    bad.push((place(&row.path, row.named_by.as_ref()), error));
+            let measure = measures.as_mut().and_then(Iterator::next).flatten();
+            let header = match (header, measure.transpose()) {
+                (Ok(header), Ok(measure)) => {
+                    checked.measures.extend(measure);
+                    header
+                }
+                (Err(error), _) | (_, Err(error)) => {
+                    bad.push((named(place(&row.path), row.named_by.as_ref()), error));
                     continue;
                 }
             };
-            checked.is_grey &= header.is_grey;
             checked.images.push(EncodedImage {
                 path: row.path,
                 part: row.part,
@@ -480,37 +534,88 @@ impl Checked {
     }
 }
 
+/// All images on their way through the decoder.
+struct Decoding<'a> {
+    images: &'a [EncodedImage],
+    containers: &'a Containers,
+    channels: usize,
+    ground: Ground,
+    plan: DecodeAll,
+}
+
+impl Decoding<'_> {
+    /// What is found in each image, on all cores; nothing where its header can't be read.
+    fn measures(
+        &self,
+        headers: &[Result<Header, DataError>],
+    ) -> Vec<Option<Result<Measure, DataError>>> {
+        let sizes = headers.iter().flatten();
+        let pixels: u64 = sizes.map(|h| h.height as u64 * h.width as u64).sum();
+        let bytes = pixels.saturating_mul(self.channels as u64);
+        let is_held = bytes <= self.plan.held.min(most_bytes());
+        let measure = |(image, header): (&EncodedImage, &Result<Header, DataError>)| {
+            header.as_ref().ok()?;
+            let picture = image.decode(self.containers, self.channels, self.ground);
+            Some(picture.map(|picture| Measure::new(picture, self.plan.seed, is_held)))
+        };
+        let mut measures = Vec::with_capacity(headers.len());
+        for n in super::groups(headers) {
+            let group = measures.len()..measures.len() + n;
+            let images = self.images[group.clone()].par_iter();
+            measures.par_extend(images.zip(&headers[group]).map(measure));
+        }
+        measures
+    }
+}
+
 /// A note on files whose content is of another format than their name says.
-fn misnamed(rows: &[Row], headers: &[Result<Header, DataError>]) -> Option<String> {
+///
+/// - place: what the note calls a file
+fn misnamed(
+    rows: &[Row],
+    headers: &[Result<Header, DataError>],
+    place: impl Fn(&Path) -> String,
+) -> Option<String> {
     let formats = rows.iter().zip(headers).filter_map(|(row, header)| {
         let header = header.as_ref().ok()?;
         Some((row.path.as_path(), header.format))
     });
-    super::misnamed(formats, |path| path.display().to_string())
+    super::misnamed(formats, place)
+}
+
+/// Where images are, before anything is known of them.
+fn images(rows: &[Row]) -> Vec<EncodedImage> {
+    let image = |row: &Row| EncodedImage {
+        path: row.path.clone(),
+        part: row.part,
+        size: [0; 2],
+    };
+    rows.iter().map(image).collect()
 }
 
 /// The headers of images, read on all cores.
 fn headers(
-    rows: &[Row],
+    images: &[EncodedImage],
     containers: &Containers,
     ground: Ground,
 ) -> Vec<Result<Header, DataError>> {
-    let header = |row: &Row| {
-        let image = EncodedImage {
-            path: row.path.clone(),
-            part: row.part,
-            size: [0; 2],
-        };
-        image.header(containers, ground)
-    };
-    rows.par_iter().map(header).collect()
+    let images = images.par_iter();
+    images
+        .map(|image| image.header(containers, ground))
+        .collect()
 }
 
-/// An image as messages name it, with the row that names it.
-fn place(path: &Path, named_by: Option<&(PathBuf, usize)>) -> String {
+/// A file as messages name it.
+fn inside(root: Option<&Path>, path: &Path) -> String {
+    let inside = root.and_then(|root| path.strip_prefix(root).ok());
+    inside.unwrap_or(path).display().to_string()
+}
+
+/// An image with the row that names it.
+fn named(place: String, named_by: Option<&(PathBuf, usize)>) -> String {
     match named_by {
-        Some((table, line)) => format!("{} ({}:{line})", path.display(), file::name(table)),
-        None => path.display().to_string(),
+        Some((table, line)) => format!("{place} ({}:{line})", file::name(table)),
+        None => place,
     }
 }
 

@@ -87,6 +87,11 @@ pub(super) struct TableRow {
     pub(super) line: usize,
 }
 
+/// Whether a file is a table by its name.
+pub(super) fn is_table(path: &Path) -> bool {
+    Format::of(path).is_some()
+}
+
 /// Rows of one file.
 pub(super) struct TableRows {
     path: PathBuf,

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::{ImageFiles, ImageSet};
+use super::{ImageFiles, ImageSet, Picture};
 use crate::{DataError, order};
 
 /// Of each channel, over all pixels scaled to 0 to 1.
@@ -15,8 +15,8 @@ pub struct Statistics {
 }
 
 /// Sums over the values of one channel; whole numbers, so that their order does not matter.
-#[derive(Clone, Copy, Default)]
-struct Sums {
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Sums {
     count: u64,
     sum: u64,
     squares: u64,
@@ -32,6 +32,15 @@ impl Sums {
                 squares: sums.squares + value * value,
             }
         })
+    }
+
+    /// Those of each channel of a picture.
+    pub(super) fn of_picture(picture: &Picture) -> Vec<Self> {
+        let values = |channel| {
+            let values = picture.pixels.iter().skip(channel);
+            Self::of(values.step_by(picture.channels).copied())
+        };
+        (0..picture.channels).map(values).collect()
     }
 
     fn add(self, other: Self) -> Self {
@@ -55,6 +64,17 @@ impl Sums {
 }
 
 impl Statistics {
+    /// Those of pictures together.
+    ///
+    /// - sums: of each channel of each picture
+    pub(super) fn of_pictures<'a>(
+        channels: usize,
+        sums: impl Iterator<Item = &'a Vec<Sums>>,
+    ) -> Self {
+        let none = vec![Sums::default(); channels];
+        Self::of(&sums.fold(none, |all, sums| added(all, sums.clone())))
+    }
+
     fn of(sums: &[Sums]) -> Self {
         Self {
             mean: sums.iter().map(|sums| sums.mean()).collect(),
@@ -93,11 +113,7 @@ pub fn file_statistics(set: &ImageFiles, most: usize, seed: u64) -> Result<Stati
     assert!(!seen.is_empty(), "an image to count the pixels of");
     let sums = seen.into_par_iter().map(|i| {
         let picture = set.decode(i as usize)?;
-        let values = |channel| {
-            let values = picture.pixels.iter().skip(channel);
-            Sums::of(values.step_by(picture.channels).copied())
-        };
-        Ok((0..picture.channels).map(values).collect())
+        Ok(Sums::of_picture(&picture))
     });
     let none = || vec![Sums::default(); set.channels];
     let sums = sums.try_reduce(none, |a, b| Ok(added(a, b)))?;

@@ -11,6 +11,9 @@ use crate::registry::ImageConfig;
 pub struct ImageInput {
     /// Channels, height and width.
     pub shape: [usize; 3],
+    /// An image of another size is resized until its shorter side has so many pixels, and the middle is cut out; without it
+    /// the image is stretched.
+    pub shorter: Option<usize>,
     /// What is taken from the pixels of each channel, which run from 0 to 1.
     pub mean: Vec<f64>,
     /// What the rest is divided by.
@@ -21,6 +24,10 @@ pub struct ImageInput {
 const IMAGENET: [[f64; 3]; 2] = [[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]];
 /// Height and width that models of ImageNet have been trained on.
 const USUAL: usize = 224;
+/// The share of the shorter side that models of ImageNet have been judged by: 224 pixels of 256.
+const USUAL_CROP: f64 = 0.875;
+/// From this size on ConvNeXt and ResNet of `transformers` stretch images.
+const STRETCHED_FROM: usize = 384;
 
 impl ImageInput {
     /// Pixels from 0 to 1.
@@ -29,6 +36,7 @@ impl ImageInput {
     pub fn plain(shape: [usize; 3]) -> Self {
         Self {
             shape,
+            shorter: None,
             mean: vec![0.0; shape[0]],
             std: vec![1.0; shape[0]],
         }
@@ -42,13 +50,29 @@ impl ImageInput {
         let shape_of_three = [3, shape[1], shape[2]];
         Self {
             shape: shape_of_three,
+            shorter: None,
             mean,
             std,
         }
         .for_shape(shape)
     }
 
-    /// The same for images of another shape: other channels all have the mean of those that there were.
+    /// Pixels from 0 to 1 of images that are resized in the same way.
+    pub fn without_normalizing(&self) -> Self {
+        Self {
+            shorter: self.shorter,
+            ..Self::plain(self.shape)
+        }
+    }
+
+    /// The share of the shorter side that is seen; nothing where images are stretched.
+    pub fn crop_pct(&self) -> Option<f64> {
+        let side = self.shape[1].min(self.shape[2]);
+        self.shorter.map(|shorter| side as f64 / shorter as f64)
+    }
+
+    /// The same for images of another shape: other channels all have the mean of those that there were, and the same share
+    /// of the shorter side is seen.
     pub fn for_shape(&self, shape: [usize; 3]) -> Self {
         let channels = shape[0];
         let fitted = |values: &[f64]| {
@@ -57,8 +81,11 @@ impl ImageInput {
             }
             vec![values.iter().sum::<f64>() / values.len().max(1) as f64; channels]
         };
+        let side = shape[1].min(shape[2]);
+        let shorter = |crop_pct: f64| (side as f64 / crop_pct).round() as usize;
         Self {
             shape,
+            shorter: self.crop_pct().map(shorter),
             mean: fitted(&self.mean),
             std: fitted(&self.std),
         }
@@ -97,15 +124,23 @@ impl ImageInput {
             "rescale_factor": 1.0 / 255.0,
         });
         if let Some(json) = json.as_object_mut()
-            && !self.is_plain()
+            && !(self.is_plain() && self.shorter.is_none())
         {
             // All that `transformers` needs to do the same.
             json.insert("image_processor_type".into(), "ViTImageProcessor".into());
             json.insert("do_resize".into(), true.into());
             json.insert("resample".into(), 2.into());
-            json.insert("do_normalize".into(), true.into());
+            json.insert("do_normalize".into(), (!self.is_plain()).into());
             json.insert("image_mean".into(), self.mean.clone().into());
             json.insert("image_std".into(), self.std.clone().into());
+            if let Some(shorter) = self.shorter {
+                json.insert("image_processor_type".into(), "CLIPImageProcessor".into());
+                json.insert("size".into(), json!({"shortest_edge": shorter}));
+                json.insert("do_center_crop".into(), true.into());
+                let size = json!({"height": height, "width": width});
+                json.insert("crop_size".into(), size);
+                json.insert("do_convert_rgb".into(), (channels == 3).into());
+            }
         }
         format!("{json:#}\n")
     }
@@ -151,11 +186,27 @@ impl ImageInput {
             }
         };
         let shape = [plan.channels, height, width];
+        let edge = number(&json["size"]["shortest_edge"]);
+        let shorter = match (json["crop_pct"].as_f64(), edge) {
+            _ if cropped.is_some() => edge,
+            (Some(crop_pct), _) if crop_pct > 0.0 => {
+                let side = height.min(width);
+                (side < STRETCHED_FROM).then(|| (side as f64 / crop_pct) as usize)
+            }
+            _ => edge,
+        };
+        if let Some(edge) = shorter.filter(|&edge| edge == 0) {
+            return Err(format!("size is {edge}"));
+        }
         if !normalizes {
-            return Ok(Self::plain(shape));
+            return Ok(Self {
+                shorter,
+                ..Self::plain(shape)
+            });
         }
         let input = Self {
             shape,
+            shorter,
             mean: values("image_mean")?,
             std: values("image_std")?,
         };
@@ -185,7 +236,10 @@ impl Bundle {
             return Ok(if config.is_for_plain_pixels() {
                 ImageInput::plain(shape)
             } else {
-                ImageInput::imagenet(shape)
+                ImageInput {
+                    shorter: Some((height.min(width) as f64 / USUAL_CROP) as usize),
+                    ..ImageInput::imagenet(shape)
+                }
             });
         };
         let wrong = |reason: String| BundleError::Config {
@@ -222,7 +276,15 @@ mod tests {
         let cropped = json!({
             "size": {"shortest_edge": 256}, "do_center_crop": true, "crop_size": {"height": 224, "width": 200},
         });
-        assert_eq!(shape(cropped), [3, 224, 200]);
+        assert_eq!(shape(cropped.clone()), [3, 224, 200]);
+        let shorter = |json| parse(json).unwrap().shorter;
+        assert_eq!(shorter(cropped), Some(256));
+        // As ConvNextImageProcessor: the middle of small images, large ones stretched.
+        let small = json!({"size": {"shortest_edge": 224}, "crop_pct": 0.875});
+        assert_eq!(shorter(small), Some(256));
+        let large = json!({"size": {"shortest_edge": 384}, "crop_pct": 1.0});
+        assert_eq!(shorter(large), None);
+        assert_eq!(shorter(json!({"size": {"height": 30, "width": 21}})), None);
         assert_eq!(
             shape(json!({"size": {"shortest_edge": 160}})),
             [3, 160, 160]
@@ -247,6 +309,14 @@ mod tests {
         for input in [
             ImageInput::plain([3, 30, 21]),
             ImageInput::imagenet([3, 8, 9]),
+            ImageInput {
+                shorter: Some(9),
+                ..ImageInput::imagenet([3, 8, 9])
+            },
+            ImageInput {
+                shorter: Some(40),
+                ..ImageInput::plain([3, 30, 21])
+            },
         ] {
             let json = serde_json::from_str(&input.to_json()).unwrap();
             assert_eq!(ImageInput::parse(&json, &resnet()).unwrap(), input);
@@ -254,6 +324,20 @@ mod tests {
         let json: Value = serde_json::from_str(&ImageInput::plain([1, 2, 3]).to_json()).unwrap();
         assert_eq!(json["image_mode"], "L");
         assert!(json.get("image_mean").is_none());
+    }
+
+    #[test]
+    fn another_size_shows_the_same_share_of_an_image() {
+        let input = ImageInput {
+            shorter: Some(256),
+            ..ImageInput::plain([3, 224, 224])
+        };
+        assert_eq!(input.for_shape([3, 224, 224]), input);
+        assert_eq!(input.for_shape([1, 96, 96]).shorter, Some(110)); // 96 / 0.875 is 109.7
+        assert_eq!(
+            ImageInput::plain([3, 8, 8]).for_shape([3, 9, 9]).shorter,
+            None
+        );
     }
 
     #[test]

@@ -49,6 +49,8 @@ pub struct Options {
     pub dry_run: bool,
     /// An experiment instead of a run.
     pub probe: Option<Probe>,
+    /// Draws the first training batch into this PNG instead of a run.
+    pub show_batch: Option<PathBuf>,
     /// Writes `profile.json`: where the time of each step goes.
     pub profile: bool,
     /// Asks it to save its state and stop.
@@ -68,6 +70,7 @@ impl Options {
             backend,
             dry_run: false,
             probe: None,
+            show_batch: None,
             profile: false,
             interrupt: Interrupt::new(),
             log_file: false,

@@ -1,23 +1,32 @@
 //! From images to batches of pixels. In: `[data]` and `[augment]` of a recipe. Out: splits, batched, and how a bundle
 //! describes its input.
+//!
+//! `rows`: images in memory or in files, decoded when they are asked for
 
 use burn::prelude::*;
 use burn::tensor::TensorData;
-use data::augment::Augmentation;
-use data::image::Picture;
+use data::augment::{self, Augmentation, BatchMix, Mixture, View};
+use data::image::{ImageColumns, ImageTargets, TargetColumn, TargetKind};
 use data::order::{self, Stream};
-use data::{BadRows, DataError, Ground, ImageOptions, ImageSet, ImageSets, source, split};
-use data::{Statistics, channel_statistics};
+use data::{
+    BadRows, DataError, DecodeAll, Ground, ImageFileOptions, ImageSet, Statistics, source, split,
+};
 use model::bundle::{self, ImageInput};
 use model::{HeadKind, ImageConfig};
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
-use crate::job::labels::{Labelled, labelled_subset};
+use crate::job::labels::labelled_subset;
 use crate::job::{Product, Recipe, Shared, Splits, Start};
+use crate::objectives::class_loss::largest_shares;
 use crate::recipe::{self, Impossible};
+use crate::report::sheet::Sheet;
 use crate::source::{BatchSource, Counts, Epochs, Rows, Unit};
+
+mod rows;
+
+pub use rows::{ImageRowSets, ImageRows};
 
 /// `[data]` of images.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -26,7 +35,11 @@ pub struct Images {
     pub source: Vec<String>,
     pub valid_source: Vec<String>,
     pub test_source: Vec<String>,
+    pub image_column: String,
+    pub label_column: String,
     pub size: usize,
+    pub crop_pct: f64,
+    pub memory: u64,
     pub normalize: Normalize,
     pub ground: GroundColour,
     pub valid: f64,
@@ -83,24 +96,33 @@ impl Images {
     /// Says what is impossible about these values, if anything is.
     pub fn check(&self, recipe: &Recipe) -> Result<(), Impossible> {
         recipe.training.check_images()?;
+        if !(0.0..=1.0).contains(&self.crop_pct) {
+            let reason = format!("is {}; a share is 0 to 1", self.crop_pct);
+            return Err(Impossible::new("data.crop_pct", reason));
+        }
         recipe::check_shares(self.valid, self.test)
     }
 
-    /// Reads what `source` names, in the splits that are given; images have the size of the bundle's where `size` is 0.
+    /// Opens what `source` names, in the splits that are given; images are seen in the size of the bundle's where `size` is
+    /// 0. A column of labels of no usual name holds classes.
     ///
     /// # Errors
     ///
     /// A file that is missing or cannot be decoded.
-    pub fn source(&self, start: &Start) -> Result<ImageSets, Failure> {
-        let of_bundle = start
-            .image_input()?
-            .map(|input| (input.shape[1], input.shape[2]));
-        let options = ImageOptions {
-            size: resize_to(self.size).or(of_bundle),
-            bad_rows: self.bad_rows,
-            ground: self.ground.ground(),
-        };
-        let mut sets = source::image_sets(&self.source, &options)?;
+    pub fn source(&self, start: &Start) -> Result<ImageRowSets, Failure> {
+        self.source_of(start, TargetKind::Class)
+    }
+
+    /// The same, where the column that `label_column` names holds something else.
+    ///
+    /// # Errors
+    ///
+    /// As [`source`](Self::source).
+    pub fn source_of(&self, start: &Start, kind: TargetKind) -> Result<ImageRowSets, Failure> {
+        let of_bundle = start.image_input()?;
+        let mut sets = self.open(&self.source, of_bundle.as_ref(), kind, None)?;
+        // Grey images among those of colour sets have three channels too.
+        let channels = (sets.train.shape()[0] == 3).then_some(3);
         let splits = [
             (&self.valid_source, &mut sets.valid),
             (&self.test_source, &mut sets.test),
@@ -109,13 +131,73 @@ impl Images {
             if named.is_empty() {
                 continue;
             }
-            let given = source::image_sets(named, &options)?;
+            let given = self.open(named, of_bundle.as_ref(), kind, channels)?;
             sets.left_out.merge(given.left_out);
             sets.notes.extend(given.notes);
             sets.not_images.merge(given.not_images);
             *split = Some(given.train);
         }
         Ok(sets)
+    }
+
+    /// - of_bundle: how the model that training starts from sees images
+    /// - channels: of files; without it grey where every image is grey
+    fn open(
+        &self,
+        named: &[String],
+        of_bundle: Option<&ImageInput>,
+        kind: TargetKind,
+        channels: Option<usize>,
+    ) -> Result<ImageRowSets, Failure> {
+        let column = |name: &String| (!name.is_empty()).then(|| name.clone());
+        let target = |name| TargetColumn { name, kind };
+        let options = ImageFileOptions {
+            channels,
+            bad_rows: self.bad_rows,
+            ground: self.ground.ground(),
+            columns: ImageColumns {
+                image: column(&self.image_column),
+                target: column(&self.label_column).map(target),
+            },
+            decode: Some(DecodeAll {
+                seed: self.split_seed,
+                held: self.memory.saturating_mul(1 << 20),
+            }),
+        };
+        let size_of_bundle = of_bundle.map(|input| (input.shape[1], input.shape[2]));
+        let size = resize_to(self.size).or(size_of_bundle);
+        if let Some((height, width)) = size {
+            data::image::check_shape(1, height, width)?;
+        }
+        let files = match source::open_images(named, size, &options)? {
+            source::Images::Memory(sets) => return Ok(sets.into()),
+            source::Images::Files(files) => files,
+        };
+        let view = match size {
+            Some((height, width)) => self.view([height, width], of_bundle),
+            None => {
+                let size = rows::one_size(&files)?;
+                self.zoomed(size).unwrap_or_else(|| View::stretched(size))
+            }
+        };
+        Ok(ImageRowSets::of_files(files, view))
+    }
+
+    /// How images of any size are seen in this one.
+    fn view(&self, size: [usize; 2], of_bundle: Option<&ImageInput>) -> View {
+        let as_named = || match of_bundle {
+            Some(input) => View {
+                size,
+                shorter: input.for_shape([input.shape[0], size[0], size[1]]).shorter,
+            },
+            None => View::cropped(size, 1.0),
+        };
+        self.zoomed(size).unwrap_or_else(as_named)
+    }
+
+    /// The part in the middle that `crop_pct` names, if it names one.
+    fn zoomed(&self, size: [usize; 2]) -> Option<View> {
+        (self.crop_pct > 0.0).then(|| View::cropped(size, self.crop_pct))
     }
 
     /// Splits a set, and finds the model for its images.
@@ -125,14 +207,13 @@ impl Images {
     /// Shares that leave nothing to train or to validate on, images that the model can't take.
     pub fn read(
         &self,
-        sets: ImageSets,
+        sets: ImageRowSets,
         augment: &Augment,
         head: HeadKind,
         start: &Start,
     ) -> Result<(ImageSplits, ImageModel), Failure> {
         let first = &sets.train;
-        let shape = [first.channels, first.height, first.width];
-        let config = start.image_config(shape, head)?;
+        let config = start.image_config(first.shape(), head)?;
         augment.check(first)?;
         let lines = sets.lines();
         lines.iter().for_each(|line| start.console.note(line));
@@ -150,7 +231,13 @@ impl Images {
             valid.len(),
             test.len()
         ));
-        let input = self.input(&config, train, start)?;
+        let mut input = self.input(&config, train, start)?;
+        // Where all images have one size, nothing is said of others.
+        input.shorter = if [train, valid, test].iter().all(|rows| rows.is_seen_whole()) {
+            None
+        } else {
+            train.view().shorter
+        };
         Ok((splits, ImageModel { config, input }))
     }
 
@@ -162,10 +249,10 @@ impl Images {
     pub fn input(
         &self,
         config: &ImageConfig,
-        train: &ImageSet,
+        train: &ImageRows,
         start: &Start,
     ) -> Result<ImageInput, Failure> {
-        let shape = [train.channels, train.height, train.width];
+        let shape = train.shape();
         let of_bundle = start.image_input()?;
         let kind = match (self.normalize, of_bundle) {
             (Normalize::Auto, Some(input)) => return Ok(input.for_shape(shape)),
@@ -178,7 +265,7 @@ impl Images {
         }
         let mut input = ImageInput::plain(shape);
         if kind == Normalize::Data {
-            let Statistics { mean, std } = channel_statistics(train);
+            let Statistics { mean, std } = train.statistics();
             // A channel of one colour has no deviation to divide by.
             let divisors = std.into_iter().map(|std| if std > 0.0 { std } else { 1.0 });
             (input.mean, input.std) = (mean, divisors.collect());
@@ -320,6 +407,25 @@ impl PixelBatch {
         }
     }
 
+    /// Pixels from 0 to 1 again, as they were before they were normalised.
+    ///
+    /// - input: how they were
+    ///
+    /// # Panics
+    ///
+    /// If it has other channels.
+    pub fn without_normalizing(mut self, input: &ImageInput) -> Self {
+        let area = self.height * self.width;
+        for (at, plane) in self.pixels.chunks_exact_mut(area).enumerate() {
+            let channel = at % self.channels;
+            let (mean, std) = (input.mean[channel] as f32, input.std[channel] as f32);
+            plane
+                .iter_mut()
+                .for_each(|pixel| *pixel = *pixel * std + mean);
+        }
+        self
+    }
+
     /// The models' input, `[n, channels, height, width]`.
     pub fn tensor<B: Backend>(&self, device: &B::Device) -> Tensor<B, 4> {
         let shape = [self.n, self.channels, self.height, self.width];
@@ -329,7 +435,6 @@ impl PixelBatch {
 
 /// `[augment]` of a recipe: how training images are changed, anew every epoch.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Augment {
     /// Pixels that an image is moved at most, up or down and left or right.
     pub shift: u16,
@@ -345,8 +450,8 @@ impl Augment {
     };
 
     /// Says what is impossible about these values for such images, if anything is.
-    pub fn check(&self, images: &ImageSet) -> Result<(), Impossible> {
-        let (height, width) = (images.height, images.width);
+    pub fn check(&self, images: &ImageRows) -> Result<(), Impossible> {
+        let [_, height, width] = images.shape();
         if usize::from(self.shift) >= height.min(width) {
             let reason = format!(
                 "is {}; that moves images of {height}x{width} out of sight",
@@ -357,6 +462,10 @@ impl Augment {
         let wrong = |reason| Err(Impossible::new("augment.steps", reason));
         if let Err(reason) = self.steps.check() {
             return wrong(format!("are impossible: {reason}"));
+        }
+        if !images.is_seen_whole() {
+            // Whatever size comes out, images are brought to their own after it.
+            return Ok(());
         }
         match self.steps.size_after(Some([height, width])) {
             Some(size) if size == [height, width] => Ok(()),
@@ -379,15 +488,14 @@ impl Augment {
     /// If a row is outside the set, or there are fewer samples than rows.
     pub fn read(
         &self,
-        images: &ImageSet,
+        images: &ImageRows,
         Rows { rows, samples }: &Rows,
         levels: &[[f32; 256]],
         seed: u64,
     ) -> PixelBatch {
-        let mut batch = if self.steps.steps.is_empty() {
-            PixelBatch::of(images, rows, levels)
-        } else {
-            self.stepped(images, rows, samples, levels, seed)
+        let mut batch = match images.in_memory() {
+            Some(set) if self.steps.steps.is_empty() => PixelBatch::of(set, rows, levels),
+            _ => self.stepped(images, rows, samples, levels, seed),
         };
         self.move_images(&mut batch, seed, samples);
         batch
@@ -396,27 +504,32 @@ impl Augment {
     /// Rows after the steps.
     fn stepped(
         &self,
-        images: &ImageSet,
+        images: &ImageRows,
         rows: &[u32],
         samples: &[u64],
         levels: &[[f32; 256]],
         seed: u64,
     ) -> PixelBatch {
-        let size = [images.height, images.width];
-        let len = images.channels * images.height * images.width;
+        let [channels, height, width] = images.shape();
+        let len = channels * height * width;
         let mut pixels = vec![0.0; rows.len() * len];
         for ((pixels, &row), &sample) in pixels.chunks_exact_mut(len).zip(rows).zip(samples) {
-            let planes = images.image(row as usize);
-            let picture = Picture::from_planes(images.channels, size, planes);
-            let picture = self.steps.apply(picture, seed, sample);
+            let picture = if self.steps.steps.is_empty() {
+                images.seen(row as usize)
+            } else {
+                let picture = images.picture(row as usize);
+                images
+                    .view()
+                    .finish(self.steps.apply(picture, seed, sample))
+            };
             picture.write_planes(pixels, |channel, value| levels[channel][usize::from(value)]);
         }
         PixelBatch {
             pixels,
             n: rows.len(),
-            channels: images.channels,
-            height: images.height,
-            width: images.width,
+            channels,
+            height,
+            width,
         }
     }
 
@@ -433,14 +546,44 @@ impl Augment {
     }
 }
 
+/// `[augment]` of images with a class each: images are changed, then the batch is mixed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LabelledAugment {
+    /// How each image is changed.
+    #[serde(flatten)]
+    pub pictures: Augment,
+    /// Ways to mix the images of a batch and their classes, of which each batch takes one.
+    pub mix: Vec<BatchMix>,
+}
+
+impl LabelledAugment {
+    /// Images as they are, for splits that are only looked at.
+    pub const NONE: Self = Self {
+        pictures: Augment::NONE,
+        mix: Vec::new(),
+    };
+
+    /// Says what is impossible about mixing with this recipe, if anything is.
+    pub fn check(&self, recipe: &Recipe) -> Result<(), Impossible> {
+        let wrong = |reason| Err(Impossible::new("augment.mix", reason));
+        if let Some(reason) = self.mix.iter().find_map(|mix| mix.check().err()) {
+            return wrong(format!("is impossible: {reason}"));
+        }
+        if !self.mix.is_empty() && recipe.training.batch_size == 1 {
+            return wrong("mixes the images of a batch, and training.batch_size is 1".into());
+        }
+        Ok(())
+    }
+}
+
 /// A set cut in three by the content of its images: equal images are never in two splits.
 pub struct ImageSplits {
     /// To train on.
-    pub train: ImageSet,
+    pub train: ImageRows,
     /// To choose the best step by.
-    pub valid: ImageSet,
+    pub valid: ImageRows,
     /// To report; may be empty.
-    pub test: ImageSet,
+    pub test: ImageRows,
 }
 
 impl ImageSplits {
@@ -449,25 +592,23 @@ impl ImageSplits {
     /// # Errors
     ///
     /// Shares that leave nothing to train or to validate on.
-    pub fn new(sets: ImageSets, valid: f64, test: f64, seed: u64) -> Result<Self, Failure> {
+    pub fn new(sets: ImageRowSets, valid: f64, test: f64, seed: u64) -> Result<Self, Failure> {
         recipe::check_shares(valid, test)?;
-        let ImageSets {
+        let ImageRowSets {
             train: images,
             valid: given_valid,
             test: given_test,
             ..
         } = sets;
-        let share = |given: &Option<ImageSet>, share| if given.is_some() { 0.0 } else { share };
+        let share = |given: &Option<ImageRows>, share| if given.is_some() { 0.0 } else { share };
         let (valid_share, test_share) = (share(&given_valid, valid), share(&given_test, test));
-        let keys: Vec<&[u8]> = (0..images.len()).map(|i| images.image(i)).collect();
-        let splits = match &images.labels {
-            Some(labels) => {
-                let labels: Vec<_> = labels.iter().copied().map(Some).collect();
-                split::split_labelled(&keys, &labels, valid_share, test_share, seed)
-            }
-            None => split::split_by_content(keys.iter().copied(), valid_share, test_share, seed),
+        let contents = images.contents(seed);
+        let labels = match &images.targets {
+            ImageTargets::Classes(labels) => Some(labels.as_slice()),
+            _ => None,
         };
-        let set = |given: Option<ImageSet>, rows: &[usize]| match given {
+        let splits = split::split_by_hash(&contents, labels, valid_share, test_share);
+        let set = |given: Option<ImageRows>, rows: &[usize]| match given {
             Some(given) => Self::like(&images, given),
             None => Ok(images.select(rows)),
         };
@@ -489,10 +630,9 @@ impl ImageSplits {
     }
 
     /// A given split whose images are of the shape of the others and whose labels are numbers of the same classes.
-    fn like(images: &ImageSet, mut given: ImageSet) -> Result<ImageSet, Failure> {
-        let shape = |set: &ImageSet| (set.channels, set.height, set.width);
-        if shape(images) != shape(&given) {
-            let ((c, h, w), (channels, height, width)) = (shape(images), shape(&given));
+    fn like(images: &ImageRows, mut given: ImageRows) -> Result<ImageRows, Failure> {
+        if images.shape() != given.shape() {
+            let ([c, h, w], [channels, height, width]) = (images.shape(), given.shape());
             return Err(Failure::input(format!(
                 "{}: images of {channels} channels and {height}x{width} pixels, and {} has {c} channels and {h}x{w}",
                 given.origin, images.origin
@@ -501,8 +641,8 @@ impl ImageSplits {
         if images.classes == given.classes {
             return Ok(given);
         }
-        let id = |label: &u32| {
-            let name = &given.classes[*label as usize];
+        let id = |label: u32| {
+            let name = &given.classes[label as usize];
             let found = images.classes.iter().position(|class| class == name);
             found.map(|class| class as u32).ok_or_else(|| {
                 Failure::input(format!(
@@ -511,9 +651,25 @@ impl ImageSplits {
                 ))
             })
         };
-        let labels = given.labels.as_ref();
-        let labels = labels.map(|labels| labels.iter().map(id).collect::<Result<_, _>>());
-        given.labels = labels.transpose()?;
+        match &mut given.targets {
+            ImageTargets::Classes(labels) => {
+                for label in labels {
+                    *label = id(*label)?;
+                }
+            }
+            ImageTargets::Several(several) => {
+                for label in several.iter_mut().flatten() {
+                    *label = id(*label)?;
+                }
+                several.iter_mut().for_each(|labels| labels.sort_unstable());
+            }
+            ImageTargets::Boxes(boxes) => {
+                for labelled in boxes.iter_mut().flatten() {
+                    labelled.class = id(labelled.class)?;
+                }
+            }
+            ImageTargets::None | ImageTargets::Values(_) | ImageTargets::Masks(_) => {}
+        }
         given.classes = images.classes.clone();
         Ok(given)
     }
@@ -528,7 +684,7 @@ pub fn resize_to(size: usize) -> Option<(usize, usize)> {
 #[derive(Clone, Debug)]
 pub struct LabelledImages {
     /// The images.
-    pub images: ImageSet,
+    pub images: ImageRows,
     /// One an image, an index into the class names.
     pub classes: Vec<u32>,
 }
@@ -556,24 +712,19 @@ impl LabelledImageSplits {
     pub fn new(splits: ImageSplits, label_limit: usize, split_seed: u64) -> Result<Self, Failure> {
         let ImageSplits { train, valid, test } = splits;
         for images in [&train, &valid, &test] {
-            if images.labels.is_none() && !images.is_empty() {
-                return Err(Failure::input(format!(
-                    "{}: the images have no labels: a folder needs one folder a class, an IDX file its labels beside it",
-                    images.origin
-                )));
-            }
+            check_targets(images)?;
         }
         let mut ids = vec![None; train.classes.len()];
         let mut classes = Vec::new();
         for (label, name) in train.classes.iter().enumerate() {
-            if labels(&train).contains(&(label as u32)) {
+            if train.labels().contains(&(label as u32)) {
                 ids[label] = Some(classes.len() as u32);
                 classes.push(name.clone());
             }
         }
         let wrong = |error| Failure::input(format!("{}: {error}", train.origin));
         check_classes(&train).map_err(wrong)?;
-        let few = labelled_subset(labels(&train), label_limit, split_seed)?;
+        let few = labelled_subset(train.labels(), label_limit, split_seed)?;
         Ok(Self {
             train: LabelledImages::new(train.select(&few), "training", &ids)?,
             valid: LabelledImages::new(valid, "validation", &ids)?,
@@ -585,7 +736,7 @@ impl LabelledImageSplits {
 
 impl LabelledImages {
     /// - ids: the class of each label, where training saw it
-    fn new(images: ImageSet, name: &str, ids: &[Option<u32>]) -> Result<Self, Failure> {
+    fn new(images: ImageRows, name: &str, ids: &[Option<u32>]) -> Result<Self, Failure> {
         let class = |&label: &u32| {
             ids[label as usize].ok_or_else(|| {
                 Failure::input(format!(
@@ -594,17 +745,15 @@ impl LabelledImages {
                 ))
             })
         };
-        let classes = labels(&images)
-            .iter()
-            .map(class)
-            .collect::<Result<_, _>>()?;
+        let classes = images.labels().iter().map(class);
+        let classes = classes.collect::<Result<_, _>>()?;
         Ok(Self { images, classes })
     }
 }
 
 /// Refuses fewer than two classes to train on.
-fn check_classes(train: &ImageSet) -> Result<(), DataError> {
-    match labels(train) {
+fn check_classes(train: &ImageRows) -> Result<(), DataError> {
+    match train.labels() {
         [] => Err(DataError::NoLabels),
         [first, rest @ ..] if rest.iter().all(|label| label == first) => Err(DataError::OneClass {
             label: train.classes[*first as usize].clone(),
@@ -613,33 +762,114 @@ fn check_classes(train: &ImageSet) -> Result<(), DataError> {
     }
 }
 
-fn labels(images: &ImageSet) -> &[u32] {
-    images.labels.as_deref().unwrap_or_default()
+/// Refuses images without a class each.
+fn check_targets(images: &ImageRows) -> Result<(), Failure> {
+    let reason = match &images.targets {
+        ImageTargets::Classes(_) => return Ok(()),
+        _ if images.is_empty() => return Ok(()),
+        ImageTargets::None => {
+            "the images have no labels: a folder needs one folder a class, an IDX file its labels beside it, a table a \
+             column of them"
+        }
+        ImageTargets::Several(_) => "the images have several labels each, and one is needed",
+        ImageTargets::Values(_) => {
+            "the images have a value each, and a label is needed; data.label_column names a column of labels"
+        }
+        ImageTargets::Masks(_) => "the images have a mask each, and a label is needed",
+        ImageTargets::Boxes(_) => "the images have boxes, and a label each is needed",
+    };
+    Err(Failure::input(format!("{}: {reason}", images.origin)))
 }
 
 /// Images with their classes, in a batch.
-pub type LabelledImageBatch = Labelled<PixelBatch>;
+#[derive(Clone, Debug, PartialEq)]
+pub struct LabelledImageBatch {
+    /// What the model sees.
+    pub inputs: PixelBatch,
+    /// A class an image; where images are mixed, that with the larger share.
+    pub targets: Vec<u32>,
+    /// Where images are mixed: the share of each class in each image, `[n, n_classes]`, row-major.
+    pub shares: Option<Vec<f32>>,
+}
+
+impl Counts for LabelledImageBatch {
+    fn real(&self) -> usize {
+        self.inputs.real()
+    }
+
+    fn padded(&self) -> usize {
+        self.inputs.padded()
+    }
+}
+
+impl LabelledImageBatch {
+    /// The images with the names of their classes, and their shares where images are mixed.
+    ///
+    /// - input: how the model sees images
+    /// - classes: their names
+    pub fn sheet(&self, input: &ImageInput, classes: &[String]) -> Sheet {
+        let caption = |(row, &class): (usize, &u32)| match &self.shares {
+            None => vec![classes[class as usize].clone()],
+            Some(shares) => {
+                let shares = &shares[row * classes.len()..][..classes.len()];
+                let named = classes
+                    .iter()
+                    .zip(shares)
+                    .filter(|(_, share)| **share > 0.0);
+                let line = |(name, share): (&String, &f32)| format!("{share:.2} {name}");
+                named.map(line).collect()
+            }
+        };
+        Sheet {
+            images: self.inputs.clone().without_normalizing(input),
+            captions: self.targets.iter().enumerate().map(caption).collect(),
+        }
+    }
+
+    /// Mixes each image with the one before it, and their classes in the same way.
+    fn mix(&mut self, mixture: Mixture, n_classes: usize) {
+        let PixelBatch {
+            pixels,
+            channels,
+            height,
+            width,
+            ..
+        } = &mut self.inputs;
+        mixture.mix_images(pixels, [*channels, *height, *width]);
+        let mut shares = vec![0.0; self.targets.len() * n_classes];
+        for (row, &class) in self.targets.iter().enumerate() {
+            shares[row * n_classes + class as usize] = 1.0;
+        }
+        mixture.mix_targets(&mut shares, n_classes);
+        self.targets = largest_shares(&shares, n_classes).collect();
+        self.shares = Some(shares);
+    }
+}
 
 /// Batches of labelled images.
 pub struct LabelledImageBatches {
     split: LabelledImages,
+    n_classes: usize,
     epochs: Epochs,
     levels: Vec<[f32; 256]>,
-    augment: Augment,
+    augment: LabelledAugment,
     seed: u64,
 }
 
 impl LabelledImageBatches {
-    /// Batches of a split in the order of `epochs`; how images are changed is a function of (seed, epoch, image).
+    /// Batches of a split in the order of `epochs`; how images are changed is a function of (seed, epoch, image), and how a
+    /// batch is mixed one of (seed, epoch, its first image).
     pub fn new(
         split: LabelledImages,
+        n_classes: usize,
         input: &ImageInput,
         epochs: Epochs,
-        augment: Augment,
+        augment: LabelledAugment,
         seed: u64,
     ) -> Self {
         Self {
             split,
+            n_classes,
             epochs,
             levels: input.levels(),
             augment,
@@ -658,11 +888,19 @@ impl BatchSource for LabelledImageBatches {
     fn batch(&self, number: u64) -> LabelledImageBatch {
         let rows = self.epochs.batch(number);
         let class = |&row: &u32| self.split.classes[row as usize];
-        let images = &self.split.images;
-        Labelled {
-            inputs: self.augment.read(images, &rows, &self.levels, self.seed),
+        let (images, LabelledAugment { pictures, mix }) = (&self.split.images, &self.augment);
+        let mut batch = LabelledImageBatch {
+            inputs: pictures.read(images, &rows, &self.levels, self.seed),
             targets: rows.rows.iter().map(class).collect(),
+            shares: None,
+        };
+        let [_, height, width] = images.shape();
+        if let Some(&first) = rows.samples.first()
+            && let Some(mixture) = augment::batch::draw(mix, [height, width], self.seed, first)
+        {
+            batch.mix(mixture, self.n_classes);
         }
+        batch
     }
 }
 
@@ -674,24 +912,29 @@ impl LabelledImageSplits {
         self,
         recipe: &Recipe,
         input: &ImageInput,
-        augment: Augment,
+        augment: LabelledAugment,
     ) -> Splits<LabelledImageBatch> {
         let Self {
-            train, valid, test, ..
+            train,
+            valid,
+            test,
+            classes,
         } = self;
+        let n_classes = classes.len();
         let (training, seed) = (&recipe.training, recipe.seed);
         let in_order = |split: LabelledImages| {
             let epochs = Epochs::in_order(split.classes.len(), training.batch_size);
-            let batches = LabelledImageBatches::new(split, input, epochs, Augment::NONE, 0);
+            let none = LabelledAugment::NONE;
+            let batches = LabelledImageBatches::new(split, n_classes, input, epochs, none, 0);
             Shared::new(batches)
         };
         let lengths = vec![1; train.classes.len()];
-        let digest = data::digest(train.classes.len(), |at| {
-            [train.images.image(at), &train.classes[at].to_le_bytes()].concat()
-        });
+        let digest = train
+            .images
+            .digest_with(|at| train.classes[at].to_le_bytes().into());
         let batching = training.batching();
         let shuffled = Epochs::shuffled(lengths, batching, training.accumulation, seed);
-        let train = LabelledImageBatches::new(train, input, shuffled, augment, seed);
+        let train = LabelledImageBatches::new(train, n_classes, input, shuffled, augment, seed);
         Splits {
             train: Shared::new(train),
             valid: in_order(valid),
@@ -706,6 +949,7 @@ impl LabelledImageSplits {
 mod tests {
     use super::*;
     use burn::backend::Flex;
+    use data::augment::MixUp;
 
     /// `n` RGB images of 2x1; every byte of image i is i.
     fn numbered(n: u8) -> ImageSet {
@@ -756,7 +1000,7 @@ mod tests {
                 rows: rows.collect(),
                 samples,
             };
-            augment.read(&images, &rows, &levels, seed)
+            augment.read(&images.clone().into(), &rows, &levels, seed)
         };
         let steps = r#"steps = [{kind = "flip", p = 0.5}, {kind = "erasing", p = 1.0}]"#;
         let steps: toml::Table = steps.parse().unwrap();
@@ -774,7 +1018,7 @@ mod tests {
             assert_ne!(changed(augment, 2, 0..8), first);
             // However images are batched.
             assert_eq!(changed(augment, 1, 4..8).image(0), first.image(4));
-            assert_eq!(augment.check(&images), Ok(()));
+            assert_eq!(augment.check(&images.clone().into()), Ok(()));
         }
         assert_ne!(changed(&moved, 1, 0..8), changed(&both, 1, 0..8));
         let whole: Vec<u32> = (0..8).collect();
@@ -786,7 +1030,7 @@ mod tests {
     fn impossible_augmentation_is_named() {
         let refusal = |augment: &str| {
             let augment: Augment = toml::from_str(augment).unwrap();
-            augment.check(&numbered(1)).unwrap_err().to_string()
+            augment.check(&numbered(1).into()).unwrap_err().to_string()
         };
         assert_eq!(
             refusal("shift = 1\nsteps = []"),
@@ -802,21 +1046,25 @@ steps = [{kind = "random_resized_crop", size = 8}]"#;
         assert!(refusal(crop).starts_with(words), "{}", refusal(crop));
     }
 
+    /// The pixels of all rows.
+    fn pixels(rows: &ImageRows) -> Vec<u8> {
+        rows.in_memory().unwrap().pixels.clone()
+    }
+
     #[test]
     fn splits_hold_every_image_once_and_equal_images_together() {
         let images = numbered(100);
-        let splits = ImageSplits::new(ImageSets::whole(images.clone()), 0.2, 0.3, 0).unwrap();
+        let splits = ImageSplits::new(images.clone().into(), 0.2, 0.3, 0).unwrap();
         let ImageSplits { train, valid, test } = &splits;
         let mut all: Vec<u8> = [train, valid, test]
             .iter()
-            .flat_map(|set| &set.pixels)
-            .copied()
+            .flat_map(|rows| pixels(rows))
             .collect();
         all.sort_unstable();
         assert_eq!(all, images.pixels);
 
         let twice = images.select(&[7; 50]);
-        let Err(error) = ImageSplits::new(ImageSets::whole(twice), 0.2, 0.3, 0) else {
+        let Err(error) = ImageSplits::new(twice.into(), 0.2, 0.3, 0) else {
             panic!("fifty equal images fall into one split");
         };
         assert!(
@@ -843,7 +1091,7 @@ steps = [{kind = "random_resized_crop", size = 8}]"#;
     }
 
     fn corpus(images: &ImageSet, label_limit: usize) -> Result<LabelledImageSplits, Failure> {
-        let splits = ImageSplits::new(ImageSets::whole(images.clone()), 0.2, 0.2, 0)?;
+        let splits = ImageSplits::new(images.clone().into(), 0.2, 0.2, 0)?;
         LabelledImageSplits::new(splits, label_limit, 0)
     }
 
@@ -858,12 +1106,12 @@ steps = [{kind = "random_resized_crop", size = 8}]"#;
     #[test]
     fn a_given_split_without_labels_is_refused() {
         let whole = set(60, &["a", "b"], |i| (i % 2) as u32);
-        let flat = ImageSet {
+        let flat = ImageRows::from(ImageSet {
             origin: "flat".into(),
             labels: None,
             ..whole.clone()
-        };
-        let labelled = ImageSplits::new(ImageSets::whole(whole), 0.2, 0.2, 0).unwrap();
+        });
+        let labelled = ImageSplits::new(whole.into(), 0.2, 0.2, 0).unwrap();
         let [valid, test] = [[&flat, &labelled.test], [&labelled.valid, &flat]];
         for [valid, test] in [valid, test] {
             let splits = ImageSplits {
@@ -889,7 +1137,7 @@ steps = [{kind = "random_resized_crop", size = 8}]"#;
         for split in [&corpus.train, &corpus.valid, &corpus.test] {
             assert!(!split.classes.is_empty());
             for (i, &class) in split.classes.iter().enumerate() {
-                let lit = split.images.image(i)[0] > 0;
+                let lit = split.images.picture(i).pixels[0] > 0;
                 assert_eq!(class == 0, lit, "the bar of \"a\" is at 0");
             }
         }
@@ -900,10 +1148,12 @@ steps = [{kind = "random_resized_crop", size = 8}]"#;
         let images = set(100, &["a", "b"], |i| (i % 2) as u32);
         let (few, more) = (corpus(&images, 8).unwrap(), corpus(&images, 20).unwrap());
         assert_eq!((few.train.classes.len(), more.train.classes.len()), (8, 20));
-        assert_eq!(few.train.images.pixels, more.train.images.pixels[..8 * 30]);
+        let [of_few, of_more] = [&few, &more].map(|corpus| pixels(&corpus.train.images));
+        assert_eq!(of_few, of_more[..8 * 30]);
         let first = few.train.classes.iter().filter(|&&class| class == 0);
         assert_eq!(first.count(), 4);
-        assert_eq!(few.test.images.pixels, more.test.images.pixels);
+        let [of_few, of_more] = [&few, &more].map(|corpus| pixels(&corpus.test.images));
+        assert_eq!(of_few, of_more);
     }
 
     #[test]
@@ -925,12 +1175,13 @@ steps = [{kind = "random_resized_crop", size = 8}]"#;
     fn batches_hold_images_beside_their_classes() {
         let images = set(3, &["a", "b", "c"], |i| i as u32);
         let split = LabelledImages {
-            images,
+            images: images.into(),
             classes: vec![0, 1, 2],
         };
         let plain = ImageInput::plain([1, 6, 5]);
-        let source =
-            LabelledImageBatches::new(split, &plain, Epochs::in_order(3, 2), Augment::NONE, 0);
+        let in_order = || Epochs::in_order(3, 2);
+        let none = LabelledAugment::NONE;
+        let source = LabelledImageBatches::new(split.clone(), 3, &plain, in_order(), none, 0);
         assert_eq!(source.batches_per_epoch(), 2);
         let batch = source.batch(1);
         assert_eq!((batch.real(), batch.padded()), (1, 1));
@@ -938,5 +1189,19 @@ steps = [{kind = "random_resized_crop", size = 8}]"#;
         // Image 2 is lit at 2, with 255 - 2.
         let row = [0.0, 0.0, 253.0 / 255.0, 0.0, 0.0];
         assert_eq!(batch.inputs.image(0)[..5], row);
+        assert_eq!(batch.shares, None);
+
+        let mix = LabelledAugment {
+            mix: vec![BatchMix::MixUp(MixUp { alpha: 1.0 })],
+            ..LabelledAugment::NONE
+        };
+        let mixed = LabelledImageBatches::new(split, 3, &plain, in_order(), mix, 5).batch(0);
+        let shares = mixed.shares.unwrap();
+        // Image 1 and a part of image 0, and the other way round.
+        let own = shares[0];
+        assert_eq!(shares, [own, 1.0 - own, 0.0, 1.0 - own, own, 0.0]);
+        assert_eq!(mixed.targets, if own > 0.5 { [0, 1] } else { [1, 0] });
+        assert!((mixed.inputs.image(0)[0] - own).abs() < 1e-6);
+        assert!((mixed.inputs.image(1)[1] - own * 254.0 / 255.0).abs() < 1e-6);
     }
 }

@@ -6,6 +6,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use anyhow::Context;
 use burn::module::{AutodiffModule, Module};
 use burn::prelude::*;
 use burn::tensor::backend::AutodiffBackend;
@@ -17,13 +18,16 @@ use serde_json::Value;
 
 use crate::backend::{WithBackend, train_on};
 use crate::cli::Entry;
-use crate::failure::Failure;
+use crate::failure::{Failure, FailureKind, caught};
 use crate::generator::seeded;
+use crate::job::image::PixelBatch;
 use crate::objective::{Objective, Trainable};
 use crate::recipe::{
     BundleRecipe, Draft, GuardRecipe, Impossible, OptimizerRecipe, RecipeError, ScheduleRecipe,
     TrainingRecipe,
 };
+use crate::report::sheet::Sheet;
+use crate::run::{Existing, write_atomically};
 use crate::session::{Options, Session, Status};
 use crate::source::{BatchSource, Counts, Unit};
 use crate::training_loop::ModelHook;
@@ -154,6 +158,8 @@ pub trait Job: Clone + Serialize + DeserializeOwned + 'static {
     const KEY: &'static str;
     /// Its file in `assets/recipes/`.
     const RECIPE: &'static str;
+    /// Whether batches are images, which [`sheet`](Self::sheet) shows.
+    const HAS_IMAGES: bool = false;
     /// Texts or images: what `[data]` names, or what a program brings.
     type Source;
     /// Splits, tokenizer, classes: all that is read before there is a backend.
@@ -190,6 +196,13 @@ pub trait Job: Clone + Serialize + DeserializeOwned + 'static {
         device: &B::Device,
     ) -> Result<Self::Objective<B>, Failure>;
 
+    /// A batch as people look at it; `None` where it has no images.
+    ///
+    /// [`HAS_IMAGES`](Self::HAS_IMAGES) says before anything is read whether there will be one.
+    fn sheet(&self, _data: &Self::Data) -> Option<ToSheet<Self::Batch>> {
+        None
+    }
+
     /// What is done with the model after each validation.
     fn after_validation<B: AutodiffBackend>(
         &self,
@@ -202,6 +215,9 @@ pub trait Job: Clone + Serialize + DeserializeOwned + 'static {
     /// Batches of the splits, which are functions of their number.
     fn batches(&self, recipe: &Recipe, data: Self::Data) -> Result<Splits<Self::Batch>, Failure>;
 }
+
+/// Makes a sheet of a batch.
+pub type ToSheet<T> = Box<dyn Fn(&T) -> Sheet>;
 
 /// Called with the model that validates.
 pub type Hook<B, O> = ModelHook<<O as AutodiffModule<B>>::InnerModule>;
@@ -276,9 +292,15 @@ impl<J: Job> Setup<J> {
     /// [`Failure::Input`] before anything is written, [`Failure::Running`] once training has begun.
     pub fn run(self, options: Options) -> Result<Status, Failure> {
         self.check()?;
+        if let Some(path) = &options.show_batch {
+            check_sheet(path, options.existing, J::NAME, J::HAS_IMAGES)?;
+        }
         let start = Start::open(&self.recipe, options.ui)?;
         let source = self.job.source(&start)?;
         let data = self.job.data(&self.recipe, &start, source)?;
+        if let Some(path) = &options.show_batch {
+            return self.show_batch(path, data, &start);
+        }
         let (backend, checkpointing) =
             (options.backend, self.recipe.training.gradient_checkpointing);
         let run = Prepared {
@@ -313,6 +335,31 @@ impl<J: Job> Setup<J> {
         run.run::<B>(device)
     }
 
+    /// Draws the first training batch.
+    fn show_batch(&self, path: &Path, data: J::Data, start: &Start) -> Result<Status, Failure> {
+        let Some(sheet) = self.job.sheet(&data) else {
+            return Err(no_images(J::NAME));
+        };
+        let train = self.job.batches(&self.recipe, data)?.train;
+        let sheet = caught(|| sheet(&train.batch(0))).running()?;
+        let place = || path.display().to_string();
+        let png = sheet.to_png().with_context(place).running()?;
+        write_atomically(path, &png).with_context(place).running()?;
+        let PixelBatch {
+            n, height, width, ..
+        } = sheet.images;
+        let shown = match sheet.shown() {
+            shown if shown < n => format!("the first {shown} of {n} images"),
+            shown => format!("{shown} images"),
+        };
+        let text = format!(
+            "{}: the first training batch, {shown} of {height}x{width}",
+            path.display()
+        );
+        start.console.note(&text);
+        Ok(Status::Done)
+    }
+
     /// Says what is impossible about the recipe, if anything is.
     ///
     /// # Errors
@@ -323,6 +370,37 @@ impl<J: Job> Setup<J> {
         self.recipe.adapter.check()?;
         self.job.check(&self.recipe)
     }
+}
+
+fn no_images(name: &str) -> Failure {
+    Failure::input(format!(
+        "--show-batch draws images, and the batches of {name} have none"
+    ))
+}
+
+/// Refuses a place for a sheet before the data is read.
+fn check_sheet(
+    path: &Path,
+    existing: Existing,
+    name: &str,
+    has_images: bool,
+) -> Result<(), Failure> {
+    if !has_images {
+        return Err(no_images(name));
+    }
+    let place = path.display();
+    if path.exists() && existing != Existing::Replace {
+        return Err(Failure::input(format!(
+            "{place}: exists; --force replaces it"
+        )));
+    }
+    let folder = path.parent().filter(|folder| *folder != Path::new(""));
+    if folder.is_some_and(|folder| !folder.is_dir()) {
+        return Err(Failure::input(format!(
+            "{place}: its directory does not exist"
+        )));
+    }
+    Ok(())
 }
 
 /// A line of a trainer's list.

@@ -58,6 +58,18 @@ impl ClassLossRecipe {
         }
     }
 
+    /// Says what is impossible beside images that are mixed, if anything is.
+    pub fn check_mixed(&self) -> Result<(), Impossible> {
+        if self.focal_gamma == 0.0 {
+            return Ok(());
+        }
+        let reason = format!(
+            "is {}; it goes without augment.mix, as there is no focal loss of several classes",
+            self.focal_gamma
+        );
+        Err(Impossible::new("loss.focal_gamma", reason))
+    }
+
     /// The loss over classes that occur this often in training.
     pub fn over(&self, n_classes: usize, targets: impl Iterator<Item = u32>) -> ClassLoss {
         let weights = match self.class_weights {
@@ -104,6 +116,21 @@ fn balanced(n_classes: usize, targets: impl Iterator<Item = u32>) -> Vec<f32> {
     let n = counts.iter().sum::<usize>() as f64;
     let weight = |&count: &usize| (n / (n_classes as f64 * count.max(1) as f64)) as f32;
     counts.iter().map(weight).collect()
+}
+
+/// The class with the largest share in each row; the first of several.
+///
+/// - shares: `[batch, n_classes]`, row-major
+pub fn largest_shares(shares: &[f32], n_classes: usize) -> impl Iterator<Item = u32> {
+    shares.chunks_exact(n_classes).map(|row| {
+        let mut largest = 0;
+        for (class, share) in row.iter().enumerate() {
+            if *share > row[largest] {
+                largest = class;
+            }
+        }
+        largest as u32
+    })
 }
 
 /// A loss over classes; without anything set, cross-entropy.
@@ -158,6 +185,40 @@ impl ClassLoss {
             loss = loss * (1.0 - self.label_smoothing) + self.spread(log_p);
         }
         LossSums::weighted(loss, vec![hits.float().sum()], n, weight)
+    }
+
+    /// Loss and hits of rows that have a share in each class, as mixing images gives them; summed over the batch.
+    ///
+    /// As torch's `cross_entropy` with probabilities: smoothing moves a part of each row to all classes alike, each class's
+    /// part is multiplied by its weight, and the mean is one over the rows, whatever their weights are. A hit is the class
+    /// with the largest share. There is no focal loss of shares, as [`check_mixed`](ClassLossRecipe::check_mixed) says.
+    ///
+    /// - logits: `[batch, n_classes]`, of any precision
+    /// - shares: `[batch, n_classes]`, row-major, each row adding up to 1
+    pub fn sums_of_shares<B: Backend>(&self, logits: Tensor<B, 2>, shares: &[f32]) -> LossSums<B> {
+        let [n, n_classes] = logits.dims();
+        let device = logits.device();
+        let largest: Vec<i32> = largest_shares(shares, n_classes)
+            .map(|class| class as i32)
+            .collect();
+        let largest: Tensor<B, 1, Int> = Tensor::from_data(TensorData::new(largest, [n]), &device);
+        let logits = logits.cast(FloatDType::F32);
+        let hits = logits
+            .clone()
+            .detach()
+            .argmax(1)
+            .reshape([n])
+            .equal(largest);
+        let smoothing = self.label_smoothing as f32;
+        let part = |(at, &share): (usize, &f32)| {
+            let weights = self.weights.as_ref();
+            let weight = weights.map_or(1.0, |weights| weights[at % n_classes]);
+            weight * (share * (1.0 - smoothing) + smoothing / n_classes as f32)
+        };
+        let parts: Vec<f32> = shares.iter().enumerate().map(part).collect();
+        let parts = Tensor::from_data(TensorData::new(parts, [n, n_classes]), &device);
+        let loss = -(log_softmax(logits, 1) * parts).sum();
+        LossSums::new(loss, vec![hits.float().sum()], n)
     }
 
     /// The part of the loss that all classes share.
@@ -252,6 +313,51 @@ mod tests {
                 near(kind, ours, theirs.into());
             }
         }
+    }
+
+    #[test]
+    fn sums_means_and_gradients_of_shares_are_those_of_torch() {
+        let golden = include_str!("../../../tests/golden/losses.json");
+        let golden: Value = serde_json::from_str(golden).unwrap();
+        let shares = floats(&golden["shares"]);
+        let weights = Some(floats(&golden["weights"]));
+        for (kind, label_smoothing, weights) in [
+            ("soft_plain", 0.0, None),
+            ("soft_smoothed", 0.1, None),
+            ("soft_weighted", 0.0, weights.clone()),
+            ("soft_weighted_smoothed", 0.1, weights),
+        ] {
+            let loss = ClassLoss {
+                label_smoothing,
+                weights,
+                ..ClassLoss::default()
+            };
+            let expected = &golden["kinds"][kind];
+            let logits = TensorData::new(floats(&golden["logits"]), [5, 4]);
+            let logits = Tensor::<B, 2>::from_data(logits, &Default::default()).require_grad();
+            let sums = loss.sums_of_shares(logits.clone(), &shares);
+            near(
+                kind,
+                sums.loss.clone().into_scalar().into(),
+                expected["sum"].as_f64().unwrap(),
+            );
+            near(kind, sums.mean_loss(), expected["mean"].as_f64().unwrap());
+            let gradient = logits.grad(&sums.loss.backward()).unwrap().into_data();
+            for (ours, theirs) in gradient.iter::<f64>().zip(floats(&expected["grad"])) {
+                near(kind, ours, theirs.into());
+            }
+        }
+    }
+
+    #[test]
+    fn a_hit_is_the_class_with_the_larger_share() {
+        let shares = [0.3, 0.7, 0.0, 0.5, 0.0, 0.5, 0.0, 0.0, 1.0];
+        let largest: Vec<u32> = largest_shares(&shares, 3).collect();
+        assert_eq!(largest, [1, 0, 2]);
+        let logits = [[0.0, 2.0, 0.0], [0.0, 0.0, 2.0], [0.0, 0.0, 2.0]];
+        let logits = Tensor::<B, 2>::from_data(logits, &Default::default());
+        let sums = ClassLoss::default().sums_of_shares(logits, &shares);
+        assert_eq!(sums.sums[0].clone().into_scalar(), 2.0);
     }
 
     #[test]

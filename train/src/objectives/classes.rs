@@ -90,7 +90,11 @@ impl<B: Backend> Objective<B> for ImageClasses<B> {
     const METRICS: &'static [Metric] = class_tally::METRICS;
 
     fn loss(&self, batch: &LabelledImageBatch, device: &B::Device) -> LossSums<B> {
-        self.loss.sums(self.logits(batch, device), &batch.targets)
+        let logits = self.logits(batch, device);
+        match &batch.shares {
+            Some(shares) => self.loss.sums_of_shares(logits, shares),
+            None => self.loss.sums(logits, &batch.targets),
+        }
     }
 
     fn evaluate(&self, batch: &LabelledImageBatch, device: &B::Device) -> ClassTally {

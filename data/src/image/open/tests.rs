@@ -633,3 +633,63 @@ fn statistics_are_of_pixels_in_images_of_any_size() {
     let error = message(file_statistics(&set, 10, 0).unwrap_err(), &folder);
     assert!(error.starts_with("1.png"), "{error}");
 }
+
+#[test]
+fn images_decoded_at_opening_are_known_by_their_pixels() {
+    let [dark, light] = [png([4, 6], [10, 20, 30]), png([2, 3], [200, 100, 50])];
+    let mut again = light.clone();
+    // A chunk that no decoder looks at: another file, and the same pixels.
+    again.splice(
+        33..33,
+        [0, 0, 0, 0, b't', b'E', b'X', b't', 0x94, 0x3e, 0x84, 0x2c],
+    );
+    let broken = &dark[..dark.len() - 20];
+    let folder = folder(&[
+        ("cat/1.png", &dark),
+        ("cat/2.png", broken),
+        ("dog/3.png", &light),
+        ("dog/4.png", &again),
+        ("backup.tar", b"x"),
+    ]);
+    let with = |decode, bad_rows| {
+        let options = ImageFileOptions {
+            decode,
+            bad_rows,
+            ..ImageFileOptions::default()
+        };
+        open_with(folder.path(), &options)
+    };
+    let all = |seed, held| Some(DecodeAll { seed, held });
+    // A header alone does not tell.
+    assert_eq!(with(None, BadRows::Refuse).unwrap().len(), 4);
+    let refused = message(with(all(0, 0), BadRows::Refuse).unwrap_err(), &folder);
+    assert!(
+        refused.contains("1 of 4 image files can't be read (1 truncated: cat/2.png)"),
+        "{refused}"
+    );
+    // 4 x 6 x 3 and twice 2 x 3 x 3 bytes, and the broken one, which promises as many as the first.
+    for held in [0, 72 + 18 + 18 + 72] {
+        let sets = with(all(7, held), BadRows::Skip).unwrap();
+        assert_eq!(
+            sets.lines(),
+            [
+                "images: 3 read, 1 left out (1 truncated: cat/2.png)",
+                "left out 1 file that is no image: .tar 1"
+            ]
+        );
+        let set = &sets.train;
+        assert_eq!(set.targets, ImageTargets::Classes(vec![0, 1, 1]));
+        let contents: Vec<_> = (0..3).map(|i| *set.content(i).unwrap()).collect();
+        assert!(contents[0] != contents[1] && contents[1] == contents[2]);
+        let planes = set.decode(0).unwrap().planes();
+        assert_eq!(contents[0], crate::split::content_hash(&planes, 7));
+        assert_eq!(set.one_size(), Err([0, 1]));
+        assert_eq!(set.select(&[2, 1]).one_size(), Ok([2, 3]));
+        let one = set.select(&[2]);
+        assert_eq!(one.statistics(), Some(file_statistics(&one, 9, 0).unwrap()));
+        // What is held needs its file no more.
+        std::fs::rename(folder.path().join("dog/4.png"), folder.path().join("4")).unwrap();
+        assert_eq!(one.decode(0).is_ok(), held > 0);
+        std::fs::rename(folder.path().join("4"), folder.path().join("dog/4.png")).unwrap();
+    }
+}
