@@ -9,7 +9,6 @@ use burn::tensor::activation::{log_sigmoid, sigmoid};
 use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::{FloatDType, TensorData};
 use data::image::{BoxLabel, TargetedImages, Targets};
-use model::bundle::Load;
 use model::heads::detection::Found;
 use model::{Detector, HeadKind};
 use serde::{Deserialize, Serialize};
@@ -99,7 +98,8 @@ impl VisionTask for DetectionTask {
         let config = &model.config;
         let names = config.names(Self::HEAD);
         let model = Detector::draw(config, classes.len(), &start.draw(device, names));
-        let model = start.fill(model, names, Load::Backbone)?;
+        let load = start.load_for(Self::HEAD, classes)?;
+        let model = start.fill(model, names, load)?;
         let DetectionRecipe { score, overlap } = self.detection;
         Ok(Boxes {
             model,

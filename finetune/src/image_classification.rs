@@ -3,7 +3,6 @@
 //! The encoder keeps its weights, the head is drawn anew.
 
 use burn::tensor::backend::AutodiffBackend;
-use model::bundle::Load;
 use model::{HeadKind, ImageClassifier};
 use serde::{Deserialize, Serialize};
 use train::Failure;
@@ -91,7 +90,8 @@ impl Job for ImageClassification {
         let names = config.names(HeadKind::Classes);
         let LabelledImageSplits { classes, train, .. } = &data.splits;
         let model = ImageClassifier::draw(config, classes.len(), &start.draw(device, names));
-        let model = start.fill(model, names, Load::Backbone)?;
+        let load = start.load_for(HeadKind::Classes, classes)?;
+        let model = start.fill(model, names, load)?;
         let targets = train.classes.iter().copied();
         Ok(ImageClasses::new(
             model,

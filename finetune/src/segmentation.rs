@@ -8,7 +8,6 @@ use burn::tensor::activation::softmax;
 use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::{FloatDType, TensorData};
 use data::image::{IGNORED, TargetedImages, Targets};
-use model::bundle::Load;
 use model::{HeadKind, Segmenter};
 use serde::{Deserialize, Serialize};
 use train::Failure;
@@ -86,7 +85,8 @@ impl VisionTask for Segmentation {
         let config = &model.config;
         let names = config.names(Self::HEAD);
         let model = Segmenter::draw(config, classes.len(), &start.draw(device, names));
-        let model = start.fill(model, names, Load::Backbone)?;
+        let load = start.load_for(Self::HEAD, classes)?;
+        let model = start.fill(model, names, load)?;
         let dice = self.loss.dice;
         Ok(Masks { model, dice }.into())
     }

@@ -5,7 +5,6 @@ use burn::tensor::activation::{log_sigmoid, sigmoid};
 use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::{FloatDType, TensorData};
 use data::image::{TargetedImages, Targets};
-use model::bundle::Load;
 use model::{HeadKind, ImageClassifier};
 use serde::{Deserialize, Serialize};
 use train::Failure;
@@ -72,7 +71,8 @@ impl VisionTask for LabelsTask {
         let config = &model.config;
         let names = config.names(Self::HEAD);
         let model = ImageClassifier::draw(config, classes.len(), &start.draw(device, names));
-        let model = start.fill(model, names, Load::Backbone)?;
+        let load = start.load_for(Self::HEAD, classes)?;
+        let model = start.fill(model, names, load)?;
         let threshold = self.labels.threshold;
         Ok(SeveralLabels { model, threshold }.into())
     }

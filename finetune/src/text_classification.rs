@@ -4,7 +4,6 @@
 
 use burn::tensor::backend::AutodiffBackend;
 use data::TextSet;
-use model::bundle::Load;
 use model::{HeadKind, TextClassifier};
 use serde::{Deserialize, Serialize};
 use train::Failure;
@@ -74,7 +73,8 @@ impl Job for TextClassification {
         let names = data.config.names(HeadKind::Classes);
         let n_classes = data.classes.len();
         let model = TextClassifier::draw(&data.config, n_classes, &start.draw(device, names));
-        let model = start.fill(model, names, Load::Backbone)?;
+        let load = start.load_for(HeadKind::Classes, &data.classes)?;
+        let model = start.fill(model, names, load)?;
         let loss = self
             .loss
             .over(n_classes, data.train.iter().map(|row| row.class));

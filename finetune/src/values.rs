@@ -1,7 +1,7 @@
 //! Regression: a number for each image. In: images with a value each. Out: a model that estimates it.
 //!
-//! The model estimates values of mean 0 and deviation 1 over the training images; its last layer is scaled back when it is
-//! done learning, so that a bundle's outputs are the values themselves.
+//! A new head begins at the mean and with the deviation of the training images' values, and errors are counted in deviations, so
+//! that rates do not depend on the unit; a bundle's outputs are the values themselves.
 
 use burn::module::Param;
 use burn::prelude::*;
@@ -75,7 +75,7 @@ impl VisionTask for RegressionTask {
     fn objective<B: AutodiffBackend>(
         &self,
         model: &ImageModel,
-        _: &[String],
+        classes: &[String],
         train: &TargetedImages,
         start: &Start,
         device: &B::Device,
@@ -83,15 +83,16 @@ impl VisionTask for RegressionTask {
         let config = &model.config;
         let names = config.names(Self::HEAD);
         let model = ImageClassifier::draw(config, 1, &start.draw(device, names));
-        let mut model = start.fill(model, names, Load::Backbone)?;
+        let load = start.load_for(Self::HEAD, classes)?;
+        let mut model = start.fill(model, names, load)?;
         let (mean, deviation) = statistics(&train.targets);
-        // So that what is learned first is not where the values are.
-        let output = &mut model.head.output;
-        output.weight = output.weight.clone().map(|weight| weight * deviation);
-        output.bias = output
-            .bias
-            .take()
-            .map(|bias: Param<Tensor<B, 1>>| bias.map(|bias| bias * deviation + mean));
+        if load == Load::Backbone {
+            // So that what a new head learns first is not where the values are.
+            let output = &mut model.head.output;
+            output.weight = output.weight.clone().map(|weight| weight * deviation);
+            let moved = |bias: Param<Tensor<B, 1>>| bias.map(|bias| bias * deviation + mean);
+            output.bias = output.bias.take().map(moved);
+        }
         let absolute = self.loss.kind == ValueLoss::Mae;
         Ok(Values {
             model,

@@ -13,7 +13,7 @@ use model::{HeadKind, ImageConfig, Names, TextConfig};
 
 use crate::failure::Failure;
 use crate::job::Recipe;
-use crate::job::strategy::{AdapterKind, StrategyKind};
+use crate::job::strategy::{AdapterKind, HeadStart, StrategyKind};
 use crate::recipe::{Draft, Impossible};
 use crate::run::{self, Held};
 use crate::ui::{Console, Ui};
@@ -266,6 +266,44 @@ impl Start {
         Draw::new(device, 0.02)
             .with_adapter(self.adapter.as_ref(), names)
             .with_frozen_statistics(freezes)
+    }
+
+    /// How much of the bundle a task takes: its backbone, or its head too where `strategy.head` keeps it.
+    ///
+    /// - classes: of the data, in the order of the logits
+    ///
+    /// # Errors
+    ///
+    /// A head that is to be kept, and is none, or of other classes.
+    pub fn load_for(&self, head: HeadKind, classes: &[String]) -> Result<Load, Failure> {
+        if self.settings.strategy.head == HeadStart::New {
+            return Ok(Load::Backbone);
+        }
+        let Some(bundle) = &self.bundle else {
+            let reason = "is \"keep\", and a new model has no head that was trained";
+            return Err(Impossible::new("strategy.head", reason).into());
+        };
+        bundle.require(head)?;
+        let held = bundle.classes()?;
+        if held == classes {
+            return Ok(Load::Whole);
+        }
+        let listed = |classes: &[String]| {
+            let first: Vec<_> = classes.iter().take(5).map(String::as_str).collect();
+            let more = if classes.len() > first.len() {
+                ", ..."
+            } else {
+                ""
+            };
+            format!("{} ({}{more})", classes.len(), first.join(", "))
+        };
+        let reason = format!(
+            "is \"keep\", and the classes of {} are {}, those of the data {}",
+            self.from,
+            listed(&held),
+            listed(classes)
+        );
+        Err(Impossible::new("strategy.head", reason).into())
     }
 
     /// The model with all its parameters drawn, and the bundle's weights in it where there is a bundle.

@@ -39,6 +39,20 @@ pub struct StrategyRecipe {
     pub dropout: f64,
     /// By what batch normalisation normalises while training.
     pub batch_norm: BatchNormKind,
+    /// What the head begins with.
+    #[serde(default)]
+    pub head: HeadStart,
+}
+
+/// What the head of a task begins with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum HeadStart {
+    /// It is drawn anew.
+    #[default]
+    New,
+    /// The bundle's, whose classes have to be those of the data.
+    Keep,
 }
 
 /// By what batch normalisation normalises while a bundle's model trains.
