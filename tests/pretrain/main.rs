@@ -18,6 +18,7 @@ mod data;
 #[cfg(target_os = "linux")] // Elsewhere a process has no limit on its memory.
 mod fuzz_files;
 mod models;
+mod pictures;
 mod runs;
 mod search;
 mod tensorboard;
