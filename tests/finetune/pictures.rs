@@ -143,7 +143,7 @@ fn a_folder_a_table_a_shard_and_parquet_train_the_same() {
         "photos.parquet",
     ] {
         let args = [&args[..], &["--data", source]].concat();
-        let run = train(&bench, source.trim_matches('*'), &args);
+        let run = train(&bench, &source.replace('.', "-"), &args);
         assert!(run.weights() == folder.weights(), "{source}");
         assert_eq!(run.events(), folder.events(), "{source}");
     }
@@ -163,8 +163,11 @@ fn neither_memory_nor_threads_change_what_is_learnt() {
     with("five", ["data.memory=0", "training.workers=5"]).assert_equals(&held);
 }
 
+/// Ways to mix a batch.
+const MIX: &str = r#"augment.mix=[{kind = "mixup", alpha = 0.2}, {kind = "cutmix"}]"#;
+
 #[test]
-fn a_killed_run_on_files_goes_on_to_the_same_end() {
+fn a_killed_run_that_mixes_images_of_files_goes_on_to_the_same_end() {
     let bench = bench();
     let args = [
         "image-classification",
@@ -172,6 +175,12 @@ fn a_killed_run_on_files_goes_on_to_the_same_end() {
         "60",
         "--set",
         STEPS,
+        "--set",
+        MIX,
+        "--set",
+        "loss.label_smoothing=0.1",
+        "--set",
+        "loss.class_weights=balanced",
         "--set",
         "data.memory=0",
         "--set",
@@ -290,20 +299,17 @@ fn tables_that_name_no_images_or_no_labels() {
     );
     bench.write("empty.csv", "image,label\n");
     bench.write("text.csv", "text,label\na,0\n");
-    bench.write(
-        "unlabelled.csv",
-        "image\nphotos/0/000.png\nphotos/1/001.jpg\n",
-    );
-    bench.write(
-        "several.csv",
-        "image,labels\nphotos/0/000.png,a;b\nphotos/1/001.jpg,b\n",
-    );
-    bench.write(
-        "values.csv",
-        "image,score\nphotos/0/000.png,0.5\nphotos/1/001.jpg,1\n",
-    );
+    for (file, column, value) in [
+        ("unlabelled.csv", "other", ["x", "y"]),
+        ("several.csv", "labels", ["a;b", "b"]),
+        ("values.csv", "score", ["0.5", "1"]),
+    ] {
+        let row = |i: u32| format!("photos/{},{}\n", name(i), value[i as usize % 2]);
+        let rows: String = (0..PICTURES).map(row).collect();
+        bench.write(file, format!("image,{column}\n{rows}"));
+    }
     let refuse = ["--set", "data.bad_rows=refuse"];
-    let none = ["--set", "data.valid=0.4"];
+    let none = ["--set", "data.valid=0.2"];
     for (data, more, words) in [
         (
             "gone.csv",
@@ -369,4 +375,95 @@ fn files_that_vanish_while_training_end_it_with_a_sentence() {
         "{}",
         crate::support::message(&output)
     );
+}
+
+#[test]
+fn mixed_images_are_learnt_and_change_what_is_learnt() {
+    let bench = bench();
+    let plain = train(&bench, "plain", &[]);
+    let mixed = train(&bench, "mixed", &["--set", MIX, "--steps", "60"]);
+    let losses = |run: &Run| run.metric("train", "loss");
+    assert_ne!(losses(&plain)[..5], losses(&mixed)[..5]);
+    let accuracy = mixed.summary()["test"]["metrics"]["accuracy"]
+        .as_f64()
+        .unwrap();
+    assert!(accuracy > 0.9, "{accuracy}");
+    let hits = mixed.metric("train", "accuracy");
+    assert!(
+        hits.iter().all(|hits| (0.0..=1.0).contains(hits)),
+        "{hits:?}"
+    );
+    // The larger share of a mixed image can be told.
+    assert!(
+        hits[25..].iter().sum::<f64>() / hits[25..].len() as f64 > 0.7,
+        "{hits:?}"
+    );
+}
+
+#[test]
+fn impossible_mixtures_are_named() {
+    let bench = bench();
+    for (more, words) in [
+        (
+            r#"augment.mix=[{kind = "mixup", alpha = 0.0}]"#,
+            "augment.mix is impossible: mixup: alpha is 0; it has to be above 0",
+        ),
+        (r#"augment.mix=[{kind = "puzzle"}]"#, "puzzle"),
+        (
+            "loss.focal_gamma=2.0",
+            "loss.focal_gamma is 2; it goes without augment.mix",
+        ),
+        (
+            "training.batch_size=1",
+            "augment.mix mixes the images of a batch, and training.batch_size is 1",
+        ),
+    ] {
+        let args = ["image-classification", "--set", MIX, "--set", more];
+        bench.refuses(&args, &[words]);
+    }
+}
+
+#[test]
+fn the_first_batch_is_drawn_and_nothing_else_is_done() {
+    let bench = bench();
+    let before = bench.contents();
+    let show = |out: &str, more: &[&str]| {
+        let args = ["image-classification", "--set", STEPS, "--set", MIX];
+        let args = [&args[..], &["--show-batch", out], more].concat();
+        bench.command(&args).output().unwrap()
+    };
+    let output = show("one.png", &[]);
+    assert!(output.status.success(), "{}", message(&output));
+    let sheet = fs::read(bench.path("one.png")).unwrap();
+    // Eight images in three columns, fourteen times as large.
+    let drawn = image::load_from_memory(&sheet).unwrap();
+    assert_eq!(drawn.width(), 8 + 3 * (144 + 8));
+    let mut after = bench.contents();
+    after.remove(&bench.path("one.png"));
+    assert!(after == before, "something else was written");
+    // Whether pictures are held or not, and whatever was there.
+    assert!(
+        show("two.png", &["--set", "data.memory=0"])
+            .status
+            .success()
+    );
+    assert!(fs::read(bench.path("two.png")).unwrap() == sheet);
+    bench.write("two.png", "mine");
+    let refused = show("two.png", &[]);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(message(&refused).contains("two.png: exists; --force replaces it"));
+    assert!(show("two.png", &["--force"]).status.success());
+    assert!(fs::read(bench.path("two.png")).unwrap() == sheet);
+    for (args, words) in [
+        (
+            ["image-classification", "--show-batch", "no/such.png"],
+            "no/such.png: its directory does not exist",
+        ),
+        (
+            ["text-classification", "--show-batch", "texts.png"],
+            "--show-batch draws images, and the batches of text-classification have none",
+        ),
+    ] {
+        bench.refuses_command(&mut bench.bare(&args), &[words]);
+    }
 }

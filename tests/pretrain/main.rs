@@ -19,6 +19,7 @@ mod data;
 mod fuzz_files;
 mod images;
 mod models;
+mod pictures;
 mod runs;
 mod search;
 mod tensorboard;

@@ -3,7 +3,7 @@
 //! Here it is decided what a path names; `folder`, `rows`, `shards` and `annotations` read it. Then all headers are read on
 //! all cores, and what can't be used is refused or left out.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use super::decode::Header;
 use super::encoded::{self, Containers, Encoded, EncodedImage, Measure, Part, Unpacked};
 use super::memory::most_bytes;
 use super::rows::{self, ImageColumns, NamedBox, RowImage, TableRows, Target};
-use super::{BoxLabel, Ground, ImageFiles, ImageTargets, folder, shards};
+use super::{BoxLabel, Ground, ImageFiles, ImageTargets, content, folder, shards};
 use crate::bad_rows::{BadRows, LeftOut};
 use crate::split::Split;
 use crate::{DataError, file, given, labels};
@@ -114,6 +114,8 @@ pub(super) struct Found {
     pub(super) not_images: LeftOut,
     pub(super) notes: Vec<String>,
     containers: Containers,
+    /// Folders whose images are those that tables name.
+    beside_tables: Vec<PathBuf>,
     /// The one folder that messages name places inside of.
     root: Option<PathBuf>,
 }
@@ -122,7 +124,7 @@ pub(super) struct Found {
 ///
 /// - a folder of images, class folders or splits, as [`read_image_sets`](super::read_image_sets) takes it
 /// - a table that names images (`.csv`, `.tsv`, `.jsonl`, `.json`) by paths relative to itself, or a folder with such a
-///   `metadata` table beside its images; `.parquet` that holds them, as `datasets` writes it
+///   `metadata` table beside its images, or `train.csv` and `test.csv`; `.parquet` that holds them, as `datasets` writes it
 /// - WebDataset shards (`.tar`), or a folder of shards
 /// - a COCO `.json`; a folder with `JPEGImages` and `Annotations` in Pascal VOC's XML; one with `images` and `masks`
 /// - patterns of such files: `shards/train-*.tar`
@@ -147,6 +149,10 @@ pub fn open_image_files(
         for path in matches(path)? {
             match Kind::of(&path)? {
                 Kind::Folder => folders.push(path),
+                Kind::Tables(tables) => {
+                    files.extend(tables);
+                    found.beside_tables.push(path);
+                }
                 Kind::Files(inside) => files.extend(inside),
                 Kind::Coco => annotations::coco(&path, &mut found)?,
                 Kind::Voc => annotations::voc(&path, &mut found)?,
@@ -158,6 +164,7 @@ pub fn open_image_files(
         found.add_folders(&folders)?;
     }
     found.add_files(&files, &options.columns)?;
+    found.count_unnamed()?;
     let origin = super::origin(paths);
     if found.rows.iter().all(|row| row.split != Split::Train) && !found.rows.is_empty() {
         return Err(DataError::NoTrainSplit { origin });
@@ -169,6 +176,8 @@ pub fn open_image_files(
 enum Kind {
     /// Images in folders.
     Folder,
+    /// Tables of the images in a folder.
+    Tables(Vec<PathBuf>),
     /// Tables or shards.
     Files(Vec<PathBuf>),
     Coco,
@@ -201,7 +210,14 @@ impl Kind {
         places.extend(inside.iter().map(PathBuf::as_path).filter(|p| p.is_dir()));
         let tables: Vec<PathBuf> = places.iter().filter_map(|place| metadata(place)).collect();
         if !tables.is_empty() {
-            return Ok(Self::Files(tables));
+            return Ok(Self::Tables(tables));
+        }
+        let is_split = |path: &&PathBuf| {
+            path.is_file() && rows::is_text_table(path) && given::split_of_name(path).is_some()
+        };
+        let tables: Vec<PathBuf> = inside.iter().filter(is_split).cloned().collect();
+        if !tables.is_empty() {
+            return Ok(Self::Tables(tables));
         }
         // Beside images they are something else, which is counted: a backup, say.
         if inside
@@ -287,6 +303,32 @@ impl Found {
             }
         }
         self.containers.unpacked = unpacked.finish()?;
+        Ok(())
+    }
+
+    /// Notes images beside tables that no row names.
+    fn count_unnamed(&mut self) -> Result<(), DataError> {
+        let plain = |path: &Path| path.components().collect::<PathBuf>();
+        let named: HashSet<PathBuf> = self.rows.iter().map(|row| plain(&row.path)).collect();
+        let mut unnamed = LeftOut::default();
+        let mut folders = self.beside_tables.clone();
+        while let Some(folder) = folders.pop() {
+            for path in file::list(&folder)? {
+                if path.is_dir() {
+                    folders.push(path);
+                } else if content::has_image_name(&path) && !named.contains(&plain(&path)) {
+                    unnamed.add("unnamed", || inside(self.root.as_deref(), &path));
+                }
+            }
+        }
+        for reason in unnamed.reasons() {
+            let images = if reason.count == 1 { "image" } else { "images" };
+            self.notes.push(format!(
+                "left out {} {images} that no row of a table names: {}",
+                reason.count,
+                reason.listed()
+            ));
+        }
         Ok(())
     }
 

@@ -92,6 +92,11 @@ pub(super) fn is_table(path: &Path) -> bool {
     Format::of(path).is_some()
 }
 
+/// Whether a file is a table of text by its name.
+pub(super) fn is_text_table(path: &Path) -> bool {
+    Format::of(path).is_some_and(|format| format != Format::Parquet)
+}
+
 /// Rows of one file.
 pub(super) struct TableRows {
     path: PathBuf,

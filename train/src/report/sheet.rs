@@ -10,7 +10,7 @@ use crate::job::image::PixelBatch;
 use crate::report::letters;
 
 /// Images are shown larger, in whole steps, until they are about so wide.
-const WIDTH: usize = 96;
+const WIDTH: usize = 144;
 /// Pixels between two images, and around all.
 const GAP: usize = 8;
 /// Pixels of the sheet a pixel of a letter.
@@ -172,7 +172,7 @@ mod tests {
 
     #[test]
     fn images_are_enlarged_over_their_captions() {
-        // Three grey images of 30x48, twice as large on the sheet.
+        // Three grey images of 30x48, three times as large on the sheet.
         let bytes: Vec<u8> = [0, 100, 200]
             .iter()
             .flat_map(|&grey| [grey; 1440])
@@ -188,22 +188,22 @@ mod tests {
         let png = image::load_from_memory(&sheet.to_png().unwrap())
             .unwrap()
             .to_rgb8();
-        // Two columns and rows: 60 pixels of the image, two lines of 20 and 2 beneath it.
-        assert_eq!(png.dimensions(), (8 + 2 * 104, 8 + 2 * 110));
+        // Two columns and rows: 90 pixels of the image, two lines of 20 and 2 beneath it.
+        assert_eq!(png.dimensions(), (8 + 2 * 152, 8 + 2 * 140));
         assert_eq!(png.get_pixel(8, 8).0, [0; 3]);
-        assert_eq!(png.get_pixel(103, 67).0, [0; 3]);
-        assert_eq!(png.get_pixel(112, 8).0, [100; 3]);
-        assert_eq!(png.get_pixel(8, 118).0, [200; 3]);
-        assert_eq!(png.get_pixel(112, 118).0, [255; 3], "no fourth image");
+        assert_eq!(png.get_pixel(151, 97).0, [0; 3]);
+        assert_eq!(png.get_pixel(160, 8).0, [100; 3]);
+        assert_eq!(png.get_pixel(8, 148).0, [200; 3]);
+        assert_eq!(png.get_pixel(160, 148).0, [255; 3], "no fourth image");
         let is_written = |left: u32, top: u32| {
-            let of_line = (left..left + 96).flat_map(|x| (top..top + 20).map(move |y| (x, y)));
+            let of_line = (left..left + 144).flat_map(|x| (top..top + 20).map(move |y| (x, y)));
             of_line
                 .filter(|&(x, y)| png.get_pixel(x, y).0 == [0; 3])
                 .count()
                 > 10
         };
-        assert!(is_written(8, 70) && !is_written(8, 90));
-        assert!(is_written(112, 70) && is_written(112, 90));
+        assert!(is_written(8, 100) && !is_written(8, 120));
+        assert!(is_written(160, 100) && is_written(160, 120));
     }
 
     #[test]

@@ -693,3 +693,31 @@ fn images_decoded_at_opening_are_known_by_their_pixels() {
         std::fs::rename(folder.path().join("4"), folder.path().join("dog/4.png")).unwrap();
     }
 }
+
+#[test]
+fn tables_named_for_splits_are_read_and_images_that_they_do_not_name_are_said() {
+    let image = png([1, 1], [5; 3]);
+    let folder = folder(&[
+        (
+            "train.csv",
+            b"image,label\nall/./1.png,cat\nall/2.png,dog\n",
+        ),
+        ("test.csv", b"image,label\nall/3.png,dog\n"),
+        ("all/1.png", &image),
+        ("all/2.png", &image),
+        ("all/3.png", &image),
+        ("all/4.png", &image),
+        ("new/5.png", &image),
+        ("readme.txt", b"x"),
+    ]);
+    let sets = open(folder.path()).unwrap();
+    let test = sets.test.as_ref().unwrap();
+    assert_eq!((sets.train.len(), test.len()), (2, 1));
+    assert_eq!(
+        sets.lines(),
+        [
+            "images: 3 read",
+            "left out 2 images that no row of a table names: all/4.png, new/5.png"
+        ]
+    );
+}
