@@ -906,6 +906,7 @@ fn nothing_at_all_is_accepted() {
         empty("convolution", operation, &operation.shapes(0));
     }
     empty("depthwise", DEPTHWISE, &DEPTHWISE.shapes(0));
+    empty("grouped", GROUPED, &GROUPED.shapes(0));
     let device = Default::default();
     let hidden = Tensor::<Fast, 2>::zeros([0, 3], &device).require_grad();
     let table = Tensor::<Fast, 2>::zeros([7, 3], &device);
@@ -1119,12 +1120,93 @@ fn convolutions_of_each_channel_are_those_of_double_precision() {
     }
 }
 
+/// A convolution of two groups whose kernels have gaps.
+const GROUPED: Convolution = Convolution {
+    channels: [6, 4],
+    size: [7, 8],
+    kernel: [3, 2],
+    geometry: Geometry::new([1, 2], [2, 0]).grouped(2).dilated(2),
+    padding_out: [0, 1],
+    ..SQUARE
+};
+
+#[test]
+fn grouped_and_dilated_convolutions_are_those_of_double_precision() {
+    for (batch, channels, size, kernel, geometry) in [
+        // More outputs than any machine sums at a time, and rows longer than a panel.
+        (
+            3,
+            [10, 44],
+            [9, 11],
+            [3, 3],
+            Geometry::new([1, 1], [1, 1]).grouped(2),
+        ),
+        (2, [3, 19], [5, 211], [3, 3], Geometry::new([1, 1], [1, 1])),
+        (2, [26, 5], [16, 17], [3, 3], Geometry::new([1, 1], [1, 1])),
+        // Patches and images in many units, kernels of one pixel, and strides beyond the kernel.
+        (1, [5, 3], [70, 190], [3, 3], Geometry::new([2, 2], [1, 1])),
+        (2, [7, 9], [15, 14], [1, 1], Geometry::new([1, 1], [0, 0])),
+        (2, [210, 3], [4, 5], [1, 1], Geometry::new([1, 1], [0, 0])),
+        (3, [4, 4], [7, 6], [1, 2], Geometry::new([3, 4], [0, 1])),
+        (2, [6, 9], [8, 7], [3, 3], GROUPED.geometry.grouped(3)),
+        (
+            2,
+            [3, 3],
+            [9, 9],
+            [3, 3],
+            Geometry::new([1, 1], [3, 3]).dilated(3),
+        ),
+        (2, [2, 3], [9, 9], [2, 2], Geometry::new([1, 1], [4, 4])),
+    ] {
+        for transposed in [false, true] {
+            let operation = Convolution {
+                transposed,
+                channels,
+                size,
+                kernel,
+                geometry,
+                padding_out: [0, 0],
+                ..GROUPED
+            };
+            if !transposed || geometry.padding != [4, 4] {
+                check("convolution", operation, &operation.shapes(batch));
+            }
+        }
+    }
+    for transposed in [false, true] {
+        for layout in LAYOUTS {
+            let operation = Convolution {
+                transposed,
+                layout,
+                ..GROUPED
+            };
+            check("convolution", operation, &operation.shapes(3));
+        }
+    }
+}
+
 #[test]
 fn convolutions_have_the_same_bits_on_any_number_of_threads() {
-    let operations = [Convolution {
+    let large = |operation| Convolution {
         size: [37, 41],
-        ..DEPTHWISE
-    }];
+        ..operation
+    };
+    let transposed = Convolution {
+        transposed: true,
+        ..GROUPED
+    };
+    let wide = Convolution {
+        channels: [40, 70],
+        geometry: Geometry::new([1, 1], [1, 1]),
+        ..SQUARE
+    };
+    let operations = [
+        large(DEPTHWISE),
+        large(GROUPED),
+        large(SQUARE),
+        transposed,
+        wide,
+    ];
     for operation in operations {
         let run = || results::<Fast>(&operation, &operation.shapes(19));
         let of_one = with_threads(1, run);

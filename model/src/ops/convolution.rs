@@ -48,11 +48,6 @@ impl Geometry {
             ..self
         }
     }
-
-    #[cfg(feature = "flex")]
-    fn is_dense(&self) -> bool {
-        self.groups == 1 && self.dilation == [1, 1]
-    }
 }
 
 /// A convolution.
@@ -100,17 +95,11 @@ pub fn conv2d<B: Backend>(
         return wrap(fused::apply::<B, _, 3>(operation, inputs));
     }
     #[cfg(feature = "flex")]
-    if fused::takes::<B>(&[x.dtype(), weight.dtype(), dtype_of(bias.as_ref())])
-        && geometry.is_dense()
-    {
+    if fused::takes::<B>(&[x.dtype(), weight.dtype(), dtype_of(bias.as_ref())]) {
         let bias = bias.unwrap_or_else(|| Tensor::zeros([d_out], &x.device()));
-        let patches = fast::Patches::new(channels, [height, width], kernel, geometry);
-        let operation = fast::Convolution {
-            batch: x.dims()[0],
-            narrow: d_out,
-            patches,
-            transposed: false,
-        };
+        let (channels, size) = ([channels, d_out], [height, width]);
+        let operation =
+            fast::Convolution::new(x.dims()[0], channels, size, kernel, geometry, false);
         let inputs = [primitive(x), primitive(weight), primitive(bias)];
         return wrap(fused::apply::<B, _, 3>(operation, inputs));
     }
@@ -166,7 +155,6 @@ pub fn conv_transpose2d<B: Backend>(
     // A result that is longer by a stride has further places, which the patches would count.
     #[cfg(feature = "flex")]
     if fused::takes::<B>(&[x.dtype(), weight.dtype(), dtype_of(bias.as_ref())])
-        && geometry.is_dense()
         && padding_out
             .iter()
             .zip(stride)
@@ -174,13 +162,8 @@ pub fn conv_transpose2d<B: Backend>(
     {
         let bias = bias.unwrap_or_else(|| Tensor::zeros([d_out], &x.device()));
         let size = [0, 1].map(|axis| full[axis] - 2 * padding[axis]);
-        let patches = fast::Patches::new(d_out, size, kernel, geometry);
-        let operation = fast::Convolution {
-            batch: x.dims()[0],
-            narrow: d_in,
-            patches,
-            transposed: true,
-        };
+        let channels = [d_out, d_in];
+        let operation = fast::Convolution::new(x.dims()[0], channels, size, kernel, geometry, true);
         let inputs = [primitive(x), primitive(weight), primitive(bias)];
         return wrap(fused::apply::<B, _, 3>(operation, inputs));
     }
@@ -229,293 +212,182 @@ fn dtype_of<B: Backend>(bias: Option<&Tensor<B, 1>>) -> DType {
 
 #[cfg(feature = "flex")]
 mod fast {
-    use std::ops::Range;
-
     use burn::backend::flex::FlexTensor;
     use burn::tensor::TensorMetadata;
     use rayon::prelude::*;
 
     use super::Geometry;
     use crate::ops::fused::{Fused, contiguous, slice, tensor};
-    use crate::ops::matrix::{Onto, View, multiply};
-    use crate::ops::simd::sum;
-
-    /// Images whose part of the weights' gradient is summed by one thread.
-    const IMAGES: usize = 8;
-
-    /// The patches of an image that a kernel sees, one at every place.
-    #[derive(Clone, Copy, Debug)]
-    pub(super) struct Patches {
-        channels: usize,
-        size: [usize; 2],
-        kernel: [usize; 2],
-        geometry: Geometry,
-        /// Rows and columns of places.
-        places: [usize; 2],
-    }
-
-    impl Patches {
-        pub(super) fn new(
-            channels: usize,
-            size: [usize; 2],
-            kernel: [usize; 2],
-            geometry: Geometry,
-        ) -> Self {
-            let Geometry {
-                stride, padding, ..
-            } = geometry;
-            let places = |axis: usize| {
-                let room = size[axis] + 2 * padding[axis];
-                (room - kernel[axis]) / stride[axis] + 1
-            };
-            Self {
-                channels,
-                size,
-                kernel,
-                geometry,
-                places: [places(0), places(1)],
-            }
-        }
-
-        fn image(&self) -> usize {
-            self.channels * self.size[0] * self.size[1]
-        }
-
-        fn values(&self) -> usize {
-            self.channels * self.kernel[0] * self.kernel[1]
-        }
-
-        fn count(&self) -> usize {
-            self.places[0] * self.places[1]
-        }
-
-        /// The matrix of the patches: `[channels * kernel, places]`.
-        fn view(&self) -> View {
-            View::whole(self.values(), self.count())
-        }
-
-        /// Whether the image is the matrix: a kernel of one pixel at every pixel.
-        fn is_the_image(&self) -> bool {
-            self.kernel == [1, 1] && self.geometry == Geometry::new([1, 1], [0, 0])
-        }
-
-        /// The places along an axis at which this part of the kernel lies on the image, not beside it.
-        fn inside(&self, axis: usize, part: usize) -> Range<usize> {
-            let (stride, padding) = (self.geometry.stride[axis], self.geometry.padding[axis]);
-            let first = padding.saturating_sub(part).div_ceil(stride);
-            let end = (self.size[axis] + padding)
-                .saturating_sub(part)
-                .div_ceil(stride);
-            first.min(self.places[axis])..end.min(self.places[axis])
-        }
-
-        /// Calls with each run of values: where it begins in the matrix and in the image, and its length; the image's
-        /// values are a stride apart.
-        fn runs(&self, mut run: impl FnMut(usize, usize, usize)) {
-            let Geometry {
-                stride, padding, ..
-            } = self.geometry;
-            let [height, width] = self.size;
-            let mut row = 0;
-            for channel in 0..self.channels {
-                for down in 0..self.kernel[0] {
-                    for right in 0..self.kernel[1] {
-                        let columns = self.inside(1, right);
-                        for place in self.inside(0, down) {
-                            let y = place * stride[0] + down - padding[0];
-                            if columns.is_empty() {
-                                continue;
-                            }
-                            let x = columns.start * stride[1] + right - padding[1];
-                            run(
-                                row * self.count() + place * self.places[1] + columns.start,
-                                (channel * height + y) * width + x,
-                                columns.len(),
-                            );
-                        }
-                        row += 1;
-                    }
-                }
-            }
-        }
-
-        /// The matrix; what lies beside the image stays as it is.
-        fn gather(&self, image: &[f32], matrix: &mut [f32]) {
-            let stride = self.geometry.stride[1];
-            self.runs(|to, from, n| {
-                let to = &mut matrix[to..to + n];
-                if stride == 1 {
-                    return to.copy_from_slice(&image[from..from + n]);
-                }
-                let values = image[from..].iter().step_by(stride);
-                to.iter_mut()
-                    .zip(values)
-                    .for_each(|(to, value)| *to = *value);
-            });
-        }
-
-        /// Adds every value of the matrix to the pixel that it was taken from.
-        fn scatter(&self, matrix: &[f32], image: &mut [f32]) {
-            let stride = self.geometry.stride[1];
-            self.runs(|from, to, n| {
-                let values = &matrix[from..from + n];
-                if stride == 1 {
-                    let pixels = image[to..to + n].iter_mut();
-                    return pixels
-                        .zip(values)
-                        .for_each(|(pixel, value)| *pixel += value);
-                }
-                let pixels = image[to..].iter_mut().step_by(stride);
-                pixels
-                    .zip(values)
-                    .for_each(|(pixel, value)| *pixel += value);
-            });
-        }
-    }
+    use crate::ops::patches::{Kernels, Patches, Places, Tap, weight_gradient};
+    use crate::ops::simd::{sum, vectorized};
 
     /// A convolution, which makes narrow images of wide ones; transposed, it goes the other way.
     #[derive(Debug)]
     pub(super) struct Convolution {
-        pub(super) batch: usize,
-        /// Channels of a narrow image, of as many pixels as there are places.
-        pub(super) narrow: usize,
-        /// Of a wide image.
-        pub(super) patches: Patches,
-        pub(super) transposed: bool,
+        batch: usize,
+        /// Channels of a wide image and of a narrow one, which has as many pixels as there are places.
+        channels: [usize; 2],
+        size: [usize; 2],
+        places: [usize; 2],
+        kernel: [usize; 2],
+        geometry: Geometry,
+        transposed: bool,
     }
 
     impl Convolution {
-        fn wide_shape(&self) -> [usize; 4] {
-            let Patches { channels, size, .. } = self.patches;
-            [self.batch, channels, size[0], size[1]]
-        }
-
-        fn narrow_shape(&self) -> [usize; 4] {
-            let [rows, columns] = self.patches.places;
-            [self.batch, self.narrow, rows, columns]
-        }
-
-        fn narrow_image(&self) -> usize {
-            self.narrow * self.patches.count()
-        }
-
-        fn narrow_view(&self) -> View {
-            View::whole(self.narrow, self.patches.count())
-        }
-
-        fn weight_view(&self) -> View {
-            View::whole(self.narrow, self.patches.values())
-        }
-
-        fn matrix(&self) -> Vec<f32> {
-            if self.patches.is_the_image() {
-                return Vec::new();
+        /// - channels, size: of a wide image, and the channels of a narrow one
+        pub(super) fn new(
+            batch: usize,
+            channels: [usize; 2],
+            size: [usize; 2],
+            kernel: [usize; 2],
+            geometry: Geometry,
+            transposed: bool,
+        ) -> Self {
+            let Geometry {
+                stride,
+                padding,
+                dilation,
+                ..
+            } = geometry;
+            let places = [0, 1].map(|axis| {
+                let reach = (kernel[axis] - 1) * dilation[axis];
+                (size[axis] + 2 * padding[axis] - reach - 1) / stride[axis] + 1
+            });
+            Self {
+                batch,
+                channels,
+                size,
+                places,
+                kernel,
+                geometry,
+                transposed,
             }
-            vec![0.0; self.patches.values() * self.patches.count()]
         }
 
-        /// The patches of an image, in a matrix that is used again.
-        fn laid_out<'a>(&self, image: &'a [f32], matrix: &'a mut Vec<f32>) -> &'a [f32] {
-            if self.patches.is_the_image() {
-                return image;
+        fn taps(&self) -> impl Iterator<Item = (usize, [usize; 2])> {
+            let [height, width] = self.kernel;
+            let all = (0..height).flat_map(move |down| (0..width).map(move |right| [down, right]));
+            all.enumerate()
+        }
+
+        /// Channels of each group.
+        fn of_group(&self) -> [usize; 2] {
+            self.channels
+                .map(|channels| channels / self.geometry.groups)
+        }
+
+        /// Where the kernel meets a wide image.
+        fn narrowing(&self) -> Patches {
+            let Geometry {
+                stride,
+                padding,
+                dilation,
+                groups,
+            } = self.geometry;
+            let tap = |(weight, at): (usize, [usize; 2])| Tap {
+                offset: [0, 1]
+                    .map(|axis| (at[axis] * dilation[axis]) as isize - padding[axis] as isize),
+                weight,
+            };
+            let taps = self.taps().map(tap).collect();
+            let [channels, _] = self.of_group();
+            Patches::new(
+                self.batch,
+                groups,
+                channels,
+                self.size,
+                taps,
+                stride,
+                self.places,
+            )
+        }
+
+        fn kernels<'a>(&self, weight: &'a [f32]) -> Kernels<'a> {
+            let [wide, _] = self.of_group();
+            Kernels {
+                values: weight,
+                taps: self.kernel[0] * self.kernel[1],
+                channels: wide,
             }
-            self.patches.gather(image, matrix);
-            matrix
         }
 
         /// Narrow images of wide ones.
         fn narrowed(&self, wide: &[f32], weight: &[f32], bias: Option<&[f32]>) -> FlexTensor {
-            let mut out = vec![0.0; self.batch * self.narrow_image()];
-            let images = out.par_chunks_mut(self.narrow_image());
-            let images = images.zip(wide.par_chunks(self.patches.image()));
-            images.for_each_init(
-                || self.matrix(),
-                |matrix, (out, image)| {
-                    let matrix = self.laid_out(image, matrix);
-                    fill(out, self.patches.count(), bias);
-                    multiply(
-                        (out, self.narrow_view()),
-                        (weight, self.weight_view()),
-                        (matrix, self.patches.view()),
-                        1.0,
-                        Onto::Values,
-                    );
-                },
+            let patches = self.narrowing();
+            let [rows, columns] = self.places;
+            let shape = [self.batch, self.channels[1], rows, columns];
+            let mut out = vec![0.0; shape.iter().product()];
+            let [_, narrow] = self.of_group();
+            let places = Places::all(self.places);
+            patches.convolve(
+                wide,
+                self.kernels(weight).to_narrow(),
+                narrow,
+                bias,
+                places,
+                &mut out,
             );
-            tensor(out, self.narrow_shape())
+            tensor(out, shape)
         }
 
-        /// Wide images of narrow ones.
+        /// Wide images of narrow ones: pixels whose row and column leave the same remainder by the stride see the same part of the
+        /// kernel, and are a convolution of their own.
         fn widened(&self, narrow: &[f32], weight: &[f32], bias: Option<&[f32]>) -> FlexTensor {
-            let mut out = vec![0.0; self.batch * self.patches.image()];
-            let [height, width] = self.patches.size;
-            let images = out.par_chunks_mut(self.patches.image());
-            let images = images.zip(narrow.par_chunks(self.narrow_image()));
-            images.for_each_init(
-                || self.matrix(),
-                |matrix, (out, image)| {
-                    let weight = (weight, self.weight_view().transposed());
-                    let image = (image, self.narrow_view());
-                    fill(out, height * width, bias);
-                    if self.patches.is_the_image() {
-                        let out = (out, self.patches.view());
-                        return multiply(out, weight, image, 1.0, Onto::Values);
-                    }
-                    let patches = (&mut matrix[..], self.patches.view());
-                    multiply(patches, weight, image, 1.0, Onto::Nothing);
-                    self.patches.scatter(matrix, out);
-                },
-            );
-            tensor(out, self.wide_shape())
-        }
-
-        /// The gradient of the weights: of each image the product of narrow channels and patches, summed in the order of the
-        /// images.
-        fn weight_gradient(&self, narrow: &[f32], wide: &[f32]) -> Vec<f32> {
-            let groups = narrow.par_chunks(IMAGES * self.narrow_image());
-            let groups = groups.zip(wide.par_chunks(IMAGES * self.patches.image()));
-            let of_group = |(narrow, wide): (&[f32], &[f32])| {
-                let mut matrix = self.matrix();
-                let mut sum = vec![0.0; self.narrow * self.patches.values()];
-                let images = narrow.chunks(self.narrow_image());
-                for (narrow, wide) in images.zip(wide.chunks(self.patches.image())) {
-                    let matrix = self.laid_out(wide, &mut matrix);
-                    multiply(
-                        (&mut sum, self.weight_view()),
-                        (narrow, self.narrow_view()),
-                        (matrix, self.patches.view().transposed()),
-                        1.0,
-                        Onto::Values,
-                    );
+            let Geometry {
+                stride,
+                padding,
+                dilation,
+                groups,
+            } = self.geometry;
+            let shape = [self.batch, self.channels[0], self.size[0], self.size[1]];
+            let mut out = vec![0.0; shape.iter().product()];
+            let [channels, from] = self.of_group();
+            for down in 0..stride[0].min(self.size[0]) {
+                for right in 0..stride[1].min(self.size[1]) {
+                    let first = [down, right];
+                    let tap = |(weight, at): (usize, [usize; 2])| {
+                        let offset = [0, 1].map(|axis| {
+                            (first[axis] + padding[axis]) as isize
+                                - (at[axis] * dilation[axis]) as isize
+                        });
+                        let met = (0..2).all(|axis| offset[axis] % stride[axis] as isize == 0);
+                        met.then(|| Tap {
+                            offset: [0, 1].map(|axis| offset[axis] / stride[axis] as isize),
+                            weight,
+                        })
+                    };
+                    let taps = self.taps().filter_map(tap).collect();
+                    let count =
+                        [0, 1].map(|axis| (self.size[axis] - first[axis]).div_ceil(stride[axis]));
+                    let patches =
+                        Patches::new(self.batch, groups, from, self.places, taps, [1, 1], count);
+                    let places = Places {
+                        size: self.size,
+                        first,
+                        step: stride,
+                    };
+                    let kernels = self.kernels(weight).to_wide();
+                    patches.convolve(narrow, kernels, channels, bias, places, &mut out);
                 }
-                sum
-            };
-            let parts: Vec<_> = groups.map(of_group).collect();
-            let mut all = vec![0.0; self.narrow * self.patches.values()];
-            for part in parts {
-                all.iter_mut()
-                    .zip(part)
-                    .for_each(|(all, part)| *all += part);
             }
-            all
-        }
-    }
-
-    /// Every channel its bias, or zero.
-    fn fill(image: &mut [f32], pixels: usize, bias: Option<&[f32]>) {
-        let Some(bias) = bias else {
-            return image.fill(0.0);
-        };
-        for (channel, bias) in image.chunks_mut(pixels).zip(bias) {
-            channel.fill(*bias);
+            tensor(out, shape)
         }
     }
 
     /// The gradient of the bias: the sum over all images, channel by channel.
     fn to_bias(grad: &[f32], [_, channels, height, width]: [usize; 4]) -> FlexTensor {
+        let planes = grad.par_chunks(height * width);
+        let of_plane = |plane: &[f32]| {
+            vectorized(
+                #[inline(always)]
+                || sum(plane),
+            )
+        };
+        let sums: Vec<f32> = planes.map(of_plane).collect();
         let mut out = vec![0.0; channels];
-        for (at, pixels) in grad.chunks(height * width).enumerate() {
-            out[at % channels] += sum(pixels);
+        for (at, sum) in sums.iter().enumerate() {
+            out[at % channels] += sum;
         }
         tensor(out, [channels])
     }
@@ -555,7 +427,9 @@ mod fast {
                 } else {
                     (grads, images)
                 };
-                tensor(self.weight_gradient(narrow, wide), weight.shape())
+                let [_, channels] = self.of_group();
+                let out = weight_gradient(&self.narrowing(), narrow, channels, wide);
+                tensor(out, weight.shape())
             };
             [
                 wanted[0].then(to_x),

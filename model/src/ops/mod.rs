@@ -21,6 +21,10 @@ pub mod linear;
 pub mod linear_cross_entropy;
 #[cfg(feature = "flex")]
 mod matrix;
+#[cfg(feature = "flex")]
+mod panels;
+#[cfg(feature = "flex")]
+mod patches;
 pub mod pooling;
 pub mod resize;
 #[cfg(feature = "flex")]
