@@ -147,7 +147,7 @@ pub fn open_image_files(
     let (mut folders, mut files) = (Vec::new(), Vec::new());
     for path in paths {
         for path in matches(path)? {
-            match Kind::of(&path)? {
+            match Kind::of(&path, &options.columns)? {
                 Kind::Folder => folders.push(path),
                 Kind::Tables(tables) => {
                     files.extend(tables);
@@ -186,7 +186,7 @@ enum Kind {
 }
 
 impl Kind {
-    fn of(path: &Path) -> Result<Self, DataError> {
+    fn of(path: &Path, columns: &ImageColumns) -> Result<Self, DataError> {
         if !path.is_dir() {
             if !path.exists() {
                 return Err(DataError::NotFound { path: path.into() });
@@ -213,7 +213,8 @@ impl Kind {
             return Ok(Self::Tables(tables));
         }
         let is_split = |path: &&PathBuf| {
-            path.is_file() && rows::is_text_table(path) && given::split_of_name(path).is_some()
+            let is_split = path.is_file() && given::split_of_name(path).is_some();
+            is_split && rows::names_images(path, columns)
         };
         let tables: Vec<PathBuf> = inside.iter().filter(is_split).cloned().collect();
         if !tables.is_empty() {

@@ -92,9 +92,15 @@ pub(super) fn is_table(path: &Path) -> bool {
     Format::of(path).is_some()
 }
 
-/// Whether a file is a table of text by its name.
-pub(super) fn is_text_table(path: &Path) -> bool {
-    Format::of(path).is_some_and(|format| format != Format::Parquet)
+/// Whether a file is a table of text whose columns name images.
+pub(super) fn names_images(path: &Path, columns: &ImageColumns) -> bool {
+    let is_table = match Format::of(path) {
+        Some(Format::Csv | Format::Tsv) => true,
+        // `.json` is often something else: annotations, settings.
+        Some(Format::Json) => file::extension(&file::name(path)) != ".json",
+        Some(Format::Parquet) | None => false,
+    };
+    is_table && TableRows::open(path, columns).is_ok()
 }
 
 /// Rows of one file.

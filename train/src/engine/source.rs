@@ -1,7 +1,7 @@
 //! Where batches come from: a pure function of their number, so that a resumed run seeks, never replays.
 //!
 //! ```text
-//! rows of a split                     data::TokenRows, data::ImageSet
+//! rows of a split                     data::TokenRows, job::image::ImageRows
 //!   | their lengths                   data::order::Lengths
 //!   | in what portions                data::order::Batching: so many rows, or so many tokens
 //!   v

@@ -720,4 +720,10 @@ fn tables_named_for_splits_are_read_and_images_that_they_do_not_name_are_said() 
             "left out 2 images that no row of a table names: all/4.png, new/5.png"
         ]
     );
+    // A table that names no images is something else.
+    std::fs::write(folder.path().join("train.csv"), "epoch,loss\n1,2\n").unwrap();
+    std::fs::write(folder.path().join("test.csv"), "epoch,loss\n1,2\n").unwrap();
+    let sets = open(folder.path()).unwrap();
+    assert_eq!(sets.train.classes, ["all", "new"]);
+    assert!(sets.lines()[1].contains(".csv 2"), "{:?}", sets.lines());
 }
