@@ -28,6 +28,8 @@ import time
 STEPS = 40
 # What a line of metrics.jsonl holds that no two runs share: the time so far, and `timing` with speed and peak memory.
 TIMES = ("seconds", "timing")
+# Figures that validations have had for some time only.
+NEW = ("probe_accuracy", "knn_accuracy")
 # What a summary says of the training itself.
 LASTING = ("status", "seed", "steps", "epochs", "parameters", "padding_fraction", "skipped_steps", "rollbacks", "best")
 LASTING += ("final", "test")
@@ -248,12 +250,18 @@ def tensor_files(run):
 def events(run):
     """The lines of metrics.jsonl without times."""
     lines = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
-    return [{key: value for key, value in line.items() if key not in TIMES} for line in lines]
+    return [without_new({key: value for key, value in line.items() if key not in TIMES}) for line in lines]
 
 
 def summary(run):
     whole = json.loads((run / "summary.json").read_text())
-    return [{key: whole.get(key) for key in LASTING}]
+    return [without_new({key: whole.get(key) for key in LASTING})]
+
+
+def without_new(value):
+    if isinstance(value, dict):
+        return {key: without_new(inside) for key, inside in value.items() if key not in NEW}
+    return value
 
 
 def first_difference(base, head):
