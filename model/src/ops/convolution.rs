@@ -218,7 +218,7 @@ mod fast {
 
     use super::Geometry;
     use crate::ops::fused::{Fused, contiguous, slice, tensor};
-    use crate::ops::patches::{Kernels, Patches, Places, Tap, weight_gradient};
+    use crate::ops::patches::{Kernels, Patches, Places, Shared, Tap, weight_gradient};
     use crate::ops::simd::{sum, vectorized};
 
     /// A convolution, which makes narrow images of wide ones; transposed, it goes the other way.
@@ -227,6 +227,8 @@ mod fast {
         batch: usize,
         /// Channels of a wide image and of a narrow one, which has as many pixels as there are places.
         channels: [usize; 2],
+        /// Of wide images and of narrow ones.
+        shapes: [[usize; 4]; 2],
         size: [usize; 2],
         places: [usize; 2],
         kernel: [usize; 2],
@@ -254,11 +256,19 @@ mod fast {
                 let reach = (kernel[axis] - 1) * dilation[axis];
                 (size[axis] + 2 * padding[axis] - reach - 1) / stride[axis] + 1
             });
+            let shapes = [
+                [batch, channels[0], size[0], size[1]],
+                [batch, channels[1], places[0], places[1]],
+            ];
+            // Where every pixel is by itself an image can be one row.
+            let flat = kernel == [1, 1] && stride == [1, 1] && padding == [0, 0];
+            let flattened = |size: [usize; 2]| if flat { [1, size[0] * size[1]] } else { size };
             Self {
                 batch,
                 channels,
-                size,
-                places,
+                shapes,
+                size: flattened(size),
+                places: flattened(places),
                 kernel,
                 geometry,
                 transposed,
@@ -315,9 +325,8 @@ mod fast {
         /// Narrow images of wide ones.
         fn narrowed(&self, wide: &[f32], weight: &[f32], bias: Option<&[f32]>) -> FlexTensor {
             let patches = self.narrowing();
-            let [rows, columns] = self.places;
-            let shape = [self.batch, self.channels[1], rows, columns];
-            let mut out = vec![0.0; shape.iter().product()];
+            let shape = self.shapes[1];
+            let out = Shared::new(shape.iter().product());
             let [_, narrow] = self.of_group();
             let places = Places::all(self.places);
             patches.convolve(
@@ -326,9 +335,10 @@ mod fast {
                 narrow,
                 bias,
                 places,
-                &mut out,
+                &out,
             );
-            tensor(out, shape)
+            // SAFETY: every pixel of the result is a place.
+            tensor(unsafe { out.into_values() }, shape)
         }
 
         /// Wide images of narrow ones: pixels whose row and column leave the same remainder by the stride see the same part of the
@@ -340,8 +350,8 @@ mod fast {
                 dilation,
                 groups,
             } = self.geometry;
-            let shape = [self.batch, self.channels[0], self.size[0], self.size[1]];
-            let mut out = vec![0.0; shape.iter().product()];
+            let shape = self.shapes[0];
+            let out = Shared::new(shape.iter().product());
             let [channels, from] = self.of_group();
             for down in 0..stride[0].min(self.size[0]) {
                 for right in 0..stride[1].min(self.size[1]) {
@@ -368,10 +378,11 @@ mod fast {
                         step: stride,
                     };
                     let kernels = self.kernels(weight).to_wide();
-                    patches.convolve(narrow, kernels, channels, bias, places, &mut out);
+                    patches.convolve(narrow, kernels, channels, bias, places, &out);
                 }
             }
-            tensor(out, shape)
+            // SAFETY: every pixel has one remainder, and is one of its places.
+            tensor(unsafe { out.into_values() }, shape)
         }
     }
 

@@ -14,6 +14,7 @@ use rayon::prelude::*;
 
 use super::convolution::Geometry;
 use crate::ops::fused::{Fused, contiguous, slice, tensor};
+use crate::ops::patches::take_every;
 use crate::ops::simd::{sum, vectorized};
 
 /// Values that are worked on at a time.
@@ -337,16 +338,8 @@ impl Plane {
 
     /// The image in its layout; what lies beside it stays as it is.
     fn lay_out(&self, image: &[f32], values: &mut [f32]) {
-        let stride = self.stride[1];
         self.runs(|to, from, n| {
-            let to = &mut values[to..to + n];
-            if stride == 1 {
-                return to.copy_from_slice(&image[from..from + n]);
-            }
-            let pixels = image[from..].iter().step_by(stride);
-            to.iter_mut()
-                .zip(pixels)
-                .for_each(|(to, pixel)| *to = *pixel);
+            take_every(self.stride[1], &image[from..], &mut values[to..to + n]);
         });
     }
 

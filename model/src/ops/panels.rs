@@ -54,23 +54,28 @@ const fn shape(registers: usize) -> [usize; 2] {
 struct Shape;
 
 impl WithSimd for Shape {
-    type Output = [usize; 2];
+    type Output = [usize; 3];
 
     #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) -> [usize; 2] {
+    fn with_simd<S: Simd>(self, _: S) -> [usize; 3] {
         let [vectors, rows] = shape(S::REGISTER_COUNT);
-        [vectors * S::F32_LANES, rows]
+        [S::F32_LANES, vectors * S::F32_LANES, rows]
     }
+}
+
+/// Values of a vector of this machine.
+pub(crate) fn vector() -> usize {
+    pulp::Arch::new().dispatch(Shape)[0]
 }
 
 /// Columns of a tile on this machine.
 pub(crate) fn tile() -> usize {
-    pulp::Arch::new().dispatch(Shape)[0]
+    pulp::Arch::new().dispatch(Shape)[1]
 }
 
 /// Rows of the product that belong together when factors are packed: a slice of packed factors can begin at any multiple.
 pub(crate) fn strip() -> usize {
-    pulp::Arch::new().dispatch(Shape)[1]
+    pulp::Arch::new().dispatch(Shape)[2]
 }
 
 /// How many of the remaining rows are summed at a time.
@@ -86,22 +91,19 @@ fn next(left: usize, most: usize) -> usize {
 
 /// Factors in the order in which [`add_product`] reads them.
 ///
-/// - packed: of `depth * rows` values
-/// - at: the factor of a place in the depth and of a row of the product
-pub(crate) fn pack(
-    packed: &mut [f32],
-    depth: usize,
-    rows: usize,
-    at: impl Fn(usize, usize) -> f32,
-) {
+/// - packed: of `starts.len() * rows` values
+/// - starts: where the factors of each place in the depth begin
+/// - step: from the factor of a row of the product to that of the next
+pub(crate) fn pack(packed: &mut [f32], values: &[f32], starts: &[usize], step: usize, rows: usize) {
     let most = strip();
     let (mut row, mut rest) = (0, packed);
     while row < rows {
         let n = next(rows - row, most);
-        let (strip, behind) = std::mem::take(&mut rest).split_at_mut(n * depth);
-        for (place, factors) in strip.chunks_exact_mut(n).enumerate() {
-            for (column, factor) in factors.iter_mut().enumerate() {
-                *factor = at(place, row + column);
+        let (strip, behind) = std::mem::take(&mut rest).split_at_mut(n * starts.len());
+        for (factors, start) in strip.chunks_exact_mut(n).zip(starts) {
+            let values = values[start + row * step..].iter().step_by(step);
+            for (factor, value) in factors.iter_mut().zip(values) {
+                *factor = *value;
             }
         }
         (row, rest) = (row + n, behind);
@@ -127,6 +129,28 @@ pub(crate) fn add_product(
     if size.rows * size.columns == 0 {
         return;
     }
+    let end = size.columns.next_multiple_of(vector());
+    assert!(out.len() >= (size.rows - 1) * out_row + end);
+    // SAFETY: the slice has these rows, and is borrowed alone.
+    unsafe { add_product_at((out.as_mut_ptr(), out_row), factors, wide, size, start) };
+}
+
+/// The same at an address.
+///
+/// # Safety
+///
+/// `size.rows` rows of as many values as there are columns, to the next multiple of [`vector`], can be read and written,
+/// and nobody else does so.
+pub(crate) unsafe fn add_product_at(
+    (out, out_row): (*mut f32, usize),
+    factors: Factors<'_>,
+    wide: Wide<'_>,
+    size: Size,
+    start: Start<'_>,
+) {
+    if size.rows * size.columns == 0 {
+        return;
+    }
     pulp::Arch::new().dispatch(Product {
         out,
         out_row,
@@ -137,8 +161,9 @@ pub(crate) fn add_product(
     });
 }
 
+/// What [`add_product_at`] is called with.
 struct Product<'a> {
-    out: &'a mut [f32],
+    out: *mut f32,
     out_row: usize,
     factors: Factors<'a>,
     wide: Wide<'a>,
@@ -168,8 +193,6 @@ impl WithSimd for Product<'_> {
         let of_tile = vectors * S::F32_LANES;
         let (tiles, last) = ((columns - 1) / of_tile, (columns - 1) % of_tile + 1);
         let last = last.div_ceil(S::F32_LANES);
-        let end = tiles * of_tile + last * S::F32_LANES;
-        assert!(out.len() >= (rows - 1) * out_row + end);
         let end = tiles * wide.tile + last * S::F32_LANES;
         assert!(depth == 0 || wide.values.len() >= (depth - 1) * wide.row + end);
         // The last tile may be narrower than the one before it.
@@ -199,7 +222,7 @@ impl WithSimd for Product<'_> {
                         depth,
                         wide: wide.values.as_ptr().add(tile * wide.tile),
                         wide_row: wide.row,
-                        out: out.as_mut_ptr().add(row * out_row + tile * of_tile),
+                        out: out.add(row * out_row + tile * of_tile),
                         out_row,
                         start: match start {
                             Start::Values(values) => Start::Values(&values[row..]),
@@ -333,9 +356,8 @@ mod tests {
                 let wide = numbers(depth * row, 1);
                 let factors = numbers(depth * rows, 2);
                 let mut packed = vec![0.0; depth * rows];
-                pack(&mut packed, depth, rows, |place, row| {
-                    factors[row * depth + place]
-                });
+                let starts: Vec<usize> = (0..depth).collect();
+                pack(&mut packed, &factors, &starts, depth, rows);
                 let there = numbers(rows * row, 3);
                 let values = numbers(rows, 4);
                 let size = Size {

@@ -5,18 +5,20 @@
 //! time are laid out as panels that stay in the caches. These units are spread over the cores; the order of every sum
 //! depends on shapes alone.
 
-use std::marker::PhantomData;
 use std::ops::Range;
+use std::ptr;
 
 use rayon::prelude::*;
 
-use crate::ops::panels::{Factors, Size, Start, Wide, add_product, pack, strip, tile};
+use crate::ops::panels::{
+    Factors, Size, Start, Wide, add_product, add_product_at, pack, strip, tile, vector,
+};
 use crate::ops::simd::vectorized;
 
 /// Places of a panel, a multiple of every machine's tile.
 const BLOCK: usize = 192;
-/// Rows of a panel.
-const DEPTH: usize = 192;
+/// Rows of a panel, a multiple of every machine's tile; one tile of them stays in the smallest cache.
+const DEPTH: usize = 144;
 /// Values that are copied at a time.
 const STEP: usize = 16;
 /// Values of the laid-out pixels of a unit, so that they stay in a core's cache.
@@ -226,13 +228,15 @@ impl Patches {
         self.places[0] * self.places[1]
     }
 
-    /// Images of a unit where one has few places.
+    /// Images of a unit: several where one has few places.
     fn together(&self) -> usize {
         if self.layout.places < self.places[0] {
             return 1;
         }
         let fit = LAID_OUT / (self.channels * self.layout.channel()).max(1);
-        (BLOCK / self.count()).min(fit).max(1)
+        let most = (BLOCK / self.count()).min(fit).max(1);
+        // Parts as even as can be.
+        self.batch.div_ceil(self.batch.div_ceil(most).max(1)).max(1)
     }
 
     fn units(&self) -> Vec<Unit> {
@@ -254,11 +258,38 @@ impl Patches {
         identity && self.step == [1, 1] && self.places == self.size
     }
 
-    /// The pixels of the channels of a group that a unit's places meet.
-    fn lay_out(&self, unit: &Unit, group: usize, images: &[f32], laid: &mut Vec<f32>) {
-        // Whole steps are read beyond the last one.
-        let room = self.together() * self.channels * self.layout.channel() + STEP;
-        laid.resize(room, 0.0);
+    /// The pixels of the channels of a group that a unit's places meet: the images themselves, or laid out.
+    fn pixels<'a>(
+        &self,
+        unit: &Unit,
+        group: usize,
+        images: &'a [f32],
+        laid: &'a mut Vec<f32>,
+    ) -> Pixels<'a> {
+        if self.are_the_images() {
+            let channel = self.count();
+            let first = (unit.images.start * self.groups + group) * self.channels * channel;
+            return Pixels {
+                values: &images[first..],
+                image: self.groups * self.channels * channel,
+                channel,
+            };
+        }
+        let channel = self.layout.channel();
+        if laid.is_empty() {
+            // Whole steps are read beyond the last value.
+            laid.resize(self.together() * self.channels * channel + STEP, 0.0);
+        }
+        self.lay_out(unit, group, images, laid);
+        Pixels {
+            values: laid,
+            image: self.channels * channel,
+            channel,
+        }
+    }
+
+    /// The pixels in their layout, whose columns beside the image are zeros already.
+    fn lay_out(&self, unit: &Unit, group: usize, images: &[f32], laid: &mut [f32]) {
         let [height, width] = self.size;
         let Layout {
             first,
@@ -267,35 +298,29 @@ impl Patches {
             pitch,
             ..
         } = self.layout;
+        let step = self.step[1];
         let channels = unit.images.clone().flat_map(|image| {
             let first = (image * self.groups + group) * self.channels;
             first..first + self.channels
         });
-        let outs = laid.chunks_exact_mut(self.layout.channel());
+        let outs = laid.chunks_exact_mut(self.layout.channel().max(1));
         for (channel, out) in channels.zip(outs) {
             let pixels = &images[channel * height * width..][..height * width];
             for (phase, out) in phases.iter().zip(out.chunks_exact_mut(rows * pitch)) {
                 let left = first[1] + phase[1] as isize;
-                let inside = inside(left, self.step[1], width, pitch);
-                let from = (left + (inside.start * self.step[1]) as isize).max(0) as usize;
+                let inside = inside(left, step, width, pitch);
+                if inside.is_empty() {
+                    continue;
+                }
+                let from = (left + (inside.start * step) as isize) as usize;
                 for (row, out) in out.chunks_exact_mut(pitch).enumerate() {
-                    let y = first[0] + (phase[0] + (unit.rows.start + row) * self.step[0]) as isize;
-                    if y < 0 || y >= height as isize || inside.is_empty() {
+                    let out = &mut out[inside.clone()];
+                    let y = (phase[0] + (unit.rows.start + row) * self.step[0]) as isize + first[0];
+                    if y < 0 || y >= height as isize {
                         out.fill(0.0);
                         continue;
                     }
-                    let pixels = &pixels[y as usize * width..][..width];
-                    out[..inside.start].fill(0.0);
-                    out[inside.end..].fill(0.0);
-                    let out = &mut out[inside.clone()];
-                    if self.step[1] == 1 {
-                        out.copy_from_slice(&pixels[from..from + out.len()]);
-                        continue;
-                    }
-                    let pixels = pixels[from..].iter().step_by(self.step[1]);
-                    out.iter_mut()
-                        .zip(pixels)
-                        .for_each(|(out, pixel)| *out = *pixel);
+                    take_every(step, &pixels[y as usize * width..][from..width], out);
                 }
             }
         }
@@ -320,32 +345,28 @@ impl Patches {
         }
     }
 
-    /// Some rows of the matrix of patches at these runs of a unit; beyond the runs the panel holds values of no use.
-    ///
-    /// - starts: where each run begins in the layout of a channel
-    fn gather(
-        &self,
-        laid: &[f32],
-        rows: Range<usize>,
-        starts: &[(usize, usize, usize)],
-        panel: &mut [f32],
-    ) {
+    /// Some rows of the matrix of patches at the places of a block; beyond them the panel holds values of no use.
+    fn gather(&self, pixels: Pixels<'_>, rows: Range<usize>, pieces: &[Piece], panel: &mut [f32]) {
         let taps = self.taps.len();
+        let values = pixels.values;
         vectorized(
             #[inline(always)]
             || {
                 for (to, row) in rows.enumerate() {
-                    let channel = row / taps * self.layout.channel();
-                    let offset = channel + self.layout.offsets[row % taps];
-                    for &(at, start, n) in starts {
-                        let to = to * BLOCK + at;
-                        let from = offset + start;
-                        let mut done = 0;
-                        while done < n {
-                            // The last step goes too far, into what is written next.
-                            let values = &laid[from + done..from + done + STEP];
-                            panel[to + done..to + done + STEP].copy_from_slice(values);
-                            done += STEP;
+                    let offset = row / taps * pixels.channel + self.layout.offsets[row % taps];
+                    for piece in pieces {
+                        let (mut to, mut from) = (to * BLOCK + piece.at, offset + piece.from);
+                        let end = to + piece.n;
+                        while to < end {
+                            let n = STEP.min(values.len() - from);
+                            if n == STEP {
+                                // The last step goes too far, into what is written next.
+                                let values = &values[from..from + STEP];
+                                panel[to..to + STEP].copy_from_slice(values);
+                            } else {
+                                panel[to..to + n].copy_from_slice(&values[from..]);
+                            }
+                            (to, from) = (to + STEP, from + STEP);
                         }
                     }
                 }
@@ -353,15 +374,25 @@ impl Patches {
         );
     }
 
-    /// Where runs begin in the panel and in the layout of a channel, and their lengths.
-    fn starts(&self, unit: &Unit, runs: &[Run]) -> Vec<(usize, usize, usize)> {
-        let image = self.channels * self.layout.channel();
-        let start = |run: &Run| {
-            let image = (run.image - unit.images.start) * image;
+    /// Where the runs are in a panel and in the pixels of a channel.
+    fn pieces(&self, unit: &Unit, pixels: Pixels<'_>, runs: &[Run], pieces: &mut Vec<Piece>) {
+        pieces.clear();
+        let piece = |run: &Run| {
+            let image = (run.image - unit.images.start) * pixels.image;
             let row = run.row - unit.rows.start;
-            (run.at, image + row * self.layout.pitch + run.column, run.n)
+            Piece {
+                at: run.at,
+                from: image + row * self.layout.pitch + run.column,
+                n: run.n,
+            }
         };
-        runs.iter().map(start).collect()
+        pieces.extend(runs.iter().map(piece));
+    }
+
+    /// Where the places of a block begin in a channel of the image that all of them belong to.
+    fn in_one_image(&self, runs: &[Run]) -> Option<usize> {
+        let (first, last) = (runs.first()?, runs.last()?);
+        (first.image == last.image).then(|| first.row * self.places[1] + first.column)
     }
 
     /// Places of a unit.
@@ -374,7 +405,7 @@ impl Patches {
     /// - images: `[batch, groups * channels, ..size]`
     /// - to: channels of each group of the result
     /// - bias: of each channel of the result, or zero
-    /// - out: `[batch, groups * to, ..places.size]`
+    /// - out: `[batch, groups * to, ..places.size]`, of which all pixels at places are written
     pub(super) fn convolve(
         &self,
         images: &[f32],
@@ -382,13 +413,14 @@ impl Patches {
         to: usize,
         bias: Option<&[f32]>,
         places: Places,
-        out: &mut [f32],
+        out: &Shared,
     ) {
         let packed = self.packed(kernels, to);
         let units = self.units();
-        let alone = units.len() * self.groups;
         let strips = to.div_ceil(strip());
-        let splits = TASKS.div_ceil(alone.max(1)).min(strips);
+        let splits = TASKS
+            .div_ceil((units.len() * self.groups).max(1))
+            .min(strips);
         let part = strips.div_ceil(splits.max(1)) * strip();
         let tasks: Vec<_> = units
             .iter()
@@ -396,7 +428,6 @@ impl Patches {
             .flat_map(|(unit, group)| parts(to, part).map(move |rows| (unit, group, rows)))
             .collect();
         let zeros = vec![0.0; if bias.is_none() { self.groups * to } else { 0 }];
-        let out = Shared::new(out);
         let convolution = Convolving {
             patches: self,
             images,
@@ -404,10 +435,10 @@ impl Patches {
             to,
             bias: bias.unwrap_or(&zeros),
             places,
-            out: &out,
+            out,
         };
         tasks.into_par_iter().for_each_init(
-            || Room::new(self, to),
+            || Room::new(self, part.min(to)),
             |room, (unit, group, rows)| convolution.run(room, unit, group, rows),
         );
     }
@@ -422,33 +453,72 @@ impl Patches {
             let values = &kernels.values[group * of_group..][..of_group];
             let panels = packed.par_chunks_mut(DEPTH * to).enumerate();
             panels.for_each(|(panel, packed)| {
-                let first = panel * DEPTH;
-                pack(packed, packed.len() / to, to, |row, column| {
-                    let (channel, tap) = ((first + row) / taps, (first + row) % taps);
-                    values[channel * kernels.from + column * kernels.to + self.taps[tap].weight]
-                });
+                let rows = panel * DEPTH..panel * DEPTH + packed.len() / to;
+                let start = |row: usize| row / taps * kernels.from + self.taps[row % taps].weight;
+                let starts: Vec<usize> = rows.map(start).collect();
+                pack(packed, values, &starts, kernels.to, to);
             });
         });
         packed
     }
 }
 
+/// The pixels of a unit's channels: from image to image and from channel to channel.
+#[derive(Clone, Copy, Debug)]
+struct Pixels<'a> {
+    values: &'a [f32],
+    image: usize,
+    channel: usize,
+}
+
+/// A run in a panel and in the pixels of a channel.
+#[derive(Clone, Copy, Debug)]
+struct Piece {
+    at: usize,
+    from: usize,
+    n: usize,
+}
+
 /// Memory of a task.
 struct Room {
     laid: Vec<f32>,
-    panel: Vec<f32>,
-    product: Vec<f32>,
+    panel: Aligned,
+    product: Aligned,
     runs: Vec<Run>,
+    pieces: Vec<Piece>,
 }
 
 impl Room {
     fn new(patches: &Patches, to: usize) -> Self {
         Self {
             laid: Vec::new(),
-            panel: vec![0.0; DEPTH.min(patches.depth()) * BLOCK + BLOCK],
-            product: vec![0.0; to * BLOCK],
+            panel: Aligned::new(DEPTH.min(patches.depth()) * BLOCK + STEP),
+            product: Aligned::new(to * BLOCK),
             runs: Vec::new(),
+            pieces: Vec::new(),
         }
+    }
+}
+
+/// Zeros that begin where a line of the caches does.
+struct Aligned {
+    values: Vec<f32>,
+    n: usize,
+}
+
+impl Aligned {
+    const LINE: usize = 64;
+
+    fn new(n: usize) -> Self {
+        Self {
+            values: vec![0.0; n + Self::LINE / size_of::<f32>()],
+            n,
+        }
+    }
+
+    fn values(&mut self) -> &mut [f32] {
+        let first = self.values.as_ptr().align_offset(Self::LINE);
+        &mut self.values[first..first + self.n]
     }
 }
 
@@ -460,92 +530,111 @@ struct Convolving<'a> {
     to: usize,
     bias: &'a [f32],
     places: Places,
-    out: &'a Shared<'a>,
+    out: &'a Shared,
 }
 
 impl Convolving<'_> {
     /// - rows: channels of the result, in their group
     fn run(&self, room: &mut Room, unit: &Unit, group: usize, rows: Range<usize>) {
         let patches = self.patches;
-        let n = patches.places_of(unit);
+        let Room {
+            laid,
+            panel,
+            product,
+            runs,
+            pieces,
+        } = room;
+        let (panel, product) = (panel.values(), product.values());
         let depth = patches.depth();
-        let direct = patches.are_the_images() && patches.count() >= BLOCK;
-        let mut is_laid_out = false;
+        let pixels = patches.pixels(unit, group, self.images, laid);
         let bias = &self.bias[group * self.to..][rows.clone()];
-        for block in even_parts(n, BLOCK) {
-            let places = block.len();
-            patches.runs(unit, block.clone(), &mut room.runs);
-            let start = room.runs[0];
-            let pixel = start.row * patches.size[1] + start.column;
-            let image = (start.image * patches.groups + group) * patches.channels;
+        for block in parts(patches.places_of(unit), BLOCK) {
+            let columns = block.len();
+            patches.runs(unit, block, runs);
+            patches.pieces(unit, pixels, runs, pieces);
             // A tile may be read beyond the last place.
-            let from = image * patches.count() + pixel;
-            let end = from
-                + (patches.channels.max(1) - 1) * patches.count()
-                + places.next_multiple_of(tile());
-            let direct = direct && end <= self.images.len();
-            if !direct && !is_laid_out && depth > 0 {
-                patches.lay_out(unit, group, self.images, &mut room.laid);
-                is_laid_out = true;
-            }
-            let starts = patches.starts(unit, &room.runs);
-            for panel in parts(depth, DEPTH) {
+            let end = pieces[0].from + (patches.channels - 1) * pixels.channel;
+            let direct = patches.are_the_images()
+                && pieces.len() == 1
+                && end + columns.next_multiple_of(vector()) <= pixels.values.len();
+            let straight = self.straight(runs, group, rows.start, columns);
+            for part in parts(depth, DEPTH) {
                 let wide = if direct {
                     Wide {
-                        values: &self.images[from + panel.start * patches.count()..],
-                        row: patches.count(),
+                        values: &pixels.values[pieces[0].from + part.start * pixels.channel..],
+                        row: pixels.channel,
                         tile: tile(),
                     }
                 } else {
-                    patches.gather(&room.laid, panel.clone(), &starts, &mut room.panel);
+                    patches.gather(pixels, part.clone(), pieces, panel);
                     Wide {
-                        values: &room.panel,
+                        values: panel,
                         row: BLOCK,
                         tile: tile(),
                     }
                 };
-                let first = (group * depth + panel.start) * self.to;
-                let packed = &self.packed[first + rows.start * panel.len()..];
-                let beginning = if panel.start == 0 {
+                let first = (group * depth + part.start) * self.to;
+                let packed = &self.packed[first + rows.start * part.len()..];
+                let factors = Factors::Packed(packed);
+                let beginning = if part.start == 0 {
                     Start::Values(bias)
                 } else {
                     Start::There
                 };
                 let size = Size {
-                    depth: panel.len(),
+                    depth: part.len(),
                     rows: rows.len(),
-                    columns: places,
+                    columns,
                 };
-                let out = (&mut room.product[..], BLOCK);
-                add_product(out, Factors::Packed(packed), wide, size, beginning);
+                match straight {
+                    // SAFETY: these are the places of the block, in channels that are this task's alone; the first part of the depth
+                    // writes what the next ones read.
+                    Some(out) => unsafe {
+                        add_product_at(out, factors, wide, size, beginning);
+                    },
+                    None => add_product((product, BLOCK), factors, wide, size, beginning),
+                }
             }
             if depth == 0 {
-                for (product, bias) in room.product.chunks_mut(BLOCK).zip(bias) {
+                for (product, bias) in product.chunks_mut(BLOCK).zip(bias) {
                     product.fill(*bias);
                 }
             }
-            self.put(room, group, rows.clone());
+            if straight.is_none() || depth == 0 {
+                self.put(product, runs, group, rows.clone());
+            }
         }
     }
 
+    /// Where a block's places lie in the result, and from channel to channel, if they lie there one after another and in
+    /// whole vectors.
+    fn straight(
+        &self,
+        runs: &[Run],
+        group: usize,
+        row: usize,
+        columns: usize,
+    ) -> Option<(*mut f32, usize)> {
+        let of_channel = self.places.size[0] * self.places.size[1];
+        let all = self.places.step == [1, 1] && self.places.size == self.patches.places;
+        let first = self.patches.in_one_image(runs)?;
+        let channel = (runs[0].image * self.patches.groups + group) * self.to + row;
+        (all && columns.is_multiple_of(vector()))
+            .then(|| (self.out.at(channel * of_channel + first), of_channel))
+    }
+
     /// The products at the places of the result.
-    fn put(&self, room: &Room, group: usize, rows: Range<usize>) {
+    fn put(&self, product: &[f32], runs: &[Run], group: usize, rows: Range<usize>) {
         let Places { size, first, step } = self.places;
-        for (row, products) in rows.zip(room.product.chunks(BLOCK)) {
-            for run in &room.runs {
+        for (row, products) in rows.zip(product.chunks(BLOCK)) {
+            for run in runs {
                 let channel = (run.image * self.patches.groups + group) * self.to + row;
                 let y = first[0] + run.row * step[0];
                 let x = first[1] + run.column * step[1];
                 let start = (channel * size[0] + y) * size[1] + x;
                 let values = &products[run.at..run.at + run.n];
                 // SAFETY: a channel's places are those of one unit, and a unit's channels those of one task.
-                let out = unsafe { self.out.part(start, (run.n - 1) * step[1] + 1) };
-                if step[1] == 1 {
-                    out.copy_from_slice(values);
-                    continue;
-                }
-                let out = out.iter_mut().step_by(step[1]);
-                out.zip(values).for_each(|(out, value)| *out = *value);
+                unsafe { self.out.write(start, step[1], values) };
             }
         }
     }
@@ -591,35 +680,43 @@ pub(super) fn weight_gradient(
         })
         .collect();
     let of_group = depth * channels;
-    let mut sums = vec![0.0; n_parts.max(1) * patches.groups * of_group];
-    let shared = Shared::new(&mut sums);
+    let n = patches.groups * of_group;
+    if tasks.is_empty() {
+        return vec![0.0; n];
+    }
+    let shared = Shared::new(n_parts * n);
     tasks
         .into_par_iter()
         .for_each(|(part, units, group, rows)| {
             let sums = gradient.sums(units, group, rows.clone());
             let first = (part * patches.groups + group) * of_group;
             let row = lanes.next_multiple_of(tile());
-            for (at, sums) in rows.zip(sums.chunks_exact(row)) {
-                if gradient.kernels_are_wide {
-                    for (channel, sum) in sums[..channels].iter().enumerate() {
-                        // SAFETY: a part's and a group's rows are those of one task.
-                        let out = unsafe { shared.part(first + channel * depth + at, 1) };
-                        out[0] = *sum;
-                    }
-                } else {
-                    // SAFETY: as above.
-                    let out = unsafe { shared.part(first + at * depth, depth) };
-                    out.copy_from_slice(&sums[..depth]);
+            // SAFETY: the rows of a part and a group are those of one task.
+            let write = |start: usize, values: &[f32]| unsafe { shared.write(start, 1, values) };
+            if !gradient.kernels_are_wide {
+                for (at, sums) in rows.zip(sums.chunks_exact(row)) {
+                    write(first + at * depth, &sums[..depth]);
                 }
+                return;
+            }
+            let mut turned = vec![0.0; channels * rows.len()];
+            transpose(
+                (&sums, row),
+                (&mut turned, rows.len()),
+                [rows.len(), channels],
+            );
+            for (channel, sums) in turned.chunks_exact(rows.len()).enumerate() {
+                write(first + channel * depth + rows.start, sums);
             }
         });
-    let (out, parts) = sums.split_at_mut(patches.groups * of_group);
-    for part in parts.chunks(out.len().max(1)) {
+    // SAFETY: the tasks have written the rows of all parts and groups.
+    let mut sums = unsafe { shared.into_values() };
+    let (out, parts) = sums.split_at_mut(n);
+    for part in parts.chunks(n) {
         out.iter_mut()
             .zip(part)
             .for_each(|(out, part)| *out += part);
     }
-    let n = out.len();
     sums.truncate(n);
     sums
 }
@@ -652,30 +749,32 @@ impl Gradient<'_> {
         let (lanes, _) = self.rows();
         let padded = lanes.next_multiple_of(tile());
         let mut sums = vec![0.0; rows.len() * padded];
-        let mut laid = Vec::new();
-        let mut turned = vec![0.0; padded * BLOCK];
-        let mut panel = vec![0.0; (DEPTH + 1) * BLOCK];
-        let mut runs = Vec::new();
+        let (mut turned, mut panel) = (
+            Aligned::new(padded * BLOCK),
+            Aligned::new(DEPTH * BLOCK + STEP),
+        );
+        let (turned, panel) = (turned.values(), panel.values());
+        let (mut laid, mut runs, mut pieces) = (Vec::new(), Vec::new(), Vec::new());
         for unit in units {
-            patches.lay_out(unit, group, self.wide, &mut laid);
-            for block in even_parts(patches.places_of(unit), BLOCK) {
+            let pixels = patches.pixels(unit, group, self.wide, &mut laid);
+            for block in parts(patches.places_of(unit), BLOCK) {
                 let places = block.len();
                 patches.runs(unit, block, &mut runs);
-                let starts = patches.starts(unit, &runs);
-                let fill = |panel: &mut [f32], rows: Range<usize>, of_patches: bool| {
-                    if of_patches {
-                        patches.gather(&laid, rows, &starts, panel);
-                    } else {
-                        self.gather(&runs, group, rows, panel);
-                    }
+                patches.pieces(unit, pixels, &runs, &mut pieces);
+                let block = Block {
+                    pixels,
+                    runs: &runs,
+                    pieces: &pieces,
+                    group,
                 };
                 for part in parts(lanes, DEPTH) {
-                    fill(&mut panel, part.clone(), !self.kernels_are_wide);
-                    turn(&panel, part, places, &mut turned);
+                    let (values, row) =
+                        self.panel(&block, part.clone(), !self.kernels_are_wide, panel);
+                    turn(values, row, part, places, turned);
                 }
                 for part in parts(rows.len(), DEPTH) {
                     let from = rows.start + part.start..rows.start + part.end;
-                    fill(&mut panel, from, self.kernels_are_wide);
+                    let (values, row) = self.panel(&block, from, self.kernels_are_wide, panel);
                     let size = Size {
                         depth: places,
                         rows: part.len(),
@@ -683,45 +782,112 @@ impl Gradient<'_> {
                     };
                     let out = (&mut sums[part.start * padded..], padded);
                     let wide = Wide {
-                        values: &turned,
+                        values: turned,
                         row: tile(),
                         tile: tile() * BLOCK,
                     };
-                    add_product(
-                        out,
-                        Factors::Columns(&panel, BLOCK),
-                        wide,
-                        size,
-                        Start::There,
-                    );
+                    let factors = Factors::Columns(values, row);
+                    add_product(out, factors, wide, size, Start::There);
                 }
             }
         }
         sums
     }
 
-    /// Channels of narrow images at these runs.
-    fn gather(&self, runs: &[Run], group: usize, rows: Range<usize>, panel: &mut [f32]) {
-        let count = self.patches.count();
+    /// Rows of patches or of gradients at the places of a block, and from row to row.
+    fn panel<'a>(
+        &'a self,
+        block: &Block<'a>,
+        rows: Range<usize>,
+        of_patches: bool,
+        panel: &'a mut [f32],
+    ) -> (&'a [f32], usize) {
+        let patches = self.patches;
+        let Block {
+            pixels,
+            runs,
+            pieces,
+            group,
+        } = *block;
+        if of_patches {
+            if patches.are_the_images() && pieces.len() == 1 {
+                let first = pieces[0].from + rows.start * pixels.channel;
+                return (&pixels.values[first..], pixels.channel);
+            }
+            patches.gather(pixels, rows, pieces, panel);
+            return (panel, BLOCK);
+        }
+        let count = patches.count();
+        let start = |run: &Run, row: usize| {
+            let channel = (run.image * patches.groups + group) * self.channels + row;
+            channel * count + run.row * patches.places[1] + run.column
+        };
+        if patches.in_one_image(runs).is_some() {
+            return (&self.narrow[start(&runs[0], rows.start)..], count);
+        }
         for (row, panel) in rows.zip(panel.chunks_exact_mut(BLOCK)) {
             for run in runs {
-                let channel = (run.image * self.patches.groups + group) * self.channels + row;
-                let from = channel * count + run.row * self.patches.places[1] + run.column;
+                let from = start(run, row);
                 panel[run.at..run.at + run.n].copy_from_slice(&self.narrow[from..from + run.n]);
             }
         }
+        (panel, BLOCK)
     }
 }
 
+/// The places whose products are summed at a time.
+struct Block<'a> {
+    pixels: Pixels<'a>,
+    runs: &'a [Run],
+    pieces: &'a [Piece],
+    group: usize,
+}
+
 /// Rows of a panel as columns, tile after tile.
-fn turn(panel: &[f32], rows: Range<usize>, places: usize, turned: &mut [f32]) {
+fn turn(values: &[f32], row: usize, rows: Range<usize>, places: usize, turned: &mut [f32]) {
     let tile = tile();
-    for (row, values) in rows.zip(panel.chunks_exact(BLOCK)) {
-        let to = &mut turned[row / tile * tile * BLOCK + row % tile..];
-        let to = to.iter_mut().step_by(tile);
-        to.zip(&values[..places])
-            .for_each(|(to, value)| *to = *value);
+    for part in parts(rows.len(), tile) {
+        let from = &values[part.start * row..];
+        let to = &mut turned[(rows.start + part.start) * BLOCK..];
+        transpose((from, row), (to, tile), [part.len(), places]);
     }
+}
+
+/// Rows as columns.
+fn transpose(
+    (from, from_row): (&[f32], usize),
+    (to, to_row): (&mut [f32], usize),
+    [rows, columns]: [usize; 2],
+) {
+    const SIDE: usize = 8;
+    vectorized(
+        #[inline(always)]
+        || {
+            for top in (0..rows).step_by(SIDE) {
+                for left in (0..columns).step_by(SIDE) {
+                    if top + SIDE > rows || left + SIDE > columns {
+                        for row in top..rows.min(top + SIDE) {
+                            for column in left..columns.min(left + SIDE) {
+                                to[column * to_row + row] = from[row * from_row + column];
+                            }
+                        }
+                        continue;
+                    }
+                    let mut square = [[0.0f32; SIDE]; SIDE];
+                    for row in 0..SIDE {
+                        let from = &from[(top + row) * from_row + left..][..SIDE];
+                        for column in 0..SIDE {
+                            square[column][row] = from[column];
+                        }
+                    }
+                    for column in 0..SIDE {
+                        let to = &mut to[(left + column) * to_row + top..][..SIDE];
+                        to.copy_from_slice(&square[column]);
+                    }
+                }
+            }
+        },
+    );
 }
 
 /// Parts of so many, the last with what is left.
@@ -730,10 +896,29 @@ fn parts(n: usize, of: usize) -> impl Iterator<Item = Range<usize>> + Clone {
     starts.map(move |start| start..(start + of).min(n))
 }
 
-/// Parts of no more than so many, and as even as can be.
-fn even_parts(n: usize, most: usize) -> impl Iterator<Item = Range<usize>> + Clone {
-    let count = n.div_ceil(most).max(1);
-    parts(n, n.div_ceil(count))
+/// Values a step apart.
+pub(super) fn take_every(step: usize, values: &[f32], out: &mut [f32]) {
+    match step {
+        1 => out.copy_from_slice(&values[..out.len()]),
+        2 => vectorized(
+            #[inline(always)]
+            || {
+                let Some((last, most)) = out.split_last_mut() else {
+                    return;
+                };
+                *last = values[2 * most.len()];
+                for (out, pair) in most.iter_mut().zip(values.chunks_exact(2)) {
+                    *out = pair[0];
+                }
+            },
+        ),
+        _ => {
+            let values = values.iter().step_by(step);
+            out.iter_mut()
+                .zip(values)
+                .for_each(|(out, value)| *out = *value);
+        }
+    }
 }
 
 /// The part of a row that lies on the image: pixels from `left` on, a step apart.
@@ -743,32 +928,59 @@ fn inside(left: isize, step: usize, width: usize, n: usize) -> Range<usize> {
     first..end.div_ceil(step).min(n).max(first)
 }
 
-/// A slice whose parts are written by several threads.
-struct Shared<'a> {
-    values: *mut f32,
+/// Values that several threads write.
+pub(super) struct Shared {
+    /// Of no length until all are written.
+    memory: Vec<f32>,
+    first: *mut f32,
     n: usize,
-    slice: PhantomData<&'a mut [f32]>,
 }
 
-// SAFETY: it is the slice, whose parts whoever asks for them promises not to ask for twice.
-unsafe impl Sync for Shared<'_> {}
+// SAFETY: whoever writes promises that nobody else writes the same values.
+unsafe impl Sync for Shared {}
 
-impl<'a> Shared<'a> {
-    fn new(values: &'a mut [f32]) -> Self {
+impl Shared {
+    pub(super) fn new(n: usize) -> Self {
+        let mut memory = Vec::with_capacity(n);
         Self {
-            n: values.len(),
-            values: values.as_mut_ptr(),
-            slice: PhantomData,
+            first: memory.as_mut_ptr(),
+            memory,
+            n,
+        }
+    }
+
+    fn at(&self, start: usize) -> *mut f32 {
+        assert!(start < self.n);
+        // SAFETY: it lies inside the memory.
+        unsafe { self.first.add(start) }
+    }
+
+    /// # Safety
+    ///
+    /// No other thread writes these values, a step apart.
+    unsafe fn write(&self, start: usize, step: usize, values: &[f32]) {
+        if values.is_empty() {
+            return;
+        }
+        assert!(start + (values.len() - 1) * step < self.n);
+        // SAFETY: they lie inside the memory, and the caller vouches that they are nobody else's.
+        unsafe {
+            let to = self.first.add(start);
+            if step == 1 {
+                return ptr::copy_nonoverlapping(values.as_ptr(), to, values.len());
+            }
+            for (at, value) in values.iter().enumerate() {
+                to.add(at * step).write(*value);
+            }
         }
     }
 
     /// # Safety
     ///
-    /// No value of this part is in a part that somebody else has.
-    #[allow(clippy::mut_from_ref, reason = "parts do not overlap")]
-    unsafe fn part(&self, start: usize, n: usize) -> &mut [f32] {
-        assert!(start + n <= self.n);
-        // SAFETY: it lies inside the slice, and the caller vouches that it is nobody else's.
-        unsafe { std::slice::from_raw_parts_mut(self.values.add(start), n) }
+    /// All values are written.
+    pub(super) unsafe fn into_values(mut self) -> Vec<f32> {
+        // SAFETY: there is room for as many, and the caller vouches that they are written.
+        unsafe { self.memory.set_len(self.n) };
+        self.memory
     }
 }
