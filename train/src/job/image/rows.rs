@@ -1,7 +1,7 @@
 //! Images in memory or in files, as rows of one kind. In: sets of `data`. Out: [`ImageRows`], of which each image becomes one
 //! of the size that the model takes.
 
-use std::panic::panic_any;
+use std::panic::resume_unwind;
 
 use data::augment::View;
 use data::image::ImageTargets;
@@ -120,7 +120,8 @@ impl ImageRows {
             }
             Pixels::Files(files) => match files.decode(row) {
                 Ok(picture) => picture,
-                Err(error) => panic_any(Unreadable::new(error)),
+                // No hook need print what ends a run with a sentence of its own.
+                Err(error) => resume_unwind(Box::new(Unreadable::new(error))),
             },
         }
     }
