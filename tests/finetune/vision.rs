@@ -236,7 +236,7 @@ fn images_that_cannot_be_read_are_left_out_and_counted_or_refused() {
     let mut command = bench.command(
         &[
             &arguments(name, settings)[..],
-            &["--ui", "plain", "--out", "run"],
+            &["--ui", "plain", "--out", "skipped"],
         ]
         .concat(),
     );

@@ -358,7 +358,7 @@ mod tests {
         {
             let pairs = class.0.iter().zip(class.1).take(scale.width() - 1);
             for (ours, theirs) in pairs {
-                assert!((ours - theirs).abs() < 2e-3, "{ours}, not {theirs}");
+                assert!((ours - theirs).abs() < 5e-3, "{ours}, not {theirs}");
             }
         }
     }
