@@ -543,7 +543,7 @@ fn where_tokens_are_counted_they_are_doubled() {
 const LARGE: [&str; 2] = ["model.channels=[256]", "model.latent_size=4"];
 /// What a process may map: half of it goes to the allocator's and the threads' reserves.
 #[cfg(target_os = "linux")]
-const MEMORY: libc::rlim_t = 3 << 29;
+const MEMORY: libc::rlim_t = 7 << 28;
 
 #[cfg(target_os = "linux")]
 #[test]

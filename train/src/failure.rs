@@ -136,6 +136,8 @@ pub fn breakdown(panic: &(dyn Any + Send)) -> String {
         "outofmemory",
         "not enough memory",
         "to allocate",
+        // There was no room for its stack.
+        "failed to spawn thread",
     ]) {
         "the device is out of memory; a smaller training.batch_size needs less"
     } else if holds(&["device lost", "devicelost", "device is lost", "lost device"]) {
