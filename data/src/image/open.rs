@@ -311,16 +311,22 @@ impl Found {
     fn count_unnamed(&mut self) -> Result<(), DataError> {
         let plain = |path: &Path| path.components().collect::<PathBuf>();
         let named: HashSet<PathBuf> = self.rows.iter().map(|row| plain(&row.path)).collect();
-        let mut unnamed = LeftOut::default();
+        let mut found = Vec::new();
         let mut folders = self.beside_tables.clone();
         while let Some(folder) = folders.pop() {
             for path in file::list(&folder)? {
                 if path.is_dir() {
                     folders.push(path);
                 } else if content::has_image_name(&path) && !named.contains(&plain(&path)) {
-                    unnamed.add("unnamed", || inside(self.root.as_deref(), &path));
+                    found.push(path);
                 }
             }
+        }
+        // In the same order on every machine.
+        found.sort();
+        let mut unnamed = LeftOut::default();
+        for path in &found {
+            unnamed.add("unnamed", || inside(self.root.as_deref(), path));
         }
         for reason in unnamed.reasons() {
             let images = if reason.count == 1 { "image" } else { "images" };

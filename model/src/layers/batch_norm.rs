@@ -341,7 +341,8 @@ mod tests {
             }
         };
         let ((), proposals) = collect(pass);
-        assert_eq!(proposals.len(), 3);
+        // A mean and a variance each.
+        assert_eq!(proposals.len(), 6);
         let norm = commit(norm.clone(), &proposals, None);
         assert_near(
             norm.running_var.val(),
