@@ -249,5 +249,5 @@ fn images_that_cannot_be_read_are_left_out_and_counted_or_refused() {
         "{printed}"
     );
     let settings = [settings, &["data.bad_rows='refuse'"][..]].concat();
-    bench.refuses(&arguments(name, &settings), &["00003.png"]);
+    bench.refuses(&arguments(name, &settings), &["00004.png"]);
 }
