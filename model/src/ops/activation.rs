@@ -279,7 +279,9 @@ mod fast {
                 slice(&grad),
                 #[inline(always)]
                 |_, y, grad| {
-                    if y <= 0.0 || y >= most { 0.0 } else { grad }
+                    // Both are computed: a branch would keep the loop from vectors.
+                    let clipped = (y <= 0.0) | (y >= most);
+                    if clipped { 0.0 } else { grad }
                 },
             );
             [Some(tensor(out, y.shape()))]

@@ -243,12 +243,13 @@ mod fast {
             vectorized(
                 #[inline(always)]
                 || {
-                    let mut pixel = first as u32;
+                    let (mut pixel, step) = (first as u32, stride as u32);
                     for ((out, from), value) in out.iter_mut().zip(from).zip(values) {
-                        let larger = *value > *out || value.is_nan() || *from == UNKNOWN;
+                        // All three are computed: a branch would keep the loop from vectors.
+                        let larger = (*value > *out) | value.is_nan() | (*from == UNKNOWN);
                         *out = if larger { *value } else { *out };
                         *from = if larger { pixel } else { *from };
-                        pixel = pixel.wrapping_add(stride as u32);
+                        pixel = pixel.wrapping_add(step);
                     }
                 },
             );
