@@ -461,6 +461,29 @@ fn activations_are_those_of_double_precision() {
 }
 
 #[test]
+fn clipping_changes_no_input_that_somebody_holds() {
+    let device = Default::default();
+    let values = [-1.0, 0.5, 7.0, f32::NAN];
+    for (activation, most) in [(Activation::Relu, 7.0), (Activation::Relu6, 6.0)] {
+        let x = Tensor::<Fast, 1>::from_data(values, &device);
+        let [held, last] = [0, 1].map(|at| x.clone().slice([2 * at..2 * at + 2]));
+        let out = activation.apply(x.clone()).into_data();
+        let alone = activation.apply(Tensor::<Fast, 1>::from_data(values, &device));
+        for out in [out, alone.into_data()] {
+            let out: Vec<f32> = out.iter().collect();
+            assert_eq!(out[..3], [0.0, 0.5, most]);
+            assert!(out[3].is_nan());
+        }
+        activation.apply(last);
+        assert_eq!(
+            held.into_data().iter::<f32>().collect::<Vec<_>>(),
+            values[..2]
+        );
+        assert_eq!(x.into_data().iter::<f32>().nth(2), Some(7.0));
+    }
+}
+
+#[test]
 fn linear_is_that_of_double_precision() {
     for [n, d_in, d_out] in [[1, 1, 1], [5, 3, 17], [70, 33, 65], [300, 130, 61]] {
         let (x, bias) = ([n, d_in], [1, d_out]);

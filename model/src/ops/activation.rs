@@ -187,8 +187,8 @@ mod fast {
     use burn::tensor::TensorMetadata;
 
     use super::{CUBIC, QUICK};
-    use crate::ops::fused::{Fused, contiguous, slice, tensor};
-    use crate::ops::simd::{exp, joined, mapped};
+    use crate::ops::fused::{Fused, contiguous, slice, tensor, whole};
+    use crate::ops::simd::{exp, for_rows, joined, mapped, vectorized};
 
     /// What the logistic function is taken of, and its slope; `at` must be inlined.
     pub(super) trait Gate: Debug + Send + Sync + 'static {
@@ -243,6 +243,12 @@ mod fast {
         }
     }
 
+    #[inline(always)]
+    fn clip(x: f32, most: f32) -> f32 {
+        let x = if x < 0.0 { 0.0 } else { x };
+        if x > most { most } else { x }
+    }
+
     /// `min(max(x, 0), most)`; NaN stays NaN.
     #[derive(Debug)]
     pub(super) struct Clipped {
@@ -254,14 +260,21 @@ mod fast {
         type Saved = FlexTensor;
 
         fn forward(&self, [x]: [FlexTensor; 1]) -> (FlexTensor, FlexTensor) {
-            let (x, most) = (contiguous(x), self.most);
+            let (mut x, most) = (whole(x), self.most);
+            if x.is_unique() {
+                // Nobody else holds the input: no memory is needed for the result.
+                for_rows(x.storage_mut::<f32>(), 1, |_, xs| {
+                    vectorized(
+                        #[inline(always)]
+                        || xs.iter_mut().for_each(|x| *x = clip(*x, most)),
+                    );
+                });
+                return (x.clone(), x);
+            }
             let y = mapped(
                 slice(&x),
                 #[inline(always)]
-                |_, x| {
-                    let x = if x < 0.0 { 0.0 } else { x };
-                    if x > most { most } else { x }
-                },
+                |_, x| clip(x, most),
             );
             let y = tensor(y, x.shape());
             (y.clone(), y)

@@ -11,7 +11,7 @@ use std::ptr;
 use rayon::prelude::*;
 
 use crate::ops::panels::{
-    Factors, Size, Start, Wide, add_product, add_product_at, pack, strip, tile, vector,
+    Factors, Size, Start, Wide, add_product, add_product_at, pack, strip, tile, transpose, vector,
 };
 use crate::ops::simd::vectorized;
 
@@ -881,43 +881,6 @@ fn turn(values: &[f32], row: usize, rows: Range<usize>, places: usize, turned: &
         let to = &mut turned[(rows.start + part.start) * BLOCK..];
         transpose((from, row), (to, tile), [part.len(), places]);
     }
-}
-
-/// Rows as columns.
-fn transpose(
-    (from, from_row): (&[f32], usize),
-    (to, to_row): (&mut [f32], usize),
-    [rows, columns]: [usize; 2],
-) {
-    const SIDE: usize = 8;
-    vectorized(
-        #[inline(always)]
-        || {
-            for top in (0..rows).step_by(SIDE) {
-                for left in (0..columns).step_by(SIDE) {
-                    if top + SIDE > rows || left + SIDE > columns {
-                        for row in top..rows.min(top + SIDE) {
-                            for column in left..columns.min(left + SIDE) {
-                                to[column * to_row + row] = from[row * from_row + column];
-                            }
-                        }
-                        continue;
-                    }
-                    let mut square = [[0.0f32; SIDE]; SIDE];
-                    for row in 0..SIDE {
-                        let from = &from[(top + row) * from_row + left..][..SIDE];
-                        for column in 0..SIDE {
-                            square[column][row] = from[column];
-                        }
-                    }
-                    for column in 0..SIDE {
-                        let to = &mut to[(left + column) * to_row + top..][..SIDE];
-                        to.copy_from_slice(&square[column]);
-                    }
-                }
-            }
-        },
-    );
 }
 
 /// Parts of so many, the last with what is left.
