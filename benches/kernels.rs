@@ -252,6 +252,73 @@ mod convolution {
     }
 }
 
+/// Of residual networks, of U-Net and of MobileNet, without a bias.
+#[divan::bench_group]
+mod convolutions_of_images {
+    use super::*;
+
+    fn run(bencher: Bencher, images: [usize; 4], weight: [usize; 4], geometry: Geometry) {
+        let (x, weight) = (random(images), random(weight));
+        both_ways(bencher, || {
+            ops::conv2d(x.clone(), weight.clone(), None, geometry)
+        });
+    }
+
+    #[divan::bench]
+    fn small_maps(bencher: Bencher) {
+        let geometry = Geometry::new([1, 1], [1, 1]);
+        run(bencher, [64, 256, 8, 8], [256, 256, 3, 3], geometry);
+    }
+
+    #[divan::bench]
+    fn large_maps(bencher: Bencher) {
+        let geometry = Geometry::new([1, 1], [1, 1]);
+        run(bencher, [8, 32, 128, 128], [32, 32, 3, 3], geometry);
+    }
+
+    #[divan::bench]
+    fn one_pixel(bencher: Bencher) {
+        let geometry = Geometry::new([1, 1], [0, 0]);
+        run(bencher, [4, 256, 56, 56], [64, 256, 1, 1], geometry);
+    }
+
+    #[divan::bench]
+    fn depthwise(bencher: Bencher) {
+        let geometry = Geometry::new([1, 1], [1, 1]).grouped(144);
+        run(bencher, [4, 144, 56, 56], [144, 1, 3, 3], geometry);
+    }
+
+    #[divan::bench]
+    fn doubling(bencher: Bencher) {
+        let (x, weight) = (random([8, 64, 64, 64]), random([64, 32, 2, 2]));
+        both_ways(bencher, || {
+            let geometry = Geometry::new([2, 2], [0, 0]);
+            ops::conv_transpose2d(x.clone(), weight.clone(), None, geometry, [0, 0])
+        });
+    }
+}
+
+#[divan::bench_group]
+mod pooling {
+    use super::*;
+
+    #[divan::bench]
+    fn max_hearth(bencher: Bencher) {
+        let x = random([4, 64, 112, 112]);
+        both_ways(bencher, || {
+            ops::max_pool2d(x.clone(), [3, 3], [2, 2], [1, 1])
+        });
+    }
+
+    #[divan::bench]
+    fn max_burn(bencher: Bencher) {
+        let x = random([4, 64, 112, 112]);
+        both_ways(bencher, || {
+            module::max_pool2d(x.clone(), [3, 3], [2, 2], [1, 1], [1, 1], false)
+        });
+    }
+}
+
 #[divan::bench_group]
 mod adamw {
     use super::*;

@@ -327,6 +327,74 @@ impl Convolution {
     }
 }
 
+#[derive(Clone, Copy, Debug)]
+enum Pooling {
+    Max,
+    Mean { count_include_pad: bool },
+    Whole,
+}
+
+/// Maps as rows, pooled.
+#[derive(Clone, Copy)]
+struct Pooled {
+    of: Pooling,
+    size: [usize; 2],
+    kernel: [usize; 2],
+    stride: [usize; 2],
+    padding: [usize; 2],
+    layout: Layout,
+}
+impl Operation for Pooled {
+    fn run<B: Backend>(&self, inputs: Vec<Tensor<B, 2>>) -> Tensor<B, 2> {
+        let &Self {
+            of,
+            size: [height, width],
+            kernel,
+            stride,
+            padding,
+            layout,
+        } = self;
+        let [maps, _] = inputs[0].dims();
+        let x = inputs[0].clone().reshape([maps / 3, 3, height, width]);
+        let x = laid(x, layout);
+        let out = match of {
+            Pooling::Max => ops::max_pool2d(x, kernel, stride, padding),
+            Pooling::Mean { count_include_pad } => {
+                ops::avg_pool2d(x, kernel, stride, padding, count_include_pad)
+            }
+            Pooling::Whole => return ops::global_avg_pool(x),
+        };
+        let [batch, channels, height, width] = out.dims();
+        out.reshape([batch * channels, height * width])
+    }
+}
+
+impl Pooled {
+    fn shapes(&self, batch: usize) -> [[usize; 2]; 1] {
+        [[batch * 3, self.size[0] * self.size[1]]]
+    }
+}
+
+const POOLED: Pooled = Pooled {
+    of: Pooling::Max,
+    size: [7, 10],
+    kernel: [3, 2],
+    stride: [2, 1],
+    padding: [1, 0],
+    layout: Layout::Whole,
+};
+
+const POOLINGS: [Pooling; 4] = [
+    Pooling::Max,
+    Pooling::Mean {
+        count_include_pad: true,
+    },
+    Pooling::Mean {
+        count_include_pad: false,
+    },
+    Pooling::Whole,
+];
+
 #[derive(Clone, Copy)]
 struct CrossEntropy;
 impl Operation for CrossEntropy {
@@ -382,11 +450,36 @@ fn activations_are_those_of_double_precision() {
         Activation::Gelu,
         Activation::GeluTanh,
         Activation::QuickGelu,
+        Activation::Relu,
+        Activation::Relu6,
         Activation::Silu,
     ] {
         for shape in [[1, 1], [3, 17], [211, 130]] {
             check(activation.name(), activation, &[shape]);
         }
+    }
+}
+
+#[test]
+fn clipping_changes_no_input_that_somebody_holds() {
+    let device = Default::default();
+    let values = [-1.0, 0.5, 7.0, f32::NAN];
+    for (activation, most) in [(Activation::Relu, 7.0), (Activation::Relu6, 6.0)] {
+        let x = Tensor::<Fast, 1>::from_data(values, &device);
+        let [held, last] = [0, 1].map(|at| x.clone().slice([2 * at..2 * at + 2]));
+        let out = activation.apply(x.clone()).into_data();
+        let alone = activation.apply(Tensor::<Fast, 1>::from_data(values, &device));
+        for out in [out, alone.into_data()] {
+            let out: Vec<f32> = out.iter().collect();
+            assert_eq!(out[..3], [0.0, 0.5, most]);
+            assert!(out[3].is_nan());
+        }
+        activation.apply(last);
+        assert_eq!(
+            held.into_data().iter::<f32>().collect::<Vec<_>>(),
+            values[..2]
+        );
+        assert_eq!(x.into_data().iter::<f32>().nth(2), Some(7.0));
     }
 }
 
@@ -777,7 +870,12 @@ fn every_layout_of_inputs_is_accepted() {
         causal: true,
         bias: None,
     };
-    for activation in [Activation::Gelu, Activation::GeluTanh, Activation::Silu] {
+    for activation in [
+        Activation::Gelu,
+        Activation::GeluTanh,
+        Activation::Relu6,
+        Activation::Silu,
+    ] {
         check_layouts(activation.name(), activation, &[[5, 7]]);
     }
     for (transposed, weight) in [(false, [4, 6]), (true, [6, 4])] {
@@ -876,7 +974,7 @@ fn nothing_at_all_is_accepted() {
             assert_eq!(*gradient, vec![0.0; shape[0] * shape[1]], "{what}");
         }
     }
-    for activation in [Activation::Gelu, Activation::GeluTanh] {
+    for activation in [Activation::Gelu, Activation::GeluTanh, Activation::Relu] {
         empty(activation.name(), activation, &[[0, 7]]);
     }
     for (transposed, weight) in [(false, [4, 6]), (true, [6, 4])] {
@@ -1068,6 +1166,64 @@ fn convolutions_are_those_of_double_precision() {
     }
 }
 
+#[test]
+fn pooling_is_that_of_double_precision() {
+    for of in POOLINGS {
+        for (batch, size, kernel, stride, padding) in [
+            (1, [1, 1], [1, 1], [1, 1], [0, 0]),
+            (2, [9, 11], [3, 3], [2, 2], [1, 1]),
+            (5, [8, 6], [2, 2], [2, 2], [0, 0]),
+            // Windows that overlap, that leave pixels out, and that are larger than the map.
+            (3, [13, 40], [4, 5], [1, 3], [2, 1]),
+            (3, [10, 7], [2, 1], [3, 4], [1, 0]),
+            (3, [2, 3], [5, 5], [1, 2], [2, 2]),
+            (40, [31, 33], [3, 3], [2, 2], [1, 1]),
+        ] {
+            let operation = Pooled {
+                of,
+                size,
+                kernel,
+                stride,
+                padding,
+                ..POOLED
+            };
+            check(&format!("{of:?}"), operation, &operation.shapes(batch));
+            let run = || results::<Fast>(&operation, &operation.shapes(batch));
+            assert_eq!(with_threads(1, run), with_threads(2, run));
+        }
+        for layout in LAYOUTS {
+            let operation = Pooled {
+                of,
+                layout,
+                ..POOLED
+            };
+            check(&format!("{of:?}"), operation, &operation.shapes(4));
+        }
+        let operation = Pooled { of, ..POOLED };
+        let empty = results::<Fast>(&operation, &operation.shapes(0));
+        assert_eq!(empty, [[0.0; 0], [0.0; 0]]);
+    }
+}
+
+#[test]
+fn the_first_of_equal_values_gets_the_gradient_and_nan_is_kept() {
+    let device = Default::default();
+    let pooled = |values: [[f32; 4]; 2]| {
+        let x = Tensor::<Fast, 2>::from_data(values, &device).require_grad();
+        let maps = x.clone().reshape([1, 1, 2, 4]);
+        let out = ops::max_pool2d(maps, [2, 2], [2, 2], [0, 0]);
+        let gradient = x.grad(&out.clone().sum().backward()).unwrap();
+        let floats = |data: TensorData| data.iter::<f32>().collect::<Vec<_>>();
+        (floats(out.into_data()), floats(gradient.into_data()))
+    };
+    let (out, gradient) = pooled([[1.0, 3.0, f32::NEG_INFINITY, -2.0], [3.0, 3.0, -2.0, -5.0]]);
+    assert_eq!(out, [3.0, -2.0]);
+    assert_eq!(gradient, [0.0, 1.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0]);
+    let (out, _) = pooled([[1.0, 2.0, f32::NAN, 1.0], [0.0, 0.0, 9.0, 0.0]]);
+    assert_eq!(out[0], 2.0);
+    assert!(out[1].is_nan());
+}
+
 /// A convolution with a group for every channel, its places uneven and its kernels not square.
 const DEPTHWISE: Convolution = Convolution {
     channels: [3, 6],
@@ -1157,6 +1313,15 @@ fn grouped_and_dilated_convolutions_are_those_of_double_precision() {
             Geometry::new([1, 1], [3, 3]).dilated(3),
         ),
         (2, [2, 3], [9, 9], [2, 2], Geometry::new([1, 1], [4, 4])),
+        // Patches side by side, with pixels left over and without.
+        (3, [5, 4], [6, 10], [3, 2], Geometry::new([3, 2], [0, 0])),
+        (
+            2,
+            [4, 6],
+            [20, 9],
+            [2, 2],
+            Geometry::new([2, 2], [0, 0]).grouped(2),
+        ),
     ] {
         for transposed in [false, true] {
             let operation = Convolution {

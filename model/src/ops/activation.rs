@@ -1,6 +1,6 @@
 //! Activations by the names of `config.json`.
 //!
-//! Those of the form `x * sigmoid(gate(x))` are one pass on Flex: SiLU and the approximations of GELU (Hendrycks and Gimpel
+//! One pass on Flex are those that clip, and those of the form `x * sigmoid(gate(x))`: SiLU and the approximations of GELU (Hendrycks and Gimpel
 //! 2016, <https://arxiv.org/abs/1606.08415>). [`crate::ops::gelu()`] is the exact one.
 
 use std::f64::consts::FRAC_2_PI;
@@ -103,8 +103,8 @@ impl Activation {
             Self::Gelu => gelu(x),
             Self::GeluTanh => gelu_tanh(x),
             Self::QuickGelu => quick_gelu(x),
-            Self::Relu => relu(x),
-            Self::Relu6 => x.clamp(0.0, 6.0),
+            Self::Relu => clipped(x, None),
+            Self::Relu6 => clipped(x, Some(6.0)),
             Self::Silu => silu(x),
             Self::Tanh => tanh(x),
         }
@@ -164,6 +164,20 @@ pub fn silu<B: Backend, const D: usize>(x: Tensor<B, D>) -> Tensor<B, D> {
     x * shares
 }
 
+/// `max(x, 0)`, and no more than `most`.
+fn clipped<B: Backend, const D: usize>(x: Tensor<B, D>, most: Option<f32>) -> Tensor<B, D> {
+    #[cfg(feature = "flex")]
+    if fused::takes::<B>(&[x.dtype()]) {
+        let most = most.unwrap_or(f32::INFINITY);
+        let operation = fast::Clipped { most };
+        return wrap(fused::apply::<B, _, 1>(operation, [primitive(x)]));
+    }
+    match most {
+        Some(most) => x.clamp(0.0, most),
+        None => relu(x),
+    }
+}
+
 #[cfg(feature = "flex")]
 mod fast {
     use std::f64::consts::FRAC_2_PI;
@@ -173,8 +187,8 @@ mod fast {
     use burn::tensor::TensorMetadata;
 
     use super::{CUBIC, QUICK};
-    use crate::ops::fused::{Fused, contiguous, slice, tensor};
-    use crate::ops::simd::{exp, joined, mapped};
+    use crate::ops::fused::{Fused, contiguous, slice, tensor, whole};
+    use crate::ops::simd::{exp, for_rows, joined, mapped, vectorized};
 
     /// What the logistic function is taken of, and its slope; `at` must be inlined.
     pub(super) trait Gate: Debug + Send + Sync + 'static {
@@ -226,6 +240,64 @@ mod fast {
             [0.0, 1.0]
         } else {
             [share, power * share]
+        }
+    }
+
+    #[inline(always)]
+    fn clip(x: f32, most: f32) -> f32 {
+        let x = if x < 0.0 { 0.0 } else { x };
+        if x > most { most } else { x }
+    }
+
+    /// `min(max(x, 0), most)`; NaN stays NaN.
+    #[derive(Debug)]
+    pub(super) struct Clipped {
+        pub(super) most: f32,
+    }
+
+    impl Fused<1> for Clipped {
+        /// The result, which the next operation most often keeps anyway.
+        type Saved = FlexTensor;
+
+        fn forward(&self, [x]: [FlexTensor; 1]) -> (FlexTensor, FlexTensor) {
+            let (mut x, most) = (whole(x), self.most);
+            if x.is_unique() {
+                // Nobody else holds the input: no memory is needed for the result.
+                for_rows(x.storage_mut::<f32>(), 1, |_, xs| {
+                    vectorized(
+                        #[inline(always)]
+                        || xs.iter_mut().for_each(|x| *x = clip(*x, most)),
+                    );
+                });
+                return (x.clone(), x);
+            }
+            let y = mapped(
+                slice(&x),
+                #[inline(always)]
+                |_, x| clip(x, most),
+            );
+            let y = tensor(y, x.shape());
+            (y.clone(), y)
+        }
+
+        fn backward(
+            &self,
+            y: FlexTensor,
+            grad: FlexTensor,
+            _: [bool; 1],
+        ) -> [Option<FlexTensor>; 1] {
+            let most = self.most;
+            let out = joined(
+                slice(&y),
+                slice(&grad),
+                #[inline(always)]
+                |_, y, grad| {
+                    // Both are computed: a branch would keep the loop from vectors.
+                    let clipped = (y <= 0.0) | (y >= most);
+                    if clipped { 0.0 } else { grad }
+                },
+            );
+            [Some(tensor(out, y.shape()))]
         }
     }
 

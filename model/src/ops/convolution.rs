@@ -218,7 +218,7 @@ mod fast {
 
     use super::Geometry;
     use crate::ops::fused::{Fused, contiguous, slice, tensor};
-    use crate::ops::patches::{Kernels, Patches, Places, Shared, Tap, weight_gradient};
+    use crate::ops::patches::{BLOCK, Kernels, Patches, Places, Shared, Tap, weight_gradient};
     use crate::ops::simd::{sum, vectorized};
 
     /// A convolution, which makes narrow images of wide ones; transposed, it goes the other way.
@@ -260,9 +260,16 @@ mod fast {
                 [batch, channels[0], size[0], size[1]],
                 [batch, channels[1], places[0], places[1]],
             ];
-            // Where every pixel is by itself an image can be one row.
-            let flat = kernel == [1, 1] && stride == [1, 1] && padding == [0, 0];
-            let flattened = |size: [usize; 2]| if flat { [1, size[0] * size[1]] } else { size };
+            // Where every pixel is by itself, a small image can be one row.
+            let alone = kernel == [1, 1] && stride == [1, 1] && padding == [0, 0];
+            let area = size[0] * size[1];
+            let flattened = |size: [usize; 2]| {
+                if alone && area <= BLOCK {
+                    [1, area]
+                } else {
+                    size
+                }
+            };
             Self {
                 batch,
                 channels,
@@ -341,6 +348,32 @@ mod fast {
             tensor(unsafe { out.into_values() }, shape)
         }
 
+        /// Wide images of narrow ones where every pixel is in one patch: all pixels of a patch are one product.
+        fn spread(&self, narrow: &[f32], weight: &[f32], bias: Option<&[f32]>) -> FlexTensor {
+            let shape = self.shapes[0];
+            let out = Shared::new(shape.iter().product());
+            let [channels, from] = self.of_group();
+            let taps = self.kernel[0] * self.kernel[1];
+            let pixel = Tap {
+                offset: [0, 0],
+                weight: 0,
+            };
+            let (groups, size) = (self.geometry.groups, self.places);
+            let patches = Patches::new(self.batch, groups, from, size, vec![pixel], [1, 1], size);
+            let places = Places {
+                step: self.kernel,
+                each: self.kernel,
+                ..Places::all(self.size)
+            };
+            let of_pixel = |bias: &f32| std::iter::repeat_n(*bias, taps);
+            let bias: Option<Vec<f32>> = bias.map(|bias| bias.iter().flat_map(of_pixel).collect());
+            let kernels = self.kernels(weight).to_patches();
+            let to = channels * taps;
+            patches.convolve(narrow, kernels, to, bias.as_deref(), places, &out);
+            // SAFETY: every pixel is one of a place.
+            tensor(unsafe { out.into_values() }, shape)
+        }
+
         /// Wide images of narrow ones: pixels whose row and column leave the same remainder by the stride see the same part of the
         /// kernel, and are a convolution of their own.
         fn widened(&self, narrow: &[f32], weight: &[f32], bias: Option<&[f32]>) -> FlexTensor {
@@ -350,6 +383,12 @@ mod fast {
                 dilation,
                 groups,
             } = self.geometry;
+            let side_by_side = stride == self.kernel && padding == [0, 0] && dilation == [1, 1];
+            if side_by_side
+                && (0..2).all(|axis| self.size[axis] == self.places[axis] * stride[axis])
+            {
+                return self.spread(narrow, weight, bias);
+            }
             let shape = self.shapes[0];
             let out = Shared::new(shape.iter().product());
             let [channels, from] = self.of_group();
@@ -373,9 +412,9 @@ mod fast {
                     let patches =
                         Patches::new(self.batch, groups, from, self.places, taps, [1, 1], count);
                     let places = Places {
-                        size: self.size,
                         first,
                         step: stride,
+                        ..Places::all(self.size)
                     };
                     let kernels = self.kernels(weight).to_wide();
                     patches.convolve(narrow, kernels, channels, bias, places, &out);

@@ -10,6 +10,7 @@ use std::ops::Range;
 
 use burn::backend::flex::FlexTensor;
 use burn::tensor::TensorMetadata;
+use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::convolution::Geometry;
@@ -17,10 +18,8 @@ use crate::ops::fused::{Fused, contiguous, slice, tensor};
 use crate::ops::patches::take_every;
 use crate::ops::simd::{sum, vectorized};
 
-/// Values that are worked on at a time.
+/// Values that are worked on at a time, some vectors of any machine.
 const BLOCK: usize = 64;
-/// Values of a kernel whose gradients are summed side by side.
-const SIDE_BY_SIDE: usize = 3;
 
 /// A convolution with as many groups as channels.
 #[derive(Debug)]
@@ -104,12 +103,10 @@ impl Depthwise {
                         let n = plane.flat().next_multiple_of(BLOCK);
                         let grads = &grads[from..from + n];
                         let (of_values, of_bias) = sums.split_at_mut(plane.taps());
-                        vectorized(
+                        products(of_values, grads, values, &plane.offsets);
+                        of_bias[0] = vectorized(
                             #[inline(always)]
-                            || {
-                                products(of_values, grads, values, &plane.offsets);
-                                of_bias[0] = sum(grads);
-                            },
+                            || sum(grads),
                         );
                     }
                 },
@@ -380,44 +377,105 @@ impl Plane {
 
 /// At each place the sum of the values at these distances, each weighted; the length is one of whole blocks.
 fn correlate(out: &mut [f32], values: &[f32], taps: &[(usize, f32)], start: f32) {
-    vectorized(
-        #[inline(always)]
-        || {
-            for (at, out) in out.chunks_exact_mut(BLOCK).enumerate() {
-                let mut sums = [start; BLOCK];
-                for (offset, weight) in taps {
-                    let values = &values[offset + at * BLOCK..][..BLOCK];
-                    for lane in 0..BLOCK {
-                        sums[lane] += weight * values[lane];
-                    }
+    pulp::Arch::new().dispatch(Correlation {
+        out,
+        values,
+        taps,
+        start,
+    });
+}
+
+/// What [`correlate`] is called with.
+struct Correlation<'a> {
+    out: &'a mut [f32],
+    values: &'a [f32],
+    taps: &'a [(usize, f32)],
+    start: f32,
+}
+
+impl WithSimd for Correlation<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self {
+            out,
+            values,
+            taps,
+            start,
+        } = self;
+        let width = 4 * S::F32_LANES;
+        let (outs, _) = S::as_mut_simd_f32s(out);
+        for (at, out) in outs.chunks_exact_mut(4).enumerate() {
+            let [mut a, mut b, mut c, mut d] = [simd.splat_f32s(start); 4];
+            for &(offset, weight) in taps {
+                let weight = simd.splat_f32s(weight);
+                let (values, _) = S::as_simd_f32s(&values[offset + at * width..][..width]);
+                if let [x, y, z, w] = *values {
+                    a = simd.mul_add_e_f32s(x, weight, a);
+                    b = simd.mul_add_e_f32s(y, weight, b);
+                    c = simd.mul_add_e_f32s(z, weight, c);
+                    d = simd.mul_add_e_f32s(w, weight, d);
                 }
-                out.copy_from_slice(&sums);
             }
-        },
-    );
+            out.copy_from_slice(&[a, b, c, d]);
+        }
+    }
 }
 
 /// Of each distance the sum of the products of gradients and the values there; the length is one of whole blocks.
-#[inline(always)]
 fn products(sums: &mut [f32], grads: &[f32], values: &[f32], offsets: &[usize]) {
-    const LANES: usize = 32;
-    let groups = sums.chunks_mut(SIDE_BY_SIDE);
-    for (sums, offsets) in groups.zip(offsets.chunks(SIDE_BY_SIDE)) {
-        // Where fewer are left the last one is summed again.
-        let starts: [usize; SIDE_BY_SIDE] =
-            std::array::from_fn(|at| offsets[at.min(offsets.len() - 1)]);
-        let mut lanes = [[0.0f32; LANES]; SIDE_BY_SIDE];
-        let values = starts.map(|start| &values[start..start + grads.len()]);
-        for (at, grads) in grads.chunks_exact(LANES).enumerate() {
-            for (lanes, values) in lanes.iter_mut().zip(values) {
-                let values = &values[at * LANES..][..LANES];
-                for lane in 0..LANES {
-                    lanes[lane] += grads[lane] * values[lane];
-                }
+    pulp::Arch::new().dispatch(Products {
+        sums,
+        grads,
+        values,
+        offsets,
+    });
+}
+
+/// What [`products`] is called with.
+struct Products<'a> {
+    sums: &'a mut [f32],
+    grads: &'a [f32],
+    values: &'a [f32],
+    offsets: &'a [usize],
+}
+
+impl WithSimd for Products<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self {
+            sums,
+            grads,
+            values,
+            offsets,
+        } = self;
+        let n = grads.len();
+        let (grads, _) = S::as_simd_f32s(grads);
+        let groups = sums.chunks_mut(3).zip(offsets.chunks(3));
+        for (sums, offsets) in groups {
+            // Where fewer are left the last one is summed again.
+            let last = offsets.len() - 1;
+            let (first, _) = S::as_simd_f32s(&values[offsets[0]..][..n]);
+            let (second, _) = S::as_simd_f32s(&values[offsets[last.min(1)]..][..n]);
+            let (third, _) = S::as_simd_f32s(&values[offsets[last]..][..n]);
+            let [mut a, mut b, mut c, mut d, mut e, mut f] = [simd.splat_f32s(0.0); 6];
+            let pairs = first.chunks_exact(2).zip(second.chunks_exact(2));
+            let pairs = pairs.zip(third.chunks_exact(2)).zip(grads.chunks_exact(2));
+            for (((first, second), third), grads) in pairs {
+                a = simd.mul_add_e_f32s(first[0], grads[0], a);
+                b = simd.mul_add_e_f32s(first[1], grads[1], b);
+                c = simd.mul_add_e_f32s(second[0], grads[0], c);
+                d = simd.mul_add_e_f32s(second[1], grads[1], d);
+                e = simd.mul_add_e_f32s(third[0], grads[0], e);
+                f = simd.mul_add_e_f32s(third[1], grads[1], f);
             }
-        }
-        for (total, lanes) in sums.iter_mut().zip(&lanes) {
-            *total = sum(lanes);
+            let totals = [[a, b], [c, d], [e, f]];
+            for (sum, [a, b]) in sums.iter_mut().zip(totals) {
+                *sum = simd.reduce_sum_f32s(simd.add_f32s(a, b));
+            }
         }
     }
 }

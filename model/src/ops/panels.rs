@@ -10,6 +10,8 @@ use std::ptr;
 
 use pulp::{Simd, WithSimd};
 
+use crate::ops::simd::vectorized;
+
 /// Rows that are read by vectors: the product has one column for each of theirs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Wide<'a> {
@@ -96,10 +98,17 @@ fn next(left: usize, most: usize) -> usize {
 /// - step: from the factor of a row of the product to that of the next
 pub(crate) fn pack(packed: &mut [f32], values: &[f32], starts: &[usize], step: usize, rows: usize) {
     let most = strip();
+    let in_a_row = starts.windows(2).all(|pair| pair[1] == pair[0] + 1);
     let (mut row, mut rest) = (0, packed);
     while row < rows {
         let n = next(rows - row, most);
         let (strip, behind) = std::mem::take(&mut rest).split_at_mut(n * starts.len());
+        if let (true, Some(first)) = (in_a_row, starts.first()) {
+            let values = &values[first + row * step..];
+            transpose((values, step), (strip, n), [n, starts.len()]);
+            (row, rest) = (row + n, behind);
+            continue;
+        }
         for (factors, start) in strip.chunks_exact_mut(n).zip(starts) {
             let values = values[start + row * step..].iter().step_by(step);
             for (factor, value) in factors.iter_mut().zip(values) {
@@ -108,6 +117,43 @@ pub(crate) fn pack(packed: &mut [f32], values: &[f32], starts: &[usize], step: u
         }
         (row, rest) = (row + n, behind);
     }
+}
+
+/// Rows as columns.
+pub(crate) fn transpose(
+    (from, from_row): (&[f32], usize),
+    (to, to_row): (&mut [f32], usize),
+    [rows, columns]: [usize; 2],
+) {
+    const SIDE: usize = 8;
+    vectorized(
+        #[inline(always)]
+        || {
+            for top in (0..rows).step_by(SIDE) {
+                for left in (0..columns).step_by(SIDE) {
+                    if top + SIDE > rows || left + SIDE > columns {
+                        for row in top..rows.min(top + SIDE) {
+                            for column in left..columns.min(left + SIDE) {
+                                to[column * to_row + row] = from[row * from_row + column];
+                            }
+                        }
+                        continue;
+                    }
+                    let mut square = [[0.0f32; SIDE]; SIDE];
+                    for row in 0..SIDE {
+                        let from = &from[(top + row) * from_row + left..][..SIDE];
+                        for column in 0..SIDE {
+                            square[column][row] = from[column];
+                        }
+                    }
+                    for column in 0..SIDE {
+                        let to = &mut to[(left + column) * to_row + top..][..SIDE];
+                        to.copy_from_slice(&square[column]);
+                    }
+                }
+            }
+        },
+    );
 }
 
 /// `out[row][column]`: what it is added to and the sum over the depth of `factors[depth][row] * wide[depth][column]`.

@@ -11,12 +11,12 @@ use std::ptr;
 use rayon::prelude::*;
 
 use crate::ops::panels::{
-    Factors, Size, Start, Wide, add_product, add_product_at, pack, strip, tile, vector,
+    Factors, Size, Start, Wide, add_product, add_product_at, pack, strip, tile, transpose, vector,
 };
 use crate::ops::simd::vectorized;
 
 /// Places of a panel, a multiple of every machine's tile.
-const BLOCK: usize = 192;
+pub(super) const BLOCK: usize = 192;
 /// Rows of a panel, a multiple of every machine's tile; one tile of them stays in the smallest cache.
 const DEPTH: usize = 144;
 /// Values that are copied at a time.
@@ -55,6 +55,15 @@ impl<'a> Kernels<'a> {
         }
     }
 
+    /// As they are used on narrow images where each value of a kernel is a channel of its own.
+    pub(super) fn to_patches(self) -> Directed<'a> {
+        Directed {
+            values: self.values,
+            from: self.channels * self.taps,
+            to: 1,
+        }
+    }
+
     /// As they are used on narrow images.
     pub(super) fn to_wide(self) -> Directed<'a> {
         Directed {
@@ -84,6 +93,8 @@ pub(super) struct Places {
     pub(super) first: [usize; 2],
     /// Pixels from place to place.
     pub(super) step: [usize; 2],
+    /// Pixels of each place, down and to the right: so many channels of products are one of the image.
+    pub(super) each: [usize; 2],
 }
 
 impl Places {
@@ -93,6 +104,7 @@ impl Places {
             size,
             first: [0, 0],
             step: [1, 1],
+            each: [1, 1],
         }
     }
 }
@@ -377,6 +389,7 @@ impl Patches {
     /// Where the runs are in a panel and in the pixels of a channel.
     fn pieces(&self, unit: &Unit, pixels: Pixels<'_>, runs: &[Run], pieces: &mut Vec<Piece>) {
         pieces.clear();
+        let whole = self.are_the_images() && self.in_one_image(runs).is_some();
         let piece = |run: &Run| {
             let image = (run.image - unit.images.start) * pixels.image;
             let row = run.row - unit.rows.start;
@@ -386,7 +399,15 @@ impl Patches {
                 n: run.n,
             }
         };
-        pieces.extend(runs.iter().map(piece));
+        pieces.extend(
+            runs.iter()
+                .take(if whole { 1 } else { runs.len() })
+                .map(piece),
+        );
+        if whole {
+            // Row after row, as in the image.
+            pieces[0].n = runs.iter().map(|run| run.n).sum();
+        }
     }
 
     /// Where the places of a block begin in a channel of the image that all of them belong to.
@@ -403,9 +424,9 @@ impl Patches {
     /// At each place the products of its patch with all kernels.
     ///
     /// - images: `[batch, groups * channels, ..size]`
-    /// - to: channels of each group of the result
-    /// - bias: of each channel of the result, or zero
-    /// - out: `[batch, groups * to, ..places.size]`, of which all pixels at places are written
+    /// - to: channels of each group of the products
+    /// - bias: of each channel of the products, or zero
+    /// - out: `[batch, groups * to / each, ..places.size]`, of which all pixels at places are written
     pub(super) fn convolve(
         &self,
         images: &[f32],
@@ -625,10 +646,19 @@ impl Convolving<'_> {
 
     /// The products at the places of the result.
     fn put(&self, product: &[f32], runs: &[Run], group: usize, rows: Range<usize>) {
-        let Places { size, first, step } = self.places;
+        let Places {
+            size,
+            first,
+            step,
+            each,
+        } = self.places;
+        let of_channel = each[0] * each[1];
         for (row, products) in rows.zip(product.chunks(BLOCK)) {
+            let (row, pixel) = (row / of_channel, row % of_channel);
+            let first = [first[0] + pixel / each[1], first[1] + pixel % each[1]];
             for run in runs {
-                let channel = (run.image * self.patches.groups + group) * self.to + row;
+                let image = run.image * self.patches.groups + group;
+                let channel = image * (self.to / of_channel) + row;
                 let y = first[0] + run.row * step[0];
                 let x = first[1] + run.column * step[1];
                 let start = (channel * size[0] + y) * size[1] + x;
@@ -851,43 +881,6 @@ fn turn(values: &[f32], row: usize, rows: Range<usize>, places: usize, turned: &
         let to = &mut turned[(rows.start + part.start) * BLOCK..];
         transpose((from, row), (to, tile), [part.len(), places]);
     }
-}
-
-/// Rows as columns.
-fn transpose(
-    (from, from_row): (&[f32], usize),
-    (to, to_row): (&mut [f32], usize),
-    [rows, columns]: [usize; 2],
-) {
-    const SIDE: usize = 8;
-    vectorized(
-        #[inline(always)]
-        || {
-            for top in (0..rows).step_by(SIDE) {
-                for left in (0..columns).step_by(SIDE) {
-                    if top + SIDE > rows || left + SIDE > columns {
-                        for row in top..rows.min(top + SIDE) {
-                            for column in left..columns.min(left + SIDE) {
-                                to[column * to_row + row] = from[row * from_row + column];
-                            }
-                        }
-                        continue;
-                    }
-                    let mut square = [[0.0f32; SIDE]; SIDE];
-                    for row in 0..SIDE {
-                        let from = &from[(top + row) * from_row + left..][..SIDE];
-                        for column in 0..SIDE {
-                            square[column][row] = from[column];
-                        }
-                    }
-                    for column in 0..SIDE {
-                        let to = &mut to[(left + column) * to_row + top..][..SIDE];
-                        to.copy_from_slice(&square[column]);
-                    }
-                }
-            }
-        },
-    );
 }
 
 /// Parts of so many, the last with what is left.
