@@ -22,24 +22,22 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use burn::backend::{Autodiff, Flex};
+use burn::backend::Flex;
 use data::{TextColumns, TextTokenizer, source};
 use files::{Content, Files, Sample, samples};
-use finetune::{ImageClassification, TextClassification};
 use model::bundle::{self, Bundle, Load, Precision};
 use model::families::bert::BertConfig;
 use model::{Draw, HeadKind, TextConfig, TokenModel};
 use mutate::mutate;
-use pretrain::{Clm, DenoisingAutoencoder, Mlm};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use support::{message, output_within};
 use tempfile::TempDir;
+use train::Failure;
 use train::cli::{Entry, Trainer};
-use train::job::{Job, Setup, start, text};
+use train::job::{Recipe, start, text};
 use train::recipe::{BuiltIn, Draft};
 use train::run::{Held, check_memory, peak_memory_bytes};
-use train::{Failure, Objective};
 
 /// What the whole program may grow by, over all cases; the decoder of images gives out half as much.
 const MEMORY: u64 = 1 << 30;
@@ -196,59 +194,32 @@ fn draft_at(place: &Path, trainer: &Trainer) -> Result<Draft, Failure> {
 }
 
 fn pretraining(place: &Path) -> Result<(), Failure> {
-    let draft = draft_at(place, &pretrain::TRAINER)?;
-    match draft.kind() {
-        "mlm" => check_text::<Mlm>(&draft),
-        "clm" => check_text::<Clm>(&draft),
-        "autoencoder" => check_images::<DenoisingAutoencoder>(&draft),
-        other => panic!("nothing here checks the objective \"{other}\""),
-    }
+    check_recipe(place, &pretrain::TRAINER)
 }
 
 fn finetuning(place: &Path) -> Result<(), Failure> {
-    let draft = draft_at(place, &finetune::TRAINER)?;
-    match draft.kind() {
-        "text-classification" => check_text::<TextClassification>(&draft),
-        "image-classification" => check_images::<ImageClassification>(&draft),
-        other => panic!("nothing here checks the task \"{other}\""),
-    }
+    check_recipe(place, &finetune::TRAINER)
 }
 
-fn check_text<J: Job>(draft: &Draft) -> Result<(), Failure> {
-    let setup = check_run::<J>(draft)?;
-    let Some(bundle) = start::open(&setup.recipe.from)? else {
-        setup.recipe.text_sizes()?;
+/// The recipe alone, and the model that it asks for: of images, for one grey image as large as the bundled digits.
+fn check_recipe(place: &Path, trainer: &Trainer) -> Result<(), Failure> {
+    let draft = draft_at(place, trainer)?;
+    let mut entries = trainer.entries.iter();
+    let entry = entries.find(|entry| entry.name == draft.kind()).unwrap();
+    (entry.check)(&draft)?;
+    let recipe: Recipe = draft.finish()?;
+    if let Some(bundle) = start::open(&recipe.from)? {
+        if bundle.image_config().is_err() {
+            bundle.text_config()?;
+        }
+        return Ok(());
+    }
+    let Ok(config) = recipe.image_sizes([1, 28, 28]) else {
+        recipe.text_sizes()?;
         return Ok(());
     };
-    bundle.text_config()?;
-    Ok(())
-}
-
-/// For one grey image, as large as the bundled digits.
-fn check_images<J: Job>(draft: &Draft) -> Result<(), Failure> {
-    let setup = check_run::<J>(draft)?;
-    let Some(bundle) = start::open(&setup.recipe.from)? else {
-        let config = setup.recipe.image_sizes([1, 28, 28])?;
-        config.check().map_err(Failure::input)?;
-        return check_memory(config.describe().parameters, Held::Training).map_err(Failure::input);
-    };
-    bundle.image_config()?;
-    Ok(())
-}
-
-/// What a session asks of every recipe.
-fn check_run<J: Job>(draft: &Draft) -> Result<Setup<J>, Failure> {
-    type Backend = Autodiff<Flex>;
-    let setup = Setup::<J>::from_draft(draft)?;
-    setup.check()?;
-    let metrics = <J::Objective<Backend> as Objective<Backend>>::METRICS;
-    let metrics: Vec<&str> = metrics.iter().map(|metric| metric.name).collect();
-    let recipe = &setup.recipe;
-    recipe.training.check(&metrics)?;
-    recipe.optimizer.check()?;
-    recipe.schedule.check()?;
-    recipe.guard.check()?;
-    Ok(setup)
+    config.check().map_err(Failure::input)?;
+    check_memory(config.describe().parameters, Held::Training).map_err(Failure::input)
 }
 
 // What is done with bundles and checkpoints.

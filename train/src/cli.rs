@@ -107,6 +107,8 @@ pub struct Entry {
     pub about: &'static str,
     /// The built-in recipe.
     pub recipe: &'static str,
+    /// Refuses what can be refused of a recipe before data is read.
+    pub check: fn(&Draft) -> Result<(), Failure>,
     /// Runs a recipe.
     pub run: fn(Draft, Options) -> Result<Status, Failure>,
 }

@@ -115,20 +115,6 @@ impl<B: Backend> BatchNorm<B> {
     }
 }
 
-/// Ends of names of what follows batches without a gradient: here, of a codebook, of what a teacher gives on average.
-const STATISTICS: [&str; 5] = [
-    ".running_mean",
-    ".running_var",
-    ".cluster_sizes",
-    ".cluster_sums",
-    "teacher_mean",
-];
-
-/// Whether a name is that of a running statistic, which nothing trains.
-pub fn is_statistic(name: &str) -> bool {
-    STATISTICS.iter().any(|end| name.ends_with(end))
-}
-
 /// A statistic of a batch that a parameter without a gradient would follow.
 #[derive(Clone, Debug)]
 pub struct Proposal<B: Backend> {

@@ -151,8 +151,8 @@ where
         let (total_steps, steps_per_epoch) = self.steps()?;
         let model = Trainee::new(self.objective, self.training.precision);
         let groups = self.optimizer.groups(&self.groups, &model, self.names)?;
-        let model = groups::freeze(model, &groups);
         let parameters = groups::count_parameters(&model, &groups);
+        let model = groups::freeze(model, &groups);
         if parameters[1] == 0 {
             let name = &self.name;
             let reason = format!("{name}: every parameter is frozen, so nothing would train");
@@ -265,7 +265,8 @@ where
     fn check(&self) -> Result<(), Failure> {
         let metrics = self.objective.metrics().iter();
         let metrics: Vec<&str> = metrics.map(|metric| metric.name).collect();
-        self.training.check(&metrics)?;
+        self.training.check()?;
+        self.training.check_metric(&metrics)?;
         self.optimizer.check()?;
         self.schedule.check()?;
         self.guard.check()?;

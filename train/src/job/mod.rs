@@ -366,9 +366,14 @@ impl<J: Job> Setup<J> {
     ///
     /// The key and what is wrong with it.
     pub fn check(&self) -> Result<(), Impossible> {
-        self.recipe.strategy.check()?;
-        self.recipe.adapter.check()?;
-        self.job.check(&self.recipe)
+        let recipe = &self.recipe;
+        recipe.strategy.check()?;
+        recipe.adapter.check()?;
+        recipe.training.check()?;
+        recipe.optimizer.check()?;
+        recipe.schedule.check()?;
+        recipe.guard.check()?;
+        self.job.check(recipe)
     }
 }
 
@@ -409,6 +414,7 @@ pub const fn entry<J: Job>() -> Entry {
         name: J::NAME,
         about: J::ABOUT,
         recipe: J::RECIPE,
+        check: |draft| Ok(Setup::<J>::from_draft(draft)?.check()?),
         run: |draft, options| Setup::<J>::from_draft(&draft)?.run(options),
     }
 }

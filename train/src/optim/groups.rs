@@ -3,11 +3,10 @@
 
 use std::collections::HashMap;
 
-use burn::module::{AutodiffModule, ModuleMapper, Param};
+use burn::module::{AutodiffModule, ModuleMapper, ModuleVisitor, Param};
 use burn::prelude::*;
 use burn::tensor::backend::AutodiffBackend;
 use model::Names;
-use model::layers::batch_norm::is_statistic;
 use model::walk::{self, ModulePath};
 use regex::Regex;
 use serde::{Deserialize, Serialize};
@@ -297,13 +296,43 @@ fn parameters<B: Backend, M: Module<B>>(module: &M, names: Names) -> Vec<(String
         .collect()
 }
 
-/// Number of parameters, all and those that train; statistics of batch normalisation are none.
+/// Number of parameters, all and those that train. What never has a gradient is none: statistics of batch normalisation, a
+/// codebook, a teacher.
+///
+/// - module: before [`freeze`]
 pub fn count_parameters<B: Backend, M: Module<B>>(module: &M, groups: &Groups) -> [usize; 2] {
-    let mut all = walk::parameters(module, groups.names);
-    all.retain(|one| !is_statistic(&one.name));
-    let size = |parameter: &walk::Parameter| parameter.shape.iter().product::<usize>();
-    let trained = all.iter().filter(|one| !groups.is_frozen(&one.name));
-    [all.iter().map(size).sum(), trained.map(size).sum()]
+    struct Counter<'a> {
+        path: ModulePath,
+        groups: &'a Groups,
+        counts: [usize; 2],
+    }
+    impl<B: Backend> ModuleVisitor<B> for Counter<'_> {
+        fn enter_module(&mut self, name: &str, container: &str) {
+            self.path.enter(name, container);
+        }
+
+        fn exit_module(&mut self, _: &str, container: &str) {
+            self.path.exit(container);
+        }
+
+        fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+            if !param.val().is_require_grad() {
+                return;
+            }
+            let n = param.lazy_shape().num_elements();
+            self.counts[0] += n;
+            if !self.groups.is_frozen(&self.path.name()) {
+                self.counts[1] += n;
+            }
+        }
+    }
+    let mut counter = Counter {
+        path: groups.path(),
+        groups,
+        counts: [0; 2],
+    };
+    module.visit(&mut counter);
+    counter.counts
 }
 
 struct Freezer<'a> {

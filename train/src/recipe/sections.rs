@@ -160,7 +160,7 @@ impl TrainingRecipe {
     }
 
     /// Says what is impossible about these values, if anything is.
-    pub fn check(&self, valid_metrics: &[&str]) -> Result<(), Impossible> {
+    pub fn check(&self) -> Result<(), Impossible> {
         self.check_counts()?;
         if !(0.0..1.0).contains(&self.ema) {
             let reason = format!("is {}; it must be at least 0 and below 1", self.ema);
@@ -170,12 +170,19 @@ impl TrainingRecipe {
             let reason = "and training.epochs are both 0; one must be more";
             return Err(Impossible::new("training.steps", reason));
         }
-        if !valid_metrics.contains(&self.metric.as_str()) {
-            let (metric, known) = (&self.metric, valid_metrics.join(", "));
-            let reason = format!("is \"{metric}\"; validation gives {known}");
-            return Err(Impossible::new("training.metric", reason));
-        }
         Ok(())
+    }
+
+    /// Refuses to choose by a metric that there is not.
+    ///
+    /// - known: what validation gives
+    pub fn check_metric(&self, known: &[&str]) -> Result<(), Impossible> {
+        if known.contains(&self.metric.as_str()) {
+            return Ok(());
+        }
+        let (metric, known) = (&self.metric, known.join(", "));
+        let reason = format!("is \"{metric}\"; validation gives {known}");
+        Err(Impossible::new("training.metric", reason))
     }
 
     /// Optimizer steps of the whole run, given the micro-batches of an epoch.
