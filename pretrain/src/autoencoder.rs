@@ -13,16 +13,16 @@ use rand::{Rng, RngExt};
 use serde::{Deserialize, Serialize};
 use train::Failure;
 use train::job::image::{ImageModel, PixelBatch};
-use train::job::{BundleWriter, Exported, Start};
+use train::job::{BundleWriter, Start};
 use train::metrics::Metric;
-use train::objective::{LossSums, Objective};
+use train::objective::LossSums;
 use train::objectives::pixels::{PixelLoss, reconstruction_loss};
 use train::objectives::probe;
 use train::recipe::Impossible;
 use train::source::Rows;
 
 use crate::images::{
-    Drawings, ImageBatch, ImageLoss, ImageObjective, ImagePretraining, ImageTally, OfImages, Reader,
+    Drawings, ImageBatch, ImageLoss, ImageObjective, ImagePretraining, OfImages, Reader,
 };
 
 /// The objective; `assets/recipes/autoencoder.toml` and the files that it names explain every key.
@@ -126,21 +126,7 @@ impl<B: Backend> Reconstruction<B> {
     }
 }
 
-impl<B: Backend> Exported<B> for Reconstruction<B> {
-    fn export(&self, writer: &BundleWriter<'_>) -> anyhow::Result<()> {
-        writer.write(&self.model)
-    }
-}
-
 impl<B: Backend> ImageLoss<B> for Reconstruction<B> {
-    fn backbone(&self) -> &ImageBackbone<B> {
-        &self.model.backbone
-    }
-}
-
-impl<B: Backend> Objective<B> for Reconstruction<B> {
-    type Batch = ImageBatch;
-    type Tally = ImageTally;
     const MEANS: &'static [&'static str] = &["mse"];
     const METRICS: &'static [Metric] = &[
         Metric::LOSS,
@@ -150,14 +136,18 @@ impl<B: Backend> Objective<B> for Reconstruction<B> {
         probe::NEIGHBOURS,
     ];
 
+    fn backbone(&self) -> &ImageBackbone<B> {
+        &self.model.backbone
+    }
+
     fn loss(&self, batch: &ImageBatch, device: &B::Device) -> LossSums<B> {
         let logits = self.model.logits(batch.images(device));
         let clean = batch.clean.as_ref().unwrap_or(&batch.views[0]);
         reconstruction_loss(logits, clean.tensor(device), self.loss)
     }
 
-    fn evaluate(&self, batch: &ImageBatch, device: &B::Device) -> ImageTally {
-        ImageTally::read(self.loss(batch, device), Self::MEANS)
+    fn export(&self, writer: &BundleWriter<'_>) -> anyhow::Result<()> {
+        writer.write(&self.model)
     }
 }
 

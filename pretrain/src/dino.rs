@@ -9,26 +9,23 @@ use burn::tensor::activation::{log_softmax, softmax};
 use burn::tensor::backend::AutodiffBackend;
 use data::augment::Augmentation;
 use model::HeadKind;
-use model::bundle::Load;
 use model::layers::batch_norm::follow;
-use model::layers::{Draw, Linear, materialise};
+use model::layers::{Draw, Linear};
 use model::ops::gelu;
 use model::registry::ImageBackbone;
 use serde::{Deserialize, Serialize};
 use train::Failure;
-use train::job::image::{Augment, ImageModel};
-use train::job::{BundleWriter, Exported, Start};
+use train::job::image::{Augment, ImageModel, PixelBatch};
+use train::job::{BundleWriter, Start};
 use train::metrics::Metric;
-use train::objective::{LossSums, Objective};
+use train::objective::LossSums;
 use train::objectives::probe;
 use train::recipe::Impossible;
 use train::source::Rows;
 
 use crate::byol::TeacherRecipe;
-use crate::images::{
-    ImageBatch, ImageLoss, ImageObjective, ImagePretraining, ImageTally, OfImages, Reader,
-};
-use crate::projector::{averaged, unit, without_gradients};
+use crate::images::{ImageBatch, ImageLoss, ImageObjective, ImagePretraining, OfImages, Reader};
+use crate::projector::{Embedder, averaged, student, teacher_of, unit};
 use crate::simclr::check_temperature;
 
 /// Views that are crops of most of an image, and that the teacher sees.
@@ -139,27 +136,14 @@ impl ImagePretraining for SelfDistillation {
         start: &Start,
         device: &B::Device,
     ) -> Result<ImageObjective<B>, Failure> {
-        let names = model.config.names(Self::HEAD);
-        let draw = start.draw(device, names);
-        let backbone = start.fill(model.config.init(&draw), names, Load::Backbone)?;
         let width = model.config.describe().width;
-        let prototypes = || materialise(Prototypes::new(width, self.projector, &draw));
-        let projector = prototypes();
-        let teacher = DistillationTeacher {
-            backbone: materialise(model.config.init(&draw)),
-            projector: prototypes(),
-        };
-        let teacher = without_gradients(teacher);
-        let teacher = DistillationTeacher {
-            backbone: averaged(teacher.backbone, &backbone, 0.0),
-            projector: averaged(teacher.projector, &projector, 0.0),
-        };
+        let head = |draw: &Draw<'_, B>| Prototypes::new(width, self.projector, draw);
+        let student = student(model, start, device, head)?;
         let center: Param<Tensor<B, 1>> =
             Initializer::Zeros.init([self.projector.prototypes], device);
         Ok(Distillation {
-            model: backbone,
-            projector,
-            teacher,
+            teacher: teacher_of(&student),
+            model: student,
             teacher_mean: center.set_require_grad(false),
             momentum: self.teacher.momentum,
             student_temperature: self.loss.student_temperature,
@@ -199,7 +183,7 @@ pub struct Prototypes<B: Backend> {
 
 impl<B: Backend> Prototypes<B> {
     fn new(width: usize, recipe: PrototypesRecipe, draw: &Draw<'_, B>) -> Self {
-        let draw = draw.inside("projector");
+        let draw = draw.inside("head");
         let PrototypesRecipe {
             hidden,
             size,
@@ -226,24 +210,13 @@ impl<B: Backend> Prototypes<B> {
     }
 }
 
-/// A backbone with its prototypes, whose weights follow another's.
-#[derive(Module, Debug)]
-pub struct DistillationTeacher<B: Backend> {
-    /// Of images.
-    pub backbone: ImageBackbone<B>,
-    /// Of its features.
-    pub projector: Prototypes<B>,
-}
-
 /// Student, teacher, and the cross-entropy between their outputs.
 #[derive(Module, Debug)]
 pub struct Distillation<B: Backend> {
-    /// The student's backbone.
-    pub model: ImageBackbone<B>,
-    /// Of its features.
-    pub projector: Prototypes<B>,
+    /// The student.
+    pub model: Embedder<B, Prototypes<B>>,
     /// Follows the student; the bundle keeps its backbone.
-    pub teacher: DistillationTeacher<B>,
+    pub teacher: Embedder<B, Prototypes<B>>,
     /// Mean of the teacher's outputs, `[prototypes]`; has no gradient.
     pub teacher_mean: Param<Tensor<B, 1>>,
     momentum: f64,
@@ -252,21 +225,7 @@ pub struct Distillation<B: Backend> {
     center_momentum: f64,
 }
 
-impl<B: Backend> Exported<B> for Distillation<B> {
-    fn export(&self, writer: &BundleWriter<'_>) -> anyhow::Result<()> {
-        writer.write(&self.teacher.backbone)
-    }
-}
-
 impl<B: Backend> ImageLoss<B> for Distillation<B> {
-    fn backbone(&self) -> &ImageBackbone<B> {
-        &self.teacher.backbone
-    }
-}
-
-impl<B: Backend> Objective<B> for Distillation<B> {
-    type Batch = ImageBatch;
-    type Tally = ImageTally;
     const MEANS: &'static [&'static str] = &["teacher_entropy"];
     const METRICS: &'static [Metric] = &[
         Metric::LOSS,
@@ -278,45 +237,42 @@ impl<B: Backend> Objective<B> for Distillation<B> {
     // Centre and batch normalisation are of all images of a batch.
     const WHOLE_BATCH: bool = true;
 
+    fn backbone(&self) -> &ImageBackbone<B> {
+        &self.teacher.backbone
+    }
+
     fn loss(&self, batch: &ImageBatch, device: &B::Device) -> LossSums<B> {
         let n = batch.views[0].n;
-        let all = |views: &[train::job::image::PixelBatch]| {
+        let all = |views: &[PixelBatch]| {
             let views = views.iter().map(|view| view.tensor(device));
             Tensor::cat(views.collect(), 0)
         };
         let globals = &batch.views[..GLOBALS];
         let features = self.teacher.backbone.forward(all(globals)).pooled;
-        let seen = self.teacher.projector.forward(features).detach();
+        let seen = self.teacher.head.forward(features).detach();
         let center = self.teacher_mean.val().detach();
         let [rows, prototypes] = seen.dims();
         let mean = seen.clone().mean_dim(0).reshape([prototypes]);
         follow(&self.teacher_mean, mean, 1.0 - self.center_momentum);
         let targets = teacher_targets(seen, center, self.teacher_temperature);
         let entropy = (targets.clone() * (targets.clone() + 1e-12).log()).sum() * -1.0;
-        let features = self.model.forward(all(&batch.views)).pooled;
-        let outputs = self.projector.forward(features);
+        let features = self.model.backbone.forward(all(&batch.views)).pooled;
+        let outputs = self.model.head.forward(features);
         let loss = distillation(outputs, targets, self.student_temperature, n);
         let entropy = entropy * (n as f64 / rows as f64);
         LossSums::new(loss * n as f64, vec![entropy], n)
     }
 
-    fn evaluate(&self, batch: &ImageBatch, device: &B::Device) -> ImageTally {
-        ImageTally::read(self.loss(batch, device), Self::MEANS)
-    }
-
     fn after_step(&self) -> Option<Self> {
-        let DistillationTeacher {
-            backbone,
-            projector,
-        } = self.teacher.clone();
-        let teacher = DistillationTeacher {
-            backbone: averaged(backbone, &self.model, self.momentum),
-            projector: averaged(projector, &self.projector, self.momentum),
-        };
+        let teacher = averaged(self.teacher.clone(), &self.model, self.momentum);
         Some(Self {
             teacher,
             ..self.clone()
         })
+    }
+
+    fn export(&self, writer: &BundleWriter<'_>) -> anyhow::Result<()> {
+        writer.write(&self.teacher.backbone)
     }
 }
 
@@ -377,7 +333,7 @@ mod tests {
         let outputs = student.clone().reshape([views * batch, prototypes]);
         let loss = distillation(outputs, targets, temperature("student_temperature"), batch);
         golden.near("loss", loss.clone());
-        golden.near_inner("grad.student", student.grad(&loss.backward()).unwrap());
+        golden.near("grad.student", student.grad(&loss.backward()).unwrap());
         let momentum = temperature("center_momentum");
         let mean: Tensor<Diff, 1> = teacher.mean_dim(0).reshape([prototypes]);
         golden.near("center_after", center * momentum + mean * (1.0 - momentum));

@@ -168,12 +168,37 @@ impl Tally for ImageTally {
     }
 }
 
-/// A model of images with its loss.
-pub trait ImageLoss<B: Backend>:
-    Objective<B, Batch = ImageBatch, Tally = ImageTally> + Exported<B>
-{
+/// A model of images with its loss. What is not said here is as in [`Objective`], which [`ImageObjective`] makes of it.
+pub trait ImageLoss<B: Backend>: Module<B> {
+    /// Names of the sums beside the loss.
+    const MEANS: &'static [&'static str] = &[];
+    /// What validation reports.
+    const METRICS: &'static [Metric];
+    /// Whether the loss compares the images of a batch with each other.
+    const WHOLE_BATCH: bool = false;
+
     /// Whose features are probed, and which fine-tuning starts from.
     fn backbone(&self) -> &ImageBackbone<B>;
+
+    /// Loss and further sums over the targets of a batch.
+    fn loss(&self, batch: &ImageBatch, device: &B::Device) -> LossSums<B>;
+
+    /// Collects a batch of a validation.
+    fn tally(&self, batch: &ImageBatch, device: &B::Device) -> ImageTally {
+        ImageTally::read(self.loss(batch, device), Self::MEANS)
+    }
+
+    /// The same after a step that counts, where a teacher follows its student.
+    fn after_step(&self) -> Option<Self> {
+        None
+    }
+
+    /// Hands the model that the bundle holds to its writer.
+    ///
+    /// # Errors
+    ///
+    /// A directory that cannot be written.
+    fn export(&self, writer: &BundleWriter<'_>) -> anyhow::Result<()>;
 }
 
 macro_rules! image_objectives {
@@ -192,15 +217,15 @@ macro_rules! image_objectives {
             const METRICS: &'static [Metric] = &[Metric::LOSS];
 
             fn means(&self) -> &'static [&'static str] {
-                match self { $(Self::$Variant(_) => <$Loss<B> as Objective<B>>::MEANS,)+ }
+                match self { $(Self::$Variant(_) => <$Loss<B> as ImageLoss<B>>::MEANS,)+ }
             }
 
             fn metrics(&self) -> &'static [Metric] {
-                match self { $(Self::$Variant(_) => <$Loss<B> as Objective<B>>::METRICS,)+ }
+                match self { $(Self::$Variant(_) => <$Loss<B> as ImageLoss<B>>::METRICS,)+ }
             }
 
             fn whole_batch(&self) -> bool {
-                match self { $(Self::$Variant(_) => <$Loss<B> as Objective<B>>::WHOLE_BATCH,)+ }
+                match self { $(Self::$Variant(_) => <$Loss<B> as ImageLoss<B>>::WHOLE_BATCH,)+ }
             }
 
             fn loss(&self, batch: &ImageBatch, device: &B::Device) -> LossSums<B> {
@@ -210,7 +235,7 @@ macro_rules! image_objectives {
             fn evaluate(&self, batch: &ImageBatch, device: &B::Device) -> ImageTally {
                 let mut tally = match self {
                     _ if batch.views.is_empty() => ImageTally::default(),
-                    $(Self::$Variant(one) => one.evaluate(batch, device),)+
+                    $(Self::$Variant(one) => one.tally(batch, device),)+
                 };
                 if let Some(probed) = &batch.probed {
                     let backbone = match self { $(Self::$Variant(one) => one.backbone(),)+ };
@@ -345,15 +370,12 @@ impl Reader {
 
     /// These rows, augmented; each view in another way.
     pub fn view(&self, rows: &Rows, number: u64) -> PixelBatch {
-        // Far apart, so that no view of one seed is another one of the next.
-        let seed = self
-            .seed
-            .wrapping_add(number.wrapping_mul(0x9E37_79B9_7F4A_7C15));
-        self.augment.read(&self.images, rows, &self.levels, seed)
+        self.view_by(&self.augment, rows, number)
     }
 
     /// The same augmented by other steps.
     pub fn view_by(&self, augment: &Augment, rows: &Rows, number: u64) -> PixelBatch {
+        // Far apart, so that no view of one seed is another one of the next.
         let seed = self
             .seed
             .wrapping_add(number.wrapping_mul(0x9E37_79B9_7F4A_7C15));
@@ -469,8 +491,10 @@ impl<P: ImagePretraining> Job for OfImages<P> {
         device: &B::Device,
     ) -> Option<Hook<B, ImageObjective<B>>> {
         let objective = self.objective.clone();
-        let valid = self.validating(data.splits.valid.clone(), data.model.clone(), 1, None);
-        let first = valid.first(COLUMNS);
+        let valid = &data.splits.valid;
+        let rows: Vec<usize> = (0..COLUMNS.min(valid.len())).collect();
+        let few = self.validating(valid.select(&rows), data.model.clone(), COLUMNS, None);
+        let first = few.batch(0);
         let device = device.clone();
         Some(Box::new(move |model, run| {
             objective.draw(model, &first, &device, &Drawings { run })
@@ -590,16 +614,6 @@ pub struct ImageBatches<P> {
     model: ImageModel,
     epochs: Epochs,
     probe: Option<ProbedRows>,
-}
-
-impl<P: ImagePretraining> ImageBatches<P> {
-    /// The first few images.
-    fn first(&self, n: usize) -> ImageBatch {
-        let rows: Vec<u32> = (0..n.min(self.images.images.len()) as u32).collect();
-        let samples = rows.iter().copied().map(u64::from).collect();
-        let rows = Rows { rows, samples };
-        self.objective.batch(&self.images, &rows, &self.model)
-    }
 }
 
 impl<P: ImagePretraining> BatchSource for ImageBatches<P> {

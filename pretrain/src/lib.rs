@@ -8,6 +8,7 @@ pub mod byol;
 pub mod clm;
 pub mod dino;
 #[cfg(test)]
+#[path = "../../tests/support/objectives.rs"]
 mod golden;
 pub mod images;
 pub mod mae;

@@ -4,8 +4,15 @@ use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::prelude::*;
 use burn::tensor::FloatDType;
 use burn::tensor::activation::relu;
+use model::HeadKind;
+use model::bundle::Load;
+use model::heads::Headed;
 use model::layers::batch_norm::BatchNorm;
-use model::layers::{Draw, Linear};
+use model::layers::{Draw, Linear, materialise};
+use model::registry::ImageBackbone;
+use train::Failure;
+use train::job::Start;
+use train::job::image::ImageModel;
 
 /// Two linear layers with batch normalisation and a rectifier between them.
 #[derive(Module, Debug)]
@@ -44,9 +51,35 @@ pub fn unit<B: Backend>(rows: Tensor<B, 2>) -> Tensor<B, 2> {
     rows / squares.clamp_min(1e-24).sqrt()
 }
 
-/// A module that nothing trains.
-pub fn without_gradients<B: Backend, M: Module<B>>(module: M) -> M {
-    module.no_grad()
+/// A backbone with what is put behind it: a student, or its teacher.
+pub type Embedder<B, H> = Headed<B, ImageBackbone<B>, H>;
+
+/// Draws a backbone, loads what it starts from, and draws what is put behind it, which no bundle has.
+///
+/// # Errors
+///
+/// A bundle whose weights do not fit.
+pub fn student<B: Backend, H: Module<B>>(
+    model: &ImageModel,
+    start: &Start,
+    device: &B::Device,
+    head: impl FnOnce(&Draw<'_, B>) -> H,
+) -> Result<Embedder<B, H>, Failure> {
+    let names = model.config.names(HeadKind::Bare);
+    let draw = start.draw(device, names);
+    let backbone = start.fill(model.config.init(&draw), names, Load::Backbone)?;
+    Ok(Headed::new(backbone, materialise(head(&draw))))
+}
+
+/// A module of the same values with parameters of its own, which have no gradient.
+pub fn teacher_of<B: Backend, M: Module<B>>(student: &M) -> M {
+    struct Anew;
+    impl<B: Backend> ModuleMapper<B> for Anew {
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<B, D>>) -> Param<Tensor<B, D>> {
+            Param::from_tensor(param.val().detach()).set_require_grad(false)
+        }
+    }
+    student.clone().map(&mut Anew)
 }
 
 /// A teacher whose weights are an average of its student's: `momentum * teacher + (1 - momentum) * student`.
@@ -96,10 +129,12 @@ mod tests {
         let device = Default::default();
         let draw = Draw::<Diff>::new(&device, 0.02);
         let one = || Projector::new([3, 4, 2], "head", &draw);
-        let (teacher, student) = (without_gradients(one()), one());
+        let (first, student) = (one(), one());
+        let teacher = teacher_of(&first);
         let ids =
             |module: &Projector<Diff>| -> Vec<ParamId> { burn::module::list_param_ids(module) };
         let before = ids(&teacher);
+        assert!(before.iter().all(|id| !ids(&first).contains(id)));
         let expected =
             teacher.first.weight.val().inner() * 0.75 + student.first.weight.val().inner() * 0.25;
         let after = averaged(teacher, &student, 0.75);

@@ -12,16 +12,16 @@ use rand::RngExt;
 use serde::{Deserialize, Serialize};
 use train::Failure;
 use train::job::image::{ImageModel, PixelBatch};
-use train::job::{BundleWriter, Exported, Start};
+use train::job::{BundleWriter, Start};
 use train::metrics::Metric;
-use train::objective::{LossSums, Objective};
+use train::objective::LossSums;
 use train::objectives::class_loss::cross_entropy;
 use train::objectives::probe;
 use train::recipe::Impossible;
 use train::source::Rows;
 
 use crate::images::{
-    Chance, ImageBatch, ImageLoss, ImageObjective, ImagePretraining, ImageTally, OfImages, Reader,
+    Chance, ImageBatch, ImageLoss, ImageObjective, ImagePretraining, OfImages, Reader,
 };
 
 /// The objective; `assets/recipes/rotation.toml` and the files that it names explain every key.
@@ -101,21 +101,7 @@ pub struct Turns<B: Backend> {
     pub model: ImageClassifier<B>,
 }
 
-impl<B: Backend> Exported<B> for Turns<B> {
-    fn export(&self, writer: &BundleWriter<'_>) -> anyhow::Result<()> {
-        writer.write(&self.model.backbone)
-    }
-}
-
 impl<B: Backend> ImageLoss<B> for Turns<B> {
-    fn backbone(&self) -> &ImageBackbone<B> {
-        &self.model.backbone
-    }
-}
-
-impl<B: Backend> Objective<B> for Turns<B> {
-    type Batch = ImageBatch;
-    type Tally = ImageTally;
     const MEANS: &'static [&'static str] = &["accuracy"];
     const METRICS: &'static [Metric] = &[
         Metric::LOSS,
@@ -123,6 +109,10 @@ impl<B: Backend> Objective<B> for Turns<B> {
         probe::LINEAR,
         probe::NEIGHBOURS,
     ];
+
+    fn backbone(&self) -> &ImageBackbone<B> {
+        &self.model.backbone
+    }
 
     fn loss(&self, batch: &ImageBatch, device: &B::Device) -> LossSums<B> {
         let turns: &[u32] = match &batch.chance {
@@ -132,8 +122,8 @@ impl<B: Backend> Objective<B> for Turns<B> {
         cross_entropy(self.model.logits(batch.images(device)), turns)
     }
 
-    fn evaluate(&self, batch: &ImageBatch, device: &B::Device) -> ImageTally {
-        ImageTally::read(self.loss(batch, device), Self::MEANS)
+    fn export(&self, writer: &BundleWriter<'_>) -> anyhow::Result<()> {
+        writer.write(&self.model.backbone)
     }
 }
 
