@@ -274,6 +274,16 @@ pub struct Region {
 }
 
 impl Region {
+    /// All of a picture of this height and width.
+    fn whole([height, width]: [usize; 2]) -> Self {
+        Self {
+            top: 0,
+            left: 0,
+            height,
+            width,
+        }
+    }
+
     /// A region of random area and shape, as `RandomResizedCrop` and `RandomErasing` look for it: ten times.
     ///
     /// - scale: least and largest share of the picture's area

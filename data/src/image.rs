@@ -20,7 +20,6 @@ mod picture;
 mod rows;
 mod shards;
 mod statistics;
-mod targeted;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -39,7 +38,7 @@ use folder::{Entry, Found};
 
 pub(crate) use decode::resize;
 pub use encoded::{BoxLabel, ImageFiles, ImageTargets};
-pub use mask::{Mask, read_mask};
+pub use mask::{IGNORED, Mask, largest_class, read_mask};
 use memory::MOST_PIXELS;
 pub(crate) use memory::{check_pixels, reserved, room};
 pub(crate) use open::is_image_table;
@@ -47,7 +46,6 @@ pub use open::{DecodeAll, ImageFileOptions, ImageFileSets, open_image_files};
 pub use picture::Picture;
 pub use rows::{ImageColumns, TargetColumn, TargetKind};
 pub use statistics::{Statistics, channel_statistics, file_statistics};
-pub use targeted::{IGNORED, TargetedImages, TargetedSets, Targets, read_targeted};
 
 /// The longest side an image may have, in pixels; what JPEG can hold.
 pub(crate) const LONGEST_SIDE: usize = 65_535;

@@ -4,6 +4,9 @@
 //! one on images is a file like [`segmentation`], with a line in [`targets`] too.
 
 pub mod detection;
+#[cfg(test)]
+#[path = "../../tests/support/objectives.rs"]
+mod golden;
 pub mod image_classification;
 pub mod segmentation;
 pub mod several_labels;

@@ -7,18 +7,20 @@ use burn::prelude::*;
 use burn::tensor::activation::softmax;
 use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::{FloatDType, TensorData};
-use data::image::{IGNORED, TargetedImages, Targets};
+use data::image::{IGNORED, ImageTargets, TargetKind};
 use model::{HeadKind, Segmenter};
 use serde::{Deserialize, Serialize};
 use train::Failure;
 use train::job::Start;
-use train::job::image::ImageModel;
+use train::job::image::{ImageModel, ImageRows};
 use train::metrics::Metric;
-use train::objective::{LossSums, Objective};
+use train::objective::LossSums;
 use train::recipe::Impossible;
 use train::scores::masks::MaskTally;
 
-use crate::targets::{Kind, OnImages, TargetBatch, VisionObjective, VisionTally, VisionTask};
+use crate::targets::{
+    Kind, OnImages, TargetBatch, TargetLoss, Targets, VisionObjective, VisionTally, VisionTask,
+};
 
 /// Added above and below the line of the Dice coefficient: a class that is nowhere is not wrong.
 const SMOOTH: f64 = 1.0;
@@ -47,6 +49,7 @@ impl VisionTask for Segmentation {
     const HEAD: HeadKind = HeadKind::Masks;
     const NEEDS: &'static str =
         "masks: a folder needs the folders images and masks, whose files have the same names";
+    const COLUMN: TargetKind = TargetKind::Class;
     const PLACED: bool = true;
 
     fn check(&self) -> Result<(), Impossible> {
@@ -58,27 +61,23 @@ impl VisionTask for Segmentation {
         Err(Impossible::new("loss.dice", reason))
     }
 
-    fn takes(targets: &Targets) -> bool {
-        matches!(targets, Targets::Masks(_))
+    fn takes(targets: &ImageTargets) -> bool {
+        matches!(targets, ImageTargets::Masks(_))
     }
 
     /// Those that are named, or the numbers in the masks.
-    fn classes(&self, train: &TargetedImages) -> Vec<String> {
-        let Targets::Masks(masks) = &train.targets else {
-            return vec![];
-        };
-        let seen = masks.iter().flatten().filter(|class| **class != IGNORED);
-        let most = seen.max().map_or(0, |&most| usize::from(most));
-        let named = &train.images.classes;
+    fn classes(&self, train: &ImageRows, largest: Option<u8>) -> Vec<String> {
+        let named = &train.classes;
         let name = |class: usize| named.get(class).cloned().unwrap_or(class.to_string());
-        (0..(most + 1).max(named.len()).max(2)).map(name).collect()
+        let seen = usize::from(largest.unwrap_or(0)) + 1;
+        (0..seen.max(named.len()).max(2)).map(name).collect()
     }
 
     fn objective<B: AutodiffBackend>(
         &self,
         model: &ImageModel,
         classes: &[String],
-        _: &TargetedImages,
+        _: &ImageRows,
         start: &Start,
         device: &B::Device,
     ) -> Result<VisionObjective<B>, Failure> {
@@ -187,10 +186,8 @@ fn truths(batch: &TargetBatch) -> Vec<u8> {
     }
 }
 
-impl<B: Backend> Objective<B> for Masks<B> {
-    type Batch = TargetBatch;
-    type Tally = VisionTally;
-    const MEANS: &'static [&'static str] = &[];
+impl<B: Backend> TargetLoss<B> for Masks<B> {
+    type Model = Segmenter<B>;
     const METRICS: &'static [Metric] = &[
         Metric::LOSS,
         Metric::higher("iou"),
@@ -198,17 +195,21 @@ impl<B: Backend> Objective<B> for Masks<B> {
         Metric::higher("pixel_accuracy"),
     ];
 
+    fn model(&self) -> &Self::Model {
+        &self.model
+    }
+
     fn loss(&self, batch: &TargetBatch, device: &B::Device) -> LossSums<B> {
         let (logits, area) = self.logits(batch, device);
         self.sums(logits, area, &truths(batch))
     }
 
-    fn evaluate(&self, batch: &TargetBatch, device: &B::Device) -> VisionTally {
+    fn tally(&self, batch: &TargetBatch, device: &B::Device) -> VisionTally {
         let (logits, area) = self.logits(batch, device);
         let [rows, classes] = logits.dims();
         let truths = truths(batch);
         let sums = self.sums(logits.clone(), area, &truths);
-        let mut tally = VisionTally::read(sums, Self::MEANS, Kind::Masks);
+        let mut tally = VisionTally::read(sums, Kind::Masks);
         let predicted = logits.argmax(1).reshape([rows]).into_data();
         let predicted: Vec<u32> = predicted.iter::<i64>().map(|class| class as u32).collect();
         let truths: Vec<u32> = truths.iter().map(|&class| u32::from(class)).collect();
@@ -221,48 +222,22 @@ impl<B: Backend> Objective<B> for Masks<B> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use burn::backend::{Autodiff, Flex};
-    use safetensors::SafeTensors;
-
-    type Diff = Autodiff<Flex>;
-
-    fn golden() -> Vec<u8> {
-        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/objectives");
-        std::fs::read(format!("{folder}/dice.safetensors")).unwrap()
-    }
-
-    fn floats(file: &SafeTensors, name: &str) -> (Vec<f32>, Vec<usize>) {
-        let tensor = file.tensor(name).unwrap();
-        let bytes = tensor.data().chunks_exact(4);
-        let values = bytes.map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap()));
-        (values.collect(), tensor.shape().to_vec())
-    }
+    use crate::golden::{Diff, Golden};
 
     #[test]
     fn the_dice_loss_and_its_gradient_are_those_of_torch() {
-        let bytes = golden();
-        let file = SafeTensors::deserialize(&bytes).unwrap();
-        let (values, shape) = floats(&file, "logits");
-        let device = Default::default();
-        let data = TensorData::new(values, shape);
-        let logits = Tensor::<Diff, 4>::from_data(data, &device).require_grad();
+        let golden = Golden::open("dice");
+        let logits = golden.leaf::<4>("logits");
         let [batch, classes, height, width] = logits.dims();
-        let labels = file.tensor("labels").unwrap();
-        let labels = labels.data().chunks_exact(8);
-        let truths: Vec<u8> = labels.map(|bytes| bytes[0]).collect();
+        let truths: Vec<u8> = golden.values("labels").iter().map(|&x| x as u8).collect();
         let flat = logits.clone().permute([0, 2, 3, 1]);
         let flat = flat.reshape([batch * height * width, classes]);
-        let sums = mask_loss(flat.clone(), height * width, &truths, 1.0);
+        let with = mask_loss(flat.clone(), height * width, &truths, 1.0);
         let without = mask_loss(flat, height * width, &truths, 0.0);
-        let loss = (sums.loss - without.loss) / batch as f64;
-        let theirs = floats(&file, "loss.plain").0[0];
-        let ours = loss.clone().into_scalar();
-        assert!((ours - theirs).abs() < 1e-5, "{ours}, not {theirs}");
-        let gradient = logits.grad(&loss.backward()).unwrap().into_data();
-        let (theirs, _) = floats(&file, "grad.plain.logits");
-        for (ours, theirs) in gradient.iter::<f32>().zip(theirs) {
-            assert!((ours - theirs).abs() < 1e-5, "{ours}, not {theirs}");
-        }
+        let loss = (with.loss - without.loss) / batch as f64;
+        golden.near("loss.plain", loss.clone());
+        let gradient = logits.grad(&loss.backward()).unwrap();
+        golden.near("grad.plain.logits", gradient);
     }
 
     #[test]

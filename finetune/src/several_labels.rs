@@ -4,18 +4,20 @@ use burn::prelude::*;
 use burn::tensor::activation::{log_sigmoid, sigmoid};
 use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::{FloatDType, TensorData};
-use data::image::{TargetedImages, Targets};
+use data::image::{ImageTargets, TargetKind};
 use model::{HeadKind, ImageClassifier};
 use serde::{Deserialize, Serialize};
 use train::Failure;
 use train::job::Start;
-use train::job::image::ImageModel;
+use train::job::image::{ImageModel, ImageRows};
 use train::metrics::Metric;
-use train::objective::{LossSums, Objective};
+use train::objective::LossSums;
 use train::recipe::Impossible;
 use train::scores::many_labels::ManyLabelsTally;
 
-use crate::targets::{Kind, OnImages, TargetBatch, VisionObjective, VisionTally, VisionTask};
+use crate::targets::{
+    Kind, OnImages, TargetBatch, TargetLoss, Targets, VisionObjective, VisionTally, VisionTask,
+};
 
 /// The task; `assets/recipes/image-labels.toml` and the files that it names explain every key.
 pub type ImageLabels = OnImages<LabelsTask>;
@@ -41,6 +43,7 @@ impl VisionTask for LabelsTask {
     const HEAD: HeadKind = HeadKind::Classes;
     const NEEDS: &'static str =
         "labels: a table of images needs a column \"labels\" with several of them each";
+    const COLUMN: TargetKind = TargetKind::Several;
     const PLACED: bool = false;
 
     fn check(&self) -> Result<(), Impossible> {
@@ -52,8 +55,8 @@ impl VisionTask for LabelsTask {
         Err(Impossible::new("labels.threshold", reason))
     }
 
-    fn takes(targets: &Targets) -> bool {
-        matches!(targets, Targets::Several(all) if all.iter().any(|labels| !labels.is_empty()))
+    fn takes(targets: &ImageTargets) -> bool {
+        matches!(targets, ImageTargets::Several(all) if all.iter().any(|labels| !labels.is_empty()))
     }
 
     fn head_config(&self) -> serde_json::Value {
@@ -64,7 +67,7 @@ impl VisionTask for LabelsTask {
         &self,
         model: &ImageModel,
         classes: &[String],
-        _: &TargetedImages,
+        _: &ImageRows,
         start: &Start,
         device: &B::Device,
     ) -> Result<VisionObjective<B>, Failure> {
@@ -120,10 +123,8 @@ impl<B: Backend> SeveralLabels<B> {
     }
 }
 
-impl<B: Backend> Objective<B> for SeveralLabels<B> {
-    type Batch = TargetBatch;
-    type Tally = VisionTally;
-    const MEANS: &'static [&'static str] = &[];
+impl<B: Backend> TargetLoss<B> for SeveralLabels<B> {
+    type Model = ImageClassifier<B>;
     const METRICS: &'static [Metric] = &[
         Metric::LOSS,
         Metric::higher("micro_f1"),
@@ -133,18 +134,22 @@ impl<B: Backend> Objective<B> for SeveralLabels<B> {
         Metric::higher("roc_auc"),
     ];
 
+    fn model(&self) -> &Self::Model {
+        &self.model
+    }
+
     fn loss(&self, batch: &TargetBatch, device: &B::Device) -> LossSums<B> {
         let logits = self.logits(batch, device);
         let [_, n_classes] = logits.dims();
         binary_cross_entropy(logits, &truths(batch, n_classes))
     }
 
-    fn evaluate(&self, batch: &TargetBatch, device: &B::Device) -> VisionTally {
+    fn tally(&self, batch: &TargetBatch, device: &B::Device) -> VisionTally {
         let logits = self.logits(batch, device);
         let [_, n_classes] = logits.dims();
         let truths = truths(batch, n_classes);
         let sums = binary_cross_entropy(logits.clone(), &truths);
-        let mut tally = VisionTally::read(sums, Self::MEANS, Kind::Labels);
+        let mut tally = VisionTally::read(sums, Kind::Labels);
         let scores: Vec<f32> = sigmoid(logits).into_data().iter::<f32>().collect();
         tally.labels = ManyLabelsTally::new(n_classes, self.threshold as f32);
         tally.labels.add(&scores, &truths);

@@ -9,27 +9,27 @@
     reason = "one objective exists at a time, and derive(Module) makes further enums of each"
 )]
 
-use std::path::PathBuf;
+use std::panic::panic_any;
 
 use burn::module::Module;
 use burn::prelude::*;
 use burn::tensor::backend::AutodiffBackend;
-use data::image::{
-    BoxLabel, IGNORED, ImageFileOptions, TargetedImages, TargetedSets, Targets, open_image_files,
-    read_targeted,
-};
-use data::split;
+use data::augment::Placement;
+use data::image::{BoxLabel, IGNORED, ImageTargets, TargetKind, read_mask};
 use model::HeadKind;
 use model::bundle::ImageInput;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use train::Failure;
-use train::job::image::{self, Augment, ImageModel, ImageRows, Images, PixelBatch};
+use train::failure::Unreadable;
+use train::job::image::{
+    self, Augment, ImageModel, ImageRowSets, ImageRows, ImageSplits, Images, PixelBatch,
+};
 use train::job::{BundleWriter, Exported, Job, Product, Recipe, Shared, Splits, Start, ToSheet};
 use train::metrics::{Metric, Metrics};
 use train::objective::{LossSums, Objective, SumTally, Tally};
-use train::recipe::{self, Impossible};
+use train::recipe::Impossible;
 use train::report::sheet::Sheet;
 use train::scores::detection::{self, DetectionTally};
 use train::scores::many_labels::ManyLabelsTally;
@@ -41,6 +41,19 @@ use crate::detection::Boxes;
 use crate::segmentation::Masks;
 use crate::several_labels::SeveralLabels;
 use crate::values::Values;
+
+/// What is to be learned of each image of a batch.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Targets {
+    /// Several classes, or none of them.
+    Several(Vec<Vec<u32>>),
+    /// A number.
+    Values(Vec<f32>),
+    /// A class for each pixel, `[height, width]`; 255 is none.
+    Masks(Vec<Vec<u8>>),
+    /// Boxes, in pixels of the image as the model sees it.
+    Boxes(Vec<Vec<BoxLabel>>),
+}
 
 /// Images with their targets, in a batch.
 #[derive(Clone, Debug, PartialEq)]
@@ -179,9 +192,9 @@ pub enum Kind {
 
 impl VisionTally {
     /// Nothing but the sums of a batch.
-    pub fn read<B: Backend>(sums: LossSums<B>, names: &'static [&'static str], kind: Kind) -> Self {
+    pub fn read<B: Backend>(sums: LossSums<B>, kind: Kind) -> Self {
         Self {
-            sums: SumTally::read(sums, names),
+            sums: SumTally::read(sums, &[]),
             kind: Some(kind),
             ..Self::default()
         }
@@ -230,6 +243,23 @@ impl Tally for VisionTally {
     }
 }
 
+/// A model of images with its loss. What is not said here is as in [`Objective`], which [`VisionObjective`] makes of it.
+pub trait TargetLoss<B: Backend>: Module<B> {
+    /// What the bundle holds.
+    type Model: Module<B>;
+    /// What validation reports.
+    const METRICS: &'static [Metric];
+
+    /// It.
+    fn model(&self) -> &Self::Model;
+
+    /// Loss over the targets of a batch.
+    fn loss(&self, batch: &TargetBatch, device: &B::Device) -> LossSums<B>;
+
+    /// Collects a batch of a split that is only looked at.
+    fn tally(&self, batch: &TargetBatch, device: &B::Device) -> VisionTally;
+}
+
 macro_rules! vision_tasks {
     ($($Variant:ident($Task:ident)),+ $(,)?) => {
         /// Any of these tasks.
@@ -245,12 +275,8 @@ macro_rules! vision_tasks {
             const MEANS: &'static [&'static str] = &[];
             const METRICS: &'static [Metric] = &[Metric::LOSS];
 
-            fn means(&self) -> &'static [&'static str] {
-                match self { $(Self::$Variant(_) => <$Task<B> as Objective<B>>::MEANS,)+ }
-            }
-
             fn metrics(&self) -> &'static [Metric] {
-                match self { $(Self::$Variant(_) => <$Task<B> as Objective<B>>::METRICS,)+ }
+                match self { $(Self::$Variant(_) => <$Task<B> as TargetLoss<B>>::METRICS,)+ }
             }
 
             fn loss(&self, batch: &TargetBatch, device: &B::Device) -> LossSums<B> {
@@ -258,13 +284,13 @@ macro_rules! vision_tasks {
             }
 
             fn evaluate(&self, batch: &TargetBatch, device: &B::Device) -> VisionTally {
-                match self { $(Self::$Variant(one) => one.evaluate(batch, device),)+ }
+                match self { $(Self::$Variant(one) => one.tally(batch, device),)+ }
             }
         }
 
         impl<B: Backend> Exported<B> for VisionObjective<B> {
             fn export(&self, writer: &BundleWriter<'_>) -> anyhow::Result<()> {
-                match self { $(Self::$Variant(one) => writer.write(&one.model),)+ }
+                match self { $(Self::$Variant(one) => writer.write(one.model()),)+ }
             }
         }
 
@@ -295,6 +321,8 @@ pub trait VisionTask: Clone + Serialize + DeserializeOwned + 'static {
     const HEAD: HeadKind;
     /// What data it needs, for messages: "masks".
     const NEEDS: &'static str;
+    /// What a column of labels holds that has none of the usual names.
+    const COLUMN: TargetKind;
     /// Whether targets are places in the image, which have to move with it.
     const PLACED: bool;
 
@@ -302,11 +330,13 @@ pub trait VisionTask: Clone + Serialize + DeserializeOwned + 'static {
     fn check(&self) -> Result<(), Impossible>;
 
     /// Whether these are targets of its kind.
-    fn takes(targets: &Targets) -> bool;
+    fn takes(targets: &ImageTargets) -> bool;
 
     /// Names of the outputs.
-    fn classes(&self, train: &TargetedImages) -> Vec<String> {
-        train.images.classes.clone()
+    ///
+    /// - largest: the largest class of all masks
+    fn classes(&self, train: &ImageRows, _largest: Option<u8>) -> Vec<String> {
+        train.classes.clone()
     }
 
     /// Further keys of the bundle's `config.json`.
@@ -321,7 +351,7 @@ pub trait VisionTask: Clone + Serialize + DeserializeOwned + 'static {
         &self,
         model: &ImageModel,
         classes: &[String],
-        train: &TargetedImages,
+        train: &ImageRows,
         start: &Start,
         device: &B::Device,
     ) -> Result<VisionObjective<B>, Failure>;
@@ -341,9 +371,7 @@ pub struct OnImages<T> {
 
 /// Split images, and the model for them.
 pub struct TargetData {
-    train: TargetedImages,
-    valid: TargetedImages,
-    test: TargetedImages,
+    splits: ImageSplits,
     classes: Vec<String>,
     model: ImageModel,
 }
@@ -354,7 +382,7 @@ impl<T: VisionTask> Job for OnImages<T> {
     const KEY: &'static str = "task";
     const RECIPE: &'static str = T::RECIPE;
     const HAS_IMAGES: bool = true;
-    type Source = TargetedSets;
+    type Source = ImageRowSets;
     type Data = TargetData;
     type Batch = TargetBatch;
     type Objective<B: AutodiffBackend> = VisionObjective<B>;
@@ -373,81 +401,43 @@ impl<T: VisionTask> Job for OnImages<T> {
         self.data.check(recipe)
     }
 
-    fn source(&self, start: &Start) -> Result<TargetedSets, Failure> {
-        let of_bundle = start.image_input()?;
-        let options = ImageFileOptions {
-            channels: of_bundle.as_ref().map(|input| input.shape[0]),
-            bad_rows: self.data.bad_rows,
-            ground: self.data.ground.ground(),
-            ..ImageFileOptions::default()
-        };
-        let size = match self.data.size {
-            0 => None,
-            size => Some([size; 2]),
-        };
-        let open = |paths: &[String]| -> Result<TargetedSets, Failure> {
-            let paths: Vec<PathBuf> = paths.iter().map(PathBuf::from).collect();
-            let sets = open_image_files(&paths, &options)?;
-            Ok(read_targeted(&sets, size, self.data.bad_rows)?)
-        };
+    fn source(&self, start: &Start) -> Result<ImageRowSets, Failure> {
         if self.data.source.is_empty() {
             let reason = format!("is empty; name images with {}", T::NEEDS);
             return Err(Impossible::new("data.source", reason).into());
         }
-        let mut sets = open(&self.data.source)?;
-        let given = [
-            (&self.data.valid_source, &mut sets.valid),
-            (&self.data.test_source, &mut sets.test),
-        ];
-        for (named, split) in given {
-            if !named.is_empty() {
-                let other = open(named)?;
-                sets.lines.extend(other.lines);
-                *split = Some(other.train);
-            }
-        }
-        Ok(sets)
+        let sets = self.data.source_of(start, T::COLUMN)?;
+        // What is at the edge of an image is to be found too.
+        Ok(if T::PLACED { sets.stretched() } else { sets })
     }
 
-    fn data(&self, _: &Recipe, start: &Start, sets: TargetedSets) -> Result<TargetData, Failure> {
-        for line in &sets.lines {
-            start.console.note(line);
-        }
+    fn data(&self, _: &Recipe, start: &Start, sets: ImageRowSets) -> Result<TargetData, Failure> {
         let given = [Some(&sets.train), sets.valid.as_ref(), sets.test.as_ref()];
-        for set in given.into_iter().flatten() {
-            if !T::takes(&set.targets) {
+        let mut largest = None;
+        for rows in given.into_iter().flatten() {
+            if !T::takes(&rows.targets) {
+                let origin = &rows.origin;
+                let needs = T::NEEDS;
                 return Err(Failure::input(format!(
-                    "{}: the images have no {}",
-                    set.images.origin,
-                    T::NEEDS
+                    "{origin}: the images have no {needs}"
                 )));
             }
+            if let ImageTargets::Masks(masks) = &rows.targets {
+                let sizes: Vec<_> = (0..rows.len()).map(|row| rows.size(row)).collect();
+                largest = largest.max(data::image::largest_class(masks, &sizes)?);
+            }
         }
-        let classes = self.task.classes(&sets.train);
-        let [train, valid, test] = self.split(sets, &classes)?;
-        let images = &train.images;
-        let shape = [images.channels, images.height, images.width];
-        let config = start.image_config(shape, T::HEAD)?;
-        if T::PLACED && config.describe().levels.is_empty() {
-            let family = config.family().model_type;
-            let reason = format!("is \"{family}\", which gives no maps");
+        let classes = self.task.classes(&sets.train, largest);
+        let (splits, model) = self.data.read(sets, &self.augment, T::HEAD, start)?;
+        if T::PLACED && model.config.describe().levels.is_empty() {
+            let family = model.config.family().model_type;
+            let reason = format!("is \"{family}\", which has no feature maps");
             return Err(Impossible::new("model.family", reason).into());
         }
-        let rows = ImageRows::from(images.clone());
-        self.augment.check(&rows)?;
-        start.console.note(&format!(
-            "images: {} train, {} valid, {} test",
-            train.len(),
-            valid.len(),
-            test.len()
-        ));
-        let input = self.data.input(&config, &rows, start)?;
         Ok(TargetData {
-            train,
-            valid,
-            test,
+            splits,
             classes,
-            model: ImageModel { config, input },
+            model,
         })
     }
 
@@ -472,49 +462,40 @@ impl<T: VisionTask> Job for OnImages<T> {
         start: &Start,
         device: &B::Device,
     ) -> Result<VisionObjective<B>, Failure> {
-        self.task
-            .objective(&data.model, &data.classes, &data.train, start, device)
+        self.task.objective(
+            &data.model,
+            &data.classes,
+            &data.splits.train,
+            start,
+            device,
+        )
     }
 
     fn batches(&self, recipe: &Recipe, data: TargetData) -> Result<Splits<TargetBatch>, Failure> {
-        let TargetData {
-            train,
-            valid,
-            test,
-            model,
-            ..
-        } = data;
+        let TargetData { splits, model, .. } = data;
+        let ImageSplits { train, valid, test } = splits;
         let (training, seed) = (&recipe.training, recipe.seed);
-        let levels = model.input.levels();
-        let digest = data::digest(train.len(), |at| {
-            [train.images.image(at), &train.targets.bytes(at)].concat()
-        });
-        let in_order = |images: TargetedImages| {
-            let epochs = Epochs::in_order(images.len(), training.batch_size);
+        let batches = |images: ImageRows, epochs: Epochs, augment: &Augment, seed: u64| {
             Shared::new(TargetBatches {
-                images: images.images.into(),
-                targets: images.targets,
+                images,
                 epochs,
-                levels: levels.clone(),
-                augment: Augment::NONE,
+                levels: model.input.levels(),
+                augment: augment.clone(),
                 placed: T::PLACED,
-                seed: 0,
+                seed,
             })
         };
-        let (valid, test) = (in_order(valid), (!test.is_empty()).then(|| in_order(test)));
+        let in_order = |images: ImageRows| {
+            let epochs = Epochs::in_order(images.len(), training.batch_size);
+            batches(images, epochs, &Augment::NONE, 0)
+        };
+        let digest = train.digest_with(|row| target_bytes(&train.targets, row));
         let lengths = vec![1; train.len()];
         let epochs = Epochs::shuffled(lengths, training.batching(), training.accumulation, seed);
-        let train = TargetBatches {
-            images: train.images.into(),
-            targets: train.targets,
-            epochs,
-            levels: levels.clone(),
-            augment: self.augment.clone(),
-            placed: T::PLACED,
-            seed,
-        };
+        let (valid, test) = (in_order(valid), (!test.is_empty()).then(|| in_order(test)));
+        let train = batches(train, epochs, &self.augment, seed);
         Ok(Splits {
-            train: Shared::new(train),
+            train,
             valid,
             test,
             digest,
@@ -523,112 +504,18 @@ impl<T: VisionTask> Job for OnImages<T> {
     }
 }
 
-impl<T: VisionTask> OnImages<T> {
-    /// Splits that are not given are cut by content: equal images are never in two of them.
-    fn split(
-        &self,
-        sets: TargetedSets,
-        classes: &[String],
-    ) -> Result<[TargetedImages; 3], Failure> {
-        let Images {
-            valid,
-            test,
-            split_seed,
-            valid_limit,
-            ..
-        } = self.data;
-        recipe::check_shares(valid, test)?;
-        let TargetedSets {
-            train,
-            valid: given_valid,
-            test: given_test,
-            ..
-        } = sets;
-        let share =
-            |given: &Option<TargetedImages>, share| if given.is_some() { 0.0 } else { share };
-        let keys = (0..train.len()).map(|i| train.images.image(i));
-        let shares = (share(&given_valid, valid), share(&given_test, test));
-        let cut = split::split_by_content(keys, shares.0, shares.1, split_seed);
-        let set = |given: Option<TargetedImages>, rows: &[usize]| match given {
-            Some(given) => like(&train, given, classes),
-            None => Ok(train.select(rows)),
-        };
-        let mut splits = [
-            train.select(&cut.train),
-            set(given_valid, &cut.valid)?,
-            set(given_test, &cut.test)?,
-        ];
-        if splits[0].is_empty() || splits[1].is_empty() {
-            return Err(Failure::input(format!(
-                "{}: {} images leave {} to train and {} to validate on (data.valid is {valid}, data.test is {test})",
-                train.images.origin,
-                train.len(),
-                splits[0].len(),
-                splits[1].len()
-            )));
-        }
-        let rows = splits[1].len();
-        if valid_limit > 0 && rows > valid_limit {
-            let order = data::order::shuffled(rows, split_seed, 0);
-            let rows: Vec<_> = order[..valid_limit]
-                .iter()
-                .map(|&row| row as usize)
-                .collect();
-            splits[1] = splits[1].select(&rows);
-        }
-        Ok(splits)
+/// What a resumed run needs the same of a target.
+fn target_bytes(targets: &ImageTargets, row: usize) -> Vec<u8> {
+    match targets {
+        // A mask that cannot be read is said where it is needed.
+        ImageTargets::Masks(masks) => std::fs::read(&masks[row]).unwrap_or_default(),
+        other => other.bytes(row),
     }
-}
-
-/// A given split whose images are of the shape of the others and whose classes have the same numbers.
-fn like(
-    train: &TargetedImages,
-    mut given: TargetedImages,
-    classes: &[String],
-) -> Result<TargetedImages, Failure> {
-    let shape = |set: &TargetedImages| {
-        let images = &set.images;
-        [images.channels, images.height, images.width]
-    };
-    if shape(train) != shape(&given) {
-        let ([c, h, w], [channels, height, width]) = (shape(train), shape(&given));
-        return Err(Failure::input(format!(
-            "{}: images of {channels} channels and {height}x{width} pixels, and {} has {c} channels and {h}x{w}",
-            given.images.origin, train.images.origin
-        )));
-    }
-    let own = given.images.classes.clone();
-    if own.is_empty() || own == train.images.classes {
-        return Ok(given);
-    }
-    let number = |class: &mut u32| {
-        let name = &own[*class as usize];
-        let found = classes.iter().position(|class| class == name);
-        let found = found.ok_or_else(|| {
-            Failure::input(format!(
-                "{}: class \"{name}\" does not occur in {}",
-                given.images.origin, train.images.origin
-            ))
-        })?;
-        *class = found as u32;
-        Ok::<(), Failure>(())
-    };
-    match &mut given.targets {
-        Targets::Several(all) => all.iter_mut().flatten().try_for_each(number)?,
-        Targets::Boxes(all) => {
-            let mut labels = all.iter_mut().flatten();
-            labels.try_for_each(|label: &mut BoxLabel| number(&mut label.class))?;
-        }
-        Targets::Values(_) | Targets::Masks(_) => {}
-    }
-    given.images.classes = classes.to_vec();
-    Ok(given)
 }
 
 /// Batches of one split.
 struct TargetBatches {
     images: ImageRows,
-    targets: Targets,
     epochs: Epochs,
     levels: Vec<[f32; 256]>,
     augment: Augment,
@@ -637,45 +524,46 @@ struct TargetBatches {
 }
 
 impl TargetBatches {
-    fn targets(&self, rows: &[u32]) -> Targets {
+    /// Rows whose targets do not depend on how images are seen.
+    fn unplaced(&self, rows: &Rows) -> (PixelBatch, Targets) {
         fn of<T: Clone>(all: &[T], rows: &[u32]) -> Vec<T> {
             rows.iter().map(|&row| all[row as usize].clone()).collect()
         }
-        match &self.targets {
-            Targets::Several(all) => Targets::Several(of(all, rows)),
-            Targets::Values(all) => Targets::Values(of(all, rows)),
-            Targets::Masks(all) => Targets::Masks(of(all, rows)),
-            Targets::Boxes(all) => Targets::Boxes(of(all, rows)),
-        }
+        let images = self
+            .augment
+            .read(&self.images, rows, &self.levels, self.seed);
+        let rows = &rows.rows;
+        let targets = match &self.images.targets {
+            ImageTargets::Values(all) => Targets::Values(of(all, rows)),
+            ImageTargets::Several(all) => Targets::Several(of(all, rows)),
+            _ => Targets::Several(vec![vec![]; rows.len()]),
+        };
+        (images, targets)
     }
 
     /// Rows whose targets move with the images.
     fn placed(&self, Rows { rows, samples }: &Rows) -> (PixelBatch, Targets) {
         let [channels, height, width] = self.images.shape();
-        let size = [height, width];
         let len = channels * height * width;
         let mut pixels = vec![0.0; rows.len() * len];
-        let mut targets = self.targets(rows);
-        for (at, (pixels, (&row, &sample))) in pixels
-            .chunks_exact_mut(len)
-            .zip(rows.iter().zip(samples))
-            .enumerate()
-        {
-            let picture = self.images.picture(row as usize);
-            let steps = &self.augment.steps;
-            let (picture, placement) = steps.apply_with_placement(picture, self.seed, sample);
-            picture.write_planes(pixels, |channel, value| {
-                self.levels[channel][usize::from(value)]
-            });
-            match &mut targets {
-                Targets::Masks(all) => all[at] = placement.mask(&all[at], size, size),
-                Targets::Boxes(all) => {
-                    let seen = all[at]
-                        .iter()
-                        .filter_map(|label| placement.label(label, size));
-                    all[at] = seen.collect();
+        let (mut masks, mut boxes) = (Vec::new(), Vec::new());
+        let each = pixels.chunks_exact_mut(len);
+        for (pixels, (&row, &sample)) in each.zip(rows.iter().zip(samples)) {
+            let row = row as usize;
+            let placement = self.write(row, sample, pixels);
+            match &self.images.targets {
+                ImageTargets::Masks(all) => {
+                    let mask = read_mask(&all[row]);
+                    let mask = mask.unwrap_or_else(|error| panic_any(Unreadable::new(error)));
+                    let size = [mask.height, mask.width];
+                    masks.push(placement.mask(&mask.classes, size, [height, width]));
                 }
-                Targets::Several(_) | Targets::Values(_) => {}
+                ImageTargets::Boxes(all) => {
+                    let labels = all[row].iter();
+                    let seen = labels.filter_map(|label| placement.label(label, [height, width]));
+                    boxes.push(seen.collect());
+                }
+                _ => {}
             }
         }
         let images = PixelBatch {
@@ -685,7 +573,23 @@ impl TargetBatches {
             height,
             width,
         };
+        let targets = match &self.images.targets {
+            ImageTargets::Masks(_) => Targets::Masks(masks),
+            _ => Targets::Boxes(boxes),
+        };
         (images, targets)
+    }
+
+    /// Writes an image as the model sees it; where its pixels come from.
+    fn write(&self, row: usize, sample: u64, pixels: &mut [f32]) -> Placement {
+        let (picture, view) = (self.images.picture(row), self.images.view());
+        let steps = &self.augment.steps;
+        let (picture, moved) = steps.apply_with_placement(picture, self.seed, sample);
+        let placement = moved.then(view.placement(picture.size()));
+        let levels = &self.levels;
+        let value = |channel: usize, value: u8| levels[channel][usize::from(value)];
+        view.finish(picture).write_planes(pixels, value);
+        placement
     }
 }
 
@@ -698,12 +602,10 @@ impl BatchSource for TargetBatches {
 
     fn batch(&self, number: u64) -> TargetBatch {
         let rows = self.epochs.batch(number);
-        let (images, targets) = if self.placed && !self.augment.steps.steps.is_empty() {
+        let (images, targets) = if self.placed {
             self.placed(&rows)
         } else {
-            let images = &self.images;
-            let images = self.augment.read(images, &rows, &self.levels, self.seed);
-            (images, self.targets(&rows.rows))
+            self.unplaced(&rows)
         };
         TargetBatch {
             images,

@@ -7,19 +7,21 @@ use burn::module::Param;
 use burn::prelude::*;
 use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::{FloatDType, TensorData};
-use data::image::{TargetedImages, Targets};
+use data::image::{ImageTargets, TargetKind};
 use model::bundle::Load;
 use model::{HeadKind, ImageClassifier};
 use serde::{Deserialize, Serialize};
 use train::Failure;
 use train::job::Start;
-use train::job::image::ImageModel;
+use train::job::image::{ImageModel, ImageRows};
 use train::metrics::Metric;
-use train::objective::{LossSums, Objective};
+use train::objective::LossSums;
 use train::recipe::Impossible;
 use train::scores::values::ValuesTally;
 
-use crate::targets::{Kind, OnImages, TargetBatch, VisionObjective, VisionTally, VisionTask};
+use crate::targets::{
+    Kind, OnImages, TargetBatch, TargetLoss, Targets, VisionObjective, VisionTally, VisionTask,
+};
 
 /// The task; `assets/recipes/image-regression.toml` and the files that it names explain every key.
 pub type ImageRegression = OnImages<RegressionTask>;
@@ -54,17 +56,18 @@ impl VisionTask for RegressionTask {
     const RECIPE: &'static str = include_str!("../../assets/recipes/image-regression.toml");
     const HEAD: HeadKind = HeadKind::Classes;
     const NEEDS: &'static str = "values: a table of images needs a column \"value\"";
+    const COLUMN: TargetKind = TargetKind::Value;
     const PLACED: bool = false;
 
     fn check(&self) -> Result<(), Impossible> {
         Ok(())
     }
 
-    fn takes(targets: &Targets) -> bool {
-        matches!(targets, Targets::Values(_))
+    fn takes(targets: &ImageTargets) -> bool {
+        matches!(targets, ImageTargets::Values(_))
     }
 
-    fn classes(&self, _: &TargetedImages) -> Vec<String> {
+    fn classes(&self, _: &ImageRows, _: Option<u8>) -> Vec<String> {
         vec!["value".into()]
     }
 
@@ -76,7 +79,7 @@ impl VisionTask for RegressionTask {
         &self,
         model: &ImageModel,
         classes: &[String],
-        train: &TargetedImages,
+        train: &ImageRows,
         start: &Start,
         device: &B::Device,
     ) -> Result<VisionObjective<B>, Failure> {
@@ -104,8 +107,8 @@ impl VisionTask for RegressionTask {
 }
 
 /// Mean and deviation of values; a deviation of 1 where they are all equal.
-fn statistics(targets: &Targets) -> (f64, f64) {
-    let Targets::Values(values) = targets else {
+fn statistics(targets: &ImageTargets) -> (f64, f64) {
+    let ImageTargets::Values(values) = targets else {
         return (0.0, 1.0);
     };
     let n = values.len().max(1) as f64;
@@ -154,10 +157,8 @@ fn truths(batch: &TargetBatch) -> &[f32] {
     }
 }
 
-impl<B: Backend> Objective<B> for Values<B> {
-    type Batch = TargetBatch;
-    type Tally = VisionTally;
-    const MEANS: &'static [&'static str] = &[];
+impl<B: Backend> TargetLoss<B> for Values<B> {
+    type Model = ImageClassifier<B>;
     const METRICS: &'static [Metric] = &[
         // In deviations; the others in units of the values.
         Metric::LOSS,
@@ -168,15 +169,19 @@ impl<B: Backend> Objective<B> for Values<B> {
         Metric::higher("spearman"),
     ];
 
+    fn model(&self) -> &Self::Model {
+        &self.model
+    }
+
     fn loss(&self, batch: &TargetBatch, device: &B::Device) -> LossSums<B> {
         self.sums(self.estimates(batch, device), truths(batch))
     }
 
-    fn evaluate(&self, batch: &TargetBatch, device: &B::Device) -> VisionTally {
+    fn tally(&self, batch: &TargetBatch, device: &B::Device) -> VisionTally {
         let estimates = self.estimates(batch, device);
         let truths = truths(batch);
         let sums = self.sums(estimates.clone(), truths);
-        let mut tally = VisionTally::read(sums, Self::MEANS, Kind::Values);
+        let mut tally = VisionTally::read(sums, Kind::Values);
         let estimates: Vec<f64> = estimates.into_data().iter::<f64>().collect();
         let truths: Vec<f64> = truths.iter().map(|&value| f64::from(value)).collect();
         tally.values = ValuesTally::new(1);

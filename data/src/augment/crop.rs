@@ -164,7 +164,7 @@ impl Shift {
 }
 
 /// Where a part of `to` pixels begins in the middle of `from`; negative where it is larger.
-fn middle(from: usize, to: usize) -> isize {
+pub(super) fn middle(from: usize, to: usize) -> isize {
     if to > from {
         // The smaller half of the border comes first.
         return -(((to - from) / 2) as isize);

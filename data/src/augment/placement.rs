@@ -7,11 +7,11 @@ use super::{Augmentation, Region, Step};
 use crate::image::{BoxLabel, IGNORED, Picture};
 use crate::order::{self, Stream};
 
-/// A box of which less is left in sight is gone, as a share of its area.
+/// A box is dropped when a smaller share of its area is left in the picture.
 const LEAST_SEEN: f32 = 0.2;
 
-/// Which place of the old picture a place of the new one shows, axis by axis: `old = scale * new + offset`, in pixels whose
-/// edges are at whole numbers.
+/// Where in the old picture a point of the new one comes from, for each axis: `old = scale * new + offset`. Pixel edges are at
+/// whole numbers.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Placement {
     /// Down and to the right.
@@ -53,7 +53,7 @@ impl Placement {
     }
 
     /// This one, and another one after it.
-    fn then(self, later: Self) -> Self {
+    pub fn then(self, later: Self) -> Self {
         let axis = |axis: usize| {
             let scale = self.scale[axis] * later.scale[axis];
             (
@@ -158,7 +158,7 @@ impl Augmentation {
 mod tests {
     use super::*;
 
-    /// A picture whose every pixel has a value of its own.
+    /// A picture in which no two pixels have the same value.
     fn picture(size: [usize; 2]) -> Picture {
         let values = (0..size[0] * size[1]).map(|at| at as u8);
         Picture::new(1, size, values.collect())

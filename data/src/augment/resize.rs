@@ -65,14 +65,7 @@ impl Transform for Resize {
             Size::Exact(size) => size,
             Size::Side(shorter) => with_shorter_side(size, shorter),
         };
-        let [height, width] = size;
-        let whole = Region {
-            top: 0,
-            left: 0,
-            height,
-            width,
-        };
-        Placement::resized(whole, after)
+        Placement::resized(Region::whole(size), after)
     }
 }
 

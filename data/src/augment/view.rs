@@ -1,7 +1,7 @@
 //! Brings pictures of any size to the one that a model takes, without chance. In: a picture. Out: a picture of that size.
 
 use super::resize::{resized, with_shorter_side};
-use super::{Interpolation, crop};
+use super::{Interpolation, Placement, Region, crop};
 use crate::image::{self, Picture};
 
 /// How a picture is seen by a model.
@@ -56,6 +56,19 @@ impl View {
         crop::central(picture, self.size)
     }
 
+    /// Where the pixels of [`finish`](Self::finish) come from, of a picture of this height and width.
+    pub fn placement(&self, from: [usize; 2]) -> Placement {
+        if from == self.size {
+            return Placement::STILL;
+        }
+        let Some(shorter) = self.shorter else {
+            return Placement::resized(Region::whole(from), self.size);
+        };
+        let size = with_shorter_side(from, shorter);
+        let start = [0, 1].map(|axis| crop::middle(size[axis], self.size[axis]));
+        Placement::resized(Region::whole(from), size).then(Placement::cut(start))
+    }
+
     /// A picture that was changed before: as it is where it has the size already, else as it is seen.
     pub fn finish(&self, picture: Picture) -> Picture {
         if picture.size() == self.size {
@@ -93,6 +106,21 @@ mod tests {
         assert!(!zoomed.keeps([7, 7]));
         assert_ne!(zoomed.apply(square.clone()), square);
         assert_eq!(zoomed.finish(square.clone()), square);
+    }
+
+    #[test]
+    fn a_mask_is_seen_as_its_picture_is() {
+        let size = [4, 6];
+        let mask: Vec<u8> = (0..24).collect();
+        for view in [View::stretched([8, 12]), View::cropped([4, 4], 1.0)] {
+            let placement = view.placement(size);
+            let seen = placement.mask(&mask, size, view.size);
+            let first = if view.shorter.is_some() { 1 } else { 0 };
+            assert_eq!(seen[0], first, "{view:?}");
+            assert_eq!(seen.len(), view.size[0] * view.size[1]);
+            assert!(seen.iter().all(|class| *class < 24), "{view:?}");
+        }
+        assert_eq!(View::stretched(size).placement(size), Placement::STILL);
     }
 
     #[test]

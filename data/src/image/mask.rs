@@ -2,12 +2,16 @@
 
 use std::fs::File;
 use std::io::BufReader;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use png::{BitDepth, ColorType, Decoder, Transformations};
+use rayon::prelude::*;
 
 use super::memory::check_pixels;
 use crate::{DataError, file};
+
+/// A pixel of a mask that belongs to no class: nothing is to be learned of it.
+pub const IGNORED: u8 = 255;
 
 /// A class for each pixel of an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +56,32 @@ pub fn read_mask(path: &Path) -> Result<Mask, DataError> {
         width,
         classes: classes.collect(),
     })
+}
+
+/// The largest class of all masks, read on all cores; nothing where no pixel has one.
+///
+/// - sizes: height and width of the image that each mask is of
+///
+/// # Errors
+/// A mask that cannot be read, or that is not as large as its image.
+pub fn largest_class(masks: &[PathBuf], sizes: &[[usize; 2]]) -> Result<Option<u8>, DataError> {
+    let largest = |(path, &[height, width]): (&PathBuf, &[usize; 2])| {
+        let mask = read_mask(path)?;
+        if [mask.height, mask.width] != [height, width] {
+            let (rows, columns) = (mask.height, mask.width);
+            return Err(DataError::Mask {
+                path: path.into(),
+                reason: format!("it is {rows}x{columns}, and its image {height}x{width}"),
+            });
+        }
+        Ok(mask
+            .classes
+            .into_iter()
+            .filter(|class| *class != IGNORED)
+            .max())
+    };
+    let all = masks.par_iter().zip(sizes).map(largest);
+    all.try_reduce(|| None, |a, b| Ok(a.max(b)))
 }
 
 /// The values of a row, each of so many bits, the first one in the highest bits.

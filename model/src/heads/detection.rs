@@ -1,5 +1,5 @@
-//! Boxes around things, in one stage and without anchors (FCOS). In: images. Out: for each place of the maps the scores of the
-//! classes, the distances to the edges of a box, and how much the place is in the middle of it.
+//! Boxes around things, in one stage and without anchors (FCOS). In: images. Out: for each cell of the feature maps the scores
+//! of the classes, the distances to the edges of a box, and how central the cell is in it.
 //!
 //! Tian et al. 2019, <https://arxiv.org/abs/1904.01355>.
 
@@ -17,10 +17,10 @@ use crate::registry::{ImageBackbone, ImageConfig};
 const WIDTH: usize = 64;
 /// Levels of the pyramid that are searched, the coarsest ones.
 const LEVELS: usize = 3;
-/// Probability of each class at first: most places hold nothing. Lin et al. 2017, <https://arxiv.org/abs/1708.02002>.
+/// Probability of each class at first: most cells hold nothing. Lin et al. 2017, <https://arxiv.org/abs/1708.02002>.
 const RARE: f64 = 0.01;
 
-/// What finds boxes in maps, the same in all levels but for their scale.
+/// Finds boxes in feature maps, with the same layers in all levels.
 #[derive(Module, Debug)]
 pub struct BoxHead<B: Backend> {
     /// Maps of one width.
@@ -40,7 +40,7 @@ pub struct BoxHead<B: Backend> {
     pub scales: Param<Tensor<B, 1>>,
 }
 
-/// What is found at all places of all levels: `n` is their sum, the finest level first, row by row.
+/// What is found at the cells of all levels, `n` together, the finest level first, row by row.
 #[derive(Clone, Debug)]
 pub struct Found<B: Backend> {
     /// Logits, `[batch, n, n_classes]`.
@@ -106,7 +106,7 @@ impl<B: Backend> Detector<B> {
             let scale = head.scales.val().narrow(0, number, 1);
             let raw = head.distances.forward(box_maps.clone());
             let raw = raw * scale.reshape([1, 1, 1, 1]);
-            // In sides of a place: every level's numbers are of one size. Above 6 is a box of 400 places.
+            // In cells, so that numbers are alike in all levels; e^6 is a box of 400 cells.
             let distances = flat(raw.clamp(-6.0, 6.0).exp());
             let step = [width as f32 / columns as f32, height as f32 / rows as f32];
             let step = Tensor::<B, 1>::from_floats(

@@ -135,6 +135,26 @@ impl ImageRows {
         self.view.apply(self.picture(row))
     }
 
+    /// Height and width of an image in its own size.
+    ///
+    /// # Panics
+    ///
+    /// If the row is outside the set.
+    pub fn size(&self, row: usize) -> [usize; 2] {
+        match &self.pixels {
+            Pixels::Memory(set) => [set.height, set.width],
+            Pixels::Files(files) => files.size(row),
+        }
+    }
+
+    /// The same images, all of each seen: stretched, and nothing cut off.
+    pub fn stretched(self) -> Self {
+        Self {
+            view: View::stretched(self.view.size),
+            ..self
+        }
+    }
+
     /// The images at `rows`, in that order, with all the classes.
     ///
     /// # Panics
@@ -257,6 +277,16 @@ impl ImageRowSets {
             left_out: sets.left_out,
             not_images: sets.not_images,
             notes: sets.notes,
+        }
+    }
+
+    /// The same images, all of each seen: stretched, and nothing cut off.
+    pub fn stretched(self) -> Self {
+        Self {
+            train: self.train.stretched(),
+            valid: self.valid.map(ImageRows::stretched),
+            test: self.test.map(ImageRows::stretched),
+            ..self
         }
     }
 
