@@ -466,7 +466,7 @@ fn clipping_changes_no_input_that_somebody_holds() {
     let values = [-1.0, 0.5, 7.0, f32::NAN];
     for (activation, most) in [(Activation::Relu, 7.0), (Activation::Relu6, 6.0)] {
         let x = Tensor::<Fast, 1>::from_data(values, &device);
-        let [held, last] = [0, 1].map(|at| x.clone().slice([2 * at..2 * at + 2]));
+        let [held, last] = [0, 1].map(|at| x.clone().narrow(0, 2 * at, 2));
         let out = activation.apply(x.clone()).into_data();
         let alone = activation.apply(Tensor::<Fast, 1>::from_data(values, &device));
         for out in [out, alone.into_data()] {

@@ -17,11 +17,13 @@ use model::bundle::{self, Precision};
 use model::families::bert::BertConfig;
 use model::families::conv_autoencoder::AutoencoderConfig;
 use model::families::gpt2::Gpt2Config;
+use model::heads::quantised::CodebookConfig;
+use model::heads::variational::VariationalConfig;
 use model::registry::ImageDecoder;
 use model::registry::TextBackbone;
 use model::{
-    Autoencoder, Bundle, Draw, HeadKind, ImageClassifier, ImageConfig, Names, TextClassifier,
-    TextConfig, TokenModel,
+    Autoencoder, Bundle, Draw, HeadKind, ImageClassifier, ImageConfig, Names, QuantisedAutoencoder,
+    TextClassifier, TextConfig, TokenModel, VariationalAutoencoder,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -256,6 +258,47 @@ impl Bundles {
         last.bias = last.bias.as_ref().map(zeros);
         let names = config.names(HeadKind::Pixels);
         self.write(name, names, &config, &[], &model)
+    }
+
+    /// The same with a distribution over latent vectors.
+    pub fn variational(&self, name: &str) -> String {
+        let (config, device) = (images(), Default::default());
+        let head = VariationalConfig {
+            decoder_latent_size: 2,
+        };
+        let mut model =
+            VariationalAutoencoder::<Flex>::draw(&config, head, [1, 4, 6], &draw(&device));
+        let last = model.head.decoder.convolutions.last_mut().unwrap();
+        last.weight = zeros(&last.weight);
+        last.bias = last.bias.as_ref().map(zeros);
+        let path = self.write(
+            name,
+            config.names(HeadKind::Variational),
+            &config,
+            &[],
+            &model,
+        );
+        edit_config(&path, |config| config["decoder_latent_size"] = 2.into());
+        path
+    }
+
+    /// The same by codes.
+    pub fn quantised(&self, name: &str) -> String {
+        let (config, device) = (images(), Default::default());
+        let head = CodebookConfig {
+            codebook_size: 4,
+            code_size: 2,
+        };
+        let mut model =
+            QuantisedAutoencoder::<Flex>::draw(&config, head, [1, 4, 6], &draw(&device));
+        let last = &mut model.head.decoder.output;
+        last.weight = zeros(&last.weight);
+        let path = self.write(name, config.names(HeadKind::Codes), &config, &[], &model);
+        edit_config(&path, |config| {
+            config["codebook_size"] = 4.into();
+            config["code_size"] = 2.into();
+        });
+        path
     }
 }
 

@@ -1,6 +1,6 @@
 //! What an autoencoder makes of images.
 
-use crate::bundles::{Bundles, printed, refused};
+use crate::bundles::{Bundles, edit_config, printed, refused};
 
 #[test]
 fn a_reconstruction_is_drawn_and_measured() {
@@ -54,4 +54,65 @@ fn an_image_that_is_read_is_not_written_over() {
     ]);
     assert!(message.contains("folder, which is read"), "{message}");
     assert!(std::fs::read(&image).unwrap() == before);
+}
+
+#[test]
+fn autoencoders_of_other_kinds_are_told_by_their_bundle() {
+    let bundles = Bundles::new();
+    let image = bundles.png("a.png", 255);
+    let output = bundles.at("out.png");
+    let reconstruct = |model: &str| {
+        let args = [
+            "reconstruct",
+            "--model",
+            model,
+            "--input",
+            &image,
+            "--output",
+            &output,
+        ];
+        args.map(String::from)
+    };
+    for model in [bundles.variational("vae"), bundles.quantised("codes")] {
+        let args = reconstruct(&model);
+        let text = printed(&args.each_ref().map(String::as_str));
+        assert_eq!(text, format!("{image}  6.0 dB\nwrote {output}\n"));
+    }
+    // Sizes that are missing, impossible, or want all memory.
+    let (vae, codes) = (
+        bundles.variational("bad-vae"),
+        bundles.quantised("bad-codes"),
+    );
+    for (model, key, value, words) in [
+        (
+            &vae,
+            "decoder_latent_size",
+            serde_json::Value::Null,
+            "invalid type: null",
+        ),
+        (
+            &vae,
+            "decoder_latent_size",
+            0.into(),
+            "decoder_latent_size is 0; it must be at least 1",
+        ),
+        (
+            &vae,
+            "decoder_latent_size",
+            1_000_000_000.into(),
+            "at most 65536",
+        ),
+        (&codes, "codebook_size", 0.into(), "codebook_size is 0"),
+        (&codes, "code_size", 3.into(), "shape"),
+    ] {
+        edit_config(model, |config| config[key] = value);
+        let args = reconstruct(model);
+        let message = refused(&args.each_ref().map(String::as_str));
+        assert!(message.contains(words), "{key}: {message}");
+        // As it was, for the next.
+        edit_config(model, |config| {
+            let usual = if key == "codebook_size" { 4 } else { 2 };
+            config[key] = usual.into();
+        });
+    }
 }

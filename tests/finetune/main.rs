@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)] // A test fails by panicking, in its helpers too.
 
+#[path = "../support/families.rs"]
+mod families;
 #[cfg(target_os = "linux")]
 #[path = "../support/limit.rs"]
 mod limit;

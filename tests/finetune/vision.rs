@@ -7,6 +7,7 @@ use std::io::Cursor;
 use image::{GrayImage, ImageFormat, Luma};
 use serde_json::Value;
 
+use crate::families::FAMILIES;
 use crate::shapes;
 use crate::support::{Bench, Run};
 
@@ -130,6 +131,76 @@ fn each_task_stopped_at_any_step_goes_on_to_the_same_end() {
 }
 
 #[test]
+fn every_family_with_feature_maps_finds_masks_and_boxes() {
+    let bench = bench();
+    let few = ["training.steps=2", "training.validate_every=2"];
+    for (class, sizes) in FAMILIES {
+        if class == "HearthMlpForImageClassification" {
+            continue;
+        }
+        for (name, source) in [
+            ("image-segmentation", "data.source=['shapes']"),
+            (
+                "object-detection",
+                "data.source=['shapes/annotations.json']",
+            ),
+        ] {
+            let settings = [sizes, &few, &[source]].concat();
+            let run = bench.train(&format!("{name}-{class}"), &arguments(name, &settings));
+            let losses = run.metric("valid", "loss");
+            assert!(losses[0].is_finite(), "{name} {class}: {losses:?}");
+        }
+    }
+}
+
+#[test]
+fn a_head_is_kept_where_its_classes_are_those_of_the_data() {
+    let bench = bench();
+    let (name, settings, metric) = TASKS[2];
+    let first = bench.train("first", &arguments(name, settings));
+    let best = &first.summary()["best"]["metrics"][metric];
+    // A rate at which nothing changes.
+    let still = [
+        "from='first'",
+        "optimizer.lr=1e-30",
+        "strategy.batch_norm='frozen'",
+    ];
+    let data = "data.source=['labels.csv']";
+    let kept = [&still[..], &[data, "strategy.head='keep'"]].concat();
+    let kept = bench.train("kept", &arguments(name, &kept));
+    assert_eq!(&kept.summary()["best"]["metrics"][metric], best);
+    let new = [&still[..], &[data]].concat();
+    let new = bench.train("new", &arguments(name, &new));
+    let losses = [&kept, &new].map(|run| run.metric("valid", "loss")[0]);
+    assert_ne!(losses[0], losses[1]);
+    // Other classes, another kind of head, none.
+    bench.write(
+        "other.csv",
+        "image,labels\nshades/0.png,a;b\nshades/9.png,b\nshades/20.png,a\n",
+    );
+    let keep = "strategy.head='keep'";
+    for (name, settings, words) in [
+        (
+            name,
+            &["from='first'", "data.source=['other.csv']", keep][..],
+            "strategy.head is \"keep\", and the classes of first are 2 (bright, dark), those of the data 2 (a, b)",
+        ),
+        (
+            "image-segmentation",
+            &["from='first'", "data.source=['shapes']", keep],
+            "a model that segments is needed here",
+        ),
+        (
+            name,
+            &["model.hidden_sizes=[4]", data, keep],
+            "a new model has no head that was trained",
+        ),
+    ] {
+        bench.refuses(&arguments(name, settings), &[words]);
+    }
+}
+
+#[test]
 fn a_task_starts_from_the_backbone_of_another() {
     let bench = bench();
     let (_, settings, _) = TASKS[1];
@@ -219,7 +290,7 @@ fn what_is_impossible_is_said_with_its_key_or_file() {
         (
             "image-segmentation",
             &["data.source=['shapes']", "model.family=hearth_mlp"],
-            "model.family is \"hearth_mlp\", which gives no maps",
+            "model.family is \"hearth_mlp\", which has no feature maps",
         ),
     ] {
         bench.refuses(&arguments(name, settings), &[words]);

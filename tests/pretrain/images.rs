@@ -4,6 +4,7 @@ use std::fs;
 
 use serde_json::Value;
 
+use crate::families::FAMILIES;
 use crate::support::{Bench, Run, idx_images, idx_labels};
 
 /// Every objective on images, what makes its model small enough to train in a second, and the drawings that it leaves.
@@ -149,6 +150,26 @@ fn the_same_seed_gives_the_same_bits_with_any_number_of_loader_threads() {
 }
 
 #[test]
+fn every_family_can_be_an_autoencoder_of_any_kind() {
+    let bench = bench();
+    let few = [
+        "training.steps=2",
+        "training.validate_every=2",
+        "codes.count=8",
+    ];
+    for (class, sizes) in FAMILIES {
+        for name in ["autoencoder", "vae", "vqvae"] {
+            if (class, name) == ("HearthMlpForImageClassification", "vqvae") {
+                continue;
+            }
+            let settings = [sizes, if name == "vqvae" { &few } else { &few[..2] }].concat();
+            let run = bench.train(&format!("{name}-{class}"), &arguments(name, &settings));
+            assert_finite(&run, &format!("{name} {class}"));
+        }
+    }
+}
+
+#[test]
 fn one_objective_goes_on_from_the_bundle_of_another() {
     let bench = bench();
     let small = ["model.hidden_sizes=[4]", "projector.hidden=8"];
@@ -201,7 +222,7 @@ fn what_is_impossible_is_said_with_its_key() {
         (
             "vqvae",
             &["model.family=hearth_mlp"],
-            "hearth_mlp gives no maps",
+            "hearth_mlp has no feature maps",
         ),
         (
             "mae",

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)] // A test fails by panicking, in its helpers too.
 
+#[path = "../support/families.rs"]
+mod families;
 #[path = "../support/files.rs"]
 mod files;
 #[cfg(target_os = "linux")]
