@@ -1,7 +1,7 @@
 """Measures Hearth and its counterparts in turn, and prints a table: medians, and the median of the ratios pair by pair.
 
     pip install -r benches/requirements.txt
-    python benches/compare.py [NAME ...] [--runs 5]      # without names, all of them; --list names them
+    python benches/compare.py [NAME ...] [--runs 5] [--profile release]   # without names, all; --list names them
 
 Run it from the root of the repository on a machine that does nothing else. Both sides train the same model on the same
 data in batches of the same size, in f32; see benches/README.md for what each pair is.
@@ -71,20 +71,37 @@ def candle_mlm(size, steps, *flags):
     return speed_of([CANDLE, "--size", size, "--steps", str(steps), *flags], "real_tokens_per_second")
 
 
-def fixed_shapes(size, *flags, tuned=False):
-    ours = ["cargo", "bench", "-q", "-p", "pretrain", "--bench", "fixed_shapes", "--", "--size", size, *STEPS]
-    theirs = [sys.executable, "benches/torch/fixed_shapes.py", "--size", size, *STEPS, *flags]
+def bench(name, size, steps, key, *flags, tuned=False):
+    """`benches/NAME.rs` and `benches/torch/NAME.py` at a size; flags are for PyTorch's."""
+    ours = [*hearth.bench(name), "--", "--size", size, *steps]
+    theirs = [sys.executable, f"benches/torch/{name}.py", "--size", size, *steps, *flags]
     # The largest tensors are asked for once: see benches/README.md.
     malloc = [f"MALLOC_{name}" for name in ("MMAP_THRESHOLD_=8589934592", "TRIM_THRESHOLD_=17179869184", "TOP_PAD_=67108864")]
     if tuned:
         theirs = ["env", *malloc, *theirs]
-    return speed_of(ours, "tokens_per_second"), speed_of(theirs, "tokens_per_second")
+    return speed_of(ours, key), speed_of(theirs, key)
+
+
+def fixed_shapes(size, *flags, tuned=False):
+    return bench("fixed_shapes", size, STEPS, "tokens_per_second", *flags, tuned=tuned)
+
+
+def vision():
+    """By name: every size of `benches/vision.rs`, PyTorch as it comes, with malloc's settings, and with channels last too."""
+    pairs = {}
+    for size in ("resnet18", "resnet50", "mobilenet-v2", "vit-tiny", "unet"):
+        steps = ["--steps", "5", "--warmup", "2"]
+        key = "images_per_second"
+        pairs[f"vision-{size}"] = bench("vision", size, steps, key)
+        pairs[f"vision-{size}-tuned"] = bench("vision", size, steps, key, tuned=True)
+        pairs[f"vision-{size}-channels-last"] = bench("vision", size, steps, key, "--channels-last", tuned=True)
+    return pairs
 
 
 def hearth_first_step(*keys, cache=None):
     """Seconds from the start of the process to the line of its first step."""
     with tempfile.TemporaryDirectory() as folder:
-        command = [hearth.PRETRAIN, "mlm", "--steps", "1", "--ui", "json", "--out", f"{folder}/run"]
+        command = [hearth.program(), "mlm", "--steps", "1", "--ui", "json", "--out", f"{folder}/run"]
         command += settings("training.log_every=1", *keys)
         environment = os.environ | ({"HEARTH_CACHE": cache} if cache else {})
         seconds = None
@@ -137,6 +154,7 @@ def pairs():
             lambda: pretrain("autoencoder", "--steps", "600"),
             speed_of(autoencoder, "samples_per_second"),
         ),
+        **vision(),
         "first-step": (hearth_first_step, transformers_first_step),
         "first-step-cold": (hearth_cold_first_step, transformers_first_step),
         # Another split has no bundled tokenizer.
@@ -153,7 +171,7 @@ def measure(name, ours, theirs, runs):
     if name.startswith("first-step"):
         told = [f"{1 / speed:.2f} s" for speed in speeds]
     else:
-        told = [f"{speed:,.0f}/s" for speed in speeds]
+        told = [f"{speed:,.{0 if speed >= 100 else 2}f}/s" for speed in speeds]
     memory = [[pair[side]["memory"] for pair in taken] for side in (0, 1)]
     if None in memory[0] + memory[1]:
         return f"| {name} | {told[0]} | {told[1]} | {ratio:.2f} | | | |"
@@ -164,8 +182,9 @@ def measure(name, ours, theirs, runs):
 
 def build(names):
     hearth.build()
-    if any(name.startswith("fixed") for name in names):
-        subprocess.run(["cargo", "bench", "-q", "-p", "pretrain", "--bench", "fixed_shapes", "--no-run"], check=True)
+    for bench in ("fixed_shapes", "vision"):
+        if any(name.startswith(bench.split("_")[0]) for name in names):
+            subprocess.run([*hearth.bench(bench), "--no-run"], check=True)
     if any("candle" in name for name in names):
         command = ["cargo", "build", "-q", "--release", "--manifest-path", "benches/candle/Cargo.toml"]
         subprocess.run([*command, "--target-dir", "benches/candle/target"], check=True)
@@ -176,7 +195,9 @@ def main():
     parser.add_argument("names", nargs="*", metavar="NAME")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--list", action="store_true")
+    parser.add_argument("--profile", default="release", help="cargo's")
     args = parser.parse_args()
+    hearth.PROFILE = args.profile
     known = pairs()
     if args.list:
         print("\n".join(known))

@@ -7,11 +7,21 @@ import subprocess
 import sys
 import tempfile
 
-PRETRAIN = "target/release/pretrain"
+# Cargo's.
+PROFILE = "release"
+
+
+def program():
+    return f"target/{'debug' if PROFILE == 'dev' else PROFILE}/pretrain"
+
+
+def bench(name):
+    """What runs `benches/NAME.rs`; what comes after is cargo's, then the program's."""
+    return ["cargo", "bench", "-q", "--profile", PROFILE, "-p", "pretrain", "--bench", name]
 
 
 def build():
-    subprocess.run(["cargo", "build", "-q", "--release", "-p", "pretrain"], check=True)
+    subprocess.run(["cargo", "build", "-q", "--profile", PROFILE, "-p", "pretrain"], check=True)
 
 
 def settings(*pairs):
@@ -23,7 +33,7 @@ def pretrain(*arguments, cache=None):
     environment = os.environ | ({"HEARTH_CACHE": str(cache)} if cache else {})
     with tempfile.TemporaryDirectory() as folder:
         run = pathlib.Path(folder, "run")
-        command = [PRETRAIN, *arguments, "--out", str(run), "--ui", "none"]
+        command = [program(), *arguments, "--out", str(run), "--ui", "none"]
         done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
         if done.returncode != 0:
             sys.exit(f"{' '.join(command)}\n{done.stderr}")
