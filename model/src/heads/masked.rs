@@ -70,7 +70,7 @@ impl MaskedConfig {
 pub struct PatchDecoder<B: Backend> {
     /// From the encoder's width.
     pub decoder_embed: Linear<B>,
-    /// Stands for each hidden patch, `[1, 1, d_decoder]`.
+    /// The decoder's input for a hidden patch, `[1, 1, d_decoder]`.
     pub mask_token: Param<Tensor<B, 3>>,
     /// `[1, patches + 1, d_decoder]`, the class token's first.
     pub decoder_pos_embed: Param<Tensor<B, 3>>,

@@ -34,7 +34,7 @@ impl CodebookConfig {
         ])?;
         if backbone.describe().levels.is_empty() {
             let family = backbone.family().model_type;
-            return Err(format!("{family} gives no maps that codes could stand for"));
+            return Err(format!("{family} has no feature maps to make codes of"));
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Convolutions whose every channel has kernels of its own (Howard et al. 2017, <https://arxiv.org/abs/1704.04861>), on
+//! Depthwise convolutions, in which each channel has its own kernels (Howard et al. 2017, <https://arxiv.org/abs/1704.04861>), on
 //! Flex. In: images. Out: images, or the gradients of images and kernels.
 //!
 //! A channel of an image is laid out with its padding, row after row, so that a value of the kernel meets all places of
