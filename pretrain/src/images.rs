@@ -23,7 +23,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use train::Failure;
 use train::job::image::{
-    self, Augment, ImageModel, ImageRowSets, ImageRows, ImageSplits, Images, PixelBatch,
+    self, Augment, ImageModel, ImageRowSets, ImageRows, ImageSplits, Images, PixelBatch, view_seed,
 };
 use train::job::labels::labelled_subset;
 use train::job::{
@@ -375,10 +375,7 @@ impl Reader {
 
     /// The same augmented by other steps.
     pub fn view_by(&self, augment: &Augment, rows: &Rows, number: u64) -> PixelBatch {
-        // Far apart, so that no view of one seed is another one of the next.
-        let seed = self
-            .seed
-            .wrapping_add(number.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+        let seed = view_seed(self.seed, number);
         augment.read(&self.images, rows, &self.levels, seed)
     }
 

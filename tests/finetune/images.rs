@@ -174,3 +174,37 @@ fn impossible_models_and_steps_are_named() {
         &["augment", "mirror"],
     );
 }
+
+#[test]
+fn test_images_are_judged_over_several_views() {
+    let bench = bench(FAMILIES[1].1);
+    let train = |out: &str, views: &str| {
+        let args = ["image-classification", "--set", STEPS, "--set", views];
+        bench.train(out, &args)
+    };
+    let once = train("once", "augment.test_views=1");
+    let [first, again] = ["first", "again"].map(|out| train(out, "augment.test_views=5"));
+    // Nothing but the test split sees them, and chance is that of the seed.
+    assert_eq!(first.weights(), once.weights());
+    assert_eq!(first.metric("valid", "loss"), once.metric("valid", "loss"));
+    assert_ne!(first.metric("test", "loss"), once.metric("test", "loss"));
+    assert_eq!(first.metric("test", "loss"), again.metric("test", "loss"));
+    for run in [&once, &first] {
+        let error = run.metric("test", "calibration_error")[0];
+        assert!((0.0..=1.0).contains(&error), "{error}");
+        let details = &run.summary()["test"]["details"]["calibration"];
+        let bins = details["bins"].as_array().unwrap().iter();
+        let rows: u64 = bins.map(|bin| bin["rows"].as_u64().unwrap()).sum();
+        assert_eq!(rows, 30);
+    }
+    for (setting, words) in [
+        ("augment.test_views=0", "augment.test_views is 0"),
+        ("augment.test_views=2", "all views of an image are the same"),
+        (
+            "training.metric=top_5_accuracy",
+            "validation gives loss, accuracy, macro_f1, calibration_error",
+        ),
+    ] {
+        bench.refuses(&["image-classification", "--set", setting], &[words]);
+    }
+}

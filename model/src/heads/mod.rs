@@ -233,6 +233,12 @@ impl<B: Backend> ClassHead<B> {
         }
     }
 
+    /// How many classes it scores.
+    pub fn n_classes(&self) -> usize {
+        let [_, n_classes] = self.output.weight.dims();
+        n_classes
+    }
+
     /// - states: `[batch, width]`
     /// - out: `[batch, n_classes]`
     pub fn forward(&self, mut states: Tensor<B, 2>) -> Tensor<B, 2> {

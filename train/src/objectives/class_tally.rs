@@ -1,4 +1,5 @@
-//! What every classification is judged by: accuracy, F1, precision and recall over the whole split.
+//! What every classification is judged by: accuracy, F1, precision and recall over the whole split, and how far its
+//! probabilities can be trusted.
 //!
 //! Definitions as scikit-learn's, with 0 where nothing is divided by nothing. The macro average runs over the
 //! classes that occur in truth or prediction.
@@ -9,25 +10,40 @@ use serde_json::{Value, json};
 use crate::metrics::{Metric, Metrics};
 use crate::objective::Tally;
 use crate::objectives::class_loss::cross_entropy;
+use crate::scores::calibration::{self, CalibrationTally};
 
-/// Names of what a [`ClassTally`] reports.
-pub const METRICS: &[Metric] = &[
+/// Of so many classes, and no more, the right one is always among the best five.
+const FEW: usize = 5;
+
+const METRICS: &[Metric] = &[
     Metric::LOSS,
     Metric::higher("accuracy"),
     Metric::higher("macro_f1"),
+    calibration::ERROR,
+    calibration::TOP_5,
 ];
 
-/// The confusion matrix of a split, and its loss.
+/// Names of what a [`ClassTally`] reports of so many classes.
+pub const fn metrics_of(n_classes: usize) -> &'static [Metric] {
+    if n_classes > FEW {
+        METRICS
+    } else {
+        METRICS.split_at(METRICS.len() - 1).0
+    }
+}
+
+/// The confusion matrix of a split, its loss, and its probabilities.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ClassTally {
     n_classes: usize,
     /// `[truth, prediction]`, row-major.
     confusion: Vec<u64>,
     loss: f64,
+    calibration: CalibrationTally,
 }
 
 impl ClassTally {
-    /// Counts pairs of truth and prediction.
+    /// Counts pairs of truth and prediction, without probabilities.
     ///
     /// # Panics
     ///
@@ -41,6 +57,7 @@ impl ClassTally {
             n_classes,
             confusion,
             loss,
+            calibration: CalibrationTally::default(),
         }
     }
 
@@ -51,8 +68,12 @@ impl ClassTally {
         let [_, n_classes] = logits.dims();
         let predictions = logits.clone().argmax(1).into_data().convert::<i64>();
         let predictions: Vec<u32> = predictions.iter::<i64>().map(|id| id as u32).collect();
+        let scores: Vec<f32> = logits.to_data().iter().collect();
         let loss = cross_entropy(logits, targets).loss.into_scalar().elem();
-        Self::new(n_classes, targets, &predictions, loss)
+        let mut tally = Self::new(n_classes, targets, &predictions, loss);
+        tally.calibration = CalibrationTally::new(n_classes);
+        tally.calibration.add(&scores, targets);
+        tally
     }
 
     fn row(&self, truth: usize) -> &[u64] {
@@ -86,6 +107,7 @@ impl Tally for ClassTally {
         for (sum, count) in self.confusion.iter_mut().zip(other.confusion) {
             *sum += count;
         }
+        self.calibration.merge(other.calibration);
     }
 
     fn metrics(&self) -> Metrics {
@@ -96,14 +118,21 @@ impl Tally for ClassTally {
         let f1: Vec<f64> = (0..self.n_classes)
             .filter_map(|class| self.class(class).map(|[_, _, f1, _]| f1))
             .collect();
-        Metrics::from([
+        let mut metrics = Metrics::from([
             ("loss".into(), self.loss / total),
             ("accuracy".into(), hits as f64 / total),
             (
                 "macro_f1".into(),
                 f1.iter().sum::<f64>() / f1.len().max(1) as f64,
             ),
-        ])
+        ]);
+        if !self.calibration.is_empty() {
+            metrics.extend(self.calibration.metrics());
+        }
+        if self.n_classes <= FEW {
+            metrics.remove(calibration::TOP_5.name);
+        }
+        metrics
     }
 
     fn details(&self) -> Option<Value> {
@@ -116,7 +145,11 @@ impl Tally for ClassTally {
             })
             .collect();
         let confusion: Vec<_> = (0..self.n_classes).map(|truth| self.row(truth)).collect();
-        Some(json!({"by_class": by_class, "confusion": confusion}))
+        let mut details = json!({"by_class": by_class, "confusion": confusion});
+        if !self.calibration.is_empty() {
+            details["calibration"] = self.calibration.details()?;
+        }
+        Some(details)
     }
 }
 
@@ -199,5 +232,25 @@ mod tests {
         assert_eq!(sums.targets, 3);
         let tally = ClassTally::read(logits(), &[0, 1, 1]);
         assert_eq!(tally.confusion, [1, 0, 1, 1]);
+        // Always 3/4 sure and twice of three times right.
+        let metrics = tally.metrics();
+        assert!((metrics["calibration_error"] - (0.75 - 2.0 / 3.0)).abs() < 1e-6);
+        let names = metrics_of(2).iter().map(|metric| metric.name);
+        assert!(names.eq(["loss", "accuracy", "macro_f1", "calibration_error"]));
+        assert_eq!(metrics.len(), 4);
+        let brier = tally.details().unwrap()["calibration"]["brier"].clone();
+        assert!((brier.as_f64().unwrap() - (2.0 * 0.125 + 1.125) / 3.0).abs() < 1e-6);
+    }
+
+    #[test]
+    fn of_many_classes_the_best_five_count_too() {
+        let scores: Vec<f32> = (0..7).map(|class| -(class as f32)).collect();
+        let logits = Tensor::<Flex, 1>::from_data(scores.as_slice(), &Default::default());
+        let logits = logits.unsqueeze::<2>().repeat_dim(0, 3);
+        let mut tally = ClassTally::default();
+        tally.merge(ClassTally::read(logits, &[0, 4, 5]));
+        let metrics = tally.metrics();
+        assert_eq!(metrics["top_5_accuracy"], 2.0 / 3.0);
+        assert_eq!(metrics.len(), metrics_of(7).len());
     }
 }
