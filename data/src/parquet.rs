@@ -1,9 +1,7 @@
 //! Reads two columns of a Parquet file, a few rows at a time. In: a file. Out: text and label of each row.
 
-use std::any::Any;
 use std::collections::VecDeque;
 use std::fs::File;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use ::parquet::basic::{ConvertedType, LogicalType, Type};
@@ -14,6 +12,7 @@ use ::parquet::file::reader::{FileReader, SerializedFileReader};
 use ::parquet::schema::types::ColumnDescriptor;
 use serde_json::Value;
 
+use crate::caught::caught;
 use crate::{DataError, TextColumns, file, labels};
 
 /// Rows decoded at a time.
@@ -421,32 +420,12 @@ fn decimal(unscaled: i128, scale: u32) -> Cell {
     Cell::Fraction(format!("{sign}{}.{digits}", whole.abs()))
 }
 
-thread_local! {
-    /// Whether this thread runs the crate's code.
-    static GUARDED: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
-}
-
-/// Whether a panic of this thread is about to become an error, so that a program's panic hook need not print it.
-pub fn is_catching() -> bool {
-    GUARDED.get()
-}
-
-/// Runs the crate's code; its errors name the file, and a panic in it becomes an error too, so that no hostile file can end
-/// the process.
+/// Runs the crate's code; its errors name the file, and so does a panic in it.
 fn guarded<T>(path: &Path, work: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, DataError> {
-    GUARDED.set(true);
-    let done = catch_unwind(AssertUnwindSafe(work));
-    GUARDED.set(false);
-    match done {
+    match caught(work) {
         Ok(done) => done.map_err(|error| wrong(path, error.to_string())),
-        Err(panic) => Err(wrong(path, said(&*panic))),
+        Err(panic) => Err(wrong(path, panic)),
     }
-}
-
-fn said(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
-    text.unwrap_or("it cannot be decoded").into()
 }
 
 fn wrong(path: &Path, reason: String) -> DataError {

@@ -25,6 +25,7 @@ use tokenizers::processors::template::TemplateProcessing;
 use tokenizers::{AddedToken, Tokenizer, TruncationDirection};
 
 use crate::DataError;
+use crate::caught::caught;
 pub use decoder::TextDecoder;
 use roles::Names;
 pub use roles::{Frame, Role, Roles};
@@ -475,9 +476,10 @@ fn parse_inner(bytes: &[u8], place: &str) -> Result<Tokenizer, DataError> {
         place: place.into(),
         source,
     };
-    // The crate panics where JSON breaks off inside a decoder.
+    // What is no JSON is said with its line; the crate panics there, and at some of what is.
     serde_json::from_slice::<IgnoredAny>(bytes).map_err(|error| wrong(error.into()))?;
-    let mut inner = Tokenizer::from_bytes(bytes).map_err(wrong)?;
+    let read = caught(|| Tokenizer::from_bytes(bytes));
+    let mut inner = read.map_err(|panic| wrong(panic.into()))?.map_err(wrong)?;
     // A file may bring its own; here batches do the padding.
     inner.with_padding(None);
     Ok(inner)
@@ -541,6 +543,23 @@ mod tests {
         let at = whole.find("\"decoder\": {").unwrap() + 13;
         let error = TextTokenizer::from_bytes(&whole.as_bytes()[..at]).unwrap_err();
         assert!(error.to_string().contains("not a tokenizer"), "{error}");
+    }
+
+    #[test]
+    fn what_the_crate_panics_at_is_no_tokenizer() {
+        let whole = tokenizer_json();
+        let (decoder, normalizer) = ("\"##\"", "\"normalizer\": {");
+        let half = whole.replace(decoder, "\"\\ud83d\"");
+        let kind = r#""normalizer": {"type": "Precompiled", "precompiled_charsmap": 5}, "was": {"#;
+        let charsmap = whole.replacen(normalizer, kind, 1);
+        for broken in [half, charsmap] {
+            assert_ne!(broken, whole);
+            let error = TextTokenizer::from_bytes(broken.as_bytes()).unwrap_err();
+            let sentence = error.to_string();
+            assert!(sentence.contains("not a tokenizer"), "{sentence}");
+            assert_eq!(sentence.lines().count(), 1, "{sentence}");
+            assert!(!crate::is_catching());
+        }
     }
 
     fn tokenizer_json() -> String {
