@@ -4,26 +4,17 @@
 //! `rows`: images in memory or in files, decoded when they are asked for; `pixels`: their batches, and how they are changed;
 //! `labelled`: batches with a class an image
 
-use burn::prelude::*;
-use burn::tensor::TensorData;
-use data::augment::{self, Augmentation, BatchMix, Mixture, View};
+use data::augment::View;
 use data::image::{ImageColumns, ImageTargets, TargetColumn, TargetKind};
-use data::order::{self, Stream};
-use data::{
-    BadRows, DataError, DecodeAll, Ground, ImageFileOptions, ImageSet, Statistics, source, split,
-};
+use data::order::{self};
+use data::{BadRows, DecodeAll, Ground, ImageFileOptions, Statistics, source, split};
 use model::bundle::{self, ImageInput};
 use model::{HeadKind, ImageConfig};
-use rand::RngExt;
 use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
-use crate::job::labels::labelled_subset;
-use crate::job::{Product, Recipe, Shared, Splits, Start};
-use crate::objectives::class_loss::largest_shares;
+use crate::job::{Product, Recipe, Start};
 use crate::recipe::{self, Impossible};
-use crate::report::sheet::Sheet;
-use crate::source::{BatchSource, Counts, Epochs, Rows, Unit};
 
 mod labelled;
 mod pixels;
@@ -425,8 +416,9 @@ fn check_targets(images: &ImageRows) -> Result<(), Failure> {
 }
 
 #[cfg(test)]
-pub mod tests {
+mod tests {
     use super::*;
+    use data::ImageSet;
 
     /// `n` RGB images of 2x1; every byte of image i is i.
     pub fn numbered(n: u8) -> ImageSet {
