@@ -30,12 +30,14 @@ pub use simclr::SimClr;
 pub use vae::Vae;
 pub use vqvae::VqVae;
 
-use train::cli::Trainer;
-use train::job::entry;
+#[cfg(not(test))]
+use train::{cli::Trainer, job::entry};
 
 /// Everything `pretrain` can train; the first is the default.
 ///
-/// A static, so that the engine is compiled here once and not in every program that names it.
+/// A static, so that the engine is compiled here once and not in every program that names it. Unit tests have none, and need not
+/// wait for the engine.
+#[cfg(not(test))]
 pub static TRAINER: Trainer = Trainer {
     key: "objective",
     entries: &[

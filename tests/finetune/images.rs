@@ -192,10 +192,13 @@ fn test_images_are_judged_over_several_views() {
     for run in [&once, &first] {
         let error = run.metric("test", "calibration_error")[0];
         assert!((0.0..=1.0).contains(&error), "{error}");
-        let details = &run.summary()["test"]["details"]["calibration"];
-        let bins = details["bins"].as_array().unwrap().iter();
+        let details = run.summary()["test"]["details"].clone();
+        let bins = details["calibration"]["bins"].as_array().unwrap().iter();
         let rows: u64 = bins.map(|bin| bin["rows"].as_u64().unwrap()).sum();
-        assert_eq!(rows, 30);
+        let confusion = details["confusion"].as_array().unwrap().iter();
+        let counts = confusion.flat_map(|row| row.as_array().unwrap());
+        let judged: u64 = counts.map(|count| count.as_u64().unwrap()).sum();
+        assert_eq!(rows, judged);
     }
     for (setting, words) in [
         ("augment.test_views=0", "augment.test_views is 0"),
