@@ -6,6 +6,8 @@
 //! [`Tally`](crate::objective::Tally): it takes in batches, parts merge in any order, and only its figures divide anything.
 
 use std::cmp::Ordering;
+use std::iter::Sum;
+use std::ops::{Add, AddAssign};
 
 pub mod calibration;
 pub mod detection;
@@ -18,6 +20,61 @@ pub mod values;
 fn descending(a: f32, b: f32) -> Ordering {
     b.partial_cmp(&a)
         .unwrap_or_else(|| a.is_nan().cmp(&b.is_nan()))
+}
+
+/// How often something was predicted, was true, and was both.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Counts {
+    hits: u64,
+    predicted: u64,
+    present: u64,
+}
+
+impl Counts {
+    fn occurs(&self) -> bool {
+        self.predicted + self.present > 0
+    }
+
+    fn precision(&self) -> f64 {
+        ratio(self.hits, self.predicted)
+    }
+
+    fn recall(&self) -> f64 {
+        ratio(self.hits, self.present)
+    }
+
+    fn f1(&self) -> f64 {
+        ratio(2 * self.hits, self.predicted + self.present)
+    }
+}
+
+impl Add for Counts {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            hits: self.hits + other.hits,
+            predicted: self.predicted + other.predicted,
+            present: self.present + other.present,
+        }
+    }
+}
+
+impl AddAssign for Counts {
+    fn add_assign(&mut self, other: Self) {
+        *self = *self + other;
+    }
+}
+
+impl Sum for Counts {
+    fn sum<I: Iterator<Item = Self>>(counts: I) -> Self {
+        counts.fold(Self::default(), Self::add)
+    }
+}
+
+/// 0 where nothing is divided by nothing.
+fn ratio(part: u64, whole: u64) -> f64 {
+    part as f64 / whole.max(1) as f64
 }
 
 /// The mean, or NaN where there is nothing.
