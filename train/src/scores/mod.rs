@@ -2,8 +2,8 @@
 //! memory. Out: named figures.
 //!
 //! [`detection`] (boxes; [`nms`] is what they go through before), [`masks`] (segmentation), [`many_labels`] (several labels a
-//! row), [`values`] (regression), [`calibration`] (probabilities of classes). Each type is a
-//! [`Tally`](crate::objective::Tally): it takes in batches, parts merge in any order, and only its figures divide anything.
+//! row), [`values`] (regression and the likeness of pairs), [`calibration`] (probabilities of classes); of text [`entities`]. Each type
+//! is a [`Tally`](crate::objective::Tally): it takes in batches, parts merge in any order, and only its figures divide anything.
 
 use std::cmp::Ordering;
 use std::iter::Sum;
@@ -11,6 +11,7 @@ use std::ops::{Add, AddAssign};
 
 pub mod calibration;
 pub mod detection;
+pub mod entities;
 pub mod many_labels;
 pub mod masks;
 pub mod nms;
