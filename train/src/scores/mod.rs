@@ -2,13 +2,14 @@
 //! memory. Out: named figures.
 //!
 //! [`detection`] (boxes; [`nms`] is what they go through before), [`masks`] (segmentation), [`many_labels`] (several labels a
-//! row), [`values`] (regression and the likeness of pairs), [`calibration`] (probabilities of classes); of text [`entities`]. Each type
+//! row), [`values`] (regression and the likeness of pairs), [`calibration`] (probabilities of classes); of text [`entities`], [`answers`]. Each type
 //! is a [`Tally`](crate::objective::Tally): it takes in batches, parts merge in any order, and only its figures divide anything.
 
 use std::cmp::Ordering;
 use std::iter::Sum;
 use std::ops::{Add, AddAssign};
 
+pub mod answers;
 pub mod calibration;
 pub mod detection;
 pub mod entities;
@@ -16,6 +17,7 @@ pub mod many_labels;
 pub mod masks;
 pub mod nms;
 pub mod values;
+mod words;
 
 /// The order of scores from the highest to the lowest, with NaN after all others.
 fn descending(a: f32, b: f32) -> Ordering {
@@ -86,6 +88,13 @@ fn mean(values: impl IntoIterator<Item = f64>) -> f64 {
         count += 1;
     }
     sum / f64::from(count)
+}
+
+/// The mean, the same to the last bit in whatever order the values come.
+fn ordered_mean(values: impl IntoIterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.into_iter().collect();
+    values.sort_unstable_by(f64::total_cmp);
+    mean(values)
 }
 
 #[cfg(test)]
