@@ -2,9 +2,9 @@
 //! memory. Out: named figures.
 //!
 //! [`detection`] (boxes; [`nms`] is what they go through before), [`masks`] (segmentation), [`many_labels`] (several labels a
-//! row), [`values`] (regression and the likeness of pairs), [`calibration`] (probabilities of classes); of text [`entities`],
-//! [`answers`] and [`translation`]. Each type
-//! is a [`Tally`](crate::objective::Tally): it takes in batches, parts merge in any order, and only its figures divide anything.
+//! row), [`values`] (regression and the likeness of pairs), [`calibration`] (probabilities of classes); of text [`entities`]
+//! (tags of words), [`answers`] (to questions), [`translation`] and [`summaries`]. Each type is a
+//! [`Tally`](crate::objective::Tally): it takes in batches, parts merge in any order, and only its figures divide anything.
 
 use std::cmp::Ordering;
 use std::iter::Sum;
@@ -17,6 +17,7 @@ pub mod entities;
 pub mod many_labels;
 pub mod masks;
 pub mod nms;
+pub mod summaries;
 pub mod translation;
 pub mod values;
 mod words;
