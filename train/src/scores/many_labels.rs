@@ -5,7 +5,7 @@
 
 use serde_json::{Value, json};
 
-use super::{descending, mean};
+use super::{Counts, descending, mean};
 use crate::metrics::{Metric, Metrics};
 use crate::objective::Tally;
 
@@ -42,14 +42,6 @@ struct Scores {
     present: Vec<f32>,
     /// In the others.
     absent: Vec<f32>,
-}
-
-/// How often a class was predicted and true.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-struct Counts {
-    hits: u64,
-    predicted: u64,
-    present: u64,
 }
 
 impl ManyLabelsTally {
@@ -162,11 +154,7 @@ impl Tally for ManyLabelsTally {
             .iter()
             .map(|class| self.counts(class))
             .collect();
-        let sum = counts.iter().fold(Counts::default(), |sum, counts| Counts {
-            hits: sum.hits + counts.hits,
-            predicted: sum.predicted + counts.predicted,
-            present: sum.present + counts.present,
-        });
+        let sum: Counts = counts.iter().copied().sum();
         let occurring = || counts.iter().filter(|counts| counts.occurs());
         let labels = self.rows as f64 * self.classes.len() as f64;
         let wrong = sum.predicted + sum.present - 2 * sum.hits;
@@ -210,24 +198,6 @@ impl Tally for ManyLabelsTally {
     }
 }
 
-impl Counts {
-    fn occurs(&self) -> bool {
-        self.predicted + self.present > 0
-    }
-
-    fn precision(&self) -> f64 {
-        ratio(self.hits, self.predicted)
-    }
-
-    fn recall(&self) -> f64 {
-        ratio(self.hits, self.present)
-    }
-
-    fn f1(&self) -> f64 {
-        ratio(2 * self.hits, self.predicted + self.present)
-    }
-}
-
 impl Scores {
     /// How many rows with and without the label have each score, from the highest to the lowest.
     fn steps(&self) -> Vec<[u64; 2]> {
@@ -265,11 +235,6 @@ impl Scores {
         let pairs = self.present.len() as f64 * self.absent.len() as f64;
         (pairs > 0.0).then(|| ordered / pairs)
     }
-}
-
-/// 0 where nothing is divided by nothing.
-fn ratio(part: u64, whole: u64) -> f64 {
-    part as f64 / whole.max(1) as f64
 }
 
 #[cfg(test)]

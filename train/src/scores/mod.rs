@@ -2,22 +2,85 @@
 //! memory. Out: named figures.
 //!
 //! [`detection`] (boxes; [`nms`] is what they go through before), [`masks`] (segmentation), [`many_labels`] (several labels a
-//! row), [`values`] (regression), [`calibration`] (probabilities of classes). Each type is a
+//! row), [`values`] (regression and the likeness of pairs), [`calibration`] (probabilities of classes); of text [`entities`]
+//! (tags of words), [`answers`] (to questions), [`translation`] and [`summaries`]. Each type is a
 //! [`Tally`](crate::objective::Tally): it takes in batches, parts merge in any order, and only its figures divide anything.
 
 use std::cmp::Ordering;
+use std::iter::Sum;
+use std::ops::{Add, AddAssign};
 
+pub mod answers;
 pub mod calibration;
 pub mod detection;
+pub mod entities;
 pub mod many_labels;
 pub mod masks;
 pub mod nms;
+pub mod summaries;
+pub mod translation;
 pub mod values;
+mod words;
 
 /// The order of scores from the highest to the lowest, with NaN after all others.
 fn descending(a: f32, b: f32) -> Ordering {
     b.partial_cmp(&a)
         .unwrap_or_else(|| a.is_nan().cmp(&b.is_nan()))
+}
+
+/// How often something was predicted, was true, and was both.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Counts {
+    hits: u64,
+    predicted: u64,
+    present: u64,
+}
+
+impl Counts {
+    fn occurs(&self) -> bool {
+        self.predicted + self.present > 0
+    }
+
+    fn precision(&self) -> f64 {
+        ratio(self.hits, self.predicted)
+    }
+
+    fn recall(&self) -> f64 {
+        ratio(self.hits, self.present)
+    }
+
+    fn f1(&self) -> f64 {
+        ratio(2 * self.hits, self.predicted + self.present)
+    }
+}
+
+impl Add for Counts {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            hits: self.hits + other.hits,
+            predicted: self.predicted + other.predicted,
+            present: self.present + other.present,
+        }
+    }
+}
+
+impl AddAssign for Counts {
+    fn add_assign(&mut self, other: Self) {
+        *self = *self + other;
+    }
+}
+
+impl Sum for Counts {
+    fn sum<I: Iterator<Item = Self>>(counts: I) -> Self {
+        counts.fold(Self::default(), Self::add)
+    }
+}
+
+/// 0 where nothing is divided by nothing.
+fn ratio(part: u64, whole: u64) -> f64 {
+    part as f64 / whole.max(1) as f64
 }
 
 /// The mean, or NaN where there is nothing.
@@ -28,6 +91,13 @@ fn mean(values: impl IntoIterator<Item = f64>) -> f64 {
         count += 1;
     }
     sum / f64::from(count)
+}
+
+/// The mean, the same to the last bit in whatever order the values come.
+fn ordered_mean(values: impl IntoIterator<Item = f64>) -> f64 {
+    let mut values: Vec<f64> = values.into_iter().collect();
+    values.sort_unstable_by(f64::total_cmp);
+    mean(values)
 }
 
 #[cfg(test)]
