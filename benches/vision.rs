@@ -43,7 +43,7 @@ struct Arguments {
 
 #[derive(Clone, Copy, ValueEnum)]
 enum Size {
-    /// 64 images of 32x32, 10 classes
+    /// 64 images of 32x32, a first layer that keeps their size, 10 classes
     Resnet18,
     /// 4 images of 224x224, 1,000 classes
     Resnet50,
@@ -70,7 +70,7 @@ impl Size {
         let [_, side, _] = self.shape();
         let mut config: ImageConfig = serde_json::from_value(match self {
             Self::Resnet18 => json!({
-                "model_type": "resnet", "embedding_size": 64, "hidden_sizes": [64, 128, 256, 512],
+                "model_type": "hearth_resnet", "embedding_size": 64, "hidden_sizes": [64, 128, 256, 512],
                 "depths": [2, 2, 2, 2], "layer_type": "basic",
             }),
             Self::Resnet50 => json!({

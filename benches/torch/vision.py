@@ -71,7 +71,11 @@ def build(size, classes):
     if size == "vit-tiny":
         sizes = dict(image_size=224, patch_size=16, num_layers=12, num_heads=3, hidden_dim=192, mlp_dim=768)
         return torchvision.models.VisionTransformer(**sizes, num_classes=classes)
-    return getattr(torchvision.models, size.replace("-", "_"))(num_classes=classes)
+    model = getattr(torchvision.models, size.replace("-", "_"))(num_classes=classes)
+    if size == "resnet18":
+        # For small images: the first layer keeps their size.
+        model.conv1, model.maxpool = nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.Identity()
+    return model
 
 
 def main():
