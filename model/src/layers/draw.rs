@@ -7,7 +7,7 @@ use burn::prelude::*;
 use crate::layers::batch_norm::BatchNorm;
 use crate::layers::linear::{Conv1d, Linear};
 use crate::layers::low_rank::{Adapter, LowRank};
-use crate::layers::norm::LayerNorm;
+use crate::layers::norm::{LayerNorm, RmsNorm};
 use crate::names::Names;
 
 /// Draws the layers of a model; the values are functions of the backend's seed.
@@ -122,6 +122,11 @@ impl<'a, B: Backend> Draw<'a, B> {
     /// Scale one, shift zero.
     pub fn norm(&self, d_model: usize, epsilon: f64) -> LayerNorm<B> {
         LayerNorm::new(d_model, epsilon, self.device)
+    }
+
+    /// Scale one.
+    pub fn rms_norm(&self, d_model: usize, epsilon: f64) -> RmsNorm<B> {
+        RmsNorm::new(d_model, epsilon, self.device)
     }
 
     /// Scale one, shift zero, statistics of a standard normal distribution.

@@ -6,10 +6,12 @@ pub mod draw;
 pub mod linear;
 pub mod low_rank;
 pub mod norm;
+pub mod rotary;
 
 pub use batch_norm::BatchNorm;
 pub use conv::{Convolution, NormedConvolution};
 pub use draw::{Draw, materialise};
 pub use linear::{Conv1d, Linear};
 pub use low_rank::{Adapter, LowRank};
-pub use norm::LayerNorm;
+pub use norm::{LayerNorm, RmsNorm};
+pub use rotary::{Rope, Rotary, Scaling};

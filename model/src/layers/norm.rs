@@ -1,4 +1,4 @@
-//! Layer normalisation with its scale and shift.
+//! Layer normalisation with its scale and shift, and the kind that has no shift.
 
 use burn::module::{Initializer, Module, Param};
 use burn::prelude::*;
@@ -37,5 +37,28 @@ impl<B: Backend> LayerNorm<B> {
     pub fn forward_sum(&self, a: Tensor<B, 2>, b: Tensor<B, 2>, rate: f64) -> Tensor<B, 2> {
         let (gamma, beta) = (self.gamma.val(), self.beta.val());
         ops::layer_norm_of_sum([a, b], gamma, beta, self.epsilon, rate)
+    }
+}
+
+/// By the root of the mean square, over the last axis.
+#[derive(Module, Debug)]
+pub struct RmsNorm<B: Backend> {
+    /// Scale, `[d_model]`.
+    pub gamma: Param<Tensor<B, 1>>,
+    epsilon: f64,
+}
+
+impl<B: Backend> RmsNorm<B> {
+    /// Scale one.
+    pub fn new(d_model: usize, epsilon: f64, device: &B::Device) -> Self {
+        Self {
+            gamma: Initializer::Ones.init([d_model], device),
+            epsilon,
+        }
+    }
+
+    /// - x, out: `[n, d_model]`
+    pub fn forward(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
+        ops::rms_norm(x, self.gamma.val(), self.epsilon)
     }
 }
