@@ -85,10 +85,14 @@ impl Loaded {
     pub fn lost(&self, names: Names) -> Option<String> {
         let family = names.family;
         let is_lost = |name: &&String| {
-            let name = without_wrapper(name);
-            let inside = name.strip_prefix(family.prefix).unwrap_or(name);
+            let bare = without_wrapper(name);
+            // Llama's prefix is what wrappers put in front of others.
+            let mut ways = [name.as_str(), bare].into_iter();
+            let inside = ways.find_map(|name| name.strip_prefix(family.prefix));
+            let inside = inside.filter(|_| !family.prefix.is_empty());
+            let in_backbone = inside.is_some() || bare.starts_with(family.layer);
+            let inside = inside.unwrap_or(bare);
             let optional = family.optional.iter().any(|part| inside.starts_with(part));
-            let in_backbone = inside.len() < name.len() || name.starts_with(family.layer);
             in_backbone && !optional
         };
         let lost: Vec<String> = self.unused.iter().filter(is_lost).cloned().collect();
@@ -514,17 +518,18 @@ impl Bundle {
             },
             reason,
         };
-        let mut wanted = walk::parameters(&module, names);
+        let all = walk::parameters(&module, names);
+        let called = Called::new(&all, names);
+        let mut wanted = all.clone();
         if let Some(adapter) = &self.adapter {
             // What an adapter holds whole, as a new head, its base may lack.
-            wanted.retain(|parameter| !self.of_adapter(parameter, names, load));
-            let all = walk::parameters(&module, names);
-            check_adapter(adapter, &all, names, load)?;
+            wanted.retain(|parameter| !self.of_adapter(parameter, &called, load));
+            check_adapter(adapter, &all, &called, load)?;
         }
         let (chosen, mut loaded) =
-            choose(&wanted, names, load, weights).map_err(|m| wrong(m.to_string()))?;
+            choose(&wanted, &called, load, weights).map_err(|m| wrong(m.to_string()))?;
         if load != Load::Backbone {
-            for [one, other] in ties(&walk::parameters(&module, names), names) {
+            for [one, other] in called.ties() {
                 let chosen = chosen.get(one).map_or(one, |origin| origin.name.as_str());
                 let differs = |other: &str| weights.differ(chosen, other);
                 if differs(other) || differs(&format!("model.{other}")) {
@@ -543,7 +548,7 @@ impl Bundle {
         let mut failure = None;
         let module = walk::replace(module, names, &mut |path, _| {
             let name = &path.name();
-            let called = candidates(name, names);
+            let called = called.candidates(name);
             let turned = !path.is_transposed();
             let adapter = self.adapter.as_ref();
             let data = match (chosen.get(name), adapter) {
@@ -573,12 +578,13 @@ impl Bundle {
 
 impl Bundle {
     /// Whether the adapter holds this parameter whole, in the model's shape.
-    fn of_adapter(&self, Parameter { name, shape }: &Parameter, names: Names, load: Load) -> bool {
-        if load == Load::Backbone && !names.is_backbone(name) {
+    fn of_adapter(&self, wanted: &Parameter, called: &Called, load: Load) -> bool {
+        let Parameter { name, shape } = wanted;
+        if load == Load::Backbone && !called.names.is_backbone(name) {
             return false;
         }
         let adapter = self.adapter.as_ref();
-        let held = adapter.and_then(|adapter| adapter.whole_shape(&candidates(name, names)));
+        let held = adapter.and_then(|adapter| adapter.whole_shape(&called.candidates(name)));
         held == Some(shape.as_slice())
     }
 }
@@ -587,11 +593,12 @@ impl Bundle {
 fn check_adapter(
     adapter: &SavedAdapter,
     all: &[Parameter],
-    names: Names,
+    called: &Called,
     load: Load,
 ) -> Result<(), BundleError> {
-    let called = |one: &Parameter| candidates(&one.name, names);
-    let known: HashSet<String> = all.iter().flat_map(called).collect();
+    let names = called.names;
+    let candidates = |one: &Parameter| called.candidates(&one.name);
+    let known: HashSet<String> = all.iter().flat_map(candidates).collect();
     let bare = names.head.kind == HeadKind::Bare || load == Load::Backbone;
     // A head that is not asked for, and parts of the backbone that this one does without.
     let elsewhere = |name: &str| {
@@ -612,27 +619,67 @@ fn check_adapter(
     for Parameter { name, shape } in all {
         let taken = load != Load::Backbone || names.is_backbone(name);
         if taken && !name.contains(".lora_") {
-            adapter.check_whole(&candidates(name, names), shape)?;
+            adapter.check_whole(&called.candidates(name), shape)?;
         }
     }
     // `peft` trains a copy, and the other end of the tie keeps the base's values.
-    ties(all, names)
+    called
+        .ties()
         .into_iter()
         .try_for_each(|ends| adapter.check_ties(ends))
 }
 
-/// Pairs of names that are one parameter in the model, which has the first.
-fn ties(all: &[Parameter], names: Names) -> Vec<[&'static str; 2]> {
-    let is_ours = |name: &str| all.iter().any(|one| one.name == name);
-    let table = format!("{}{}", names.prefix(), names.family.token_table);
-    let aliases = names.head.aliases.iter();
-    let pairs = aliases.filter(|(ours, theirs)| is_ours(ours) && !is_ours(theirs));
-    let pairs: Vec<_> = pairs.map(|(ours, theirs)| [*ours, *theirs]).collect();
-    // An untied decoder has its bias with it, whatever else the file holds.
-    if pairs.iter().any(|[ours, _]| *ours == table) {
-        return pairs;
+/// What files call the parameters of one model.
+struct Called {
+    names: Names,
+    /// Aliases that are not themselves parameters of the model, as both tables of an untied decoder are.
+    aliases: Vec<[&'static str; 2]>,
+}
+
+impl Called {
+    fn new(all: &[Parameter], names: Names) -> Self {
+        let is_ours = |name: &str| all.iter().any(|one| one.name == name);
+        let aliases = names.head.aliases.iter();
+        let aliases = aliases.filter(|(ours, theirs)| is_ours(ours) && !is_ours(theirs));
+        Self {
+            names,
+            aliases: aliases.map(|(ours, theirs)| [*ours, *theirs]).collect(),
+        }
     }
-    Vec::new()
+
+    /// Pairs of names that are one parameter in the model, which has the first.
+    fn ties(&self) -> Vec<[&'static str; 2]> {
+        let names = self.names;
+        let table = format!("{}{}", names.prefix(), names.family.token_table);
+        // An untied decoder has its bias with it, whatever else the file holds.
+        if self.aliases.iter().any(|[ours, _]| *ours == table) {
+            return self.aliases.clone();
+        }
+        Vec::new()
+    }
+
+    /// Names that a file may have for a parameter, the likeliest first.
+    fn candidates(&self, name: &str) -> Vec<String> {
+        let names = self.names;
+        let mut all = vec![name.to_string()];
+        let aliases = self.aliases.iter().filter(|[ours, _]| *ours == name);
+        all.extend(aliases.map(|[_, theirs]| theirs.to_string()));
+        let prefix = names.family.prefix;
+        if names.head.kind == HeadKind::Bare {
+            all.push(format!("{prefix}{name}"));
+            // Tied tables have the head's name where a file holds a tensor once.
+            for (ours, theirs) in names.family.heads.iter().flat_map(|head| head.aliases) {
+                if *ours == format!("{prefix}{name}") {
+                    all.push(theirs.to_string());
+                }
+            }
+        } else if let Some(bare) = name.strip_prefix(prefix) {
+            all.push(bare.to_string());
+        }
+        let wrapped: Vec<String> = all.iter().map(|name| format!("model.{name}")).collect();
+        all.extend(wrapped);
+        all
+    }
 }
 
 /// A name without what another library put around the whole model.
@@ -643,17 +690,19 @@ fn without_wrapper(name: &str) -> &str {
 /// Which tensor of the file each parameter takes.
 fn choose(
     wanted: &[Parameter],
-    names: Names,
+    called: &Called,
     load: Load,
     weights: &Weights,
 ) -> Result<(HashMap<String, Origin>, Loaded), Mismatch> {
+    let names = called.names;
     let mut chosen = HashMap::new();
     let mut loaded = Loaded::default();
     let mut mismatch = Mismatch::default();
     // Tensors that a parameter answers to, whether it takes their values or not.
     let mut placed = HashSet::new();
     for Parameter { name, shape } in wanted {
-        let found = candidates(name, names)
+        let found = called
+            .candidates(name)
             .into_iter()
             .find_map(|candidate| weights.get(&candidate));
         let foreign = || names.family.torchvision.and_then(|called| called(name));
@@ -707,31 +756,6 @@ fn choose(
     mismatch.unexpected = std::mem::take(&mut loaded.unused);
     mismatch.kind = weights::likely_kind(weights);
     Err(mismatch)
-}
-
-/// Names that a file may have for a parameter, the likeliest first.
-fn candidates(name: &str, names: Names) -> Vec<String> {
-    let mut all = vec![name.to_string()];
-    for (ours, theirs) in names.head.aliases {
-        if name == *ours {
-            all.push(theirs.to_string());
-        }
-    }
-    let prefix = names.family.prefix;
-    if names.head.kind == HeadKind::Bare {
-        all.push(format!("{prefix}{name}"));
-        // Tied tables have the head's name where a file holds a tensor once.
-        for (ours, theirs) in names.family.heads.iter().flat_map(|head| head.aliases) {
-            if *ours == format!("{prefix}{name}") {
-                all.push(theirs.to_string());
-            }
-        }
-    } else if let Some(bare) = name.strip_prefix(prefix) {
-        all.push(bare.to_string());
-    }
-    let wrapped: Vec<String> = all.iter().map(|name| format!("model.{name}")).collect();
-    all.extend(wrapped);
-    all
 }
 
 fn is_optional(name: &str, names: Names, load: Load) -> bool {
