@@ -274,9 +274,9 @@ mod tests {
     use std::path::Path;
 
     /// One of the golden decoders, its number of layers, and what `transformers` said of it.
-    fn golden_decoder(number: usize) -> (TokenModel<Flex>, usize, Vec<u8>) {
+    fn golden_decoder(family: &str, number: usize) -> (TokenModel<Flex>, usize, Vec<u8>) {
         let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/families");
-        let folder = golden.join(format!("gpt2-causal-lm-{number}"));
+        let folder = golden.join(format!("{family}-causal-lm-{number}"));
         let bundle = Bundle::open(&folder).unwrap();
         let config = bundle.text_config().unwrap();
         let model = TokenModel::draw(&config, &Draw::new(&Default::default(), 0.02));
@@ -315,8 +315,9 @@ mod tests {
             repetition_penalty: 1.3,
             ..Sampling::GREEDY
         };
-        for number in 1..=3 {
-            let (model, layers, expected) = golden_decoder(number);
+        let families = ["gpt2", "llama", "qwen2"].into_iter();
+        for (family, number) in families.flat_map(|family| (1..=3).map(move |n| (family, n))) {
+            let (model, layers, expected) = golden_decoder(family, number);
             let file = SafeTensors::deserialize(&expected).unwrap();
             for (kind, sampling) in [("generated", Sampling::GREEDY), ("penalised", penalised)] {
                 for prompt in 0..2 {
@@ -329,12 +330,12 @@ mod tests {
                     };
                     let (cached, cached_logits) = continued(Some(layers));
                     let (plain, logits) = continued(None);
-                    assert_eq!(cached, theirs, "decoder {number}, {kind}, with a cache");
-                    assert_eq!(plain, theirs, "decoder {number}, {kind}, without a cache");
+                    assert_eq!(cached, theirs, "{family} {number}, {kind}, with a cache");
+                    assert_eq!(plain, theirs, "{family} {number}, {kind}, without a cache");
                     let pairs = cached_logits.iter().flatten().zip(logits.iter().flatten());
                     // f32 sums of at most 80 products in another order.
                     let most = pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-                    assert!(most < 1e-5, "decoder {number}, {kind}: off by {most}");
+                    assert!(most < 1e-5, "{family} {number}, {kind}: off by {most}");
                 }
             }
         }
@@ -342,7 +343,7 @@ mod tests {
 
     #[test]
     fn a_cache_reads_a_prompt_and_then_each_token_once() {
-        let (model, layers, _) = golden_decoder(1);
+        let (model, layers, _) = golden_decoder("gpt2", 1);
         let device = Default::default();
         let mut text = Continuation::new(&model, vec![3, 1, 4], Some(layers), &device);
         for read in 3..6 {

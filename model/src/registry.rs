@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::cache::Cache;
 use crate::families::conv_autoencoder::AutoencoderConfig;
 use crate::families::{ImagePlan, Plan, Pyramid, TokenInput};
-use crate::families::{bert, distilbert, gpt2, roberta};
+use crate::families::{bert, distilbert, gpt2, llama, qwen2, roberta};
 use crate::families::{
     cnn, conv_autoencoder, convnext, mlp, mobilenet_v2, resnet, small_resnet, unet, vgg, vit,
 };
@@ -124,6 +124,8 @@ text_families! {
     Roberta(roberta::RobertaConfig, roberta::Roberta) = "roberta",
     DistilBert(distilbert::DistilBertConfig, distilbert::DistilBert) = "distilbert",
     Gpt2(gpt2::Gpt2Config, gpt2::Gpt2) = "gpt2",
+    Llama(llama::LlamaConfig, llama::Llama) = "llama",
+    Qwen2(qwen2::Qwen2Config, qwen2::Qwen2) = "qwen2",
 }
 
 impl TextConfig {

@@ -1,8 +1,9 @@
 """Writes families/ and sampling.json next to itself: what transformers computes for tiny random models of each family.
 
     pip install torch==2.15.0 transformers==5.23.0 safetensors==0.8.0 numpy==2.4.6
-    python make_families.py            # writes the files
-    python make_families.py --check    # writes nothing; prints how far f32 is from f64 on the same computation
+    python make_families.py                # writes the files
+    python make_families.py llama qwen2    # writes those of these families alone
+    python make_families.py --check        # writes nothing; prints how far f32 is from f64 on the same computation
 
 Python 3.11. README.md says what each file holds and how closely to match it.
 """
@@ -23,8 +24,14 @@ from transformers import (
     GPT2Config,
     GPT2ForSequenceClassification,
     GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    LlamaForSequenceClassification,
     LogitsProcessorList,
     MinPLogitsWarper,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen2ForSequenceClassification,
     RepetitionPenaltyLogitsProcessor,
     RobertaConfig,
     RobertaForMaskedLM,
@@ -63,6 +70,20 @@ def gpt2(width, heads, layers, inner, vocabulary, positions, **more):
     tokens = dict(bos_token_id=vocabulary - 1, eos_token_id=vocabulary - 1)
     return dict(**sizes, vocab_size=vocabulary, n_positions=positions, **dropout, **tokens, **more)
 
+
+def llama(width, heads, kv_heads, layers, inner, vocabulary, positions, theta, scaling=None, **more):
+    sizes = dict(hidden_size=width, num_attention_heads=heads, num_key_value_heads=kv_heads, num_hidden_layers=layers)
+    tokens = dict(bos_token_id=vocabulary - 1, eos_token_id=[vocabulary - 2, vocabulary - 1])
+    rope = dict(rope_theta=theta, rope_type="default") | (scaling or {})
+    rest = dict(intermediate_size=inner, vocab_size=vocabulary, max_position_embeddings=positions, rope_parameters=rope)
+    return dict(**sizes, **rest, **tokens, **more)
+
+
+# Of three pairs of values one keeps its speed, one gets another and the slowest an eighth.
+LLAMA3 = dict(
+    rope_type="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=64
+)
+LINEAR = dict(rope_type="linear", factor=2.5)
 
 # family: configuration class, model class by head, three configurations and the numbers of classes for them.
 # RoBERTa's first position is one behind its padding id, and padding shifts none.
@@ -103,6 +124,27 @@ FAMILIES = {
             gpt2(8, 1, 1, 40, 53, 47, pad_token_id=7, activation_function="relu"),
         ],
     ),
+    "llama": (
+        LlamaConfig,
+        {"causal-lm": LlamaForCausalLM, "classifier": LlamaForSequenceClassification},
+        [
+            llama(12, 3, 1, 3, 20, 37, 41, 1e4, pad_token_id=0),
+            llama(
+                20, 4, 2, 2, 28, 61, 83, 500.0, LLAMA3, pad_token_id=60, head_dim=6, rms_norm_eps=1e-3,
+                attention_bias=True, mlp_bias=True, tie_word_embeddings=True,
+            ),
+            llama(8, 2, 2, 1, 40, 53, 47, 50.0, LINEAR, pad_token_id=7, hidden_act="gelu_new"),
+        ],
+    ),
+    "qwen2": (
+        Qwen2Config,
+        {"causal-lm": Qwen2ForCausalLM, "classifier": Qwen2ForSequenceClassification},
+        [
+            llama(12, 3, 1, 3, 20, 37, 41, 1e6, pad_token_id=0, tie_word_embeddings=True),
+            llama(20, 4, 2, 2, 28, 61, 83, 500.0, LLAMA3, pad_token_id=60, head_dim=6, rms_norm_eps=1e-3),
+            llama(8, 2, 2, 1, 40, 53, 47, 50.0, LINEAR, pad_token_id=7, hidden_act="gelu_new"),
+        ],
+    ),
 }
 CLASSES = (2, 3, 5)
 LENGTHS = ((11, 9, 3), (9, 8, 1), (13, 6, 4))
@@ -117,7 +159,7 @@ def build(family, head, number):
         options |= dict(id2label=names, label2id={name: index for index, name in names.items()})
     model = models[head](make_config(**options)).eval()
     generator = torch.Generator().manual_seed(100 * list(FAMILIES).index(family) + 10 * number + (head == "classifier"))
-    norms = {id(layer.weight) for layer in model.modules() if isinstance(layer, torch.nn.LayerNorm)}
+    norms = {id(layer.weight) for layer in model.modules() if type(layer).__name__.endswith(("LayerNorm", "RMSNorm"))}
     with torch.no_grad():
         for parameter in model.parameters():
             centre = 1.0 if id(parameter) in norms else 0.0
@@ -204,9 +246,9 @@ def compute(family, head, number, dtype=torch.float32, attention="sdpa"):
     return {name: value.detach().contiguous() for name, value in tensors.items()}
 
 
-def every():
+def every(families):
     for family, (_, models, configurations) in FAMILIES.items():
-        for head in models:
+        for head in models if family in families else ():
             for number in range(len(configurations)):
                 yield family, head, number
 
@@ -266,22 +308,23 @@ def write_sampling():
     (HERE / "sampling.json").write_text(f'{{\n{head}  "cases": [\n{cases}\n  ]\n}}\n')
 
 
-def write():
-    shutil.rmtree(HERE / "families", ignore_errors=True)
-    for family, head, number in every():
+def write(families):
+    for family, head, number in every(families):
         folder = HERE / "families" / f"{family}-{head}-{number + 1}"
+        shutil.rmtree(folder, ignore_errors=True)
         # Not the model that computes: a loss writes the kind of its problem into the configuration.
         build(family, head, number).save_pretrained(folder)
         tensors = compute(family, head, number)
         # Greedy is how it was asked, not what the model is.
         (folder / "generation_config.json").unlink(missing_ok=True)
         save_file(tensors, folder / "expected.safetensors")
-    write_sampling()
+    if set(families) == set(FAMILIES):
+        write_sampling()
 
 
-def check():
+def check(families):
     """The rounding error of f32 itself: a tolerance below it would test the CPU. Gradients relative to the largest."""
-    for family, head, number in every():
+    for family, head, number in every(families):
         exact = compute(family, head, number, torch.float64, "eager")
         for attention in ("sdpa", "eager"):
             worst = {}
@@ -298,12 +341,16 @@ def check():
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("families", nargs="*", help="all of them where none is named")
     parser.add_argument("--check", action="store_true")
     # One thread: with more, sums are taken in another order and the last bits differ.
     torch.set_num_threads(1)
     torch.manual_seed(0)
     logging.disable_progress_bar()
-    check() if parser.parse_args().check else write()
+    arguments = parser.parse_args()
+    families = arguments.families or list(FAMILIES)
+    assert set(families) <= set(FAMILIES), f"known are {', '.join(FAMILIES)}"
+    check(families) if arguments.check else write(families)
 
 
 if __name__ == "__main__":

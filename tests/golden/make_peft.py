@@ -1,12 +1,14 @@
 """Writes peft/ next to itself: adapters as Python's `peft` saves them, on models of families/, and what they compute.
 
     pip install torch==2.15.0 transformers==5.23.0 peft==0.21.2 safetensors==0.8.0 numpy==2.4.6
-    python make_peft.py
+    python make_peft.py                       # writes the files
+    python make_peft.py llama-lora qwen2-dora # writes those of these adapters alone
 
 Python 3.11. Run make_families.py first. README.md says what each file holds and how closely to match it.
 """
 import pathlib
 import shutil
+import sys
 
 import torch
 from peft import LoraConfig, get_peft_model
@@ -50,6 +52,11 @@ ADAPTERS = {
     "gpt2-rslora": (
         ("gpt2", "classifier", 1),
         dict(target_modules=["c_attn", "c_fc"], fan_in_fan_out=True, use_rslora=True, task_type="SEQ_CLS"),
+    ),
+    "llama-lora": (("llama", "causal-lm", 1), dict(target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")),
+    "qwen2-dora": (
+        ("qwen2", "classifier", 1),
+        dict(target_modules=["q_proj", "v_proj", "down_proj"], use_dora=True, task_type="SEQ_CLS"),
     ),
 }
 
@@ -104,9 +111,12 @@ def main():
     torch.set_num_threads(1)
     torch.manual_seed(0)
     logging.disable_progress_bar()
-    shutil.rmtree(HERE / "peft", ignore_errors=True)
+    chosen = sys.argv[1:] or ADAPTERS
     for seed, (name, (base, settings)) in enumerate(ADAPTERS.items()):
+        if name not in chosen:
+            continue
         folder: pathlib.Path = HERE / "peft" / name
+        shutil.rmtree(folder, ignore_errors=True)
         model = adapt(base, settings, seed)
         model.save_pretrained(folder)
         (folder / "README.md").unlink(missing_ok=True)

@@ -25,7 +25,7 @@ const TOLERANCE: f32 = 1e-4;
 /// In front of every name in an adapter's file.
 const PREFIX: &str = "base_model.model.";
 
-const ALL: [&str; 7] = [
+const ALL: [&str; 9] = [
     "bert-lora",
     "bert-rslora",
     "bert-dora",
@@ -33,6 +33,8 @@ const ALL: [&str; 7] = [
     "gpt2-lora",
     "gpt2-dora",
     "gpt2-rslora",
+    "llama-lora",
+    "qwen2-dora",
 ];
 
 /// Those whose layers all have one rank and one alpha, as those that train here.

@@ -136,8 +136,8 @@ pub fn file(tensors: &Tensors, dtype: Dtype) -> Vec<u8> {
     safetensors::serialize(views.collect::<Vec<_>>(), None).unwrap()
 }
 
-/// All but heads of gpt2, whose names have no norm of BERT's.
-const NAMES: [&str; 8] = [
+/// A model of each family and head.
+const NAMES: [&str; 12] = [
     "bert-masked-lm-1",
     "bert-classifier-2",
     "roberta-masked-lm-1",
@@ -146,6 +146,10 @@ const NAMES: [&str; 8] = [
     "distilbert-classifier-2",
     "gpt2-causal-lm-1",
     "gpt2-classifier-2",
+    "llama-causal-lm-1",
+    "llama-classifier-2",
+    "qwen2-causal-lm-2",
+    "qwen2-classifier-1",
 ];
 
 fn prefix(name: &str) -> &'static str {
@@ -153,6 +157,7 @@ fn prefix(name: &str) -> &'static str {
         "bert" => "bert.",
         "roberta" => "roberta.",
         "distilbert" => "distilbert.",
+        "llama" | "qwen2" => "model.",
         _ => "transformer.",
     }
 }
@@ -251,6 +256,16 @@ fn tied_tables_are_read_under_either_name() {
             "transformer.wte.weight",
             "lm_head.weight",
         ),
+        (
+            "llama-causal-lm-2",
+            "model.embed_tokens.weight",
+            "lm_head.weight",
+        ),
+        (
+            "qwen2-causal-lm-1",
+            "model.embed_tokens.weight",
+            "lm_head.weight",
+        ),
     ] {
         let other = |tensor: &str| {
             Some(if tensor == table {
@@ -292,6 +307,12 @@ fn buffers_of_older_versions_are_ignored() {
             "transformer.h.1.attn.masked_bias",
             vec![1],
         ),
+        (
+            "llama-causal-lm-1",
+            "model.layers.2.self_attn.rotary_emb.inv_freq",
+            vec![2],
+        ),
+        ("qwen2-classifier-2", "model.rotary_emb.inv_freq", vec![3]),
     ] {
         let mut directory = Directory::of(name);
         let values = vec![1.0; shape.iter().product()];
@@ -322,6 +343,11 @@ fn an_untied_decoder_is_computed() {
         (
             "gpt2-causal-lm-1",
             "transformer.wte.weight",
+            "lm_head.weight",
+        ),
+        (
+            "llama-causal-lm-2",
+            "model.embed_tokens.weight",
             "lm_head.weight",
         ),
     ] {
@@ -379,13 +405,19 @@ fn two_ends_of_a_tie_that_differ_are_refused() {
         ("roberta-masked-lm-2", "lm_head.decoder.weight"),
         ("distilbert-masked-lm-1", "vocab_projector.weight"),
         ("gpt2-causal-lm-1", "lm_head.weight"),
+        ("llama-causal-lm-2", "lm_head.weight"),
+        ("qwen2-causal-lm-1", "lm_head.weight"),
     ] {
         let mut directory = Directory::of(name);
         let table = |name: &&String| {
             let parts: &[&str] = if end.ends_with("bias") {
                 &["cls.predictions.bias"]
             } else {
-                &["word_embeddings.weight", "wte.weight"]
+                &[
+                    "word_embeddings.weight",
+                    "wte.weight",
+                    "embed_tokens.weight",
+                ]
             };
             parts.iter().any(|part| name.ends_with(part))
         };
@@ -415,6 +447,15 @@ fn parts_of_a_backbone_without_a_place_are_named() {
         warning,
         format!("the model of config.json has no place for {layer}: it computes without them")
     );
+    let mut directory = Directory::of("llama-causal-lm-1");
+    let layer = "model.layers.1.self_attn.q_norm.weight";
+    for name in [layer, "model.norm.bias", "value_head.weight"] {
+        let values = (vec![2], vec![0.0; 2]);
+        directory.tensors.insert(name.into(), values);
+    }
+    let warning = loaded(&directory).unwrap().unwrap();
+    let words = format!("has no place for {layer}, model.norm.bias: it");
+    assert!(warning.contains(&words), "{warning}");
 }
 
 // Types and values.
@@ -470,6 +511,8 @@ fn whatever_architectures_says_the_weights_decide() {
         ),
         ("gpt2-causal-lm-1", &["GPT2Model", "GPT2DoubleHeadsModel"]),
         ("roberta-classifier-2", &["RobertaModel"]),
+        ("llama-causal-lm-1", &["LlamaModel", "LlamaForMedusa"]),
+        ("qwen2-classifier-2", &["Qwen2Model"]),
     ] {
         for class in classes {
             let directory = Directory::of(name).set("architectures", json!([class]));
@@ -733,14 +776,33 @@ fn keys_that_change_the_answer_are_refused_by_name() {
             "quantization_config",
             json!({"bits": 4}),
         ),
+        ("llama-causal-lm-1", "hidden_act", json!("nope")),
+        ("llama-classifier-1", "quantization_config", json!({})),
+        (
+            "llama-causal-lm-1",
+            "rope_scaling",
+            json!({"rope_type": "yarn", "factor": 4.0}),
+        ),
+        (
+            "llama-causal-lm-1",
+            "rope_scaling",
+            json!({"type": "dynamic", "factor": 2.0}),
+        ),
+        (
+            "qwen2-causal-lm-1",
+            "rope_parameters",
+            json!({"rope_type": "longrope", "rope_theta": 10000.0}),
+        ),
+        ("qwen2-causal-lm-1", "partial_rotary_factor", json!(0.5)),
+        ("qwen2-causal-lm-1", "use_sliding_window", json!(true)),
         ("bert-masked-lm-1", "num_attention_heads", json!(5)),
         ("bert-masked-lm-1", "model_type", json!("deberta-v2")),
     ] {
         let error = Directory::of(name).set(key, value.clone()).refusal();
-        let key = if key == "num_attention_heads" {
-            "heads do not divide"
-        } else {
-            key
+        let key = match key {
+            "num_attention_heads" => "heads do not divide",
+            "rope_scaling" | "rope_parameters" => "only default, linear and llama3 are implemented",
+            key => key,
         };
         assert!(
             error.starts_with("MODEL/config.json: ") && error.contains(key),
@@ -777,6 +839,16 @@ fn keys_that_change_nothing_are_taken() {
             "sinusoidal_pos_embds",
             json!(true),
         ),
+        ("llama-causal-lm-1", "pretraining_tp", json!(2)),
+        ("llama-causal-lm-1", "rope_scaling", Value::Null),
+        ("llama-causal-lm-1", "rope_scaling", json!({})),
+        ("llama-causal-lm-1", "pad_token_id", json!(-1)),
+        ("llama-classifier-1", "eos_token_id", Value::Null),
+        // What a table says goes before what stands beside it.
+        ("llama-causal-lm-2", "rope_theta", json!(1e4)),
+        ("qwen2-causal-lm-1", "sliding_window", json!(8)),
+        ("qwen2-causal-lm-1", "max_window_layers", json!(1)),
+        ("qwen2-classifier-2", "partial_rotary_factor", json!(1.0)),
     ] {
         Directory::of(name)
             .set(key, value)
@@ -826,6 +898,25 @@ fn keys_that_are_left_out_mean_what_transformers_takes_them_for() {
                 "bos_token_id",
             ],
         ),
+        (
+            "llama-causal-lm-1",
+            &[
+                "rope_parameters",
+                "head_dim",
+                "hidden_act",
+                "rms_norm_eps",
+                "attention_bias",
+                "mlp_bias",
+                "tie_word_embeddings",
+                "pad_token_id",
+                "eos_token_id",
+            ],
+        ),
+        ("llama-causal-lm-3", &["num_key_value_heads"]),
+        (
+            "qwen2-causal-lm-2",
+            &["tie_word_embeddings", "use_sliding_window", "layer_types"],
+        ),
     ] {
         for key in keys {
             Directory::of(name).without(key).assert_computes(name, key);
@@ -834,6 +925,149 @@ fn keys_that_are_left_out_mean_what_transformers_takes_them_for() {
     // Four times the width.
     let directory = Directory::of("gpt2-classifier-2").without("n_inner");
     directory.assert_computes("gpt2-classifier-2", "n_inner");
+}
+
+#[test]
+fn rotary_positions_are_read_from_older_keys_too() {
+    let llama3 = json!({
+        "rope_type": "llama3",
+        "factor": 8,
+        "low_freq_factor": 1,
+        "high_freq_factor": 4,
+        "original_max_position_embeddings": 64,
+    });
+    for (name, theta, scaling) in [
+        ("llama-causal-lm-1", 1e4, Value::Null),
+        ("qwen2-causal-lm-1", 1e6, Value::Null),
+        ("llama-causal-lm-2", 500.0, llama3.clone()),
+        ("qwen2-classifier-2", 500.0, llama3),
+        (
+            "llama-classifier-3",
+            50.0,
+            json!({"type": "linear", "factor": 2.5}),
+        ),
+    ] {
+        let directory = Directory::of(name).without("rope_parameters");
+        let directory = directory.set("rope_theta", theta);
+        directory
+            .set("rope_scaling", scaling)
+            .assert_computes(name, name);
+    }
+    // Without a length of its own the scaling goes by that of the model; beside the table one goes before it.
+    let mut short = Directory::of("llama-causal-lm-2").set("max_position_embeddings", 64);
+    let table = short.config["rope_parameters"].as_object_mut().unwrap();
+    table.remove("original_max_position_embeddings");
+    short.assert_computes("llama-causal-lm-2", "no length");
+    let mut beside = Directory::of("llama-causal-lm-2");
+    beside.config["rope_parameters"]["original_max_position_embeddings"] = json!(7);
+    let beside = beside.set("original_max_position_embeddings", 64);
+    beside.assert_computes("llama-causal-lm-2", "a length beside the table");
+}
+
+#[test]
+fn impossible_decoders_are_refused_in_a_sentence() {
+    let rope = |key: &str, value: Value| {
+        let mut directory = Directory::of("llama-causal-lm-2");
+        directory.config["rope_parameters"][key] = value;
+        directory
+    };
+    let llama = |key: &str, value: Value| Directory::of("llama-causal-lm-1").set(key, value);
+    let qwen2 = |key: &str, value: Value| Directory::of("qwen2-causal-lm-1").set(key, value);
+    for (directory, reason) in [
+        (
+            llama("num_hidden_layers", json!(0)),
+            "num_hidden_layers is 0",
+        ),
+        (
+            llama("num_attention_heads", json!(0)),
+            "num_attention_heads is 0",
+        ),
+        (
+            llama("num_key_value_heads", json!(0)),
+            "num_key_value_heads is 0",
+        ),
+        (llama("head_dim", json!(0)), "head_dim is 0"),
+        (qwen2("vocab_size", json!(0)), "vocab_size is 0"),
+        (qwen2("hidden_size", json!(0)), "hidden_size is 0"),
+        (
+            qwen2("intermediate_size", json!(0)),
+            "intermediate_size is 0",
+        ),
+        (
+            qwen2("max_position_embeddings", json!(0)),
+            "max_position_embeddings is 0",
+        ),
+        (
+            llama("num_attention_heads", json!(5)),
+            "5 attention heads do not divide a width of 12",
+        ),
+        (
+            qwen2("num_attention_heads", json!(5)),
+            "5 attention heads do not divide a width of 12",
+        ),
+        (
+            llama("num_key_value_heads", json!(2)),
+            "num_key_value_heads is 2, which does not divide the 3 attention heads",
+        ),
+        (
+            llama("num_key_value_heads", json!(6)),
+            "num_key_value_heads is 6, which does not divide the 3 attention heads",
+        ),
+        (
+            llama("head_dim", json!(5)),
+            "an attention head is 5 wide; rotary positions need an even width",
+        ),
+        (
+            qwen2("num_attention_heads", json!(12)),
+            "an attention head is 1 wide; rotary positions need an even width",
+        ),
+        (
+            llama("max_position_embeddings", json!(1u64 << 40)),
+            "max_position_embeddings is 1099511627776; 32-bit floats tell 16777216 positions apart",
+        ),
+        (
+            llama("rms_norm_eps", json!(0.0)),
+            "rms_norm_eps is 0; it must be above 0",
+        ),
+        (
+            llama("initializer_range", json!(-1.0)),
+            "initializer_range is -1; it must be 0 or more",
+        ),
+        (
+            llama("attention_dropout", json!(1.0)),
+            "dropout is 1; it must be at least 0 and below 1",
+        ),
+        (
+            rope("rope_theta", json!(0.0)),
+            "rope_theta is 0; it must be at least 1",
+        ),
+        (
+            rope("factor", json!(0.5)),
+            "factor of rope_parameters is 0.5; it must be at least 1",
+        ),
+        (
+            rope("high_freq_factor", json!(1.0)),
+            "high_freq_factor is 1; it must be above low_freq_factor, which is 1",
+        ),
+        (
+            rope("original_max_position_embeddings", json!(0)),
+            "original_max_position_embeddings is 0",
+        ),
+        (
+            rope("low_freq_factor", Value::Null),
+            "rope_type \"llama3\" needs low_freq_factor",
+        ),
+        (
+            rope("rope_type", json!("yarn")),
+            "rope_type is \"yarn\"; only default, linear and llama3 are implemented",
+        ),
+        (
+            qwen2("use_sliding_window", json!(true)),
+            "use_sliding_window is true; only false is implemented",
+        ),
+    ] {
+        assert_eq!(directory.refusal(), format!("MODEL/config.json: {reason}"));
+    }
 }
 
 #[test]
@@ -848,7 +1082,9 @@ fn without_a_type_the_class_says_which_family_it_is() {
         .without("architectures")
         .refusal();
     assert!(
-        error.contains("model_type is missing; known are bert, roberta, distilbert, gpt2"),
+        error.contains(
+            "model_type is missing; known are bert, roberta, distilbert, gpt2, llama, qwen2"
+        ),
         "{error}"
     );
 }

@@ -3,6 +3,7 @@
 //! `tests/golden/README.md` says what the models are, and why each tolerance is what it is.
 
 use std::fs;
+use std::path::Path;
 
 use burn::backend::{Autodiff, Flex, NdArray};
 use burn::module::AutodiffModule;
@@ -23,6 +24,9 @@ const BACKWARD: [f32; 2] = [1e-3, 1e-6];
 /// Absolute, of the bias of keys: the softmax takes away what all keys share, so that its gradient is zero but for rounding.
 const BACKWARD_OF_KEYS: f32 = 1e-4;
 
+/// Families whose language models see what is before a token alone.
+const DECODERS: [&str; 3] = ["gpt2", "llama", "qwen2"];
+
 /// One of the models of `families/`.
 #[derive(Clone, Copy, Debug)]
 struct Case {
@@ -35,7 +39,7 @@ impl Case {
     /// All of them.
     fn all() -> Vec<Self> {
         let heads = [HeadKind::Tokens, HeadKind::Classes];
-        let families = ["bert", "roberta", "distilbert", "gpt2"];
+        let families = ["bert", "roberta", "distilbert", "gpt2", "llama", "qwen2"];
         let kinds = families.iter().flat_map(|f| heads.map(|head| (*f, head)));
         let case = |(family, head)| {
             (1..=3).map(move |number| Self {
@@ -50,7 +54,7 @@ impl Case {
     fn folder(self) -> String {
         let head = match self.head {
             HeadKind::Classes => "classifier",
-            _ if self.family == "gpt2" => "causal-lm",
+            _ if DECODERS.contains(&self.family) => "causal-lm",
             _ => "masked-lm",
         };
         format!("families/{}-{head}-{}", self.family, self.number)
@@ -310,11 +314,51 @@ fn a_model_that_is_written_and_opened_again_is_the_same() {
             )
         };
         assert_eq!(Bundle::open(&at).unwrap().text_config().unwrap(), config);
+        assert_keys_are_those_of_transformers(case, &at);
         let file = golden::tensors(&fs::read(at.join(bundle::WEIGHTS)).unwrap());
         let folder = case.folder();
         let original = golden::golden(&format!("{folder}/model.safetensors"));
         assert_eq!(ours, theirs, "{folder}");
         assert_eq!(file, original, "{folder}");
+    }
+}
+
+/// Packed texts do not see each other, and each counts its positions from its own beginning.
+#[test]
+fn texts_of_one_row_have_the_states_of_texts_of_their_own() {
+    let device = Default::default();
+    for case in Case::all()
+        .into_iter()
+        .filter(|case| DECODERS.contains(&case.family) && case.head == HeadKind::Tokens)
+    {
+        let (model, _) = language_model::<Flex>(&case.bundle(), &device);
+        let row =
+            |ids: [i32; 3]| TokenInput::new(Tensor::<Flex, 2, Int>::from_data([ids], &device));
+        let alone = [[3, 1, 4], [1, 5, 9]].map(|ids| model.states(&row(ids), None, None));
+        let packed = TokenInput {
+            texts: Some(Tensor::from_data([[0, 0, 0, 1, 1, 1]], &device)),
+            positions: Some(Tensor::from_data([[0, 1, 2, 0, 1, 2]], &device)),
+            ..TokenInput::new(Tensor::from_data([[3, 1, 4, 1, 5, 9]], &device))
+        };
+        let packed = golden::values(model.states(&packed, None, None));
+        let alone = golden::values(Tensor::cat(alone.to_vec(), 0));
+        // Products over other numbers of rows may be taken in another order.
+        assert_near(&case.folder(), &packed, &alone, 1e-5);
+    }
+}
+
+/// What is written of `config.json` is what `transformers` wrote of it.
+fn assert_keys_are_those_of_transformers(case: Case, written: &Path) {
+    let read = |folder: &Path| -> serde_json::Value {
+        let bytes = fs::read(folder.join(bundle::CONFIG)).unwrap();
+        serde_json::from_slice(&bytes).unwrap()
+    };
+    let theirs = read(&golden::path(&case.folder()));
+    for (key, value) in read(written).as_object().unwrap() {
+        // Two classes are left out there, and named here.
+        if !matches!(key.as_str(), "id2label" | "label2id") {
+            assert_eq!(Some(value), theirs.get(key), "{key} of {}", case.folder());
+        }
     }
 }
 
