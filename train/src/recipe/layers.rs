@@ -32,6 +32,8 @@ pub const LAYERS: &[Layer] = layers![
     "models/roberta",
     "models/distilbert",
     "models/gpt2",
+    "models/llama",
+    "models/qwen2",
     "models/hearth_conv",
     "models/hearth_mlp",
     "models/hearth_cnn",
