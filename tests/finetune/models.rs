@@ -6,7 +6,7 @@ use crate::support::{Bench, Run};
 use serde_json::Value;
 
 /// Families with sizes.
-const FAMILIES: [(&str, &[&str]); 4] = [
+const FAMILIES: [(&str, &[&str]); 6] = [
     (
         "BertForSequenceClassification",
         &[
@@ -45,6 +45,30 @@ const FAMILIES: [(&str, &[&str]); 4] = [
             "model.n_head=2",
             "model.n_inner=32",
             "model.n_positions=16",
+        ],
+    ),
+    (
+        "LlamaForSequenceClassification",
+        &[
+            "model.family=llama",
+            "model.hidden_size=16",
+            "model.num_hidden_layers=2",
+            "model.num_attention_heads=4",
+            "model.num_key_value_heads=2",
+            "model.intermediate_size=32",
+            "model.max_position_embeddings=16",
+        ],
+    ),
+    (
+        "Qwen2ForSequenceClassification",
+        &[
+            "model.family=qwen2",
+            "model.hidden_size=16",
+            "model.num_hidden_layers=2",
+            "model.num_attention_heads=4",
+            "model.num_key_value_heads=2",
+            "model.intermediate_size=32",
+            "model.max_position_embeddings=16",
         ],
     ),
 ];
