@@ -65,8 +65,12 @@ impl Job for ImageClassification {
         let data = &self.data.images;
         let (splits, model) =
             data.read(images, &self.augment.pictures, HeadKind::Classes, start)?;
-        let split_seed = self.data.images.split_seed;
+        let (all, split_seed) = (splits.train.len(), self.data.images.split_seed);
         let splits = LabelledImageSplits::new(splits, self.data.label_limit, split_seed)?;
+        let used = splits.train.classes.len();
+        if used < all {
+            start.console.note(&format!("labels used {used} of {all}"));
+        }
         Ok(LabelledImageData { splits, model })
     }
 

@@ -162,7 +162,7 @@ fn adapters_are_merged_as_peft_merges_them() {
         assert_near(&logits(&output, &expected), &merged(&expected), 1e-4);
         converted += 1;
     }
-    assert_eq!(converted, 7);
+    assert_eq!(converted, 9);
 }
 
 #[test]
