@@ -71,7 +71,7 @@ pub fn student<B: Backend, H: Module<B>>(
     Ok(Headed::new(backbone, materialise(head(&draw))))
 }
 
-/// A module of the same values with parameters of its own, which have no gradient.
+/// A copy of a module: new parameters with the same values, without gradients.
 pub fn teacher_of<B: Backend, M: Module<B>>(student: &M) -> M {
     struct Anew;
     impl<B: Backend> ModuleMapper<B> for Anew {

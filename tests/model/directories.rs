@@ -844,7 +844,7 @@ fn keys_that_change_nothing_are_taken() {
         ("llama-causal-lm-1", "rope_scaling", json!({})),
         ("llama-causal-lm-1", "pad_token_id", json!(-1)),
         ("llama-classifier-1", "eos_token_id", Value::Null),
-        // What a table says goes before what stands beside it.
+        // `rope_parameters` is believed, and not a key of the same name beside it.
         ("llama-causal-lm-2", "rope_theta", json!(1e4)),
         ("qwen2-causal-lm-1", "sliding_window", json!(8)),
         ("qwen2-causal-lm-1", "max_window_layers", json!(1)),
@@ -953,7 +953,7 @@ fn rotary_positions_are_read_from_older_keys_too() {
             .set("rope_scaling", scaling)
             .assert_computes(name, name);
     }
-    // Without a length of its own the scaling goes by that of the model; beside the table one goes before it.
+    // Without its own length the scaling takes the model's; a length beside `rope_parameters` is believed before both.
     let mut short = Directory::of("llama-causal-lm-2").set("max_position_embeddings", 64);
     let table = short.config["rope_parameters"].as_object_mut().unwrap();
     table.remove("original_max_position_embeddings");

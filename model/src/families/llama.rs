@@ -171,7 +171,7 @@ impl LlamaConfig {
         self.decoder.set_vocabulary(vocab_size, pad);
     }
 
-    /// How tokens are scored: by the token table, or by a table of its own.
+    /// How tokens are scored: by the token table where both are tied, else by weights of the head.
     pub fn token_plan(&self) -> TokenPlan {
         self.decoder.token_plan()
     }

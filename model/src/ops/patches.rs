@@ -55,7 +55,7 @@ impl<'a> Kernels<'a> {
         }
     }
 
-    /// As they are used on narrow images where each value of a kernel is a channel of its own.
+    /// As they are used on narrow images where each value of a kernel gives a channel of the product.
     pub(super) fn to_patches(self) -> Directed<'a> {
         Directed {
             values: self.values,
