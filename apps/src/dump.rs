@@ -287,6 +287,7 @@ fn in_batches<B: Backend>(
             lengths: lengths.to_vec(),
             seq: inputs.seq,
             texts: None,
+            types: None,
         };
         let out = forward(&batch, batch.input(device));
         values.extend(out.into_data().iter::<f32>());

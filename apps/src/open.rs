@@ -121,7 +121,12 @@ pub fn head(bundle: &Bundle) -> HeadKind {
     {
         return head.kind;
     }
-    let kinds = [HeadKind::Classes, HeadKind::Tokens, HeadKind::Pixels];
+    let kinds = [
+        HeadKind::Classes,
+        HeadKind::Spans,
+        HeadKind::Tokens,
+        HeadKind::Pixels,
+    ];
     let held = kinds.into_iter().find(|kind| bundle.require(*kind).is_ok());
     held.unwrap_or(HeadKind::Bare)
 }

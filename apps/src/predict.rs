@@ -1,4 +1,9 @@
-//! Classes of texts and images. In: a classifier's bundle, a text or a file. Out: the likeliest classes.
+//! What a task's model says of texts and images. In: its bundle, a text or a file. Out: the likeliest classes, words with their
+//! tags, entities, answers or choices.
+
+mod answers;
+mod choices;
+mod words;
 
 use std::num::NonZeroUsize;
 
@@ -7,7 +12,7 @@ use burn::tensor::activation::{sigmoid, softmax};
 use burn::tensor::backend::AutodiffBackend;
 use clap::{ArgGroup, Args};
 use data::source::TextSource;
-use data::{CutTexts, ImageSet, TextColumns, TextTokenizer};
+use data::{CutTexts, Encoded, ImageSet, ItemKind, TextColumns, TextTokenizer, read_inputs};
 use model::bundle::Scores;
 use model::families::Place;
 use model::{Bundle, Draw, HeadKind, ImageClassifier, TextClassifier};
@@ -17,6 +22,9 @@ use train::job::image::{ImageModel, PixelBatch};
 use train::job::text::{TokenBatch, indices};
 use train::{Failure, FailureKind, WithBackend};
 
+pub use self::answers::{AnswerGuess, AnswerPredictor};
+pub use self::choices::ChoicePredictor;
+pub use self::words::{Marked, WordPredictor};
 use crate::guess::{self, Figure, Guess};
 use crate::images;
 use crate::open::{self, ModelFlags, TextParts};
@@ -24,11 +32,20 @@ use crate::open::{self, ModelFlags, TextParts};
 /// Texts or images in a forward pass.
 const BATCH: usize = 64;
 
-/// Say which classes a text or an image belongs to
+const EXAMPLES: &str = "\
+Examples:
+  apps predict --model runs/text-classification --text \"a small bird that sings\"
+  apps predict --model runs/pair-classification --text \"he went up\" --pair \"and he ascended\"
+  apps predict --model runs/token-classification --text \"the old man saw a boat\"
+  apps predict --model runs/question-answering --text \"wren: a small bird.\" --question \"what is a wren?\"
+  apps predict --model runs/multiple-choice --text \"a small bird\" --choice wren --choice anvil
+  apps predict --model runs/question-answering --input dev.json --column context --pair-column question --json";
+
+/// Say what a model of a task says of texts or images: classes, entities, answers, the right choice
 #[derive(Args, Clone, Debug)]
 #[command(
     group(ArgGroup::new("what").args(["text", "input"]).required(true)),
-    after_help = "Example: apps predict --model runs/text-classification --text \"a small bird that sings\""
+    after_help = EXAMPLES
 )]
 pub struct Flags {
     #[command(flatten)]
@@ -43,7 +60,16 @@ pub struct Flags {
     /// Column or key that holds the texts
     #[arg(long, value_name = "NAME", default_value = "text")]
     pub column: String,
-    /// Classes shown
+    /// The second text of a pair, or a question about the text
+    #[arg(long, visible_alias = "question", value_name = "TEXT", requires = "text")]
+    pub pair: Option<String>,
+    /// A choice; give all of them, at least two
+    #[arg(long, value_name = "TEXT", requires = "text")]
+    pub choice: Vec<String>,
+    /// Column or key that holds second texts, questions or lists of choices
+    #[arg(long, value_name = "NAME", requires = "input")]
+    pub pair_column: Option<String>,
+    /// Classes, answers or choices shown
     #[arg(long, value_name = "K", default_value = "5")]
     pub top: NonZeroUsize,
     /// Print a JSON object a text or image
@@ -52,7 +78,7 @@ pub struct Flags {
 }
 
 /// What one text or image was taken for.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Prediction {
     /// `path:line`, or the file of an image; nothing for a single text or image.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -60,6 +86,18 @@ pub struct Prediction {
     /// Best first; none where there is nothing to classify.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub classes: Vec<Guess>,
+    /// Of a model that chooses, the likeliest first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub choices: Vec<Guess>,
+    /// All entities, of a model that finds them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub entities: Option<Vec<Marked>>,
+    /// All words with their tags, of a model that tags words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub words: Option<Vec<Marked>>,
+    /// Of a model that answers questions, the best first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub answers: Vec<AnswerGuess>,
     /// Why there is no answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
@@ -73,6 +111,7 @@ pub struct TextPredictor<B: Backend> {
     scores: Scores,
     max_length: usize,
     at: Place,
+    types: bool,
     device: B::Device,
 }
 
@@ -97,6 +136,7 @@ impl<B: Backend> TextPredictor<B> {
             scores: bundle.scores()?,
             max_length,
             at: config.class_plan().place,
+            types: config.describe().segments > 1,
             device: device.clone(),
         })
     }
@@ -130,6 +170,36 @@ impl<B: Backend> TextPredictor<B> {
         for picked in order.chunks(BATCH) {
             let picked_rows = picked.iter().map(|&row| rows[row].as_slice());
             let batch = TokenBatch::pad(picked_rows, self.tokenizer.pad());
+            let at = indices(&batch.places(self.at), &self.device);
+            let logits = self.model.logits(&batch.input(&self.device), at);
+            let guesses = best(logits, self.scores, &self.classes, top);
+            for (&row, guesses) in picked.iter().zip(guesses) {
+                predictions[row] = guesses;
+            }
+        }
+        Ok(predictions)
+    }
+}
+
+impl<B: Backend> TextPredictor<B> {
+    /// The likeliest `top` classes of each pair of texts; what is longer than the pairs of training is cut.
+    ///
+    /// # Errors
+    ///
+    /// The tokenizer fails.
+    pub fn predict_pairs(
+        &self,
+        pairs: &[(&str, &str)],
+        top: usize,
+    ) -> Result<Vec<Vec<Guess>>, Failure> {
+        let rows: Vec<_> = pairs.iter().map(|&(first, second)| (first, Some(second))).collect();
+        let encoded = self.tokenizer.encode_parts(&rows, self.max_length)?;
+        let mut order: Vec<usize> = (0..encoded.len()).collect();
+        order.sort_by_key(|&row| encoded[row].ids.len());
+        let mut predictions = vec![Vec::new(); encoded.len()];
+        for picked in order.chunks(BATCH) {
+            let rows = picked.iter().map(|&row| encoded[row].pair());
+            let batch = TokenBatch::of_pairs(rows, self.tokenizer.pad(), self.types);
             let at = indices(&batch.places(self.at), &self.device);
             let logits = self.model.logits(&batch.input(&self.device), at);
             let guesses = best(logits, self.scores, &self.classes, top);
@@ -214,19 +284,57 @@ fn best<B: Backend>(
 pub fn run(flags: &Flags) -> Result<String, Failure> {
     let backend = flags.model.backend.choose()?;
     let bundle = flags.model.bundle()?;
-    bundle.require(HeadKind::Classes)?;
+    let kind = match open::head(&bundle) {
+        kind @ (HeadKind::TokenClasses | HeadKind::Spans | HeadKind::Choices) => kind,
+        _ => bundle.require(HeadKind::Classes)?.head.kind,
+    };
+    check_flags(flags, kind, &bundle)?;
     let work = Work {
-        input: Input::read(flags, &bundle)?,
+        input: Input::read(flags, kind, &bundle)?,
+        kind,
         bundle,
         top: flags.top.get(),
     };
-    note_scores(work.bundle.scores()?);
+    if kind == HeadKind::Classes {
+        note_scores(work.bundle.scores()?);
+    }
     let predictions = with_backend(backend, work)??;
     note_missing(&predictions);
     if flags.json {
         return json_lines(&predictions);
     }
     Ok(lines(&predictions))
+}
+
+/// Refuses flags that the model has no use for, and asks for those that it needs.
+fn check_flags(flags: &Flags, kind: HeadKind, bundle: &Bundle) -> Result<(), Failure> {
+    let place = bundle.path().display();
+    let is = kind.describe();
+    let wrong = |reason: String| Err(Failure::input(format!("{place}: {reason}")));
+    let given = [
+        ("--pair", flags.pair.is_some()),
+        ("--pair-column", flags.pair_column.is_some()),
+        ("--choice", !flags.choice.is_empty()),
+    ];
+    let used: &[&str] = match kind {
+        HeadKind::Classes if bundle.is_text() => &["--pair", "--pair-column"],
+        HeadKind::Spans => &["--pair", "--pair-column"],
+        HeadKind::Choices => &["--choice", "--pair-column"],
+        _ => &[],
+    };
+    if let Some((flag, _)) = given.iter().find(|(flag, given)| *given && !used.contains(flag)) {
+        return wrong(format!("holds {is}, which has no use for {flag}"));
+    }
+    let has_second = given.iter().any(|(_, given)| *given);
+    match kind {
+        HeadKind::Spans if !has_second => wrong(format!(
+            "holds {is}; ask with --question beside --text, or name the column of questions by --pair-column"
+        )),
+        HeadKind::Choices if flags.choice.len() < 2 && flags.pair_column.is_none() => wrong(format!(
+            "holds {is}; give at least two --choice beside --text, or name the column of choices by --pair-column"
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// Says what the figures are, where they are not shares of one whole.
@@ -267,16 +375,27 @@ type Row = (Option<String>, Option<String>);
 
 /// What is classified, read.
 enum Input {
-    Texts { texts: Vec<String>, rows: Vec<Row> },
+    /// A text, and those that belong to it, for each row that can be answered.
+    Texts {
+        texts: Vec<Vec<String>>,
+        rows: Vec<Row>,
+    },
     Images { images: ImageSet, rows: Vec<Row> },
 }
 
 impl Input {
-    fn read(flags: &Flags, bundle: &Bundle) -> Result<Self, Failure> {
+    fn read(flags: &Flags, kind: HeadKind, bundle: &Bundle) -> Result<Self, Failure> {
+        if let (Some(input), Some(second)) = (&flags.input, &flags.pair_column) {
+            return Self::pairs(input, &flags.column, second, kind);
+        }
+        let seconds = flags.pair.iter().chain(&flags.choice);
+        if seconds.clone().any(|second| second.trim().is_empty()) {
+            return Err(Failure::input("--pair or --choice is empty"));
+        }
         match (&flags.text, &flags.input) {
             (Some(text), _) if text.trim().is_empty() => Err(Failure::input("--text is empty")),
             (Some(text), _) if bundle.is_text() => Ok(Self::Texts {
-                texts: vec![text.clone()],
+                texts: vec![std::iter::once(text).chain(seconds).cloned().collect()],
                 rows: vec![(None, None)],
             }),
             (None, Some(input)) if bundle.is_text() => Self::texts(input, &flags.column),
@@ -299,12 +418,27 @@ impl Input {
             let row = row?;
             let reason = match row.text {
                 Ok(text) => {
-                    texts.push(text);
+                    texts.push(vec![text]);
                     None
                 }
                 Err(reason) => Some(reason),
             };
             rows.push((Some(row.place), reason));
+        }
+        Ok(Self::Texts { texts, rows })
+    }
+
+    fn pairs(input: &str, column: &str, second: &str, kind: HeadKind) -> Result<Self, Failure> {
+        let kind = match kind {
+            HeadKind::Choices => ItemKind::Choice,
+            HeadKind::Spans => ItemKind::Answers,
+            _ => ItemKind::Class,
+        };
+        let source = TextSource::named(&[input.into()])?;
+        let (mut texts, mut rows) = (Vec::new(), Vec::new());
+        for row in read_inputs(&source, kind, column, second)? {
+            rows.push((Some(row.place), row.texts.as_ref().err().cloned()));
+            texts.extend(row.texts.ok());
         }
         Ok(Self::Texts { texts, rows })
     }
@@ -322,6 +456,7 @@ impl Input {
 
 /// Prepared work, waiting for its backend.
 struct Work {
+    kind: HeadKind,
     bundle: Bundle,
     input: Input,
     top: usize,
@@ -331,44 +466,145 @@ impl WithBackend for Work {
     type Output = Result<Vec<Prediction>, Failure>;
 
     fn run<B: AutodiffBackend>(self, device: B::Device) -> Self::Output {
-        let (rows, classes) = match self.input {
-            Input::Texts { texts, rows } => {
-                let predictor = TextPredictor::<B::InnerBackend>::open(&self.bundle, &device)?;
-                note_cut(predictor.cut(&texts)?, predictor.max_length);
-                (rows, predictor.predict(&texts, self.top)?)
-            }
+        let (rows, answered) = match &self.input {
+            Input::Texts { texts, rows } => (rows, self.texts::<B::InnerBackend>(texts, &device)?),
             Input::Images { images, rows } => {
                 let predictor = ImagePredictor::<B::InnerBackend>::open(&self.bundle, &device)?;
-                (rows, predictor.predict(&images, self.top))
+                let classes = predictor.predict(images, self.top);
+                (rows, classes.into_iter().map(of_classes).collect())
             }
         };
-        let mut classes = classes.into_iter();
-        let prediction = |(place, error): Row| Prediction {
-            place,
-            classes: match error {
-                None => classes.next().unwrap_or_default(),
-                Some(_) => Vec::new(),
-            },
-            error,
+        let mut answered = answered.into_iter();
+        let prediction = |(place, error): &Row| {
+            let known = match error {
+                None => answered.next().unwrap_or_default(),
+                Some(_) => Prediction::default(),
+            };
+            Prediction {
+                place: place.clone(),
+                error: error.clone(),
+                ..known
+            }
         };
-        Ok(rows.into_iter().map(prediction).collect())
+        Ok(rows.iter().map(prediction).collect())
     }
 }
 
-/// A table for a single text or image, else a line each: place, then class and figure by turns.
+fn of_classes(classes: Vec<Guess>) -> Prediction {
+    Prediction {
+        classes,
+        ..Prediction::default()
+    }
+}
+
+impl Work {
+    /// - texts: those of each row
+    fn texts<B: Backend>(
+        &self,
+        texts: &[Vec<String>],
+        device: &B::Device,
+    ) -> Result<Vec<Prediction>, Failure> {
+        let first: Vec<&str> = texts.iter().map(|texts| texts[0].as_str()).collect();
+        let pairs: Vec<(&str, &str)> = texts
+            .iter()
+            .filter_map(|texts| Some((texts[0].as_str(), texts.get(1)?.as_str())))
+            .collect();
+        let note = |encoded: &[Encoded], max_length| note_cut(CutTexts::of(encoded), max_length);
+        match self.kind {
+            HeadKind::TokenClasses => {
+                let predictor = WordPredictor::<B>::open(&self.bundle, device)?;
+                note(&predictor.encode(&first)?, predictor.max_length());
+                let found = predictor.predict(&first)?.into_iter();
+                let entities = predictor.finds_entities();
+                Ok(found
+                    .map(|found| Prediction {
+                        entities: entities.then(|| found.clone()),
+                        words: (!entities).then_some(found),
+                        ..Prediction::default()
+                    })
+                    .collect())
+            }
+            HeadKind::Spans => {
+                let predictor = AnswerPredictor::<B>::open(&self.bundle, device)?;
+                let answers = predictor.predict(&pairs, self.top)?.into_iter();
+                Ok(answers
+                    .map(|answers| Prediction {
+                        answers,
+                        ..Prediction::default()
+                    })
+                    .collect())
+            }
+            HeadKind::Choices => {
+                let predictor = ChoicePredictor::<B>::open(&self.bundle, device)?;
+                let row = |texts: &Vec<String>| {
+                    let choices = predictor.predict(&texts[0], &texts[1..], self.top)?;
+                    Ok(Prediction {
+                        choices,
+                        ..Prediction::default()
+                    })
+                };
+                texts.iter().map(row).collect()
+            }
+            _ => {
+                let predictor = TextPredictor::<B>::open(&self.bundle, device)?;
+                let classes = if pairs.is_empty() {
+                    note_cut(predictor.cut(&first)?, predictor.max_length);
+                    predictor.predict(&first, self.top)?
+                } else {
+                    predictor.predict_pairs(&pairs, self.top)?
+                };
+                Ok(classes.into_iter().map(of_classes).collect())
+            }
+        }
+    }
+}
+
+/// A table for a single text or image, else a line each: place, then name and figure by turns.
 fn lines(predictions: &[Prediction]) -> String {
     let line = |prediction: &Prediction| {
+        let columns = prediction.columns();
         let Some(place) = &prediction.place else {
-            return guess::table(&prediction.classes);
+            return table(&columns);
         };
         if let Some(error) = &prediction.error {
             return format!("{place}\t({error})\n");
         }
-        let class = |guess: &Guess| format!("\t{}\t{:.3}", guess.name, guess.figure.number());
-        let classes: String = prediction.classes.iter().map(class).collect();
-        format!("{place}{classes}\n")
+        let column = |cells: &Vec<String>| format!("\t{}", cells.join("\t"));
+        let columns: String = columns.iter().map(column).collect();
+        format!("{place}{columns}\n")
     };
     predictions.iter().map(line).collect()
+}
+
+impl Prediction {
+    /// A name, a figure and what else there is to say, for each guess.
+    fn columns(&self) -> Vec<Vec<String>> {
+        let guess = |guess: &Guess| vec![guess.name.clone(), format!("{:.3}", guess.figure.number())];
+        let at = |start: usize, end: usize| format!("{start}-{end}");
+        let marked = |one: &Marked| {
+            let probability = format!("{:.3}", one.probability);
+            vec![one.text.clone(), one.name.clone(), probability, at(one.start, one.end)]
+        };
+        let answer = |one: &AnswerGuess| {
+            let text = if one.text.is_empty() { "(no answer)" } else { &one.text };
+            vec![text.into(), format!("{:.3}", one.probability), at(one.start, one.end)]
+        };
+        let classes = self.classes.iter().chain(&self.choices).map(guess);
+        let words = self.entities.iter().chain(&self.words).flatten().map(marked);
+        classes.chain(words).chain(self.answers.iter().map(answer)).collect()
+    }
+}
+
+/// A line a row, columns of one width each.
+fn table(rows: &[Vec<String>]) -> String {
+    let count = rows.first().map_or(0, Vec::len);
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
+    let widths: Vec<usize> = (0..count).map(|column| width(column).unwrap_or(0)).collect();
+    let line = |row: &Vec<String>| {
+        let cells = row.iter().zip(&widths).map(|(cell, &width)| format!("{cell:<width$}"));
+        cells.collect::<Vec<_>>().join("  ").trim_end().to_string() + "\n"
+    };
+    rows.iter().map(line).collect()
 }
 
 fn json_lines(predictions: &[Prediction]) -> Result<String, Failure> {

@@ -1,10 +1,14 @@
 //! The data sets inside the program, so that everything runs with nothing to download.
 //! `assets/data/` holds the files, their licences and the script that rebuilds them.
 
+use std::io::{Cursor, Read};
 use std::path::Path;
 
 use flate2::read::MultiGzDecoder;
 
+use serde_json::{Value, json};
+
+use crate::file::Bytes;
 use crate::text::Format;
 use crate::{ImageSet, TextColumns, TextExample, TextSet, TextStream, idx};
 
@@ -12,6 +16,10 @@ pub(crate) const DEFINITIONS: &[u8] = include_bytes!(concat!(
     env!("CARGO_MANIFEST_DIR"),
     "/../assets/data/wordnet/definitions.tsv.gz"
 ));
+const BROWN: &[u8] = &[];
+const VERSES: &[u8] = &[];
+const QUESTIONS: &[u8] = &[];
+const POEMS: &[u8] = &[];
 const DIGIT_IMAGES: &[u8] = include_bytes!(concat!(
     env!("CARGO_MANIFEST_DIR"),
     "/../assets/data/mnist/images-idx3-ubyte.gz"
@@ -45,6 +53,90 @@ fn collected(stream: TextStream) -> TextSet {
     stream
         .collect_set()
         .expect("the embedded definitions are well-formed: a test reads them")
+}
+
+/// The bytes that a bundled set is made of.
+pub(crate) fn packed(name: &str) -> &'static [u8] {
+    match name {
+        "verses" | "verse-pairs" => VERSES,
+        "poems" => POEMS,
+        "brown" => BROWN,
+        "questions" | "definition-choices" => QUESTIONS,
+        _ => DEFINITIONS,
+    }
+}
+
+/// A bundled set as a file of this format would hold it.
+pub(crate) fn rows(name: &str) -> (Format, Bytes) {
+    let made = |text: String| -> Bytes { Box::new(Cursor::new(text.into_bytes())) };
+    let plain: Bytes = Box::new(MultiGzDecoder::new(packed(name)));
+    match name {
+        "brown" => (Format::Conll, plain),
+        "questions" => (Format::Jsonl, plain),
+        "verse-pairs" => (Format::Jsonl, made(verse_pairs())),
+        "definition-choices" => (Format::Jsonl, made(definition_choices())),
+        "wordnet-labels" => (Format::Jsonl, made(wordnet_labels())),
+        _ => (Format::Tsv, plain),
+    }
+}
+
+/// A bundled set as texts, of the columns that its file has.
+pub(crate) fn stream(name: &str, columns: TextColumns) -> TextStream {
+    let (format, bytes) = rows(name);
+    TextStream::embedded(&format!("bundled:{name}"), format, bytes, columns, |_| true)
+}
+
+fn unpacked(bytes: &'static [u8]) -> String {
+    let mut text = String::new();
+    MultiGzDecoder::new(bytes)
+        .read_to_string(&mut text)
+        .expect("the embedded texts are well-formed: a test reads them");
+    text
+}
+
+fn lines(rows: impl Iterator<Item = Value>) -> String {
+    rows.map(|row| format!("{row}\n")).collect()
+}
+
+/// Verses of the King James text, each with the same verse of the World English Bible or, every other one, with one of the next
+/// few.
+fn verse_pairs() -> String {
+    let text = unpacked(VERSES);
+    let rows: Vec<Vec<&str>> = text.lines().skip(1).map(|row| row.split('\t').collect()).collect();
+    let pair = |(at, row): (usize, &Vec<&str>)| {
+        // The next one of those that are no right pair.
+        let (other, label) = if at % 2 == 0 { (at, "same") } else { ((at + 2) % rows.len(), "other") };
+        json!({"first": row[1], "second": rows[other][2], "label": label})
+    };
+    lines(rows.iter().enumerate().map(pair))
+}
+
+/// Definitions, each with the words of a passage of [`QUESTIONS`], one of which it defines.
+fn definition_choices() -> String {
+    let text = unpacked(QUESTIONS);
+    let row = |line: &str| -> Option<Value> {
+        let question: Value = serde_json::from_str(line).ok()?;
+        let answer = question["answers"]["text"][0].as_str()?;
+        let entries = question["context"].as_str()?.split(". ");
+        let entries: Vec<(&str, &str)> = entries
+            .filter_map(|entry| entry.trim_end_matches('.').split_once(": "))
+            .collect();
+        let right = entries.iter().position(|(word, definition)| *word == answer || *definition == answer)?;
+        let words: Vec<&str> = entries.iter().map(|(word, _)| *word).collect();
+        Some(json!({"question": entries[right].1, "choices": words, "answer": right}))
+    };
+    lines(text.lines().filter_map(row))
+}
+
+/// Definitions with both parts of their field: `noun.animal` is `noun` and `animal`.
+fn wordnet_labels() -> String {
+    let text = unpacked(DEFINITIONS);
+    let row = |line: &str| {
+        let (field, definition) = line.split_once('\t')?;
+        let labels: Vec<&str> = field.split('.').collect();
+        Some(json!({"text": definition, "labels": labels}))
+    };
+    lines(text.lines().skip(1).filter_map(row))
 }
 
 /// [`wordnet`], one example at a time.

@@ -68,7 +68,7 @@ impl Cache {
         match source {
             TextSource::Bundled(name) => Ok(vec![format!(
                 "{name}:{}",
-                hex(Sha256::digest(bundled::DEFINITIONS))
+                hex(Sha256::digest(bundled::packed(name)))
             )]),
             TextSource::Files(_) | TextSource::Given(_) => {
                 let files = source.files();

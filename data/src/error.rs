@@ -31,6 +31,10 @@ pub enum DataError {
     Empty { path: PathBuf },
     #[error("{path}: holds no example")]
     NoExample { path: PathBuf },
+    #[error(
+        "{path}: holds a tagged word a line, which is data for finetune token-classification and not for this"
+    )]
+    TaggedWords { path: PathBuf },
     #[error("{path}: unknown extension; known are {known}")]
     UnknownExtension { path: PathBuf, known: &'static str },
     #[error("{path}: the folder holds no file with a known extension ({known}){}", also(.left_out))]
@@ -227,6 +231,13 @@ pub enum DataError {
         by_reason(.left_out)
     )]
     BadRows { left_out: LeftOut },
+    #[error("{path}:{line}: {reason}")]
+    UnusableRow {
+        path: PathBuf,
+        line: usize,
+        /// As a phrase that suits one row and many: `"tags" has 3 items for 4 tokens`.
+        reason: String,
+    },
     #[error("{origin}: none of its {} rows can be used: {}", .left_out.total(), by_reason(.left_out))]
     NoUsableRow { origin: String, left_out: LeftOut },
 
@@ -551,6 +562,7 @@ impl DataError {
             Self::EmptyField { path, line, column } => {
                 (path, line, format!("\"{column}\" is empty"))
             }
+            Self::UnusableRow { path, line, reason } => (path, line, reason.clone()),
             Self::NoImageBytes { path, line } => (path, line, "no bytes of an image".into()),
             Self::NotANumber {
                 path, line, key, ..

@@ -52,7 +52,7 @@ impl LabelledSplits {
             .map(|example| split::text_key(&example.text))
             .collect();
         let (splits, kept_in_training) = splits(set, &keys, shares);
-        let leaks = leaks(set, &keys, &splits);
+        let leaks = leaks(&set.given, &keys, &splits);
         let label = |row: &usize| set.examples[*row].label.as_deref();
         let trained = splits.train.iter().filter_map(label);
         check(set, &splits, &LeftOut::default())?;
@@ -102,27 +102,56 @@ impl LabelledSplits {
 
 /// The splits, and how many rows a rare class kept in training.
 fn splits(set: &TextSet, keys: &[String], shares: SplitShares) -> (Splits, usize) {
-    let given = |split| {
-        let rows = 0..set.len();
+    let label = |row: usize| set.examples[row].label.as_deref();
+    let draw = |rest: &[usize], keys: &[&[u8]], [valid, test]: [f64; 2]| {
+        let labels: Vec<Option<&str>> = rest.iter().map(|&row| label(row)).collect();
+        split::split_labelled(keys, &labels, valid, test, shares.seed)
+    };
+    split_with(keys, &set.given, &|row| set.given_split(row), shares, draw)
+}
+
+/// Splits rows as they are given, and what is not given by content.
+///
+/// - given: the splits of the files
+/// - given_split: of a row
+pub(crate) fn split_rows(
+    keys: &[String],
+    given: &[Split],
+    given_split: &dyn Fn(usize) -> Option<Split>,
+    shares: SplitShares,
+) -> Splits {
+    let draw = |_: &[usize], keys: &[&[u8]], [valid, test]: [f64; 2]| {
+        split::split_by_content(keys.iter().copied(), valid, test, shares.seed)
+    };
+    split_with(keys, given, given_split, shares, draw).0
+}
+
+/// The splits, and how many rows more than content alone says are trained on.
+///
+/// - draw: splits rows that are not given, by their keys and the shares of validation and test
+fn split_with(
+    keys: &[String],
+    given: &[Split],
+    given_split: &dyn Fn(usize) -> Option<Split>,
+    shares: SplitShares,
+    draw: impl Fn(&[usize], &[&[u8]], [f64; 2]) -> Splits,
+) -> (Splits, usize) {
+    let of = |split| {
+        let rows = 0..keys.len();
         let rows: Vec<usize> = rows
-            .filter(|&row| set.given_split(row) == Some(split))
+            .filter(|&row| given_split(row) == Some(split))
             .collect();
-        set.given.contains(&split).then_some(rows)
+        given.contains(&split).then_some(rows)
     };
-    let (valid, test) = (given(Split::Valid), given(Split::Test));
-    let rest: Vec<usize> = match given(Split::Train) {
+    let (valid, test) = (of(Split::Valid), of(Split::Test));
+    let rest: Vec<usize> = match of(Split::Train) {
         Some(rows) => rows,
-        None => (0..set.len()).collect(),
+        None => (0..keys.len()).collect(),
     };
-    let rest_keys: Vec<&String> = rest.iter().map(|&row| &keys[row]).collect();
-    let labels: Vec<Option<&str>> = rest
-        .iter()
-        .map(|&row| set.examples[row].label.as_deref())
-        .collect();
     let share = |given: &Option<_>, share| if given.is_some() { 0.0 } else { share };
     let (valid_share, test_share) = (share(&valid, shares.valid), share(&test, shares.test));
-    let bytes: Vec<&[u8]> = rest_keys.iter().map(|key| key.as_bytes()).collect();
-    let drawn = split::split_labelled(&bytes, &labels, valid_share, test_share, shares.seed);
+    let bytes: Vec<&[u8]> = rest.iter().map(|&row| keys[row].as_bytes()).collect();
+    let drawn = draw(&rest, &bytes, [valid_share, test_share]);
     let is_train =
         |key: &&[u8]| split::split_of(key, valid_share, test_share, shares.seed) == Split::Train;
     let by_hash = bytes.iter().filter(|key| is_train(key)).count();
@@ -137,8 +166,8 @@ fn splits(set: &TextSet, keys: &[String], shares: SplitShares) -> (Splits, usize
 }
 
 /// Rows that are given to validate or test on, and whose texts are trained on too.
-fn leaks(set: &TextSet, keys: &[String], splits: &Splits) -> usize {
-    if set.given.is_empty() {
+pub(crate) fn leaks(given: &[Split], keys: &[String], splits: &Splits) -> usize {
+    if given.is_empty() {
         return 0;
     }
     let trained: HashSet<&String> = splits.train.iter().map(|&row| &keys[row]).collect();

@@ -107,6 +107,17 @@ pub(crate) fn ordered(names: BTreeSet<&str>) -> Vec<&str> {
     names
 }
 
+/// Labels in one field: between `;`, else between white space.
+pub(crate) fn listed(text: &str) -> Vec<String> {
+    let name = |part: &str| canonical(part).into_owned();
+    let names: Vec<String> = if text.contains(';') {
+        text.split(';').map(name).collect()
+    } else {
+        text.split_whitespace().map(name).collect()
+    };
+    names.into_iter().filter(|name| !name.is_empty()).collect()
+}
+
 /// Classes whose names differ in capitals or white space alone, so that they may be meant as one: groups of two or more, in
 /// the order of their first.
 pub(crate) fn alike(names: &[String]) -> Vec<Vec<String>> {

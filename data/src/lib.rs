@@ -21,13 +21,16 @@ pub mod bad_rows;
 pub mod bundled;
 pub mod cache;
 mod caught;
+mod conll;
 pub mod corpus;
 pub mod digest;
 pub mod error;
+mod fields;
 mod file;
 pub mod given;
 mod idx;
 pub mod image;
+pub mod items;
 mod json;
 pub mod labelled;
 pub mod labels;
@@ -58,6 +61,7 @@ pub use image::{
     file_statistics, open_image_files, read_image, read_image_files, read_image_folders,
     read_image_sets, read_images,
 };
+pub use items::{Answer, InputRow, Item, ItemColumns, ItemKind, ItemSet, ItemSplits, ItemTarget, read_inputs, read_items};
 pub use labelled::{LabelledSplits, SplitShares};
 pub use labels::Labels;
 pub use order::Stream;
@@ -65,5 +69,5 @@ pub use packing::{Packed, Sequence};
 pub use split::{Splits, label_subset, split_by_content, split_labelled, text_key};
 pub use summary::{ClassCounts, DataSummary};
 pub use text::{TextColumns, TextExample, TextRow, TextSet, TextStream, read_text};
-pub use tokenizer::{Frame, Role, Roles, TextDecoder, TextTokenizer};
+pub use tokenizer::{Encoded, Frame, Role, Roles, TextDecoder, TextTokenizer};
 pub use tokens::{CutTexts, TokenRows};

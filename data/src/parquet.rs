@@ -124,6 +124,30 @@ impl ParquetRows {
         })
     }
 
+    /// Opens columns of any kind; of a list its items.
+    ///
+    /// # Errors
+    /// No such file or column, or bytes that are no Parquet.
+    pub(crate) fn open_columns(path: &Path, names: &[String]) -> Result<Self, DataError> {
+        let reader = reader(path)?;
+        let wanted = names.iter().map(|name| Column::find(path, &reader, name));
+        Ok(Self {
+            path: path.into(),
+            wanted: wanted.collect::<Result<_, _>>()?,
+            reader,
+            next_group: 0,
+            open: Vec::new(),
+            rows: VecDeque::new(),
+            number: 0,
+            class_names: None,
+        })
+    }
+
+    /// Names of the classes that a column's whole numbers number, where the file has them.
+    pub(crate) fn class_names_of(&self, name: &str) -> Option<Vec<String>> {
+        class_names(&self.reader, name)
+    }
+
     /// The cells of the next row, and its 1-based number.
     pub(crate) fn next(&mut self) -> Result<Option<(Vec<Cell>, usize)>, DataError> {
         while self.rows.is_empty() {

@@ -13,7 +13,17 @@ use crate::{
     DataError, GivenSplits, ImageSet, LeftOut, TextColumns, TextSet, bundled, idx, read_images,
 };
 
-const TEXTS: &[&str] = &["wordnet", "wordnet-nouns"];
+const TEXTS: &[&str] = &[
+    "wordnet",
+    "wordnet-nouns",
+    "verses",
+    "poems",
+    "brown",
+    "questions",
+    "verse-pairs",
+    "definition-choices",
+    "wordnet-labels",
+];
 const IMAGES: &[&str] = &["mnist"];
 
 /// Texts of a bundled set (`wordnet`, `wordnet-nouns`; always labelled, whatever `columns` says),
@@ -153,7 +163,8 @@ impl TextSource {
     fn open(&self, columns: &TextColumns) -> Result<TextStream, DataError> {
         match self {
             Self::Bundled("wordnet") => Ok(bundled::wordnet_stream()),
-            Self::Bundled(_) => Ok(bundled::wordnet_nouns_stream()),
+            Self::Bundled("wordnet-nouns") => Ok(bundled::wordnet_nouns_stream()),
+            Self::Bundled(name) => Ok(bundled::stream(name, columns.clone())),
             Self::Memory(set) => text::stream(&set.files, columns),
             Self::Files(_) | Self::Given(_) => text::stream(&self.files(), columns),
         }
@@ -208,7 +219,8 @@ impl TextSource {
     /// The file, or the first of the files, for messages.
     pub fn origin(&self) -> String {
         match self {
-            Self::Bundled(_) => "bundled:wordnet".into(),
+            Self::Bundled("wordnet-nouns") => "bundled:wordnet".into(),
+            Self::Bundled(name) => format!("bundled:{name}"),
             Self::Files(_) | Self::Given(_) => text::origin(&self.files()),
             Self::Memory(set) => set.origin(),
         }
@@ -353,7 +365,7 @@ mod tests {
         );
         assert_eq!(
             texts(&[], &columns).unwrap_err().to_string(),
-            "no data is named; give paths, or one of the bundled sets: wordnet, wordnet-nouns"
+            "no data is named; give paths, or one of the bundled sets: wordnet, wordnet-nouns, verses, poems, brown, questions, verse-pairs, definition-choices, wordnet-labels"
         );
         let error = texts(&["wordnet".into(), path], &columns).unwrap_err();
         assert!(matches!(error, DataError::BundledNotAlone { .. }));

@@ -200,13 +200,33 @@ impl Table {
     /// # Errors
     /// A column that is missing, or a header that is not UTF-8.
     pub(crate) fn header(&mut self, wanted: &TextColumns) -> Result<bool, DataError> {
-        if self.next()?.is_none() {
+        let mut names = vec![wanted.text.as_str()];
+        names.extend(wanted.label.as_deref());
+        let Some(header) = self.header_of(&names)? else {
             return Ok(false);
+        };
+        let at = |name: &str| header.iter().position(|known| known == name);
+        self.columns = at(&wanted.text).map(|text| Columns {
+            text,
+            label: wanted.label.as_deref().and_then(at),
+            count: header.len(),
+        });
+        Ok(true)
+    }
+
+    /// The names of the columns, cut with the separator that gives those that are wanted; `None` where the file has no record
+    /// at all.
+    ///
+    /// # Errors
+    /// A column that is missing, or a header that is not UTF-8.
+    pub(crate) fn header_of(&mut self, wanted: &[&str]) -> Result<Option<Vec<String>>, DataError> {
+        if self.next()?.is_none() {
+            return Ok(None);
         }
         if let Some(separator) = announced(&self.line) {
             self.set_separator(separator, self.quoting);
             if self.next()?.is_none() {
-                return Ok(false);
+                return Ok(None);
             }
         }
         let (line, path) = (self.record.line, &self.lines.path);
@@ -214,23 +234,20 @@ impl Table {
         let names: Vec<String> = fields
             .map(|field| utf8(path, field, line).map(String::from))
             .collect::<Result<_, _>>()?;
-        let columns = match Columns::find(&names, wanted) {
-            Err(column) => {
-                let (separator, names) = self.other_separator(&names, wanted);
-                let columns =
-                    Columns::find(&names, wanted).map_err(|_| DataError::ColumnMissing {
-                        path: path.clone(),
-                        line,
-                        column: column.into(),
-                        columns: names,
-                    })?;
-                self.set_separator(separator, self.quoting || separator != b'\t');
-                columns
-            }
-            Ok(columns) => columns,
+        let Some(column) = missing(&names, wanted) else {
+            return Ok(Some(names));
         };
-        self.columns = Some(columns);
-        Ok(true)
+        let (separator, names) = self.other_separator(&names, wanted);
+        if missing(&names, wanted).is_some() {
+            return Err(DataError::ColumnMissing {
+                path: path.clone(),
+                line,
+                column: column.into(),
+                columns: names,
+            });
+        }
+        self.set_separator(separator, self.quoting || separator != b'\t');
+        Ok(Some(names))
     }
 
     /// The names of the columns, cut with the separator that gives the most of them.
@@ -261,11 +278,11 @@ impl Table {
     }
 
     /// The separator with which the header has the wanted columns, else the one with which it has the most.
-    fn other_separator(&self, names: &[String], wanted: &TextColumns) -> (u8, Vec<String>) {
+    fn other_separator(&self, names: &[String], wanted: &[&str]) -> (u8, Vec<String>) {
         let mut best = (b',', names.to_vec());
         for separator in SEPARATORS {
             let names = header_fields(&self.line, separator);
-            let found = Columns::find(&names, wanted).is_ok();
+            let found = missing(&names, wanted).is_none();
             if found || names.len() > best.1.len() {
                 best = (separator, names);
             }
@@ -277,19 +294,10 @@ impl Table {
     }
 }
 
-impl Columns {
-    /// Where the wanted columns are; else the first that is missing.
-    fn find<'a>(names: &[String], wanted: &'a TextColumns) -> Result<Self, &'a str> {
-        let find = |column: &'a str| {
-            let found = names.iter().position(|name| name == column);
-            found.ok_or(column)
-        };
-        Ok(Self {
-            text: find(&wanted.text)?,
-            label: wanted.label.as_deref().map(find).transpose()?,
-            count: names.len(),
-        })
-    }
+/// The first of the wanted columns that is not there.
+fn missing<'a>(names: &[String], wanted: &[&'a str]) -> Option<&'a str> {
+    let is_missing = |column: &&&str| !names.iter().any(|name| name == **column);
+    wanted.iter().find(is_missing).copied()
 }
 
 fn reader(separator: u8, quoting: bool) -> Reader {

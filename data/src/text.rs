@@ -194,10 +194,12 @@ pub(crate) enum Format {
     Jsonl,
     Json,
     Parquet,
+    /// A tagged word a line.
+    Conll,
 }
 
 impl Format {
-    fn of(path: &Path) -> Result<Self, DataError> {
+    pub(crate) fn of(path: &Path) -> Result<Self, DataError> {
         let name = file::name(path).to_lowercase();
         let packing = file::packing(&name).unwrap_or_default();
         let plain = name.strip_suffix(packing).unwrap_or(&name);
@@ -207,6 +209,7 @@ impl Format {
             Some("tsv") => Ok(Self::Tsv),
             Some("jsonl" | "ndjson") => Ok(Self::Jsonl),
             Some("json") => Ok(Self::Json),
+            Some("conll" | "conllu" | "bio" | "iob" | "iob2") => Ok(Self::Conll),
             // Parquet is packed inside, and read from its end.
             Some("parquet") if packing.is_empty() => Ok(Self::Parquet),
             Some("arrow") => Err(DataError::Arrow { path: path.into() }),
@@ -483,6 +486,7 @@ impl FileStream {
         }
         let lines = Lines::new(&parser.path, bytes)?;
         let records = match format {
+            Format::Conll => return Err(DataError::TaggedWords { path: parser.path }),
             Format::Lines if parser.columns.label.is_some() => {
                 return Err(DataError::NoLabelsInLines { path: parser.path });
             }

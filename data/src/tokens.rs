@@ -14,7 +14,7 @@ use memmap2::Mmap;
 use serde::{Deserialize, Serialize};
 
 use crate::order::Lengths;
-use crate::{DataError, Frame, TextTokenizer};
+use crate::{DataError, Encoded, Frame, TextTokenizer};
 
 /// Rows between two that have their start kept.
 const BLOCK: usize = 256;
@@ -131,6 +131,18 @@ impl CutTexts {
             tokens_lost,
             of_tokens: kept as u64 + tokens_lost,
         })
+    }
+
+    /// Counts what is lost of sequences.
+    pub fn of(encoded: &[Encoded]) -> Self {
+        let mut all = Self::default();
+        for Encoded { ids, lost, .. } in encoded {
+            all.texts += u64::from(*lost > 0);
+            all.of_texts += 1;
+            all.tokens_lost += *lost as u64;
+            all.of_tokens += (ids.len() + lost) as u64;
+        }
+        all
     }
 
     /// Counts other texts as well.

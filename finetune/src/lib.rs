@@ -1,24 +1,38 @@
 //! Tasks on labelled data, one file each.
 //!
 //! A new task is a file like [`text_classification`], named below and in [`TRAINER`], and a recipe in `assets/recipes/`;
-//! one on images is a file like [`segmentation`], with a line in [`targets`] too.
+//! one on images is a file like [`segmentation`], with a line in [`targets`] too, one on texts a file like [`text_labels`], with a
+//! line in [`on_texts`].
 
 pub mod detection;
 #[cfg(test)]
 #[path = "../../tests/support/objectives.rs"]
 mod golden;
 pub mod image_classification;
+pub mod multiple_choice;
+pub mod on_texts;
+pub mod pair_classification;
+pub mod question_answering;
 pub mod segmentation;
 pub mod several_labels;
 pub mod targets;
 pub mod text_classification;
+pub mod text_labels;
+pub mod text_regression;
+pub mod token_classification;
 pub mod values;
 
 pub use detection::ObjectDetection;
 pub use image_classification::ImageClassification;
+pub use multiple_choice::MultipleChoice;
+pub use pair_classification::PairClassification;
+pub use question_answering::QuestionAnswering;
 pub use segmentation::ImageSegmentation;
 pub use several_labels::ImageLabels;
 pub use text_classification::TextClassification;
+pub use text_labels::TextLabels;
+pub use text_regression::TextRegression;
+pub use token_classification::TokenClassification;
 pub use values::ImageRegression;
 
 #[cfg(not(test))]
@@ -33,6 +47,12 @@ pub static TRAINER: Trainer = Trainer {
     key: "task",
     entries: &[
         entry::<TextClassification>(),
+        entry::<PairClassification>(),
+        entry::<TextLabels>(),
+        entry::<TextRegression>(),
+        entry::<TokenClassification>(),
+        entry::<QuestionAnswering>(),
+        entry::<MultipleChoice>(),
         entry::<ImageClassification>(),
         entry::<ImageLabels>(),
         entry::<ImageRegression>(),

@@ -36,6 +36,18 @@ pub struct LabelsRecipe {
     pub threshold: f64,
 }
 
+impl LabelsRecipe {
+    /// Says what is impossible about these values, if anything is.
+    pub(crate) fn check(self) -> Result<(), Impossible> {
+        let threshold = self.threshold;
+        if threshold > 0.0 && threshold < 1.0 {
+            return Ok(());
+        }
+        let reason = format!("is {threshold}; it must be between 0 and 1");
+        Err(Impossible::new("labels.threshold", reason))
+    }
+}
+
 impl VisionTask for LabelsTask {
     const NAME: &'static str = "image-labels";
     const ABOUT: &'static str = "several labels an image, or none";
@@ -47,12 +59,7 @@ impl VisionTask for LabelsTask {
     const PLACED: bool = false;
 
     fn check(&self) -> Result<(), Impossible> {
-        let threshold = self.labels.threshold;
-        if threshold > 0.0 && threshold < 1.0 {
-            return Ok(());
-        }
-        let reason = format!("is {threshold}; it must be between 0 and 1");
-        Err(Impossible::new("labels.threshold", reason))
+        self.labels.check()
     }
 
     fn takes(targets: &ImageTargets) -> bool {
@@ -81,6 +88,16 @@ impl VisionTask for LabelsTask {
     }
 }
 
+/// What validation of several labels reports.
+pub(crate) const METRICS: &[Metric] = &[
+    Metric::LOSS,
+    Metric::higher("micro_f1"),
+    Metric::higher("macro_f1"),
+    Metric::higher("subset_accuracy"),
+    Metric::higher("mean_average_precision"),
+    Metric::higher("roc_auc"),
+];
+
 /// A classifier with the binary cross-entropy of each class.
 #[derive(Module, Debug)]
 pub struct SeveralLabels<B: Backend> {
@@ -90,10 +107,7 @@ pub struct SeveralLabels<B: Backend> {
 }
 
 /// Whether each label is there, `[n, n_classes]`.
-fn truths(batch: &TargetBatch, n_classes: usize) -> Vec<bool> {
-    let Targets::Several(all) = &batch.targets else {
-        return vec![];
-    };
+pub(crate) fn truths(all: &[Vec<u32>], n_classes: usize) -> Vec<bool> {
     let mut truths = vec![false; all.len() * n_classes];
     for (row, labels) in all.iter().enumerate() {
         for &label in labels {
@@ -103,10 +117,17 @@ fn truths(batch: &TargetBatch, n_classes: usize) -> Vec<bool> {
     truths
 }
 
+fn labels_of(batch: &TargetBatch) -> &[Vec<u32>] {
+    match &batch.targets {
+        Targets::Several(all) => all,
+        _ => &[],
+    }
+}
+
 /// Binary cross-entropy of each class, a mean over the classes, summed over the images.
 ///
 /// - logits: `[batch, n_classes]`
-fn binary_cross_entropy<B: Backend>(logits: Tensor<B, 2>, truths: &[bool]) -> LossSums<B> {
+pub(crate) fn binary_cross_entropy<B: Backend>(logits: Tensor<B, 2>, truths: &[bool]) -> LossSums<B> {
     let [n, n_classes] = logits.dims();
     let values: Vec<f32> = truths.iter().map(|&there| f32::from(there)).collect();
     let truth =
@@ -125,14 +146,7 @@ impl<B: Backend> SeveralLabels<B> {
 
 impl<B: Backend> TargetLoss<B> for SeveralLabels<B> {
     type Model = ImageClassifier<B>;
-    const METRICS: &'static [Metric] = &[
-        Metric::LOSS,
-        Metric::higher("micro_f1"),
-        Metric::higher("macro_f1"),
-        Metric::higher("subset_accuracy"),
-        Metric::higher("mean_average_precision"),
-        Metric::higher("roc_auc"),
-    ];
+    const METRICS: &'static [Metric] = METRICS;
 
     fn model(&self) -> &Self::Model {
         &self.model
@@ -141,13 +155,13 @@ impl<B: Backend> TargetLoss<B> for SeveralLabels<B> {
     fn loss(&self, batch: &TargetBatch, device: &B::Device) -> LossSums<B> {
         let logits = self.logits(batch, device);
         let [_, n_classes] = logits.dims();
-        binary_cross_entropy(logits, &truths(batch, n_classes))
+        binary_cross_entropy(logits, &truths(labels_of(batch), n_classes))
     }
 
     fn tally(&self, batch: &TargetBatch, device: &B::Device) -> VisionTally {
         let logits = self.logits(batch, device);
         let [_, n_classes] = logits.dims();
-        let truths = truths(batch, n_classes);
+        let truths = truths(labels_of(batch), n_classes);
         let sums = binary_cross_entropy(logits.clone(), &truths);
         let mut tally = VisionTally::read(sums, Kind::Labels);
         let scores: Vec<f32> = sigmoid(logits).into_data().iter::<f32>().collect();

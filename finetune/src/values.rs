@@ -9,6 +9,7 @@ use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::{FloatDType, TensorData};
 use data::image::{ImageTargets, TargetKind};
 use model::bundle::Load;
+use model::layers::Linear;
 use model::{HeadKind, ImageClassifier};
 use serde::{Deserialize, Serialize};
 use train::Failure;
@@ -40,7 +41,18 @@ pub struct ValueLossRecipe {
     pub kind: ValueLoss,
 }
 
-/// What an error costs, in deviations of the training images' values.
+/// What validation of values reports.
+pub(crate) const METRICS: &[Metric] = &[
+    // In deviations; the others in units of the values.
+    Metric::LOSS,
+    Metric::lower("mae"),
+    Metric::lower("rmse"),
+    Metric::higher("r2"),
+    Metric::higher("pearson"),
+    Metric::higher("spearman"),
+];
+
+/// What an error costs, in deviations of the training values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ValueLoss {
@@ -88,29 +100,32 @@ impl VisionTask for RegressionTask {
         let model = ImageClassifier::draw(config, 1, &start.draw(device, names));
         let load = start.load_for(Self::HEAD, classes)?;
         let mut model = start.fill(model, names, load)?;
-        let (mean, deviation) = statistics(&train.targets);
+        let values = match &train.targets {
+            ImageTargets::Values(values) => values.as_slice(),
+            _ => &[],
+        };
+        let (mean, deviation) = statistics(values);
         if load == Load::Backbone {
-            // So that what a new head learns first is not where the values are.
-            let output = &mut model.head.output;
-            output.weight = output.weight.clone().map(|weight| weight * deviation);
-            let moved = |bias: Param<Tensor<B, 1>>| bias.map(|bias| bias * deviation + mean);
-            output.bias = output.bias.take().map(moved);
+            move_to(&mut model.head.output, mean, deviation);
         }
         let absolute = self.loss.kind == ValueLoss::Mae;
-        Ok(Values {
-            model,
+        let scale = ErrorScale {
             absolute,
             deviation,
-        }
-        .into())
+        };
+        Ok(Values { model, scale }.into())
     }
 }
 
+/// Gives a new layer's outputs this mean and deviation, so that what it learns first is not where the values are.
+pub(crate) fn move_to<B: Backend>(output: &mut Linear<B>, mean: f64, deviation: f64) {
+    output.weight = output.weight.clone().map(|weight| weight * deviation);
+    let moved = |bias: Param<Tensor<B, 1>>| bias.map(|bias| bias * deviation + mean);
+    output.bias = output.bias.take().map(moved);
+}
+
 /// Mean and deviation of values; a deviation of 1 where they are all equal.
-fn statistics(targets: &ImageTargets) -> (f64, f64) {
-    let ImageTargets::Values(values) = targets else {
-        return (0.0, 1.0);
-    };
+pub(crate) fn statistics(values: &[f32]) -> (f64, f64) {
     let n = values.len().max(1) as f64;
     let mean = values.iter().map(|&value| f64::from(value)).sum::<f64>() / n;
     let squares = values
@@ -125,18 +140,21 @@ fn statistics(targets: &ImageTargets) -> (f64, f64) {
 pub struct Values<B: Backend> {
     /// The model.
     pub model: ImageClassifier<B>,
-    absolute: bool,
-    deviation: f64,
+    scale: ErrorScale,
 }
 
-impl<B: Backend> Values<B> {
-    /// Estimates, `[batch, 1]`.
-    fn estimates(&self, batch: &TargetBatch, device: &B::Device) -> Tensor<B, 2> {
-        let estimates = self.model.logits(batch.images.tensor(device));
-        estimates.cast(FloatDType::F32)
-    }
+/// What an error costs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ErrorScale {
+    /// As much as it is, and not its square.
+    pub(crate) absolute: bool,
+    /// What it is measured in: a deviation of the training values.
+    pub(crate) deviation: f64,
+}
 
-    fn sums(&self, estimates: Tensor<B, 2>, truths: &[f32]) -> LossSums<B> {
+impl ErrorScale {
+    /// - estimates: `[batch, 1]`
+    pub(crate) fn sums<B: Backend>(self, estimates: Tensor<B, 2>, truths: &[f32]) -> LossSums<B> {
         let n = truths.len();
         let truths = TensorData::new(truths.to_vec(), [n, 1]);
         let truths = Tensor::<B, 2>::from_data(truths, &estimates.device());
@@ -150,6 +168,14 @@ impl<B: Backend> Values<B> {
     }
 }
 
+impl<B: Backend> Values<B> {
+    /// Estimates, `[batch, 1]`.
+    fn estimates(&self, batch: &TargetBatch, device: &B::Device) -> Tensor<B, 2> {
+        let estimates = self.model.logits(batch.images.tensor(device));
+        estimates.cast(FloatDType::F32)
+    }
+}
+
 fn truths(batch: &TargetBatch) -> &[f32] {
     match &batch.targets {
         Targets::Values(values) => values,
@@ -159,28 +185,20 @@ fn truths(batch: &TargetBatch) -> &[f32] {
 
 impl<B: Backend> TargetLoss<B> for Values<B> {
     type Model = ImageClassifier<B>;
-    const METRICS: &'static [Metric] = &[
-        // In deviations; the others in units of the values.
-        Metric::LOSS,
-        Metric::lower("mae"),
-        Metric::lower("rmse"),
-        Metric::higher("r2"),
-        Metric::higher("pearson"),
-        Metric::higher("spearman"),
-    ];
+    const METRICS: &'static [Metric] = METRICS;
 
     fn model(&self) -> &Self::Model {
         &self.model
     }
 
     fn loss(&self, batch: &TargetBatch, device: &B::Device) -> LossSums<B> {
-        self.sums(self.estimates(batch, device), truths(batch))
+        self.scale.sums(self.estimates(batch, device), truths(batch))
     }
 
     fn tally(&self, batch: &TargetBatch, device: &B::Device) -> VisionTally {
         let estimates = self.estimates(batch, device);
         let truths = truths(batch);
-        let sums = self.sums(estimates.clone(), truths);
+        let sums = self.scale.sums(estimates.clone(), truths);
         let mut tally = VisionTally::read(sums, Kind::Values);
         let estimates: Vec<f64> = estimates.into_data().iter::<f64>().collect();
         let truths: Vec<f64> = truths.iter().map(|&value| f64::from(value)).collect();

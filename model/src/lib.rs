@@ -21,8 +21,9 @@ pub use bundle::{Bundle, BundleError, Precision};
 pub use cache::Cache;
 pub use families::TokenInput;
 pub use heads::{
-    Autoencoder, ClassHead, Detector, Headed, ImageClassifier, MaskedAutoencoder,
-    QuantisedAutoencoder, Segmenter, TextClassifier, TokenHead, TokenModel, VariationalAutoencoder,
+    Autoencoder, ChoiceModel, ClassHead, Detector, Headed, ImageClassifier, MaskedAutoencoder,
+    QuantisedAutoencoder, Segmenter, SpanFinder, TextClassifier, TokenClassifier, TokenHead, TokenModel,
+    VariationalAutoencoder,
 };
 pub use layers::Draw;
 pub use names::{HeadKind, Names};

@@ -12,6 +12,12 @@ pub enum HeadKind {
     Tokens,
     /// A class of the whole input.
     Classes,
+    /// A class of each token.
+    TokenClasses,
+    /// The first and the last token of an answer.
+    Spans,
+    /// One of several inputs.
+    Choices,
     /// The image that was put in.
     Pixels,
     /// The same, by a distribution over latent vectors.
@@ -35,12 +41,23 @@ impl HeadKind {
         )
     }
 
+    /// Whether fine-tuning draws it anew, as its outputs are those of a task.
+    pub fn is_of_a_task(self) -> bool {
+        matches!(
+            self,
+            Self::Classes | Self::TokenClasses | Self::Spans | Self::Choices
+        )
+    }
+
     /// What a model with this head is called in messages.
     pub fn describe(self) -> &'static str {
         match self {
             Self::Bare => "a backbone without a head",
             Self::Tokens => "a language model",
             Self::Classes => "a classifier",
+            Self::TokenClasses => "a classifier of tokens",
+            Self::Spans => "a model that finds answers",
+            Self::Choices => "a model that chooses",
             Self::Pixels => "an autoencoder",
             Self::Variational => "a variational autoencoder",
             Self::Codes => "a vector-quantised autoencoder",
@@ -71,6 +88,8 @@ pub struct Family {
     pub model_type: &'static str,
     /// In front of the backbone's names where there is a head: `bert.`.
     pub prefix: &'static str,
+    /// The same for [`HeadKind::Spans`], where it is another one; empty where it is not.
+    pub prefix_of_spans: &'static str,
     /// Parts of the backbone's paths to parts of Hugging Face's, replaced one after the other.
     pub renames: &'static [(&'static str, &'static str)],
     /// Heads that Hugging Face has for it; the first is the bare backbone.
@@ -193,7 +212,10 @@ impl Names {
         if self.head.kind == HeadKind::Bare {
             return "";
         }
-        self.family.prefix
+        match self.family.prefix_of_spans {
+            other if self.head.kind == HeadKind::Spans && !other.is_empty() => other,
+            _ => self.family.prefix,
+        }
     }
 
     /// A parameter's path in our modules, as Hugging Face names it.
@@ -236,7 +258,7 @@ impl Names {
         // Without a prefix the head's own names tell it apart.
         let mut heads = self.head.renames.iter();
         self.head.kind == HeadKind::Bare
-            || (name.starts_with(self.family.prefix)
+            || (name.starts_with(self.prefix())
                 && !heads.any(|(_, theirs)| name.starts_with(theirs)))
     }
 }
@@ -247,6 +269,7 @@ impl Family {
         Self {
             model_type,
             prefix: "",
+            prefix_of_spans: "",
             renames: &[],
             heads: &[],
             layer: "",

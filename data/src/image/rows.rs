@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use super::content;
+use crate::fields::{cell_value, object};
 use crate::file::{Lines, utf8};
 use crate::json::JsonElements;
 use crate::parquet::{self, Cell, ParquetRows};
@@ -359,7 +360,7 @@ impl TableRows {
             }
             Value::String(text) => match serde_json::from_str(&text) {
                 Ok(list @ Value::Array(_)) => self.several(list, key, line),
-                _ => Ok(listed(&text)),
+                _ => Ok(labels::listed(&text)),
             },
             other => Ok(vec![self.class(&other, key, line)?]),
         }
@@ -432,17 +433,6 @@ impl ImageColumns {
     }
 }
 
-/// Labels in one field: between `;`, else between white space.
-fn listed(text: &str) -> Vec<String> {
-    let name = |part: &str| labels::canonical(part).into_owned();
-    let names: Vec<String> = if text.contains(';') {
-        text.split(';').map(name).collect()
-    } else {
-        text.split_whitespace().map(name).collect()
-    };
-    names.into_iter().filter(|name| !name.is_empty()).collect()
-}
-
 fn column_names(path: &Path, format: Format) -> Result<Vec<String>, DataError> {
     match format {
         Format::Parquet => parquet::column_names(path),
@@ -467,20 +457,6 @@ fn elements(path: &Path) -> Result<JsonElements, DataError> {
     JsonElements::new(path, file::open(path)?)
 }
 
-fn object(path: &Path, text: &str, line: usize) -> Result<Map<String, Value>, DataError> {
-    let path = path.to_path_buf();
-    match serde_json::from_str(text) {
-        Ok(Value::Object(object)) => Ok(object),
-        Ok(_) => Err(DataError::NotAnObject {
-            path,
-            line,
-            found: "something else",
-            unit: "row",
-        }),
-        Err(source) => Err(DataError::Json { path, line, source }),
-    }
-}
-
 fn value(
     path: &Path,
     object: &Map<String, Value>,
@@ -496,17 +472,4 @@ fn value(
             key: key.into(),
             keys: object.keys().cloned().collect(),
         })
-}
-
-fn cell_value(cell: Cell) -> Value {
-    match cell {
-        Cell::Null => Value::Null,
-        Cell::Bytes(bytes) => String::from_utf8_lossy(&bytes).into(),
-        Cell::Bool(value) => value.into(),
-        // Larger ones are no class.
-        Cell::Integer(value) => i64::try_from(value).unwrap_or(i64::MAX).into(),
-        Cell::Float(value) => value.into(),
-        Cell::Fraction(digits) => digits.parse::<f64>().unwrap_or(f64::NAN).into(),
-        Cell::List(items) => items.into_iter().map(cell_value).collect(),
-    }
 }

@@ -169,7 +169,9 @@ impl Bundle {
 
     /// Name of the last layer's weights, of a family that has classifiers.
     fn last_layer(&self) -> Option<String> {
-        let head = self.family.head(HeadKind::Classes)?;
+        let named = self.class().and_then(|class| self.family.head_of_class(class));
+        let named = named.filter(|head| head.kind == HeadKind::TokenClasses);
+        let head = named.or_else(|| self.family.head(HeadKind::Classes))?;
         let names = Names {
             family: self.family,
             head,

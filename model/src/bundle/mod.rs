@@ -88,8 +88,8 @@ impl Loaded {
             let bare = without_wrapper(name);
             // Llama's prefix is what wrappers put in front of others.
             let mut ways = [name.as_str(), bare].into_iter();
-            let inside = ways.find_map(|name| name.strip_prefix(family.prefix));
-            let inside = inside.filter(|_| !family.prefix.is_empty());
+            let inside = ways.find_map(|name| name.strip_prefix(names.prefix()));
+            let inside = inside.filter(|_| !names.prefix().is_empty());
             let in_backbone = inside.is_some() || bare.starts_with(family.layer);
             let inside = inside.unwrap_or(bare);
             let optional = family.optional.iter().any(|part| inside.starts_with(part));
@@ -412,6 +412,7 @@ impl Bundle {
         let kinds = [
             HeadKind::Tokens,
             HeadKind::Classes,
+            HeadKind::Spans,
             HeadKind::Variational,
             HeadKind::Codes,
             HeadKind::Patches,
@@ -440,8 +441,10 @@ impl Bundle {
             "ForQuestionAnswering",
             "ForMultipleChoice",
             "ForNextSentencePrediction",
+            "ForSequenceClassification",
         ];
-        if names.head.kind == HeadKind::Classes && other.iter().any(|end| class.ends_with(end)) {
+        let is_other = class != names.head.class && other.iter().any(|end| class.ends_with(end));
+        if names.head.kind.is_of_a_task() && is_other {
             return Ok(false);
         }
         // All that give images back have something that is called a decoder.
@@ -673,8 +676,11 @@ impl Called {
                     all.push(theirs.to_string());
                 }
             }
-        } else if let Some(bare) = name.strip_prefix(prefix) {
+        } else if let Some(bare) = name.strip_prefix(names.prefix()) {
             all.push(bare.to_string());
+            let others = [prefix, names.family.prefix_of_spans];
+            let others = others.iter().filter(|other| **other != names.prefix());
+            all.extend(others.filter(|other| !other.is_empty()).map(|other| format!("{other}{bare}")));
         }
         let wrapped: Vec<String> = all.iter().map(|name| format!("model.{name}")).collect();
         all.extend(wrapped);

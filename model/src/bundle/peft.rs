@@ -631,6 +631,8 @@ impl AdapterFiles {
         whole.dedup();
         let task = match names.head.kind {
             HeadKind::Classes => json!("SEQ_CLS"),
+            HeadKind::TokenClasses => json!("TOKEN_CLS"),
+            HeadKind::Spans => json!("QUESTION_ANS"),
             HeadKind::Tokens if is_causal(names.head.class) => json!("CAUSAL_LM"),
             _ => Value::Null,
         };
@@ -660,7 +662,7 @@ fn is_causal(class: &str) -> bool {
 /// Whether a parameter trains beside the adapter, and is saved as it is: the head of a classifier, and parts of the backbone
 /// that bundles may lack.
 fn saved_whole(name: &str, names: Names) -> bool {
-    if names.head.kind != HeadKind::Classes || name.contains(".lora_") {
+    if !names.head.kind.is_of_a_task() || name.contains(".lora_") {
         return false;
     }
     let inside = name.strip_prefix(names.prefix());

@@ -19,6 +19,7 @@ use crate::ops::{Activation, AttentionMask, AttentionShape, attention, dropout};
 pub const NAMES: Family = Family {
     model_type: "bert",
     prefix: "bert.",
+    prefix_of_spans: "",
     // `self` is a keyword in Rust.
     renames: &[
         (".self_attention.", ".self."),
@@ -53,6 +54,24 @@ pub const NAMES: Family = Family {
             kind: HeadKind::Classes,
             class: "BertForSequenceClassification",
             renames: &[("output.", "classifier.")],
+            aliases: &[],
+        },
+        HeadNames {
+            kind: HeadKind::TokenClasses,
+            class: "BertForTokenClassification",
+            renames: &[("output.", "classifier.")],
+            aliases: &[],
+        },
+        HeadNames {
+            kind: HeadKind::Spans,
+            class: "BertForQuestionAnswering",
+            renames: &[("output.", "qa_outputs.")],
+            aliases: &[],
+        },
+        HeadNames {
+            kind: HeadKind::Choices,
+            class: "BertForMultipleChoice",
+            renames: &[("score.output.", "classifier.")],
             aliases: &[],
         },
     ],
@@ -230,6 +249,8 @@ impl BertConfig {
                 0.0,
                 self.classifier_dropout.unwrap_or(self.hidden_dropout_prob),
             ],
+            token_dropout: self.classifier_dropout.unwrap_or(self.hidden_dropout_prob),
+            span_dropout: 0.0,
         }
     }
 
@@ -238,7 +259,7 @@ impl BertConfig {
     /// - head: a classifier wants a pooler, the others have none
     pub fn init<B: Backend>(&self, head: HeadKind, draw: &Draw<'_, B>) -> Bert<B> {
         let plan = self.plan().unwrap_or_else(|reason| panic!("{reason}"));
-        plan.init(head == HeadKind::Classes, draw)
+        plan.init(matches!(head, HeadKind::Classes | HeadKind::Choices), draw)
     }
 }
 

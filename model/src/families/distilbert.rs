@@ -19,6 +19,7 @@ pub type DistilBert<B> = bert::Bert<B>;
 pub const NAMES: Family = Family {
     model_type: "distilbert",
     prefix: "distilbert.",
+    prefix_of_spans: "",
     renames: &[
         (".encoder.layer.", ".transformer.layer."),
         (".attention.self_attention.query.", ".attention.q_lin."),
@@ -56,6 +57,24 @@ pub const NAMES: Family = Family {
             kind: HeadKind::Classes,
             class: "DistilBertForSequenceClassification",
             renames: &[("dense.", "pre_classifier."), ("output.", "classifier.")],
+            aliases: &[],
+        },
+        HeadNames {
+            kind: HeadKind::TokenClasses,
+            class: "DistilBertForTokenClassification",
+            renames: &[("output.", "classifier.")],
+            aliases: &[],
+        },
+        HeadNames {
+            kind: HeadKind::Spans,
+            class: "DistilBertForQuestionAnswering",
+            renames: &[("output.", "qa_outputs.")],
+            aliases: &[],
+        },
+        HeadNames {
+            kind: HeadKind::Choices,
+            class: "DistilBertForMultipleChoice",
+            renames: &[("score.dense.", "pre_classifier."), ("score.output.", "classifier.")],
             aliases: &[],
         },
     ],
@@ -100,6 +119,9 @@ pub struct DistilBertConfig {
     /// Dropout before the classifier.
     #[serde(default = "fifth")]
     pub seq_classif_dropout: f64,
+    /// Dropout before the layer that finds answers.
+    #[serde(default = "tenth", skip_serializing_if = "is_tenth")]
+    pub qa_dropout: f64,
     /// Standard deviation of the initial weights.
     #[serde(default = "standard_deviation")]
     pub initializer_range: f64,
@@ -116,6 +138,9 @@ fn gelu() -> String {
 }
 fn tenth() -> f64 {
     0.1
+}
+fn is_tenth(rate: &f64) -> bool {
+    *rate == tenth()
 }
 fn fifth() -> f64 {
     0.2
@@ -141,7 +166,7 @@ impl DistilBertConfig {
             ("hidden_dim", self.hidden_dim),
             ("max_position_embeddings", self.max_position_embeddings),
         ])?;
-        crate::families::check_dropout(&[self.seq_classif_dropout])?;
+        crate::families::check_dropout(&[self.seq_classif_dropout, self.qa_dropout])?;
         self.plan()?.check()
     }
 
@@ -188,6 +213,7 @@ impl DistilBertConfig {
         self.dropout = rate;
         self.attention_dropout = rate;
         self.seq_classif_dropout = rate;
+        self.qa_dropout = rate;
     }
 
     /// Fits the model to a tokenizer.
@@ -213,6 +239,8 @@ impl DistilBertConfig {
             place: Place::First,
             bias: true,
             dropout: [0.0, self.seq_classif_dropout],
+            token_dropout: self.dropout,
+            span_dropout: self.qa_dropout,
         }
     }
 

@@ -18,6 +18,7 @@ use crate::ops::{Activation, AttentionMask, AttentionShape, attention, dropout};
 pub const NAMES: Family = Family {
     model_type: "gpt2",
     prefix: "transformer.",
+    prefix_of_spans: "",
     renames: &[],
     heads: &[
         HeadNames {
@@ -36,6 +37,18 @@ pub const NAMES: Family = Family {
             kind: HeadKind::Classes,
             class: "GPT2ForSequenceClassification",
             renames: &[("output.", "score.")],
+            aliases: &[],
+        },
+        HeadNames {
+            kind: HeadKind::TokenClasses,
+            class: "GPT2ForTokenClassification",
+            renames: &[("output.", "classifier.")],
+            aliases: &[],
+        },
+        HeadNames {
+            kind: HeadKind::Spans,
+            class: "GPT2ForQuestionAnswering",
+            renames: &[("output.", "qa_outputs.")],
             aliases: &[],
         },
     ],
@@ -87,6 +100,9 @@ pub struct Gpt2Config {
     /// Dropout on the attention probabilities.
     #[serde(default = "tenth")]
     pub attn_pdrop: f64,
+    /// Dropout before the layer that classifies tokens; 0.1 where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub classifier_dropout: Option<f64>,
     /// Epsilon of every layer norm.
     #[serde(default = "epsilon")]
     pub layer_norm_epsilon: f64,
@@ -142,7 +158,8 @@ impl Gpt2Config {
             ("n_inner", self.d_ff()),
         ])?;
         check_heads(self.n_head, self.n_embd)?;
-        check_dropout(&[self.resid_pdrop, self.embd_pdrop, self.attn_pdrop])?;
+        let of_tokens = self.classifier_dropout.unwrap_or_default();
+        check_dropout(&[self.resid_pdrop, self.embd_pdrop, self.attn_pdrop, of_tokens])?;
         let (epsilon, deviation) = (self.layer_norm_epsilon, self.initializer_range);
         if !(epsilon.is_finite() && epsilon > 0.0) {
             return Err(format!(
@@ -186,6 +203,7 @@ impl Gpt2Config {
         self.resid_pdrop = rate;
         self.embd_pdrop = rate;
         self.attn_pdrop = rate;
+        self.classifier_dropout = Some(rate);
     }
 
     /// Fits the model to a tokenizer.
@@ -211,6 +229,8 @@ impl Gpt2Config {
             place: Place::Last,
             bias: false,
             dropout: [0.0, 0.0],
+            token_dropout: self.classifier_dropout.unwrap_or(0.1),
+            span_dropout: 0.0,
         }
     }
 

@@ -18,6 +18,7 @@ use crate::ops::{Activation, AttentionMask, AttentionShape, Turns, attention, ro
 pub const NAMES: Family = Family {
     model_type: "llama",
     prefix: "model.",
+    prefix_of_spans: "transformer.",
     renames: &[],
     heads: &[
         HeadNames {
@@ -36,6 +37,18 @@ pub const NAMES: Family = Family {
             kind: HeadKind::Classes,
             class: "LlamaForSequenceClassification",
             renames: &[("output.", "score.")],
+            aliases: &[],
+        },
+        HeadNames {
+            kind: HeadKind::TokenClasses,
+            class: "LlamaForTokenClassification",
+            renames: &[("output.", "score.")],
+            aliases: &[],
+        },
+        HeadNames {
+            kind: HeadKind::Spans,
+            class: "LlamaForQuestionAnswering",
+            renames: &[("output.", "qa_outputs.")],
             aliases: &[],
         },
     ],
@@ -103,6 +116,9 @@ pub struct DecoderConfig {
     /// Dropout on the attention probabilities.
     #[serde(default)]
     pub attention_dropout: f64,
+    /// Dropout before the layer that classifies tokens; 0.1 where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub classifier_dropout: Option<f64>,
     /// Rotary positions.
     #[serde(flatten)]
     pub rope: Rope,
@@ -252,7 +268,8 @@ impl DecoderConfig {
             ));
         }
         self.rope.check()?;
-        check_dropout(&[self.attention_dropout])?;
+        let of_tokens = self.classifier_dropout.unwrap_or_default();
+        check_dropout(&[self.attention_dropout, of_tokens])?;
         let (epsilon, deviation) = (self.rms_norm_eps, self.initializer_range);
         if !(epsilon.is_finite() && epsilon > 0.0) {
             return Err(format!("rms_norm_eps is {epsilon}; it must be above 0"));
@@ -297,6 +314,7 @@ impl DecoderConfig {
 
     pub(crate) fn set_dropout(&mut self, rate: f64) {
         self.attention_dropout = rate;
+        self.classifier_dropout = Some(rate);
     }
 
     pub(crate) fn set_vocabulary(&mut self, vocab_size: usize, pad: u32) {
@@ -319,6 +337,8 @@ impl DecoderConfig {
             place: Place::Last,
             bias: false,
             dropout: [0.0, 0.0],
+            token_dropout: self.classifier_dropout.unwrap_or(0.1),
+            span_dropout: 0.0,
         }
     }
 

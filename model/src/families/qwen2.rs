@@ -36,6 +36,18 @@ pub const NAMES: Family = Family {
             renames: &[("output.", "score.")],
             aliases: &[],
         },
+        HeadNames {
+            kind: HeadKind::TokenClasses,
+            class: "Qwen2ForTokenClassification",
+            renames: &[("output.", "score.")],
+            aliases: &[],
+        },
+        HeadNames {
+            kind: HeadKind::Spans,
+            class: "Qwen2ForQuestionAnswering",
+            renames: &[("output.", "qa_outputs.")],
+            aliases: &[],
+        },
     ],
     fixed: &[
         ("use_sliding_window", "false"),

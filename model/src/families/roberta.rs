@@ -53,6 +53,24 @@ pub const NAMES: Family = Family {
             ],
             aliases: &[],
         },
+        HeadNames {
+            kind: HeadKind::TokenClasses,
+            class: "RobertaForTokenClassification",
+            renames: &[("output.", "classifier.")],
+            aliases: &[],
+        },
+        HeadNames {
+            kind: HeadKind::Spans,
+            class: "RobertaForQuestionAnswering",
+            renames: &[("output.", "qa_outputs.")],
+            aliases: &[],
+        },
+        HeadNames {
+            kind: HeadKind::Choices,
+            class: "RobertaForMultipleChoice",
+            renames: &[("score.output.", "classifier.")],
+            aliases: &[],
+        },
     ],
     defaults: &[("pad_token_id", "1")],
     ..bert::NAMES
@@ -119,11 +137,15 @@ impl RobertaConfig {
             place: Place::First,
             bias: true,
             dropout: [rate, rate],
+            token_dropout: rate,
+            span_dropout: 0.0,
         }
     }
 
-    /// Draws an encoder without a pooler; the weights are a function of the backend's seed.
-    pub fn init<B: Backend>(&self, _: HeadKind, draw: &Draw<'_, B>) -> Roberta<B> {
+    /// Draws an encoder; the weights are a function of the backend's seed.
+    ///
+    /// - head: a model that chooses wants a pooler, the others have none
+    pub fn init<B: Backend>(&self, head: HeadKind, draw: &Draw<'_, B>) -> Roberta<B> {
         let plan = self
             .encoder
             .plan()
@@ -132,6 +154,6 @@ impl RobertaConfig {
             first_position: self.first_position(),
             ..plan
         };
-        plan.init(false, draw)
+        plan.init(head == HeadKind::Choices, draw)
     }
 }

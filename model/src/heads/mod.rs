@@ -5,6 +5,7 @@ pub mod masked;
 pub mod pyramid;
 pub mod quantised;
 pub mod segmentation;
+pub mod sequence;
 pub mod variational;
 
 use burn::module::{Initializer, Module, Param};
@@ -15,6 +16,7 @@ pub use detection::Detector;
 pub use masked::MaskedAutoencoder;
 pub use quantised::QuantisedAutoencoder;
 pub use segmentation::Segmenter;
+pub use sequence::{ChoiceModel, SpanFinder, TokenClassifier};
 pub use variational::VariationalAutoencoder;
 
 use crate::cache::Cache;
@@ -189,6 +191,10 @@ pub struct ClassPlan {
     pub bias: bool,
     /// Dropout before the first and before the last layer.
     pub dropout: [f64; 2],
+    /// Dropout before the layer that classifies tokens.
+    pub token_dropout: f64,
+    /// Dropout before the layer that finds spans.
+    pub span_dropout: f64,
 }
 
 /// Scores of classes.

@@ -1,7 +1,7 @@
 //! What an objective or a task is, and the one driver that runs them all. In: a recipe and data. Out: a run.
 //!
 //! Reading order: [`Job`] and [`Setup`] here, [`start`] (what weights start from), [`strategy`] (which of them train),
-//! [`text`], [`image`] and [`labels`] (from rows to batches).
+//! [`text`], [`items`], [`image`] and [`labels`] (from rows to batches).
 
 use std::path::Path;
 use std::sync::Arc;
@@ -33,6 +33,7 @@ use crate::source::{BatchSource, Counts, Unit};
 use crate::training_loop::ModelHook;
 
 pub mod image;
+pub mod items;
 pub mod labels;
 pub mod start;
 pub mod strategy;

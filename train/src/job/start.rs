@@ -284,6 +284,9 @@ impl Start {
             return Err(Impossible::new("strategy.head", reason).into());
         };
         bundle.require(head)?;
+        if matches!(head, HeadKind::Spans | HeadKind::Choices) {
+            return Ok(Load::Whole);
+        }
         let held = bundle.classes()?;
         if held == classes {
             return Ok(Load::Whole);
@@ -349,7 +352,7 @@ impl Start {
         let head = drawn
             .iter()
             .any(|name| !names.is_backbone(name) && !name.contains(".lora_"));
-        if head && names.head.kind != HeadKind::Classes {
+        if head && !names.head.kind.is_of_a_task() {
             let text = format!("{} has no such head: it is drawn anew", self.from);
             self.console.note(&text);
         }

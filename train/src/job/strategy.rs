@@ -5,7 +5,7 @@
 use burn::prelude::*;
 use model::layers::Adapter;
 use model::layers::low_rank::Target;
-use model::{HeadKind, Names};
+use model::Names;
 use regex::Regex;
 use serde::{Deserialize, Serialize};
 
@@ -208,7 +208,7 @@ pub fn groups(recipe: &Recipe, names: Names) -> Result<Vec<Group>, Impossible> {
             return Err(Impossible::new("adapter.kind", reason));
         }
         groups.push(group(r"\.lora_", 1.0)?);
-        if names.head.kind == HeadKind::Classes {
+        if names.head.kind.is_of_a_task() {
             // The head of a classifier is new, and so may a part be that bundles lack: they have to train.
             for part in names.family.optional {
                 groups.push(group(&format!("{backbone}{}", regex::escape(part)), 1.0)?);
@@ -219,7 +219,7 @@ pub fn groups(recipe: &Recipe, names: Names) -> Result<Vec<Group>, Impossible> {
         }
     } else if *kind == StrategyKind::Head {
         groups.push(group(&backbone, 0.0)?);
-    } else if *backbone_lr != 1.0 || names.head.kind == HeadKind::Classes {
+    } else if *backbone_lr != 1.0 || names.head.kind.is_of_a_task() {
         // A classifier's rates are logged apart, backbone and head.
         groups.push(group(&backbone, *backbone_lr)?);
     }
@@ -259,6 +259,7 @@ fn group(pattern: &str, lr_multiplier: f64) -> Result<Group, Impossible> {
 mod tests {
     use super::*;
     use crate::recipe::Draft;
+    use model::HeadKind;
     use model::registry::TEXT_FAMILIES;
 
     const RECIPE: &str = "objective = \"x\"\nlayers = [\"shared\", \"models/bert\"]\n";

@@ -67,6 +67,21 @@ pub struct TokenizerRecipe {
     pub max_length: usize,
 }
 
+impl TokenizerRecipe {
+    /// The tokenizer of the bundle that training starts from, else the named one, else that of the bundled model.
+    ///
+    /// # Errors
+    ///
+    /// A bundle or a path without a tokenizer.
+    pub(super) fn open(&self, start: &Start) -> Result<TextTokenizer, Failure> {
+        match start.tokenizer()? {
+            Some(tokenizer) => Ok(tokenizer),
+            None if self.path.is_empty() => bundle_tokenizer(&model::bundled::wordnet_bert_nano()?),
+            None => Ok(TextTokenizer::load(self.path.as_ref())?),
+        }
+    }
+}
+
 /// `[tokenizer]` of a job that may train one.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[allow(missing_docs)]
@@ -99,6 +114,8 @@ pub struct TokenBatch {
     pub seq: usize,
     /// Which text of its row a token belongs to, `[batch, seq]`; absent where a row is a text.
     pub texts: Option<Vec<i32>>,
+    /// Which text of a pair a token belongs to, `[batch, seq]`; absent where a model is not told.
+    pub types: Option<Vec<i32>>,
 }
 
 impl TokenBatch {
@@ -116,7 +133,26 @@ impl TokenBatch {
             lengths,
             seq,
             texts: None,
+            types: None,
         }
+    }
+
+    /// Pads rows of ids and types; the types are kept where a model is told them.
+    pub fn of_pairs<'a>(
+        rows: impl Iterator<Item = (&'a [u32], &'a [u32])> + Clone,
+        pad: u32,
+        is_told: bool,
+    ) -> Self {
+        let mut batch = Self::pad(rows.clone().map(|(ids, _)| ids), pad);
+        if is_told {
+            let seq = batch.seq;
+            let types = rows.flat_map(|(_, types)| {
+                let padding = std::iter::repeat_n(0, seq - types.len());
+                types.iter().map(|&kind| kind as i32).chain(padding)
+            });
+            batch.types = Some(types.collect());
+        }
+        batch
     }
 
     /// Real tokens.
@@ -148,6 +184,7 @@ impl TokenBatch {
         });
         TokenInput {
             mask_pad,
+            token_types: self.types.clone().map(ints),
             texts: self.texts.clone().map(ints),
             positions: self.texts.as_ref().map(|texts| ints(self.positions(texts))),
             ..TokenInput::new(ints(self.tokens.clone()))
@@ -238,7 +275,7 @@ impl TextSplits {
     /// # Errors
     ///
     /// Nothing is named, or a path that is missing.
-    fn open(&self) -> Result<TextSource, Failure> {
+    pub(super) fn open(&self) -> Result<TextSource, Failure> {
         let Self {
             source,
             valid_source,
@@ -258,14 +295,14 @@ impl TextSplits {
 }
 
 /// Says what people should know of the data before a model trains on it.
-fn introduce(console: &crate::ui::Console, summary: &DataSummary) {
+pub(super) fn introduce(console: &crate::ui::Console, summary: &DataSummary) {
     summary.lines().iter().for_each(|line| console.note(line));
     let warnings = summary.warnings();
     warnings.iter().for_each(|line| console.warn_outside(line));
 }
 
 /// Says what is impossible about texts of this length in batches of this recipe, if anything is.
-fn check_text(
+pub(super) fn check_text(
     splits: &TextSplits,
     tokenizer: &TokenizerRecipe,
     recipe: &Recipe,
@@ -842,13 +879,7 @@ impl LabelledTexts {
         start: &Start,
     ) -> Result<LabelledTextData, Failure> {
         let max_length = tokenizer.max_length;
-        let tokenizer = match start.tokenizer()? {
-            Some(tokenizer) => tokenizer,
-            None if tokenizer.path.is_empty() => {
-                bundle_tokenizer(&model::bundled::wordnet_bert_nano()?)?
-            }
-            None => TextTokenizer::load(tokenizer.path.as_ref())?,
-        };
+        let tokenizer = tokenizer.open(start)?;
         let config = start.text_config(&tokenizer)?;
         check_lengths(max_length, config.describe().positions)?;
         let data = &self.splits;
@@ -899,7 +930,7 @@ impl LabelledTexts {
 }
 
 /// The rows of a split that are looked at, the same ones in every run; a limit of 0 is all of them.
-fn limited_rows(rows: &[usize], limit: usize, split_seed: u64) -> Vec<usize> {
+pub(super) fn limited_rows(rows: &[usize], limit: usize, split_seed: u64) -> Vec<usize> {
     let order = order::shuffled(rows.len(), split_seed, 0);
     let limit = if limit == 0 { rows.len() } else { limit };
     order

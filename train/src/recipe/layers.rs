@@ -25,6 +25,7 @@ pub const LAYERS: &[Layer] = layers![
     "shared",
     "text",
     "corpus",
+    "pairs",
     "labelled",
     "image",
     "probe",

@@ -260,6 +260,13 @@ impl fmt::Display for Scheme {
     }
 }
 
+/// Whether tags mark entities: one is `O`, and all others are of the scheme.
+pub fn are_entities<T: AsRef<str>>(tags: &[T], scheme: Scheme) -> bool {
+    let tags: Vec<&str> = tags.iter().map(AsRef::as_ref).collect();
+    let marks = |tag: &&str| *tag == "O" || tag.contains('-');
+    tags.contains(&"O") && tags.iter().all(marks) && spans(&tags, scheme).is_ok()
+}
+
 /// The entities of a split, counted.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct EntityTally {

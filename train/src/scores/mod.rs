@@ -11,6 +11,7 @@ use std::iter::Sum;
 use std::ops::{Add, AddAssign};
 
 pub mod answers;
+pub mod best_spans;
 pub mod calibration;
 pub mod detection;
 pub mod entities;

@@ -1,0 +1,132 @@
+//! A number for each text, or for each pair. In: texts with their values. Out: a model of one output.
+
+use burn::prelude::*;
+use burn::tensor::backend::AutodiffBackend;
+use burn::tensor::FloatDType;
+use data::ItemKind;
+use model::bundle::Load;
+use model::families::Place;
+use model::{HeadKind, TextClassifier};
+use serde::{Deserialize, Serialize};
+use train::Failure;
+use train::job::Start;
+use train::job::items::{ItemBatch, ItemData, ItemTargets, Items, RowTarget};
+use train::metrics::Metric;
+use train::objective::LossSums;
+use train::recipe::Impossible;
+use train::scores::values::ValuesTally;
+
+use crate::on_texts::{ItemLoss, OnTexts, TextObjective, TextTally, TextTask};
+use crate::pair_classification::{classifier, logits};
+use crate::values::{self, ErrorScale, ValueLoss, ValueLossRecipe};
+
+/// The task; `assets/recipes/text-regression.toml` and the files that it names explain every key.
+pub type TextRegression = OnTexts<TextRegressionTask>;
+
+/// Its own sections.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TextRegressionTask {
+    /// How errors count.
+    pub loss: ValueLossRecipe,
+}
+
+impl TextTask for TextRegressionTask {
+    const NAME: &'static str = "text-regression";
+    const ABOUT: &'static str = "a number for each text or pair of texts";
+    const RECIPE: &'static str = include_str!("../../assets/recipes/text-regression.toml");
+    const HEAD: HeadKind = HeadKind::Classes;
+    const KIND: ItemKind = ItemKind::Value;
+    const UNIT: &'static str = "texts";
+    const NEEDS: &'static str = "a table with a column of texts and one of numbers";
+
+    fn check(&self, _: &Items) -> Result<(), Impossible> {
+        Ok(())
+    }
+
+    fn classes(&self, _: &ItemData) -> Option<Vec<String>> {
+        Some(vec!["value".into()])
+    }
+
+    fn head_config(&self) -> serde_json::Value {
+        serde_json::json!({"problem_type": "regression"})
+    }
+
+    fn objective<B: AutodiffBackend>(
+        &self,
+        data: &ItemData,
+        start: &Start,
+        device: &B::Device,
+    ) -> Result<TextObjective<B>, Failure> {
+        let names = ["value".to_string()];
+        let (mut model, place) = classifier(data, 1, &names, start, device)?;
+        let values = data.train.rows.iter().filter_map(|row| match row.target {
+            RowTarget::Value(value) => Some(value),
+            _ => None,
+        });
+        let values: Vec<f32> = values.collect();
+        let (mean, deviation) = values::statistics(&values);
+        if start.load_for(HeadKind::Classes, &names)? == Load::Backbone {
+            values::move_to(&mut model.head.output, mean, deviation);
+        }
+        let absolute = self.loss.kind == ValueLoss::Mae;
+        let scale = ErrorScale {
+            absolute,
+            deviation,
+        };
+        Ok(TextValues {
+            model,
+            place,
+            scale,
+        }
+        .into())
+    }
+}
+
+/// A model of one output with its loss.
+#[derive(Module, Debug)]
+pub struct TextValues<B: Backend> {
+    /// The model.
+    pub model: TextClassifier<B>,
+    place: Place,
+    scale: ErrorScale,
+}
+
+fn truths(batch: &ItemBatch) -> &[f32] {
+    match &batch.targets {
+        ItemTargets::Values(values) => values,
+        _ => &[],
+    }
+}
+
+impl<B: Backend> TextValues<B> {
+    fn estimates(&self, batch: &ItemBatch, device: &B::Device) -> Tensor<B, 2> {
+        logits(&self.model, self.place, batch, device).cast(FloatDType::F32)
+    }
+}
+
+impl<B: Backend> ItemLoss<B> for TextValues<B> {
+    type Model = TextClassifier<B>;
+
+    fn model(&self) -> &Self::Model {
+        &self.model
+    }
+
+    fn metrics(&self) -> &'static [Metric] {
+        values::METRICS
+    }
+
+    fn loss(&self, batch: &ItemBatch, device: &B::Device) -> LossSums<B> {
+        self.scale.sums(self.estimates(batch, device), truths(batch))
+    }
+
+    fn tally(&self, batch: &ItemBatch, device: &B::Device) -> TextTally {
+        let estimates = self.estimates(batch, device);
+        let mut tally = TextTally::read(self.scale.sums(estimates.clone(), truths(batch)), &[]);
+        let estimates: Vec<f64> = estimates.into_data().iter::<f64>().collect();
+        let truths: Vec<f64> = truths(batch).iter().map(|&value| f64::from(value)).collect();
+        let mut values = ValuesTally::new(1);
+        values.add(&estimates, &truths);
+        tally.values = Some(values);
+        tally
+    }
+}
