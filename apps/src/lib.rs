@@ -2,10 +2,11 @@
 //!
 //! Reading order: [`open`] (the flags that all commands share, and what they name), [`guess`] (the best of a
 //! distribution), [`images`] (images as a model wants them), then the commands: [`predict`], [`fill_mask`],
-//! [`generate`], [`reconstruct`], [`dump`], [`convert`].
+//! [`generate`], [`embed`], [`reconstruct`], [`dump`], [`convert`].
 
 pub mod convert;
 pub mod dump;
+pub mod embed;
 pub mod fill_mask;
 pub mod generate;
 pub mod guess;

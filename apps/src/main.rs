@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use apps::{convert, dump, fill_mask, generate, predict, reconstruct};
+use apps::{convert, dump, embed, fill_mask, generate, predict, reconstruct};
 use clap::{Parser, Subcommand};
 use train::Status;
 use train::cli::exit;
@@ -19,11 +19,12 @@ Examples:
   apps predict --model runs/text-classification --text \"a small bird that sings\"
   apps fill-mask --model wordnet-bert-nano \"a small [MASK] that sings\"
   apps generate --model runs/clm --temperature 0.8 --top-p 0.95 \"a small bird\"
+  apps embed --model runs/sentence-embeddings --text \"a small bird\" --text \"a wren\"
   apps reconstruct --model runs/autoencoder --input mnist
   apps dump --model wordnet-bert-nano --input texts.txt --output dump.safetensors
   apps convert --merge runs/lora/model/adapter merged";
 
-/// Use a trained model: classify, fill masks, continue texts, reconstruct images, convert, dump what the model computes.
+/// Use a trained model: classify, fill masks, continue texts, embed texts, reconstruct images, convert, dump what the model computes.
 #[derive(Parser)]
 #[command(name = "apps", version, after_help = EXAMPLES)]
 struct Args {
@@ -36,6 +37,7 @@ enum Command {
     Predict(predict::Flags),
     FillMask(fill_mask::Flags),
     Generate(generate::Flags),
+    Embed(embed::Flags),
     Reconstruct(reconstruct::Flags),
     Dump(dump::Flags),
     Convert(convert::Flags),
@@ -47,6 +49,7 @@ fn main() -> ExitCode {
         Command::Predict(flags) => predict::run(&flags),
         Command::FillMask(flags) => fill_mask::run(&flags),
         Command::Generate(flags) => generate::run(&flags),
+        Command::Embed(flags) => embed::run(&flags),
         Command::Reconstruct(flags) => reconstruct::run(&flags),
         Command::Dump(flags) => dump::run(&flags),
         Command::Convert(flags) => convert::run(&flags),

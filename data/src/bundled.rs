@@ -61,7 +61,7 @@ pub(crate) fn packed(name: &str) -> &'static [u8] {
         "verses" | "verse-pairs" => VERSES,
         "poems" => POEMS,
         "brown" => BROWN,
-        "questions" | "definition-choices" => QUESTIONS,
+        "questions" | "definition-choices" | "definition-answers" => QUESTIONS,
         _ => DEFINITIONS,
     }
 }
@@ -76,6 +76,7 @@ pub(crate) fn rows(name: &str) -> (Format, Bytes) {
         "verse-pairs" => (Format::Jsonl, made(verse_pairs())),
         "definition-choices" => (Format::Jsonl, made(definition_choices())),
         "wordnet-labels" => (Format::Jsonl, made(wordnet_labels())),
+        "definition-answers" => (Format::Jsonl, made(definition_answers())),
         _ => (Format::Tsv, plain),
     }
 }
@@ -124,6 +125,17 @@ fn definition_choices() -> String {
         let right = entries.iter().position(|(word, definition)| *word == answer || *definition == answer)?;
         let words: Vec<&str> = entries.iter().map(|(word, _)| *word).collect();
         Some(json!({"question": entries[right].1, "choices": words, "answer": right}))
+    };
+    lines(text.lines().filter_map(row))
+}
+
+/// Questions that have an answer, without the passage that holds it.
+fn definition_answers() -> String {
+    let text = unpacked(QUESTIONS);
+    let row = |line: &str| -> Option<Value> {
+        let question: Value = serde_json::from_str(line).ok()?;
+        let answer = question["answers"]["text"][0].as_str()?;
+        Some(json!({"prompt": question["question"], "completion": answer}))
     };
     lines(text.lines().filter_map(row))
 }

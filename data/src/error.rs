@@ -231,6 +231,8 @@ pub enum DataError {
         by_reason(.left_out)
     )]
     BadRows { left_out: LeftOut },
+    #[error("the chat template: {reason}")]
+    ChatTemplate { reason: String },
     #[error("{path}:{line}: {reason}")]
     UnusableRow {
         path: PathBuf,

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
+use crate::chat::ASSISTANT;
 use crate::fields::{FieldRow, FieldRows, Wanted};
 use crate::labelled::{self, SplitShares};
 use crate::source::TextSource;
@@ -16,6 +17,10 @@ use crate::{bundled, BadRows, DataError, DataSummary, LeftOut, labels, order};
 /// What the rows of a set hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ItemKind {
+    /// Messages of a dialogue, or a prompt with its completion: roles and contents by turns.
+    Dialogue,
+    /// Two texts that mean the same.
+    Pair,
     /// A text or a pair of them, with one class.
     Class,
     /// A text or a pair of them, with several classes or none.
@@ -57,6 +62,8 @@ pub struct Answer {
 /// What is to be learned of an item.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ItemTarget {
+    /// Nothing but that the texts belong together.
+    None,
     /// Names of classes: one, or several or none.
     Labels(Vec<String>),
     /// A number.
@@ -72,7 +79,7 @@ pub enum ItemTarget {
 /// Texts that belong together, and what is to be learned of them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Item {
-    /// The text, or both; the words; context and question; question and choices.
+    /// The text, or both; roles and contents by turns; the words; context and question; question and choices.
     pub texts: Vec<String>,
     /// What is to be learned.
     pub target: ItemTarget,
@@ -199,7 +206,15 @@ impl ItemColumns {
     fn wanted(&self) -> Vec<Wanted> {
         let second = self.second.split(',').map(str::trim);
         let second = second.filter(|name| !name.is_empty());
-        let names = [self.text.as_str(), self.target.as_str()].into_iter().chain(second);
+        // Of pairs the second text is all that there is to learn.
+        let target = match self.kind {
+            ItemKind::Pair => self.second.as_str(),
+            ItemKind::Dialogue if self.second.is_empty() => self.text.as_str(),
+            ItemKind::Dialogue => self.second.as_str(),
+            _ => self.target.as_str(),
+        };
+        let second = second.filter(|_| !matches!(self.kind, ItemKind::Pair | ItemKind::Dialogue));
+        let names = [self.text.as_str(), target].into_iter().chain(second);
         let mut wanted: Vec<Wanted> = names.map(Wanted::required).collect();
         // Questions without answers may have none at all, and say that it is so.
         if self.kind == ItemKind::Answers {
@@ -224,6 +239,18 @@ impl ItemColumns {
             Ok(texts)
         };
         match self.kind {
+            ItemKind::Dialogue if self.second.is_empty() => {
+                Ok((messages(&self.text, first)?, ItemTarget::None))
+            }
+            ItemKind::Dialogue => {
+                let (prompt, completion) = (text(&self.text, first)?, text(&self.second, target)?);
+                let texts = ["user".into(), prompt, ASSISTANT.into(), completion];
+                Ok((texts.to_vec(), ItemTarget::None))
+            }
+            ItemKind::Pair => {
+                let texts = vec![text(&self.text, first)?, text(&self.second, target)?];
+                Ok((texts, ItemTarget::None))
+            }
             ItemKind::Class => {
                 let class = class(name, target, names)?;
                 Ok((both()?, ItemTarget::Labels(vec![class])))
@@ -276,6 +303,32 @@ fn text(name: &str, value: &Value) -> Result<String, String> {
         Value::String(_) => Err(format!("\"{name}\" is empty")),
         _ => Err(format!("\"{name}\" is no text")),
     }
+}
+
+/// Roles and contents by turns, of `{"role", "content"}` or `{"from", "value"}`.
+fn messages(name: &str, value: &Value) -> Result<Vec<String>, String> {
+    let list = value.as_array().ok_or_else(|| format!("\"{name}\" is no list"))?;
+    let mut texts = Vec::new();
+    for message in list {
+        let either = |one: &str, other: &str| {
+            let found = message.get(one).or_else(|| message.get(other));
+            found.and_then(Value::as_str)
+        };
+        let (role, content) = (either("role", "from"), either("content", "value"));
+        let (Some(role), Some(content)) = (role, content) else {
+            return Err(format!("\"{name}\" holds a message without \"role\" and \"content\""));
+        };
+        let role = match role {
+            "human" => "user",
+            "gpt" | "bot" | "model" => ASSISTANT,
+            other => other,
+        };
+        texts.extend([role.to_string(), content.to_string()]);
+    }
+    if !texts.iter().step_by(2).any(|role| role == ASSISTANT) {
+        return Err(format!("\"{name}\" holds no message of the assistant"));
+    }
+    Ok(texts)
 }
 
 /// Choices, and the letters that they go by, if they do.
@@ -541,7 +594,7 @@ impl ItemSet {
         match target {
             ItemTarget::Answers(_) | ItemTarget::Choice(_) => split::text_key(&texts[0]),
             ItemTarget::Tags(_) => split::text_key(&texts.join(" ")),
-            ItemTarget::Labels(_) | ItemTarget::Value(_) => split::text_key(&texts.join("\n")),
+            ItemTarget::Labels(_) | ItemTarget::Value(_) | ItemTarget::None => split::text_key(&texts.join("\n")),
         }
     }
 

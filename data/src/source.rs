@@ -23,6 +23,7 @@ const TEXTS: &[&str] = &[
     "verse-pairs",
     "definition-choices",
     "wordnet-labels",
+    "definition-answers",
 ];
 const IMAGES: &[&str] = &["mnist"];
 
@@ -365,7 +366,7 @@ mod tests {
         );
         assert_eq!(
             texts(&[], &columns).unwrap_err().to_string(),
-            "no data is named; give paths, or one of the bundled sets: wordnet, wordnet-nouns, verses, poems, brown, questions, verse-pairs, definition-choices, wordnet-labels"
+            "no data is named; give paths, or one of the bundled sets: wordnet, wordnet-nouns, verses, poems, brown, questions, verse-pairs, definition-choices, wordnet-labels, definition-answers"
         );
         let error = texts(&["wordnet".into(), path], &columns).unwrap_err();
         assert!(matches!(error, DataError::BundledNotAlone { .. }));

@@ -411,8 +411,8 @@ impl<B: Backend> TargetLoss<B> for Boxes<B> {
         Metric::higher("mar_100"),
     ];
 
-    fn model(&self) -> &Self::Model {
-        &self.model
+    fn model(&self) -> Self::Model {
+        self.model.clone()
     }
 
     fn loss(&self, batch: &TargetBatch, device: &B::Device) -> LossSums<B> {

@@ -9,11 +9,13 @@ pub mod detection;
 #[path = "../../tests/support/objectives.rs"]
 mod golden;
 pub mod image_classification;
+pub mod instruction_tuning;
 pub mod multiple_choice;
 pub mod on_texts;
 pub mod pair_classification;
 pub mod question_answering;
 pub mod segmentation;
+pub mod sentence_embeddings;
 pub mod several_labels;
 pub mod targets;
 pub mod text_classification;
@@ -24,10 +26,12 @@ pub mod values;
 
 pub use detection::ObjectDetection;
 pub use image_classification::ImageClassification;
+pub use instruction_tuning::InstructionTuning;
 pub use multiple_choice::MultipleChoice;
 pub use pair_classification::PairClassification;
 pub use question_answering::QuestionAnswering;
 pub use segmentation::ImageSegmentation;
+pub use sentence_embeddings::SentenceEmbeddings;
 pub use several_labels::ImageLabels;
 pub use text_classification::TextClassification;
 pub use text_labels::TextLabels;
@@ -53,6 +57,8 @@ pub static TRAINER: Trainer = Trainer {
         entry::<TokenClassification>(),
         entry::<QuestionAnswering>(),
         entry::<MultipleChoice>(),
+        entry::<SentenceEmbeddings>(),
+        entry::<InstructionTuning>(),
         entry::<ImageClassification>(),
         entry::<ImageLabels>(),
         entry::<ImageRegression>(),

@@ -104,8 +104,8 @@ impl<B: Backend> Choices<B> {
 impl<B: Backend> ItemLoss<B> for Choices<B> {
     type Model = ChoiceModel<B>;
 
-    fn model(&self) -> &Self::Model {
-        &self.model
+    fn model(&self) -> Self::Model {
+        self.model.clone()
     }
 
     fn metrics(&self) -> &'static [Metric] {

@@ -29,9 +29,11 @@ use train::scores::entities::EntityTally;
 use train::scores::many_labels::ManyLabelsTally;
 use train::scores::values::ValuesTally;
 
+use crate::instruction_tuning::Instructions;
 use crate::multiple_choice::Choices;
 use crate::pair_classification::Pairs;
 use crate::question_answering::{SpanTally, Spans};
+use crate::sentence_embeddings::{Embeddings, PairTally};
 use crate::text_labels::TextSeveral;
 use crate::text_regression::TextValues;
 use crate::token_classification::Tags;
@@ -51,6 +53,10 @@ pub struct TextTally {
     pub values: Option<ValuesTally>,
     /// Of questions.
     pub answers: Option<SpanTally>,
+    /// Of pairs.
+    pub pairs: Option<PairTally>,
+    /// Whether targets are tokens, so that perplexity follows from the loss.
+    pub is_of_tokens: bool,
 }
 
 impl TextTally {
@@ -79,6 +85,8 @@ impl Tally for TextTally {
         merge(&mut self.labels, other.labels);
         merge(&mut self.values, other.values);
         merge(&mut self.answers, other.answers);
+        merge(&mut self.pairs, other.pairs);
+        self.is_of_tokens |= other.is_of_tokens;
     }
 
     fn metrics(&self) -> Metrics {
@@ -88,8 +96,12 @@ impl Tally for TextTally {
         metrics.extend(self.labels.iter().flat_map(Tally::metrics));
         metrics.extend(self.values.iter().flat_map(Tally::metrics));
         metrics.extend(self.answers.iter().flat_map(Tally::metrics));
+        metrics.extend(self.pairs.iter().flat_map(Tally::metrics));
         if !self.sums.is_empty() {
             metrics.extend(self.sums.metrics());
+        }
+        if let (true, Some(loss)) = (self.is_of_tokens, metrics.get("loss").copied()) {
+            metrics.insert("perplexity".into(), loss.exp());
         }
         metrics
     }
@@ -122,10 +134,15 @@ pub trait ItemLoss<B: Backend>: Module<B> {
     type Model: Module<B>;
 
     /// It.
-    fn model(&self) -> &Self::Model;
+    fn model(&self) -> Self::Model;
 
     /// What validation reports.
     fn metrics(&self) -> &'static [Metric];
+
+    /// Whether the loss compares the rows of a batch with each other.
+    fn whole_batch(&self) -> bool {
+        false
+    }
 
     /// Loss over the targets of a batch.
     fn loss(&self, batch: &ItemBatch, device: &B::Device) -> LossSums<B>;
@@ -153,6 +170,10 @@ macro_rules! text_tasks {
                 match self { $(Self::$Variant(one) => one.metrics(),)+ }
             }
 
+            fn whole_batch(&self) -> bool {
+                match self { $(Self::$Variant(one) => one.whole_batch(),)+ }
+            }
+
             fn loss(&self, batch: &ItemBatch, device: &B::Device) -> LossSums<B> {
                 match self { $(Self::$Variant(one) => one.loss(batch, device),)+ }
             }
@@ -164,7 +185,7 @@ macro_rules! text_tasks {
 
         impl<B: Backend> Exported<B> for TextObjective<B> {
             fn export(&self, writer: &BundleWriter<'_>) -> anyhow::Result<()> {
-                match self { $(Self::$Variant(one) => writer.write(one.model()),)+ }
+                match self { $(Self::$Variant(one) => writer.write(&one.model()),)+ }
             }
         }
 
@@ -183,6 +204,8 @@ text_tasks! {
     Tags(Tags),
     Spans(Spans),
     Choices(Choices),
+    Embeddings(Embeddings),
+    Instructions(Instructions),
 }
 
 /// A task on texts as the command line knows it. Its fields are its own sections of the recipe.
@@ -201,6 +224,14 @@ pub trait TextTask: Clone + Serialize + DeserializeOwned + 'static {
     const UNIT: &'static str;
     /// What data it needs, for messages.
     const NEEDS: &'static str;
+
+    /// Whether rows may share sequences.
+    const PACKS: bool = false;
+
+    /// Refuses a model that cannot do it, before any text is read.
+    fn check_start(_: &Start) -> Result<(), Failure> {
+        Ok(())
+    }
 
     /// Says what is impossible about these values, if anything is.
     fn check(&self, data: &Items) -> Result<(), Impossible>;
@@ -257,10 +288,11 @@ impl<T: TextTask> Job for OnTexts<T> {
             let reason = format!("is empty; name {}", T::NEEDS);
             return Err(Impossible::new("data.source", reason));
         }
-        self.data.check(&self.tokenizer, recipe)
+        self.data.check(&self.tokenizer, recipe, T::PACKS)
     }
 
-    fn source(&self, _: &Start) -> Result<ItemSet, Failure> {
+    fn source(&self, start: &Start) -> Result<ItemSet, Failure> {
+        T::check_start(start)?;
         self.data.source(T::KIND)
     }
 

@@ -113,8 +113,8 @@ fn classes(batch: &ItemBatch) -> Vec<u32> {
 impl<B: Backend> ItemLoss<B> for Pairs<B> {
     type Model = TextClassifier<B>;
 
-    fn model(&self) -> &Self::Model {
-        &self.model
+    fn model(&self) -> Self::Model {
+        self.model.clone()
     }
 
     fn metrics(&self) -> &'static [Metric] {

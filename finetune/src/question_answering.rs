@@ -161,8 +161,8 @@ impl<B: Backend> Spans<B> {
 impl<B: Backend> ItemLoss<B> for Spans<B> {
     type Model = SpanFinder<B>;
 
-    fn model(&self) -> &Self::Model {
-        &self.model
+    fn model(&self) -> Self::Model {
+        self.model.clone()
     }
 
     fn metrics(&self) -> &'static [Metric] {

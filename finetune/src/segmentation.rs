@@ -195,8 +195,8 @@ impl<B: Backend> TargetLoss<B> for Masks<B> {
         Metric::higher("pixel_accuracy"),
     ];
 
-    fn model(&self) -> &Self::Model {
-        &self.model
+    fn model(&self) -> Self::Model {
+        self.model.clone()
     }
 
     fn loss(&self, batch: &TargetBatch, device: &B::Device) -> LossSums<B> {

@@ -148,8 +148,8 @@ impl<B: Backend> TargetLoss<B> for SeveralLabels<B> {
     type Model = ImageClassifier<B>;
     const METRICS: &'static [Metric] = METRICS;
 
-    fn model(&self) -> &Self::Model {
-        &self.model
+    fn model(&self) -> Self::Model {
+        self.model.clone()
     }
 
     fn loss(&self, batch: &TargetBatch, device: &B::Device) -> LossSums<B> {

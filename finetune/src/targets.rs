@@ -251,7 +251,7 @@ pub trait TargetLoss<B: Backend>: Module<B> {
     const METRICS: &'static [Metric];
 
     /// It.
-    fn model(&self) -> &Self::Model;
+    fn model(&self) -> Self::Model;
 
     /// Loss over the targets of a batch.
     fn loss(&self, batch: &TargetBatch, device: &B::Device) -> LossSums<B>;
@@ -290,7 +290,7 @@ macro_rules! vision_tasks {
 
         impl<B: Backend> Exported<B> for VisionObjective<B> {
             fn export(&self, writer: &BundleWriter<'_>) -> anyhow::Result<()> {
-                match self { $(Self::$Variant(one) => writer.write(one.model()),)+ }
+                match self { $(Self::$Variant(one) => writer.write(&one.model()),)+ }
             }
         }
 

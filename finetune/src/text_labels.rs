@@ -89,8 +89,8 @@ impl<B: Backend> TextSeveral<B> {
 impl<B: Backend> ItemLoss<B> for TextSeveral<B> {
     type Model = TextClassifier<B>;
 
-    fn model(&self) -> &Self::Model {
-        &self.model
+    fn model(&self) -> Self::Model {
+        self.model.clone()
     }
 
     fn metrics(&self) -> &'static [Metric] {

@@ -18,7 +18,7 @@ use train::scores::values::ValuesTally;
 
 use crate::on_texts::{ItemLoss, OnTexts, TextObjective, TextTally, TextTask};
 use crate::pair_classification::{classifier, logits};
-use crate::values::{self, ErrorScale, ValueLoss, ValueLossRecipe};
+use crate::values::{self, ValueLoss, ValueLossRecipe, ValueScale};
 
 /// The task; `assets/recipes/text-regression.toml` and the files that it names explain every key.
 pub type TextRegression = OnTexts<TextRegressionTask>;
@@ -64,19 +64,16 @@ impl TextTask for TextRegressionTask {
             _ => None,
         });
         let values: Vec<f32> = values.collect();
-        let (mean, deviation) = values::statistics(&values);
-        if start.load_for(HeadKind::Classes, &names)? == Load::Backbone {
-            values::move_to(&mut model.head.output, mean, deviation);
+        let scale = ValueScale::of(&values, model.head.output.bias.is_some());
+        if start.load_for(HeadKind::Classes, &names)? == Load::Whole {
+            scale.from_values(&mut model.head.output);
         }
         let absolute = self.loss.kind == ValueLoss::Mae;
-        let scale = ErrorScale {
-            absolute,
-            deviation,
-        };
         Ok(TextValues {
             model,
             place,
             scale,
+            absolute,
         }
         .into())
     }
@@ -88,7 +85,8 @@ pub struct TextValues<B: Backend> {
     /// The model.
     pub model: TextClassifier<B>,
     place: Place,
-    scale: ErrorScale,
+    scale: ValueScale,
+    absolute: bool,
 }
 
 fn truths(batch: &ItemBatch) -> &[f32] {
@@ -107,8 +105,10 @@ impl<B: Backend> TextValues<B> {
 impl<B: Backend> ItemLoss<B> for TextValues<B> {
     type Model = TextClassifier<B>;
 
-    fn model(&self) -> &Self::Model {
-        &self.model
+    fn model(&self) -> Self::Model {
+        let mut model = self.model.clone();
+        self.scale.to_values(&mut model.head.output);
+        model
     }
 
     fn metrics(&self) -> &'static [Metric] {
@@ -116,13 +116,17 @@ impl<B: Backend> ItemLoss<B> for TextValues<B> {
     }
 
     fn loss(&self, batch: &ItemBatch, device: &B::Device) -> LossSums<B> {
-        self.scale.sums(self.estimates(batch, device), truths(batch))
+        let estimates = self.estimates(batch, device);
+        self.scale.sums(estimates, truths(batch), self.absolute)
     }
 
     fn tally(&self, batch: &ItemBatch, device: &B::Device) -> TextTally {
         let estimates = self.estimates(batch, device);
-        let mut tally = TextTally::read(self.scale.sums(estimates.clone(), truths(batch)), &[]);
-        let estimates: Vec<f64> = estimates.into_data().iter::<f64>().collect();
+        let sums = self.scale.sums(estimates.clone(), truths(batch), self.absolute);
+        let mut tally = TextTally::read(sums, &[]);
+        let estimates = estimates.into_data();
+        let estimates = estimates.iter::<f64>().map(|estimate| self.scale.value(estimate));
+        let estimates: Vec<f64> = estimates.collect();
         let truths: Vec<f64> = truths(batch).iter().map(|&value| f64::from(value)).collect();
         let mut values = ValuesTally::new(1);
         values.add(&estimates, &truths);

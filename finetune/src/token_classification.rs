@@ -152,8 +152,8 @@ fn tags(batch: &ItemBatch) -> &[u32] {
 impl<B: Backend> ItemLoss<B> for Tags<B> {
     type Model = TokenClassifier<B>;
 
-    fn model(&self) -> &Self::Model {
-        &self.model
+    fn model(&self) -> Self::Model {
+        self.model.clone()
     }
 
     fn metrics(&self) -> &'static [Metric] {

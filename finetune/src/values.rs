@@ -3,7 +3,6 @@
 //! A new head begins at the mean and with the deviation of the training images' values, and errors are counted in deviations, so
 //! that rates do not depend on the unit; a bundle's outputs are the values themselves.
 
-use burn::module::Param;
 use burn::prelude::*;
 use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::{FloatDType, TensorData};
@@ -104,35 +103,78 @@ impl VisionTask for RegressionTask {
             ImageTargets::Values(values) => values.as_slice(),
             _ => &[],
         };
-        let (mean, deviation) = statistics(values);
-        if load == Load::Backbone {
-            move_to(&mut model.head.output, mean, deviation);
+        let scale = ValueScale::of(values, model.head.output.bias.is_some());
+        if load == Load::Whole {
+            scale.from_values(&mut model.head.output);
         }
         let absolute = self.loss.kind == ValueLoss::Mae;
-        let scale = ErrorScale {
+        Ok(Values {
+            model,
+            scale,
             absolute,
-            deviation,
-        };
-        Ok(Values { model, scale }.into())
+        }
+        .into())
     }
 }
 
-/// Gives a new layer's outputs this mean and deviation, so that what it learns first is not where the values are.
-pub(crate) fn move_to<B: Backend>(output: &mut Linear<B>, mean: f64, deviation: f64) {
-    output.weight = output.weight.clone().map(|weight| weight * deviation);
-    let moved = |bias: Param<Tensor<B, 1>>| bias.map(|bias| bias * deviation + mean);
-    output.bias = output.bias.take().map(moved);
+/// The scale of values: a model learns in deviations from their mean, whatever their unit, and its bundle gives values.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct ValueScale {
+    mean: f64,
+    deviation: f64,
 }
 
-/// Mean and deviation of values; a deviation of 1 where they are all equal.
-pub(crate) fn statistics(values: &[f32]) -> (f64, f64) {
-    let n = values.len().max(1) as f64;
-    let mean = values.iter().map(|&value| f64::from(value)).sum::<f64>() / n;
-    let squares = values
-        .iter()
-        .map(|&value| (f64::from(value) - mean).powi(2));
-    let deviation = (squares.sum::<f64>() / n).sqrt();
-    (mean, if deviation > 0.0 { deviation } else { 1.0 })
+impl ValueScale {
+    /// That of these values; a deviation of 1 where they are all equal. A layer without a bias keeps their mean.
+    pub(crate) fn of(values: &[f32], has_bias: bool) -> Self {
+        let n = values.len().max(1) as f64;
+        let sum = values.iter().map(|&value| f64::from(value)).sum::<f64>();
+        let mean = if has_bias { sum / n } else { 0.0 };
+        let squares = values.iter().map(|&value| (f64::from(value) - mean).powi(2));
+        let deviation = (squares.sum::<f64>() / n).sqrt();
+        let deviation = if deviation > 0.0 { deviation } else { 1.0 };
+        Self { mean, deviation }
+    }
+
+    /// A layer that gives values, as one that gives deviations.
+    pub(crate) fn from_values<B: Backend>(self, output: &mut Linear<B>) {
+        self.change(output, 1.0 / self.deviation, -self.mean / self.deviation);
+    }
+
+    /// A layer that gives deviations, as one that gives values.
+    pub(crate) fn to_values<B: Backend>(self, output: &mut Linear<B>) {
+        self.change(output, self.deviation, self.mean);
+    }
+
+    fn change<B: Backend>(self, output: &mut Linear<B>, times: f64, plus: f64) {
+        output.weight = output.weight.clone().map(|weight| weight * times);
+        let bias = output.bias.take();
+        output.bias = bias.map(|bias| bias.map(|bias| bias * times + plus));
+    }
+
+    /// What an estimate in deviations is.
+    pub(crate) fn value(self, estimate: f64) -> f64 {
+        estimate * self.deviation + self.mean
+    }
+
+    /// The error of estimates in deviations.
+    ///
+    /// - estimates: `[batch, 1]`
+    /// - absolute: as much as it is, and not its square
+    pub(crate) fn sums<B: Backend>(
+        self,
+        estimates: Tensor<B, 2>,
+        truths: &[f32],
+        absolute: bool,
+    ) -> LossSums<B> {
+        let n = truths.len();
+        let scaled = |&truth: &f32| ((f64::from(truth) - self.mean) / self.deviation) as f32;
+        let truths: Vec<f32> = truths.iter().map(scaled).collect();
+        let truths = TensorData::new(truths, [n, 1]);
+        let off = estimates.clone() - Tensor::<B, 2>::from_data(truths, &estimates.device());
+        let cost = if absolute { off.abs() } else { off.clone() * off };
+        LossSums::new(cost.sum(), vec![], n)
+    }
 }
 
 /// A model of one output with its loss.
@@ -140,36 +182,12 @@ pub(crate) fn statistics(values: &[f32]) -> (f64, f64) {
 pub struct Values<B: Backend> {
     /// The model.
     pub model: ImageClassifier<B>,
-    scale: ErrorScale,
-}
-
-/// What an error costs.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct ErrorScale {
-    /// As much as it is, and not its square.
-    pub(crate) absolute: bool,
-    /// What it is measured in: a deviation of the training values.
-    pub(crate) deviation: f64,
-}
-
-impl ErrorScale {
-    /// - estimates: `[batch, 1]`
-    pub(crate) fn sums<B: Backend>(self, estimates: Tensor<B, 2>, truths: &[f32]) -> LossSums<B> {
-        let n = truths.len();
-        let truths = TensorData::new(truths.to_vec(), [n, 1]);
-        let truths = Tensor::<B, 2>::from_data(truths, &estimates.device());
-        let off = (estimates - truths) / self.deviation;
-        let cost = if self.absolute {
-            off.abs()
-        } else {
-            off.clone() * off
-        };
-        LossSums::new(cost.sum(), vec![], n)
-    }
+    scale: ValueScale,
+    absolute: bool,
 }
 
 impl<B: Backend> Values<B> {
-    /// Estimates, `[batch, 1]`.
+    /// Estimates in deviations, `[batch, 1]`.
     fn estimates(&self, batch: &TargetBatch, device: &B::Device) -> Tensor<B, 2> {
         let estimates = self.model.logits(batch.images.tensor(device));
         estimates.cast(FloatDType::F32)
@@ -187,20 +205,25 @@ impl<B: Backend> TargetLoss<B> for Values<B> {
     type Model = ImageClassifier<B>;
     const METRICS: &'static [Metric] = METRICS;
 
-    fn model(&self) -> &Self::Model {
-        &self.model
+    fn model(&self) -> Self::Model {
+        let mut model = self.model.clone();
+        self.scale.to_values(&mut model.head.output);
+        model
     }
 
     fn loss(&self, batch: &TargetBatch, device: &B::Device) -> LossSums<B> {
-        self.scale.sums(self.estimates(batch, device), truths(batch))
+        let estimates = self.estimates(batch, device);
+        self.scale.sums(estimates, truths(batch), self.absolute)
     }
 
     fn tally(&self, batch: &TargetBatch, device: &B::Device) -> VisionTally {
         let estimates = self.estimates(batch, device);
         let truths = truths(batch);
-        let sums = self.scale.sums(estimates.clone(), truths);
+        let sums = self.scale.sums(estimates.clone(), truths, self.absolute);
         let mut tally = VisionTally::read(sums, Kind::Values);
-        let estimates: Vec<f64> = estimates.into_data().iter::<f64>().collect();
+        let estimates = estimates.into_data();
+        let estimates = estimates.iter::<f64>().map(|estimate| self.scale.value(estimate));
+        let estimates: Vec<f64> = estimates.collect();
         let truths: Vec<f64> = truths.iter().map(|&value| f64::from(value)).collect();
         tally.values = ValuesTally::new(1);
         tally.values.add(&estimates, &truths);

@@ -16,4 +16,5 @@ mod images;
 mod models;
 mod pictures;
 mod runs;
+mod texts;
 mod vision;

@@ -25,6 +25,7 @@ const VOCAB_TXT: &str = "vocab.txt";
 const VOCAB_JSON: &str = "vocab.json";
 const MERGES: &str = "merges.txt";
 const CONFIG: &str = "tokenizer_config.json";
+const CHAT_TEMPLATE: &str = "chat_template.jinja";
 const SPECIAL_MAP: &str = "special_tokens_map.json";
 const ADDED: &str = "added_tokens.json";
 const MODEL_CONFIG: &str = "config.json";
@@ -278,6 +279,22 @@ impl Described {
         self.config.get(key).and_then(Value::as_bool)
     }
 
+    /// The template of a file of its own, or of `tokenizer_config.json`, where it may be one of several.
+    fn chat_template(&self, read: Read<'_>) -> Option<String> {
+        if let Some(bytes) = read(CHAT_TEMPLATE) {
+            return String::from_utf8(bytes).ok();
+        }
+        match self.config.get("chat_template")? {
+            Value::String(template) => Some(template.clone()),
+            Value::Array(named) => {
+                let mut named = named.iter();
+                let default = named.find(|one| one["name"] == "default")?;
+                default["template"].as_str().map(str::to_string)
+            }
+            _ => None,
+        }
+    }
+
     fn max_length(&self) -> Option<usize> {
         let length = self.config.get("model_max_length")?.as_f64()?;
         (1.0..=NO_LENGTH)
@@ -480,17 +497,19 @@ pub(super) fn from_files(
             },
         });
     };
+    let chat_template = described.chat_template(read);
     let vocabulary = Vocabulary {
         path: format!("{place}/{name}"),
         folder: place,
         bytes,
         described,
     };
-    match name {
+    let tokenizer = match name {
         TOKENIZER => vocabulary.tokenizer(),
         VOCAB_TXT => vocabulary.word_piece(),
         _ => vocabulary.byte_level(read(MERGES)),
-    }
+    };
+    Ok(tokenizer?.with_chat_template(chat_template))
 }
 
 impl Vocabulary<'_> {

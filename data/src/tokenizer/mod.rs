@@ -51,6 +51,7 @@ pub struct TextTokenizer {
     names: Names,
     frame: Frame,
     max_length: Option<usize>,
+    chat_template: Option<Arc<str>>,
     /// Of tokenizers that see one word at a time.
     known: Option<Arc<KnownWords>>,
 }
@@ -186,12 +187,26 @@ impl TextTokenizer {
             names,
             frame,
             max_length,
+            chat_template: None,
         })
     }
 
     /// What a `tokenizer.json` holds, pretty-printed.
     pub fn to_json(&self) -> Result<String, DataError> {
         self.inner.to_string(true).map_err(DataError::Tokenizer)
+    }
+
+    /// How dialogues are written, in Jinja, where `tokenizer_config.json` or `chat_template.jinja` says it.
+    pub fn chat_template(&self) -> Option<&str> {
+        self.chat_template.as_deref()
+    }
+
+    /// With another chat template, or none.
+    pub fn with_chat_template(self, template: Option<String>) -> Self {
+        Self {
+            chat_template: template.map(Into::into),
+            ..self
+        }
     }
 
     /// What a `tokenizer_config.json` beside [`to_json`](Self::to_json) holds, so that transformers applies the same
@@ -211,6 +226,9 @@ impl TextTokenizer {
         config.insert("model_input_names".into(), inputs.into());
         if self.frame.cuts_left() {
             config.insert("truncation_side".into(), "left".into());
+        }
+        if let Some(template) = self.chat_template() {
+            config.insert("chat_template".into(), template.into());
         }
         for (key, token) in self.named() {
             config.insert(key.into(), token.into());

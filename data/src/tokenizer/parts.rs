@@ -68,6 +68,19 @@ impl TextTokenizer {
         })
     }
 
+    /// Texts that hold their special tokens already, cut on the right.
+    ///
+    /// # Errors
+    /// The tokenizer fails.
+    pub fn encode_written(&self, texts: &[&str], max_len: usize) -> Result<Vec<Encoded>, DataError> {
+        each(texts, |text| {
+            let mut encoding = self.plain((*text).into())?;
+            let lost = encoding.len().saturating_sub(max_len);
+            encoding.truncate(max_len, 0, TruncationDirection::Right);
+            Ok(Encoded::of(&encoding, lost))
+        })
+    }
+
     /// Sentences of words, each word tokenized by itself.
     ///
     /// # Errors

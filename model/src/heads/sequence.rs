@@ -11,6 +11,30 @@ use crate::layers::{Draw, Linear};
 use crate::ops::dropout;
 use crate::registry::{TextBackbone, TextConfig};
 
+/// The mean of the states of each row's tokens, special ones too, `[batch, d_model]`.
+pub fn mean_states<B: Backend>(
+    backbone: &TextBackbone<B>,
+    input: &TokenInput<B>,
+) -> Tensor<B, 2> {
+    let [batch, seq] = input.tokens.dims();
+    let states = backbone.states(input, None, None);
+    let [_, d_model] = states.dims();
+    let states: Tensor<B, 3> = states.reshape([batch, seq, d_model]);
+    let Some(padding) = &input.mask_pad else {
+        return states.mean_dim(1).reshape([batch, d_model]);
+    };
+    let real = padding.clone().bool_not().float().cast(states.dtype());
+    let lengths = real.clone().sum_dim(1);
+    let sum = (states * real.reshape([batch, seq, 1])).sum_dim(1);
+    sum.reshape([batch, d_model]) / lengths
+}
+
+/// Rows of length one; `[n, width]` in and out.
+pub fn normalized<B: Backend>(rows: Tensor<B, 2>) -> Tensor<B, 2> {
+    let length = (rows.clone() * rows.clone()).sum_dim(1).sqrt();
+    rows / length.clamp_min(1e-12)
+}
+
 /// One layer on the state of every token, for classes.
 #[derive(Module, Debug)]
 pub struct TokenClassHead<B: Backend> {

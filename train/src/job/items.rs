@@ -1,10 +1,12 @@
 //! From texts with anything to learn but one class to batches. In: `[data]` and `[tokenizer]` of a recipe. Out: splits, tokenized
 //! and batched.
 
+use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use data::{
-    CutTexts, Encoded, Item, ItemColumns, ItemKind, ItemSet, ItemSplits, ItemTarget, SplitShares,
+    ChatTemplate, CutTexts, Encoded, Item, ItemColumns, ItemKind, ItemSet, ItemSplits, ItemTarget, Message, SplitShares,
     TextTokenizer, read_items,
 };
 use model::{HeadKind, TextConfig};
@@ -51,6 +53,10 @@ pub struct ItemRow {
 /// What is to be learned of a row.
 #[derive(Clone, Debug, PartialEq)]
 pub enum RowTarget {
+    /// Places in each sequence from which the next token is to be predicted. The sequences share a row of the batch.
+    Next(Vec<Vec<u32>>),
+    /// Nothing: two texts that belong together.
+    Pair,
     /// Classes.
     Labels(Vec<u32>),
     /// A number.
@@ -113,8 +119,17 @@ pub struct ItemData {
 
 impl Items {
     /// Says what is impossible about these values, if anything is.
-    pub fn check(&self, tokenizer: &TokenizerRecipe, recipe: &Recipe) -> Result<(), Impossible> {
-        recipe.training.check_unpacked()?;
+    ///
+    /// - packs: whether rows may share sequences
+    pub fn check(
+        &self,
+        tokenizer: &TokenizerRecipe,
+        recipe: &Recipe,
+        packs: bool,
+    ) -> Result<(), Impossible> {
+        if !packs {
+            recipe.training.check_unpacked()?;
+        }
         check_text(&self.splits, tokenizer, recipe)
     }
 
@@ -151,7 +166,14 @@ impl Items {
         (unit, stride, head): (&'static str, usize, HeadKind),
     ) -> Result<ItemData, Failure> {
         let max_length = tokenizer.max_length;
-        let tokenizer = tokenizer.open(start)?;
+        let mut tokenizer = tokenizer.open(start)?;
+        let is_dialogue = |item: &Item| item.target == ItemTarget::None && head == HeadKind::Tokens;
+        let dialogues = set.items.first().is_some_and(is_dialogue);
+        if dialogues && tokenizer.chat_template().is_none() {
+            // So that what is trained can be asked in the same way.
+            tokenizer = tokenizer.with_chat_template(Some(data::chat::PLAIN_TEMPLATE.into()));
+            start.console.note("the tokenizer has no chat template: a plain one is used, and kept in the bundle");
+        }
         let config = start.text_config(&tokenizer)?;
         check_lengths(max_length, config.describe().positions)?;
         check_head(&config, head)?;
@@ -177,15 +199,32 @@ impl Items {
             classes: &classes,
             max_length,
             stride,
+            dialogues,
+            unanswered: 0,
             cut: CutTexts::default(),
         };
         let mut encode = |rows: &[usize], looked_at| {
             let items: Vec<&Item> = rows.iter().map(|&row| &set.items[row]).collect();
             encoding.rows(&items, looked_at)
         };
-        let train = encode(&splits.train, false)?;
+        let mut train = encode(&splits.train, false)?;
         let valid = encode(&valid, true)?;
         let test = encode(&test, true)?;
+        if encoding.unanswered > 0 {
+            let lost = encoding.unanswered;
+            let text = format!("{lost} {unit} left out, as they are cut before their first answer");
+            start.console.warn_outside(&text);
+        }
+        if train.rows.is_empty() || valid.rows.is_empty() {
+            let reason = format!("is {max_length}, which cuts all {unit} before their first answer");
+            return Err(Impossible::new("tokenizer.max_length", reason).into());
+        }
+        if start.packs() && dialogues {
+            let packed = packed(&train.rows, max_length);
+            let (rows, sequences) = (train.rows.len(), packed.len());
+            train.rows = Arc::new(packed);
+            start.console.note(&format!("{rows} {unit} packed into {sequences} sequences"));
+        }
         let summary = data::DataSummary {
             cut: Some((encoding.cut, max_length)),
             limits: [data.valid_limit, self.test_limit],
@@ -227,6 +266,9 @@ struct Encoding<'a> {
     classes: &'a [String],
     max_length: usize,
     stride: usize,
+    dialogues: bool,
+    /// Dialogues of which no answer is left.
+    unanswered: usize,
     cut: CutTexts,
 }
 
@@ -237,7 +279,9 @@ impl Encoding<'_> {
         if is_of(|target| matches!(target, ItemTarget::Answers(_))) {
             return self.questions(items, looked_at);
         }
-        let rows = if is_of(|target| matches!(target, ItemTarget::Tags(_))) {
+        let rows = if self.dialogues {
+            self.answered(items)?
+        } else if is_of(|target| matches!(target, ItemTarget::Tags(_))) {
             self.tagged(items)?
         } else {
             self.texts(items)?
@@ -255,6 +299,42 @@ impl Encoding<'_> {
     fn class(&self, name: &str) -> u32 {
         let at = self.classes.iter().position(|known| known == name);
         at.unwrap_or_default() as u32
+    }
+
+    /// Dialogues with the places before each token that the assistant writes.
+    fn answered(&mut self, items: &[&Item]) -> Result<Vec<ItemRow>, Failure> {
+        let template = ChatTemplate::of(self.tokenizer)?;
+        let written = |item: &&Item| {
+            let message = |pair: &[String]| Message {
+                role: pair[0].clone(),
+                content: pair[1].clone(),
+            };
+            let messages: Vec<Message> = item.texts.chunks_exact(2).map(message).collect();
+            template.answers(&messages)
+        };
+        let written: Vec<_> = items.iter().map(written).collect::<Result<_, _>>()?;
+        let texts: Vec<&str> = written.iter().map(|(text, _)| text.as_str()).collect();
+        let encoded = self.tokenizer.encode_written(&texts, self.max_length)?;
+        self.count(&encoded);
+        let mut rows = Vec::new();
+        for (encoded, (_, ranges)) in encoded.into_iter().zip(&written) {
+            let is_answer = |&(from, to): &(u32, u32)| {
+                let inside = |range: &Range<usize>| range.contains(&(from as usize));
+                from < to && ranges.iter().any(inside)
+            };
+            let following = encoded.offsets.iter().enumerate().skip(1);
+            let places = following.filter(|(_, bytes)| is_answer(bytes));
+            let places: Vec<u32> = places.map(|(at, _)| at as u32 - 1).collect();
+            if places.is_empty() {
+                self.unanswered += 1;
+                continue;
+            }
+            rows.push(ItemRow {
+                target: RowTarget::Next(vec![places]),
+                sequences: vec![tokens(encoded)],
+            });
+        }
+        Ok(rows)
     }
 
     fn tagged(&mut self, items: &[&Item]) -> Result<Vec<ItemRow>, Failure> {
@@ -291,6 +371,7 @@ impl Encoding<'_> {
         let parts = |item: &&Item| -> Vec<(String, Option<String>)> {
             let (first, others) = (item.texts[0].clone(), &item.texts[1..]);
             match &item.target {
+                ItemTarget::None => item.texts.iter().map(|text| (text.clone(), None)).collect(),
                 ItemTarget::Choice(_) => {
                     let choices = others.iter().cloned();
                     choices.map(|choice| (first.clone(), Some(choice))).collect()
@@ -307,6 +388,7 @@ impl Encoding<'_> {
         let rows = items.iter().zip(&parts).map(|(item, parts)| ItemRow {
             sequences: encoded.by_ref().take(parts.len()).collect(),
             target: match &item.target {
+                ItemTarget::None => RowTarget::Pair,
                 ItemTarget::Value(value) => RowTarget::Value(*value),
                 ItemTarget::Choice(right) => RowTarget::Choice(*right as u32),
                 ItemTarget::Labels(names) => {
@@ -364,6 +446,40 @@ impl Encoding<'_> {
     }
 }
 
+/// Dialogues in sequences of at most this many tokens, the longest first into the first sequence that has room for it.
+fn packed(rows: &[ItemRow], max_length: usize) -> Vec<ItemRow> {
+    let length = |row: &ItemRow| row.sequences.iter().map(|one| one.ids.len()).sum::<usize>();
+    let mut order: Vec<usize> = (0..rows.len()).collect();
+    order.sort_by_key(|&row| std::cmp::Reverse(length(&rows[row])));
+    let mut all: Vec<(usize, ItemRow)> = Vec::new();
+    // Sequences by the room that they have left: the first of those with enough is the fullest.
+    let mut room: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+    for row in order.into_iter().map(|row| &rows[row]) {
+        let needed = length(row);
+        let found = room.range_mut(needed..).next().and_then(|(left, open)| Some((*left, open.pop()?)));
+        let at = match found {
+            Some((left, at)) => {
+                if room.get(&left).is_some_and(Vec::is_empty) {
+                    room.remove(&left);
+                }
+                let (_, pack) = &mut all[at];
+                pack.sequences.extend(row.sequences.iter().cloned());
+                if let (RowTarget::Next(ours), RowTarget::Next(more)) = (&mut pack.target, &row.target) {
+                    ours.extend(more.iter().cloned());
+                }
+                all[at].0 = left - needed;
+                at
+            }
+            None => {
+                all.push((max_length.saturating_sub(needed), row.clone()));
+                all.len() - 1
+            }
+        };
+        room.entry(all[at].0).or_default().push(at);
+    }
+    all.into_iter().map(|(_, row)| row).collect()
+}
+
 fn tokens(Encoded { ids, types, .. }: Encoded) -> Tokens {
     Tokens { ids, types }
 }
@@ -384,6 +500,15 @@ fn ends(bytes: &[Option<[u32; 2]>], [from, to]: [u32; 2]) -> Option<[u32; 2]> {
 /// What is to be learned of a batch.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ItemTargets {
+    /// Next tokens.
+    Next {
+        /// From these places of the flattened `[batch * seq]`.
+        at: Vec<i32>,
+        /// The token that follows each.
+        targets: Vec<u32>,
+    },
+    /// Nothing: rows are pairs, one text after the other.
+    Pairs,
     /// Classes of each row.
     Labels(Vec<Vec<u32>>),
     /// A number a row.
@@ -438,6 +563,7 @@ impl Counts for ItemBatch {
     fn denominators(&self) -> Vec<f64> {
         match &self.targets {
             ItemTargets::Tags { tags, .. } => vec![tags.len() as f64],
+            ItemTargets::Next { targets, .. } => vec![targets.len() as f64],
             _ => vec![],
         }
     }
@@ -455,14 +581,52 @@ struct ItemBatches {
 
 impl ItemBatches {
     fn inputs(&self, rows: &[&ItemRow]) -> TokenBatch {
+        if let Some(RowTarget::Next(_)) = rows.first().map(|row| &row.target) {
+            return self.joined(rows);
+        }
         let sequences = rows.iter().flat_map(|row| &row.sequences);
         let pairs = sequences.map(|Tokens { ids, types }| (ids.as_slice(), types.as_slice()));
         TokenBatch::of_pairs(pairs, self.pad, self.types)
     }
 
+    /// The sequences of each row as one; they do not see each other.
+    fn joined(&self, rows: &[&ItemRow]) -> TokenBatch {
+        let join = |row: &&ItemRow| row.sequences.iter().flat_map(|one| one.ids.clone()).collect();
+        let ids: Vec<Vec<u32>> = rows.iter().map(join).collect();
+        let mut inputs = TokenBatch::pad(ids.iter().map(Vec::as_slice), self.pad);
+        if rows.iter().any(|row| row.sequences.len() > 1) {
+            let texts = rows.iter().flat_map(|row| {
+                let numbered = row.sequences.iter().zip(0..);
+                let mut texts: Vec<i32> =
+                    numbered.flat_map(|(one, number)| vec![number; one.ids.len()]).collect();
+                // Padding is a text that no token belongs to.
+                texts.resize(inputs.seq, -1);
+                texts
+            });
+            inputs.texts = Some(texts.collect());
+        }
+        inputs
+    }
+
     fn targets(&self, rows: &[&ItemRow], seq: usize) -> ItemTargets {
         let targets = || rows.iter().map(|row| &row.target);
         match rows.first().map(|row| &row.target) {
+            Some(RowTarget::Pair) => ItemTargets::Pairs,
+            Some(RowTarget::Next(_)) => {
+                let (mut at, mut targets) = (vec![], vec![]);
+                for (row, one) in rows.iter().enumerate() {
+                    let RowTarget::Next(places) = &one.target else {
+                        continue;
+                    };
+                    let mut first = row * seq;
+                    for (sequence, places) in one.sequences.iter().zip(places) {
+                        at.extend(places.iter().map(|&place| first as i32 + place as i32));
+                        targets.extend(places.iter().map(|&place| sequence.ids[place as usize + 1]));
+                        first += sequence.ids.len();
+                    }
+                }
+                ItemTargets::Next { at, targets }
+            }
             Some(RowTarget::Value(_)) => {
                 let value = |target: &RowTarget| match target {
                     RowTarget::Value(value) => *value,

@@ -135,6 +135,11 @@ impl Start {
         if little { Held::Value } else { Held::Training }
     }
 
+    /// Whether rows share sequences.
+    pub(crate) fn packs(&self) -> bool {
+        self.settings.training.packing
+    }
+
     /// The bundle, if training starts from one.
     pub fn bundle(&self) -> Option<&Bundle> {
         self.bundle.as_ref()
