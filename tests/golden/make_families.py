@@ -17,25 +17,40 @@ from safetensors.torch import save_file
 from transformers import (
     BertConfig,
     BertForMaskedLM,
+    BertForMultipleChoice,
+    BertForQuestionAnswering,
     BertForSequenceClassification,
+    BertForTokenClassification,
     DistilBertConfig,
     DistilBertForMaskedLM,
+    DistilBertForMultipleChoice,
+    DistilBertForQuestionAnswering,
     DistilBertForSequenceClassification,
+    DistilBertForTokenClassification,
     GPT2Config,
+    GPT2ForQuestionAnswering,
     GPT2ForSequenceClassification,
+    GPT2ForTokenClassification,
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
+    LlamaForQuestionAnswering,
     LlamaForSequenceClassification,
+    LlamaForTokenClassification,
     LogitsProcessorList,
     MinPLogitsWarper,
     Qwen2Config,
     Qwen2ForCausalLM,
+    Qwen2ForQuestionAnswering,
     Qwen2ForSequenceClassification,
+    Qwen2ForTokenClassification,
     RepetitionPenaltyLogitsProcessor,
     RobertaConfig,
     RobertaForMaskedLM,
+    RobertaForMultipleChoice,
+    RobertaForQuestionAnswering,
     RobertaForSequenceClassification,
+    RobertaForTokenClassification,
     TemperatureLogitsWarper,
     TopKLogitsWarper,
     TopPLogitsWarper,
@@ -90,7 +105,13 @@ LINEAR = dict(rope_type="linear", factor=2.5)
 FAMILIES = {
     "bert": (
         BertConfig,
-        {"masked-lm": BertForMaskedLM, "classifier": BertForSequenceClassification},
+        {
+            "masked-lm": BertForMaskedLM,
+            "classifier": BertForSequenceClassification,
+            "token-classes": BertForTokenClassification,
+            "spans": BertForQuestionAnswering,
+            "choices": BertForMultipleChoice,
+        },
         [
             bert(12, 3, 3, 20, 37, 19, type_vocab_size=2),
             bert(20, 5, 2, 28, 61, 23, type_vocab_size=3, hidden_act="relu", layer_norm_eps=1e-5),
@@ -99,7 +120,13 @@ FAMILIES = {
     ),
     "roberta": (
         RobertaConfig,
-        {"masked-lm": RobertaForMaskedLM, "classifier": RobertaForSequenceClassification},
+        {
+            "masked-lm": RobertaForMaskedLM,
+            "classifier": RobertaForSequenceClassification,
+            "token-classes": RobertaForTokenClassification,
+            "spans": RobertaForQuestionAnswering,
+            "choices": RobertaForMultipleChoice,
+        },
         [
             bert(12, 3, 3, 20, 37, 19, type_vocab_size=1, pad_token_id=1, layer_norm_eps=1e-5),
             bert(20, 5, 2, 28, 61, 23, type_vocab_size=1, pad_token_id=4),
@@ -108,7 +135,13 @@ FAMILIES = {
     ),
     "distilbert": (
         DistilBertConfig,
-        {"masked-lm": DistilBertForMaskedLM, "classifier": DistilBertForSequenceClassification},
+        {
+            "masked-lm": DistilBertForMaskedLM,
+            "classifier": DistilBertForSequenceClassification,
+            "token-classes": DistilBertForTokenClassification,
+            "spans": DistilBertForQuestionAnswering,
+            "choices": DistilBertForMultipleChoice,
+        },
         [
             distilbert(12, 3, 3, 20, 37, 19),
             distilbert(20, 5, 2, 28, 61, 23, activation="relu"),
@@ -117,7 +150,12 @@ FAMILIES = {
     ),
     "gpt2": (
         GPT2Config,
-        {"causal-lm": GPT2LMHeadModel, "classifier": GPT2ForSequenceClassification},
+        {
+            "causal-lm": GPT2LMHeadModel,
+            "classifier": GPT2ForSequenceClassification,
+            "token-classes": GPT2ForTokenClassification,
+            "spans": GPT2ForQuestionAnswering,
+        },
         [
             gpt2(12, 3, 3, 20, 37, 41, pad_token_id=0),
             gpt2(20, 5, 2, None, 61, 43, pad_token_id=60, layer_norm_epsilon=1e-6),
@@ -126,7 +164,12 @@ FAMILIES = {
     ),
     "llama": (
         LlamaConfig,
-        {"causal-lm": LlamaForCausalLM, "classifier": LlamaForSequenceClassification},
+        {
+            "causal-lm": LlamaForCausalLM,
+            "classifier": LlamaForSequenceClassification,
+            "token-classes": LlamaForTokenClassification,
+            "spans": LlamaForQuestionAnswering,
+        },
         [
             llama(12, 3, 1, 3, 20, 37, 41, 1e4, pad_token_id=0),
             llama(
@@ -138,7 +181,12 @@ FAMILIES = {
     ),
     "qwen2": (
         Qwen2Config,
-        {"causal-lm": Qwen2ForCausalLM, "classifier": Qwen2ForSequenceClassification},
+        {
+            "causal-lm": Qwen2ForCausalLM,
+            "classifier": Qwen2ForSequenceClassification,
+            "token-classes": Qwen2ForTokenClassification,
+            "spans": Qwen2ForQuestionAnswering,
+        },
         [
             llama(12, 3, 1, 3, 20, 37, 41, 1e6, pad_token_id=0, tie_word_embeddings=True),
             llama(20, 4, 2, 2, 28, 61, 83, 500.0, LLAMA3, pad_token_id=60, head_dim=6, rms_norm_eps=1e-3),
@@ -147,6 +195,8 @@ FAMILIES = {
     ),
 }
 CLASSES = (2, 3, 5)
+# Language models have 0.
+SEEDS = {"classifier": 1, "token-classes": 2, "spans": 3, "choices": 4}
 LENGTHS = ((11, 9, 3), (9, 8, 1), (13, 6, 4))
 
 
@@ -154,11 +204,12 @@ def build(family, head, number):
     """A model with random weights; its configuration holds names of classes where they are not two, the default."""
     make_config, models, configurations = FAMILIES[family]
     options, classes = dict(configurations[number]), CLASSES[number]
-    if head == "classifier" and classes != 2:
+    if head in ("classifier", "token-classes") and classes != 2:
         names = dict(enumerate(NAMES[classes]))
         options |= dict(id2label=names, label2id={name: index for index, name in names.items()})
     model = models[head](make_config(**options)).eval()
-    generator = torch.Generator().manual_seed(100 * list(FAMILIES).index(family) + 10 * number + (head == "classifier"))
+    seed = 100 * list(FAMILIES).index(family) + 10 * number + SEEDS.get(head, 0)
+    generator = torch.Generator().manual_seed(seed)
     norms = {id(layer.weight) for layer in model.modules() if type(layer).__name__.endswith(("LayerNorm", "RMSNorm"))}
     with torch.no_grad():
         for parameter in model.parameters():
@@ -183,7 +234,15 @@ def make_inputs(config, number):
 
 
 def make_labels(head, config, inputs, number):
-    """A class a row, or a word at some of the real places and -100 elsewhere."""
+    """A class a row, a word or a class at some of the real places and -100 elsewhere, both ends of a span, or a choice."""
+    if head == "spans":
+        real = inputs["attention_mask"].sum(1)
+        # A place behind the sequence does not count.
+        ends = torch.stack([torch.arange(len(real)) % real, real - 1], 1)
+        ends[0, 1] = inputs["input_ids"].shape[1]
+        return ends
+    if head == "choices":
+        return torch.tensor([number])
     if head == "classifier":
         return torch.arange(len(LENGTHS[number])).flip(0) % config.num_labels
     generator = torch.Generator().manual_seed(2000 + number)
@@ -193,7 +252,8 @@ def make_labels(head, config, inputs, number):
         chosen, words = torch.rand(shape, generator=generator) < 0.8, inputs["input_ids"]
     else:
         chosen = torch.rand(shape, generator=generator) < 0.4
-        words = torch.randint(0, config.vocab_size, shape, generator=generator)
+        most = config.num_labels if head == "token-classes" else config.vocab_size
+        words = torch.randint(0, most, shape, generator=generator)
     labels = torch.where(chosen & real, words, -100)
     assert (labels != -100).any() and ((labels == -100) & real).any()
     return labels
@@ -236,10 +296,20 @@ def compute(family, head, number, dtype=torch.float32, attention="sdpa"):
     model.set_attn_implementation(attention)
     inputs = make_inputs(model.config, number)
     labels = make_labels(head, model.config, inputs, number)
-    output = model(**inputs, labels=labels, output_hidden_states=True)
+    if head == "spans":
+        learned = dict(start_positions=labels[:, 0], end_positions=labels[:, 1])
+    else:
+        learned = dict(labels=labels)
+    # The rows are choices of one question.
+    given = {name: value[None] for name, value in inputs.items()} if head == "choices" else inputs
+    output = model(**given, **learned, output_hidden_states=True)
     output.loss.backward()
+    if head == "spans":
+        logits = torch.stack([output.start_logits, output.end_logits], 2)
+    else:
+        logits = output.logits.reshape(-1, 1) if head == "choices" else output.logits
     tensors = dict(inputs, labels=labels, loss=output.loss.reshape(1))
-    tensors |= dict(hidden=output.hidden_states[-1], logits=output.logits)
+    tensors |= dict(hidden=output.hidden_states[-1], logits=logits)
     tensors |= {f"grad.{name}": parameter.grad for name, parameter in model.named_parameters()}
     if head == "causal-lm" and dtype == torch.float32:
         tensors |= generate(model)

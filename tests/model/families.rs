@@ -77,6 +77,7 @@ fn there_is_a_model_of_each_family_and_head() {
         .map(|name| format!("families/{name}"))
         .collect();
     let mut here: Vec<_> = Case::all().into_iter().map(Case::folder).collect();
+    here.extend(crate::heads::folders());
     there.sort();
     here.sort();
     assert_eq!(there, here);
