@@ -29,6 +29,31 @@ const DIGIT_LABELS: &[u8] = include_bytes!(concat!(
     "/../assets/data/mnist/labels-idx1-ubyte.gz"
 ));
 
+/// 17,000 sentences, a token and its part of speech a line, an empty line after each sentence.
+#[allow(dead_code)] // Read by a test alone so far.
+pub(crate) const BROWN: &[u8] = include_bytes!(concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../assets/data/brown/tagged.tsv.gz"
+));
+/// 10,500 verses: `reference`, `kjv`, `web`, `spanish`.
+#[allow(dead_code)] // Read by a test alone so far.
+pub(crate) const VERSES: &[u8] = include_bytes!(concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../assets/data/verses/verses.tsv.gz"
+));
+/// 5,400 questions as the `datasets` package gives SQuAD 2.0, a JSON object a line.
+#[allow(dead_code)] // Read by a test alone so far.
+pub(crate) const QUESTIONS: &[u8] = include_bytes!(concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../assets/data/questions/questions.jsonl.gz"
+));
+/// 6,300 poems: `title`, `author`, `text`.
+#[allow(dead_code)] // Read by a test alone so far.
+pub(crate) const POEMS: &[u8] = include_bytes!(concat!(
+    env!("CARGO_MANIFEST_DIR"),
+    "/../assets/data/poems/poems.tsv.gz"
+));
+
 /// What a training on the training split of [`wordnet`] gives, for [`TOKENIZER_OF`]: so nobody needs to train it again.
 /// A test in [`crate::corpus`] does.
 pub(crate) const TOKENIZER: &[u8] = include_bytes!(concat!(
@@ -190,10 +215,19 @@ pub fn mnist() -> ImageSet {
 mod tests {
     use super::*;
     use std::collections::BTreeSet;
+    use std::io::Read;
 
     fn labels(set: &TextSet) -> BTreeSet<&str> {
         let labels = set.examples.iter().filter_map(|e| e.label.as_deref());
         labels.collect()
+    }
+
+    fn decompressed(bytes: &[u8]) -> String {
+        let mut text = String::new();
+        MultiGzDecoder::new(bytes)
+            .read_to_string(&mut text)
+            .unwrap();
+        text
     }
 
     #[test]
@@ -217,5 +251,51 @@ mod tests {
         let labels = set.labels.as_ref().unwrap();
         assert!((0..10).all(|digit| labels.contains(&digit)));
         assert!(set.image(9_999).iter().any(|&pixel| pixel > 200));
+    }
+
+    #[test]
+    fn brown_has_its_known_size() {
+        let text = decompressed(BROWN);
+        assert_eq!(text.lines().count(), 361_855);
+        assert_eq!(text.lines().filter(|line| line.is_empty()).count(), 17_000);
+        let tokens = text.lines().filter_map(|line| line.split_once('\t'));
+        let tags: BTreeSet<&str> = tokens.clone().map(|(_, tag)| tag).collect();
+        assert_eq!((tokens.count(), tags.len()), (344_855, 12));
+    }
+
+    #[test]
+    fn verses_have_their_known_size() {
+        let text = decompressed(VERSES);
+        assert_eq!(text.lines().next(), Some("reference\tkjv\tweb\tspanish"));
+        assert_eq!(text.lines().count(), 10_501);
+        assert!(text.lines().all(|line| line.split('\t').count() == 4));
+    }
+
+    #[test]
+    fn answers_stand_where_the_questions_say() {
+        let rows: Vec<serde_json::Value> = decompressed(QUESTIONS)
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        assert_eq!(rows.len(), 5_400);
+        let mut answered = 0;
+        for row in &rows {
+            // All is ASCII: a character is a byte.
+            let context = row["context"].as_str().unwrap();
+            if let Some(answer) = row["answers"]["text"][0].as_str() {
+                let start = row["answers"]["answer_start"][0].as_u64().unwrap();
+                assert!(context[start as usize..].starts_with(answer), "{row}");
+                answered += 1;
+            }
+        }
+        assert_eq!(answered, 4_320);
+    }
+
+    #[test]
+    fn poems_have_their_known_size() {
+        let text = decompressed(POEMS);
+        assert_eq!(text.lines().next(), Some("title\tauthor\ttext"));
+        assert_eq!(text.lines().count(), 6_301);
+        assert!(text.lines().all(|line| line.split('\t').count() == 3));
     }
 }
