@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use clap::Args;
-use data::TextTokenizer;
+use data::{ChatTemplate, Message, TextTokenizer};
 use data::order::{self, Stream};
 use model::bundle;
 use model::generate::{Continuation, Sampling};
@@ -74,6 +74,9 @@ pub struct Flags {
     /// Go on after the token that ends a text
     #[arg(long)]
     pub ignore_end: bool,
+    /// Answer the prompt, a message in the tokenizer's chat template, instead of continuing it
+    #[arg(long)]
+    pub chat: bool,
 }
 
 impl Flags {
@@ -105,6 +108,8 @@ pub struct Generator<B: Backend> {
     positions: usize,
     /// Whether each text began with the begin token in training.
     begins: bool,
+    /// Tokens that end a text.
+    ends: Vec<u32>,
     device: B::Device,
 }
 
@@ -138,6 +143,8 @@ pub struct Request<'a> {
     pub cache: bool,
     /// Whether the token that ends a text does not end it.
     pub ignore_end: bool,
+    /// Whether the prompt is a message of a user, to be answered.
+    pub chat: bool,
 }
 
 impl<B: Backend> Generator<B> {
@@ -149,8 +156,11 @@ impl<B: Backend> Generator<B> {
     pub fn open(bundle: &Bundle, device: &B::Device) -> Result<Self, Failure> {
         let (model, parts) = open::token_model(bundle, true, device)?;
         let sizes = parts.config.describe();
+        let mut ends = bundle.end_tokens()?;
+        ends.extend(parts.tokenizer.end());
         Ok(Self {
             model,
+            ends,
             tokenizer: parts.tokenizer,
             layers: sizes.layers,
             begins: begins(bundle)?,
@@ -169,7 +179,11 @@ impl<B: Backend> Generator<B> {
         request: &Request,
         show: &mut dyn FnMut(&str) -> Result<(), Failure>,
     ) -> Result<(usize, End), Failure> {
-        let prompt = self.prompt(request.prompt)?;
+        let prompt = if request.chat {
+            self.question(request.prompt)?
+        } else {
+            self.prompt(request.prompt)?
+        };
         let layers = request.cache.then_some(self.layers);
         let mut text = Continuation::new(&self.model, prompt, layers, &self.device);
         let mut decoder = self.tokenizer.decoder();
@@ -190,7 +204,7 @@ impl<B: Backend> Generator<B> {
             let draw = order::rng(request.seed, Stream::Sample, added as u64).random::<f64>();
             let token = request.sampling.choose(&logits, text.tokens(), draw);
             added += 1;
-            if self.tokenizer.end() == Some(token) && !request.ignore_end {
+            if self.ends.contains(&token) && !request.ignore_end {
                 break End::EndToken;
             }
             text.push(token);
@@ -202,6 +216,18 @@ impl<B: Backend> Generator<B> {
             output.finish(show)?;
         }
         Ok((added, end))
+    }
+
+    /// A user's message and the beginning of its answer, as the chat template has them.
+    fn question(&self, message: &str) -> Result<Vec<u32>, Failure> {
+        let message = Message {
+            role: "user".into(),
+            content: message.into(),
+        };
+        let text = ChatTemplate::of(&self.tokenizer)?.render(&[message], true)?;
+        let encoded = self.tokenizer.encode_written(&[&text], usize::MAX)?;
+        let tokens = encoded.into_iter().flat_map(|one| one.ids).collect();
+        self.within_positions(tokens)
     }
 
     /// Tokens that the text begins with.
@@ -223,14 +249,18 @@ impl<B: Backend> Generator<B> {
                 "the prompt is empty, and this model has no token to begin a text with",
             ));
         }
-        if tokens.len() > self.positions {
-            return Err(Failure::input(format!(
-                "the prompt has {} tokens; this model takes {}",
-                tokens.len(),
-                self.positions
-            )));
+        self.within_positions(tokens)
+    }
+
+    fn within_positions(&self, tokens: Vec<u32>) -> Result<Vec<u32>, Failure> {
+        if tokens.len() <= self.positions {
+            return Ok(tokens);
         }
-        Ok(tokens)
+        Err(Failure::input(format!(
+            "the prompt has {} tokens; this model takes {}",
+            tokens.len(),
+            self.positions
+        )))
     }
 }
 
@@ -331,6 +361,7 @@ impl WithBackend for Work<'_> {
             seed: flags.seed,
             cache: !flags.no_cache,
             ignore_end: flags.ignore_end,
+            chat: flags.chat,
         };
         // Refused before anything is printed.
         generator.prompt(request.prompt)?;

@@ -16,10 +16,6 @@ pub(crate) const DEFINITIONS: &[u8] = include_bytes!(concat!(
     env!("CARGO_MANIFEST_DIR"),
     "/../assets/data/wordnet/definitions.tsv.gz"
 ));
-const BROWN: &[u8] = &[];
-const VERSES: &[u8] = &[];
-const QUESTIONS: &[u8] = &[];
-const POEMS: &[u8] = &[];
 const DIGIT_IMAGES: &[u8] = include_bytes!(concat!(
     env!("CARGO_MANIFEST_DIR"),
     "/../assets/data/mnist/images-idx3-ubyte.gz"
@@ -30,25 +26,21 @@ const DIGIT_LABELS: &[u8] = include_bytes!(concat!(
 ));
 
 /// 17,000 sentences, a token and its part of speech a line, an empty line after each sentence.
-#[allow(dead_code)] // Read by a test alone so far.
 pub(crate) const BROWN: &[u8] = include_bytes!(concat!(
     env!("CARGO_MANIFEST_DIR"),
     "/../assets/data/brown/tagged.tsv.gz"
 ));
 /// 10,500 verses: `reference`, `kjv`, `web`, `spanish`.
-#[allow(dead_code)] // Read by a test alone so far.
 pub(crate) const VERSES: &[u8] = include_bytes!(concat!(
     env!("CARGO_MANIFEST_DIR"),
     "/../assets/data/verses/verses.tsv.gz"
 ));
 /// 5,400 questions as the `datasets` package gives SQuAD 2.0, a JSON object a line.
-#[allow(dead_code)] // Read by a test alone so far.
 pub(crate) const QUESTIONS: &[u8] = include_bytes!(concat!(
     env!("CARGO_MANIFEST_DIR"),
     "/../assets/data/questions/questions.jsonl.gz"
 ));
 /// 6,300 poems: `title`, `author`, `text`.
-#[allow(dead_code)] // Read by a test alone so far.
 pub(crate) const POEMS: &[u8] = include_bytes!(concat!(
     env!("CARGO_MANIFEST_DIR"),
     "/../assets/data/poems/poems.tsv.gz"

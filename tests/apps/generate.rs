@@ -90,6 +90,7 @@ fn a_text_ends_where_the_model_has_no_more_positions() {
             seed: 0,
             cache,
             ignore_end: false,
+            chat: false,
         };
         let mut text = String::new();
         let mut show = |piece: &str| {
@@ -141,6 +142,7 @@ fn words_of_a_vocabulary_without_blanks_are_told_apart() {
             seed,
             cache: true,
             ignore_end: true,
+            chat: false,
         };
         let mut added = String::new();
         let mut show = |piece: &str| {

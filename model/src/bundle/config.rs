@@ -202,6 +202,26 @@ impl Bundle {
         Ok(tensor.and_then(|tensor| tensor.shape.first().copied()))
     }
 
+    /// Tokens that end a text that is generated: those of `generation_config.json`, else those of `config.json`.
+    ///
+    /// # Errors
+    ///
+    /// A file that cannot be read.
+    pub fn end_tokens(&self) -> Result<Vec<u32>, BundleError> {
+        let settings = self.read_optional("generation_config.json")?;
+        let settings = settings.and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
+        let named = settings.as_ref().and_then(|settings| settings.get("eos_token_id"));
+        let ids = match named.filter(|ids| !ids.is_null()) {
+            Some(ids) => ids,
+            None => self.config.get("eos_token_id").unwrap_or(&Value::Null),
+        };
+        let id = |id: &Value| u32::try_from(id.as_u64()?).ok();
+        Ok(match ids {
+            Value::Array(ids) => ids.iter().filter_map(id).collect(),
+            one => id(one).into_iter().collect(),
+        })
+    }
+
     /// What its logits mean, as `problem_type` says; a single one that nothing is said of is a probability by itself.
     ///
     /// # Errors
