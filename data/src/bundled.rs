@@ -1,12 +1,13 @@
 //! The data sets inside the program, so that everything runs with nothing to download.
 //! `assets/data/` holds the files, their licences and the script that rebuilds them.
 
+use std::collections::BTreeSet;
 use std::io::{Cursor, Read};
 use std::path::Path;
 
 use flate2::read::MultiGzDecoder;
-
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use crate::file::Bytes;
 use crate::text::Format;
@@ -46,6 +47,9 @@ pub(crate) const POEMS: &[u8] = include_bytes!(concat!(
     "/../assets/data/poems/poems.tsv.gz"
 ));
 
+/// Kinds of things in a row of `definition-choices`.
+const CHOICES: usize = 4;
+
 /// What a training on the training split of [`wordnet`] gives, for [`TOKENIZER_OF`]: so nobody needs to train it again.
 /// A test in [`crate::corpus`] does.
 pub(crate) const TOKENIZER: &[u8] = include_bytes!(concat!(
@@ -78,7 +82,7 @@ pub(crate) fn packed(name: &str) -> &'static [u8] {
         "verses" | "verse-pairs" => VERSES,
         "poems" => POEMS,
         "brown" => BROWN,
-        "questions" | "definition-choices" | "definition-answers" => QUESTIONS,
+        "questions" | "definition-answers" => QUESTIONS,
         _ => DEFINITIONS,
     }
 }
@@ -116,8 +120,7 @@ fn lines(rows: impl Iterator<Item = Value>) -> String {
     rows.map(|row| format!("{row}\n")).collect()
 }
 
-/// Verses of the King James text, each with the same verse of the World English Bible or, every other one, with one of the next
-/// few.
+/// Verses of the King James text, each with the same verse of the World English Bible or, every other one, with another.
 fn verse_pairs() -> String {
     let text = unpacked(VERSES);
     let rows: Vec<Vec<&str>> = text.lines().skip(1).map(|row| row.split('\t').collect()).collect();
@@ -129,21 +132,36 @@ fn verse_pairs() -> String {
     lines(rows.iter().enumerate().map(pair))
 }
 
-/// Definitions, each with the words of a passage of [`QUESTIONS`], one of which it defines.
+/// Definitions of nouns, each with four kinds of things, one of which is what it defines.
 fn definition_choices() -> String {
-    let text = unpacked(QUESTIONS);
-    let row = |line: &str| -> Option<Value> {
-        let question: Value = serde_json::from_str(line).ok()?;
-        let answer = question["answers"]["text"][0].as_str()?;
-        let entries = question["context"].as_str()?.split(". ");
-        let entries: Vec<(&str, &str)> = entries
-            .filter_map(|entry| entry.trim_end_matches('.').split_once(": "))
-            .collect();
-        let right = entries.iter().position(|(word, definition)| *word == answer || *definition == answer)?;
-        let words: Vec<&str> = entries.iter().map(|(word, _)| *word).collect();
-        Some(json!({"question": entries[right].1, "choices": words, "answer": right}))
+    let text = unpacked(DEFINITIONS);
+    let rows = text.lines().skip(1).filter_map(|line| line.strip_prefix("noun."));
+    let rows: Vec<(&str, &str)> = rows.filter_map(|row| row.split_once('\t')).collect();
+    let kinds: BTreeSet<&str> = rows.iter().map(|(kind, _)| *kind).collect();
+    let kinds: Vec<&str> = kinds.into_iter().collect();
+    let row = |(kind, definition): &(&str, &str)| {
+        let (choices, right) = choices(kind, definition, &kinds);
+        json!({"question": definition, "choices": choices, "answer": right})
     };
-    lines(text.lines().filter_map(row))
+    lines(rows.iter().map(row))
+}
+
+/// Four of all kinds, the right one among them, and its place: a function of the text.
+fn choices<'a>(right: &'a str, text: &str, all: &[&'a str]) -> (Vec<&'a str>, usize) {
+    let chance = Sha256::digest(text);
+    let mut chosen = vec![right];
+    for byte in chance.iter().cycle().zip(0..).map(|(byte, step)| usize::from(*byte) + step) {
+        if chosen.len() == CHOICES {
+            break;
+        }
+        let other = all[byte % all.len()];
+        if !chosen.contains(&other) {
+            chosen.push(other);
+        }
+    }
+    let place = usize::from(chance[31]) % CHOICES;
+    chosen.swap(0, place);
+    (chosen, place)
 }
 
 /// Questions that have an answer, without the passage that holds it.
@@ -289,5 +307,46 @@ mod tests {
         assert_eq!(text.lines().next(), Some("title\tauthor\ttext"));
         assert_eq!(text.lines().count(), 6_301);
         assert!(text.lines().all(|line| line.split('\t').count() == 3));
+    }
+
+    /// The rows of a set that is made when it is asked for.
+    fn made(name: &str) -> Vec<Value> {
+        let mut text = String::new();
+        rows(name).1.read_to_string(&mut text).unwrap();
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    #[test]
+    fn pairs_are_the_same_verse_or_another() {
+        let pairs = made("verse-pairs");
+        assert_eq!(pairs.len(), 10_500);
+        let same = pairs.iter().filter(|pair| pair["label"] == "same").count();
+        assert_eq!(same, 5_250);
+        let second: BTreeSet<&str> = pairs.iter().map(|pair| pair["second"].as_str().unwrap()).collect();
+        assert_eq!(second.len(), 10_500, "each verse is in one pair");
+    }
+
+    #[test]
+    fn choices_hold_the_right_one_at_every_place() {
+        let rows = made("definition-choices");
+        assert_eq!(rows.len(), 82_115);
+        let mut places = [0; CHOICES];
+        for row in &rows {
+            let choices: BTreeSet<&str> =
+                row["choices"].as_array().unwrap().iter().map(|one| one.as_str().unwrap()).collect();
+            assert_eq!(choices.len(), CHOICES);
+            places[row["answer"].as_u64().unwrap() as usize] += 1;
+        }
+        assert!(places.iter().all(|&count| count > 19_000), "{places:?}");
+        assert_eq!(made("definition-choices")[7], rows[7]);
+    }
+
+    #[test]
+    fn labels_are_parts_of_a_field_and_answers_have_no_passage() {
+        let labels = made("wordnet-labels");
+        assert_eq!((labels.len(), &labels[0]["labels"]), (117_659, &json!(["noun", "Tops"])));
+        let answers = made("definition-answers");
+        assert_eq!(answers.len(), 4_320);
+        assert!(answers.iter().all(|row| row["prompt"].is_string() && row["completion"].is_string()));
     }
 }
