@@ -11,4 +11,5 @@ mod adapters;
 mod directories;
 mod encoder;
 mod families;
+mod seq2seq;
 mod vision;

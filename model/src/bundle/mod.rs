@@ -32,7 +32,7 @@ pub use preprocessor::ImageInput;
 use weights::{Mismatch, Weights};
 
 use crate::names::{Family, HeadKind, Names};
-use crate::registry::{ImageConfig, TextConfig};
+use crate::registry::{ImageConfig, Seq2SeqConfig, TextConfig};
 use crate::walk::{self, Parameter};
 
 /// Weights, in a bundle.
@@ -41,6 +41,8 @@ pub const WEIGHTS: &str = "model.safetensors";
 pub const CONFIG: &str = "config.json";
 /// Tokenizer of a text model, in a bundle.
 pub const TOKENIZER: &str = "tokenizer.json";
+/// How an encoder-decoder writes a text, in a bundle.
+pub const GENERATION: &str = "generation_config.json";
 /// How the tokenizer is used, in a bundle.
 pub const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 /// Size and colours of an image model's input, in a bundle.
@@ -56,6 +58,9 @@ pub enum Precision {
     /// 16 bit, half the size.
     F16,
 }
+
+/// A buffer of encoder-decoders that files may lack: it is zero then.
+const FINAL_BIAS: &str = "final_logits_bias";
 
 /// How much of a model must be in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -329,6 +334,19 @@ impl Bundle {
         Ok(config)
     }
 
+    /// The configuration of an encoder-decoder, checked.
+    ///
+    /// # Errors
+    ///
+    /// A model of another kind, or a key that is missing, wrong, or not implemented.
+    pub fn seq2seq_config(&self) -> Result<Seq2SeqConfig, BundleError> {
+        let families = crate::registry::SEQ2SEQ_FAMILIES;
+        self.expect_family(families, "an encoder-decoder")?;
+        let config: Seq2SeqConfig = self.parsed()?;
+        config.check().map_err(|reason| self.config_error(reason))?;
+        Ok(config)
+    }
+
     /// The configuration of an image model, checked.
     ///
     /// # Errors
@@ -356,9 +374,14 @@ impl Bundle {
         if families.iter().any(|family| family.model_type == ours) {
             return Ok(());
         }
+        let kind = if self.family.is_of_two_texts() {
+            "an encoder-decoder"
+        } else {
+            "a model"
+        };
         Err(BundleError::WrongKind {
             path: self.path.clone(),
-            found: format!("a model of type {ours}"),
+            found: format!("{kind} of type {ours}"),
             wanted: wanted.into(),
         })
     }
@@ -456,7 +479,8 @@ impl Bundle {
         let untied = self.config.get("tie_word_embeddings") == Some(&Value::Bool(false));
         let tied = names.head.kind == HeadKind::Tokens && !untied;
         let mut own = names.head.renames.iter();
-        let needed = own.find(|(ours, _)| !(tied && *ours == "output."));
+        let may_lack = |theirs: &str| theirs == FINAL_BIAS;
+        let needed = own.find(|(ours, theirs)| !(tied && *ours == "output.") && !may_lack(theirs));
         let foreign = |needed: &str| {
             let of_torchvision = self.family.torchvision?;
             of_torchvision(&format!("{needed}weight")).map(|foreign| foreign.name)
@@ -766,7 +790,7 @@ fn is_optional(name: &str, names: Names, load: Load) -> bool {
         .iter()
         .any(|part| bare.starts_with(part));
     match load {
-        Load::Whole => false,
+        Load::Whole => name == FINAL_BIAS,
         Load::Backbone => optional,
         Load::BackboneAndPerhapsHead => optional || !names.is_backbone(name),
     }

@@ -632,6 +632,7 @@ impl AdapterFiles {
         let task = match names.head.kind {
             HeadKind::Classes => json!("SEQ_CLS"),
             HeadKind::Tokens if is_causal(names.head.class) => json!("CAUSAL_LM"),
+            HeadKind::Tokens if names.family.is_of_two_texts() => json!("SEQ_2_SEQ_LM"),
             _ => Value::Null,
         };
         json!({
