@@ -13,7 +13,7 @@ use crate::cache::{Cache, Seq2SeqCache};
 use crate::families::conv_autoencoder::AutoencoderConfig;
 use crate::families::{Encoded, Seq2SeqPlan, Seq2SeqTokens};
 use crate::families::{ImagePlan, Plan, Pyramid, TokenInput};
-use crate::families::{bart, marian};
+use crate::families::{bart, marian, t5};
 use crate::families::{bert, distilbert, gpt2, llama, qwen2, roberta};
 use crate::families::{
     cnn, conv_autoencoder, convnext, mlp, mobilenet_v2, resnet, small_resnet, unet, vgg, vit,
@@ -240,6 +240,7 @@ macro_rules! seq2seq_families {
 seq2seq_families! {
     Bart(bart::BartConfig, bart::Bart) = "bart",
     Marian(marian::MarianConfig, marian::Marian) = "marian",
+    T5(t5::T5Config, t5::T5) = "t5",
 }
 
 impl Seq2SeqConfig {

@@ -38,7 +38,7 @@ fn all() -> Vec<String> {
     FAMILIES.iter().flat_map(of_family).collect()
 }
 
-const FAMILIES: &[&str] = &["bart", "marian"];
+const FAMILIES: &[&str] = &["bart", "marian", "t5"];
 
 fn open(folder: &str) -> Bundle {
     Bundle::open(&golden::path(folder)).unwrap()
@@ -556,12 +556,51 @@ fn impossible_configurations_are_refused_in_a_sentence() {
             json!(false),
             "tie_word_embeddings is false; with a shared token table only true is implemented",
         ),
+        ("t5-1", "num_heads", json!(0), "num_heads is 0"),
+        (
+            "t5-1",
+            "relative_attention_num_buckets",
+            json!(3),
+            "relative_attention_num_buckets is 3; it must be at least 4",
+        ),
+        (
+            "t5-1",
+            "relative_attention_max_distance",
+            json!(4),
+            "relative_attention_max_distance is 4; it must be above half of the 8 buckets",
+        ),
+        (
+            "t5-1",
+            "layer_norm_epsilon",
+            json!(0.0),
+            "layer_norm_epsilon is 0; it must be above 0",
+        ),
+        (
+            "t5-1",
+            "initializer_factor",
+            json!(-1.0),
+            "initializer_factor is -1; it must be 0 or more",
+        ),
+        (
+            "t5-1",
+            "decoder_start_token_id",
+            json!(99),
+            "decoder_start_token_id is 99, which is outside the 37 tokens",
+        ),
+        (
+            "t5-1",
+            "is_decoder",
+            json!(true),
+            "is_decoder is true; only false is implemented",
+        ),
     ];
     for (name, key, value, sentence) in cases {
         assert_eq!(refusal(&format!("seq2seq/{name}"), key, value), sentence);
     }
     let unknown = refusal("seq2seq/bart-1", "activation_function", json!("softsign"));
     assert!(unknown.starts_with("activation_function: "), "{unknown}");
+    let unknown = refusal("seq2seq/t5-1", "feed_forward_proj", json!("gated-softsign"));
+    assert!(unknown.starts_with("feed_forward_proj: "), "{unknown}");
 }
 
 #[test]
@@ -695,6 +734,41 @@ fn a_head_of_its_own_is_computed() {
     let (shape, values) = logits(folder, &tied.unwrap());
     let twice = (shape, values.iter().map(|value| 2.0 * value).collect());
     assert_near(folder, &logits(folder, &bundle.unwrap()), &twice, 1e-5);
+}
+
+/// Version 1.1 says `tie_word_embeddings: false`, and `transformers` 5 true of every T5; the matrix for words decides.
+#[test]
+fn a_t5_is_tied_as_its_weights_are() {
+    for (name, own, scaled) in [
+        ("t5-1", false, true),
+        ("t5-2", true, false),
+        ("t5-3", false, false),
+    ] {
+        let folder = format!("seq2seq/{name}");
+        let plan = open(&folder).seq2seq_config().unwrap().describe();
+        let scale = 1.0 / (plan.d_model as f64).sqrt();
+        assert_eq!(plan.tied, !own, "{name}");
+        assert!((plan.scale - if scaled { scale } else { 1.0 }).abs() < 1e-12);
+        let as_published = |json: &mut Value| {
+            let json = json.as_object_mut().unwrap();
+            json.remove("scale_decoder_outputs");
+            json.insert("tie_word_embeddings".into(), json!(scaled));
+        };
+        let with_positions = |tensors: &mut Tensors| {
+            let unused = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight";
+            tensors.insert(unused.into(), (vec![2, 2], vec![1.0; 4]));
+            let table = tensors["shared.weight"].clone();
+            tensors.insert("encoder.embed_tokens.weight".into(), table.clone());
+            tensors.entry("lm_head.weight".into()).or_insert(table);
+        };
+        let (_kept, bundle) = changed(&folder, as_published, with_positions);
+        let bundle = bundle.unwrap();
+        assert_eq!(
+            bundle.seq2seq_config().unwrap().describe().scale,
+            plan.scale
+        );
+        assert_eq!(logits(&folder, &bundle), logits(&folder, &open(&folder)));
+    }
 }
 
 #[test]

@@ -31,6 +31,7 @@ use peft::SavedAdapter;
 pub use preprocessor::ImageInput;
 use weights::{Mismatch, Weights};
 
+use crate::families::t5;
 use crate::names::{Family, HeadKind, Names};
 use crate::registry::{ImageConfig, Seq2SeqConfig, TextConfig};
 use crate::walk::{self, Parameter};
@@ -342,7 +343,10 @@ impl Bundle {
     pub fn seq2seq_config(&self) -> Result<Seq2SeqConfig, BundleError> {
         let families = crate::registry::SEQ2SEQ_FAMILIES;
         self.expect_family(families, "an encoder-decoder")?;
-        let config: Seq2SeqConfig = self.parsed()?;
+        let mut config: Seq2SeqConfig = self.parsed()?;
+        if let Seq2SeqConfig::T5(config) = &mut config {
+            config.tie(self.is_tied());
+        }
         config.check().map_err(|reason| self.config_error(reason))?;
         Ok(config)
     }
@@ -476,8 +480,7 @@ impl Bundle {
             return Ok(false);
         }
         let weights = self.weights()?;
-        let untied = self.config.get("tie_word_embeddings") == Some(&Value::Bool(false));
-        let tied = names.head.kind == HeadKind::Tokens && !untied;
+        let tied = names.head.kind == HeadKind::Tokens && self.is_tied();
         let mut own = names.head.renames.iter();
         let may_lack = |theirs: &str| theirs == FINAL_BIAS;
         let needed = own.find(|(ours, theirs)| !(tied && *ours == "output.") && !may_lack(theirs));
@@ -499,6 +502,20 @@ impl Bundle {
         let in_base = all.any(|tensor| without_wrapper(tensor.name).starts_with(needed));
         let in_adapter = |adapter: &Arc<SavedAdapter>| adapter.holds_part(needed);
         Ok(in_base || self.adapter.as_ref().is_some_and(in_adapter))
+    }
+
+    /// Whether the token table scores the words too, as `tie_word_embeddings` says; the weights of a T5 do, as `transformers`
+    /// says true of them all.
+    fn is_tied(&self) -> bool {
+        let said = self.config.get("tie_word_embeddings") != Some(&Value::Bool(false));
+        if self.family.model_type != t5::NAMES.model_type {
+            return said;
+        }
+        match self.weights() {
+            Ok(weights) => !weights.differ("shared.weight", "lm_head.weight"),
+            // Loading says what is wrong with them.
+            Err(_) => said,
+        }
     }
 
     /// The weights, opened when they are first asked for.

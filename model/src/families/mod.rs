@@ -20,6 +20,7 @@ pub mod qwen2;
 pub mod resnet;
 pub mod roberta;
 pub mod small_resnet;
+pub mod t5;
 pub mod unet;
 pub mod vgg;
 pub mod vit;
