@@ -1,4 +1,4 @@
-//! What a decoder keeps of the tokens that it has read. In: keys and values of new tokens. Out: those of all tokens.
+//! What a decoder keeps of what it has read. In: keys and values of new tokens. Out: those of all tokens.
 
 use burn::prelude::*;
 
@@ -59,5 +59,44 @@ impl<B: Backend> Cache<B> {
             let [batch, tokens, width] = all.dims();
             all.reshape([batch * tokens, width])
         })
+    }
+
+    /// Goes on with other rows of the batch: what is kept of row `i` from now on is what was kept of row `rows[i]`.
+    ///
+    /// - rows: `[new batch]`
+    pub fn select(&mut self, rows: &Tensor<B, 1, Int>) {
+        for pair in self.layers.iter_mut().flatten() {
+            let chosen = |states: &Tensor<B, 3>| states.clone().select(0, rows.clone());
+            *pair = [chosen(&pair[0]), chosen(&pair[1])];
+        }
+    }
+}
+
+/// What a decoder beside an encoder keeps: of its own tokens, and of the encoder's states.
+#[derive(Clone, Debug)]
+pub struct Seq2SeqCache<B: Backend> {
+    /// Keys and values of its own tokens.
+    pub own: Cache<B>,
+    encoder: Vec<Option<[Tensor<B, 2>; 2]>>,
+}
+
+impl<B: Backend> Seq2SeqCache<B> {
+    /// An empty cache.
+    ///
+    /// - layers: of the decoder
+    pub fn new(layers: usize) -> Self {
+        Self {
+            own: Cache::new(layers),
+            encoder: vec![None; layers],
+        }
+    }
+
+    /// Keys and values of the encoder's states in a layer, made when they are first asked for.
+    pub fn of_encoder(
+        &mut self,
+        layer: usize,
+        make: impl FnOnce() -> [Tensor<B, 2>; 2],
+    ) -> [Tensor<B, 2>; 2] {
+        self.encoder[layer].get_or_insert_with(make).clone()
     }
 }

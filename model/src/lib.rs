@@ -2,9 +2,10 @@
 //!
 //! Reading order: [`ops`] (operations, plain and fast), [`layers`] (made of them), [`families`] (a file each) and
 //! [`registry`] (a line each), [`heads`] (what is asked of a backbone), [`names`] and [`walk`] (parameters by their Hugging
-//! Face names), [`cache`] (what a decoder keeps) and [`generate`] (how it continues a text), then [`bundle`] (a Hugging Face
+//! Face names), [`cache`] (what a decoder keeps), [`generate`] (how it continues a text) and [`beam`] (how an encoder-decoder writes one), then [`bundle`] (a Hugging Face
 //! directory in, a model out, and back).
 
+pub mod beam;
 pub mod bundle;
 pub mod bundled;
 pub mod cache;
@@ -18,13 +19,13 @@ pub mod registry;
 pub mod walk;
 
 pub use bundle::{Bundle, BundleError, Precision};
-pub use cache::Cache;
+pub use cache::{Cache, Seq2SeqCache};
 pub use families::TokenInput;
 pub use heads::{
     Autoencoder, ChoiceModel, ClassHead, Detector, Headed, ImageClassifier, MaskedAutoencoder,
-    QuantisedAutoencoder, Segmenter, SpanFinder, TextClassifier, TokenClassifier, TokenHead, TokenModel,
+    QuantisedAutoencoder, Segmenter, Seq2SeqModel, SpanFinder, TextClassifier, TokenClassifier, TokenHead, TokenModel,
     VariationalAutoencoder,
 };
 pub use layers::Draw;
 pub use names::{HeadKind, Names};
-pub use registry::{ImageConfig, TextConfig};
+pub use registry::{ImageConfig, Seq2SeqConfig, TextConfig};

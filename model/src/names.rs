@@ -307,6 +307,12 @@ impl Family {
         self.token_table.is_empty()
     }
 
+    /// Whether it reads a text and writes another.
+    pub fn is_of_two_texts(&self) -> bool {
+        let mut families = crate::registry::SEQ2SEQ_FAMILIES.iter();
+        families.any(|family| family.model_type == self.model_type)
+    }
+
     /// A path inside the backbone, as Hugging Face names it, without the prefix.
     pub fn theirs(&self, path: &str) -> String {
         let name = self

@@ -9,9 +9,11 @@ use burn::module::Module;
 use burn::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::cache::Cache;
+use crate::cache::{Cache, Seq2SeqCache};
 use crate::families::conv_autoencoder::AutoencoderConfig;
+use crate::families::{Encoded, Seq2SeqPlan, Seq2SeqTokens};
 use crate::families::{ImagePlan, Plan, Pyramid, TokenInput};
+use crate::families::{bart, marian, t5};
 use crate::families::{bert, distilbert, gpt2, llama, qwen2, roberta};
 use crate::families::{
     cnn, conv_autoencoder, convnext, mlp, mobilenet_v2, resnet, small_resnet, unet, vgg, vit,
@@ -129,6 +131,119 @@ text_families! {
 }
 
 impl TextConfig {
+    /// Names with a head.
+    ///
+    /// # Panics
+    ///
+    /// If the family has no such head.
+    pub fn names(&self, head: HeadKind) -> Names {
+        Names::new(self.family(), head)
+    }
+}
+
+/// The same for models that read a text and write another.
+macro_rules! seq2seq_families {
+    ($($Variant:ident($file:ident::$Config:ident, $file2:ident::$Model:ident) = $model_type:literal,)+) => {
+        /// `config.json` of an encoder-decoder; its `model_type` chooses.
+        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+        #[serde(tag = "model_type")]
+        #[allow(missing_docs)] // Each is described in its family's file.
+        pub enum Seq2SeqConfig {
+            $(#[serde(rename = $model_type)] $Variant($file::$Config),)+
+        }
+
+        /// Any encoder-decoder.
+        #[derive(Module, Debug)]
+        #[allow(missing_docs)]
+        pub enum Seq2SeqBackbone<B: Backend> {
+            $($Variant($file2::$Model<B>),)+
+        }
+
+        /// Every family of encoder-decoders.
+        pub const SEQ2SEQ_FAMILIES: &[&Family] = &[$(&$file::NAMES,)+];
+
+        impl Seq2SeqConfig {
+            /// Says what is impossible about these sizes, if anything is.
+            pub fn check(&self) -> Result<(), String> {
+                match self { $(Self::$Variant(config) => config.check(),)+ }
+            }
+
+            /// What heads and batches need to know of it.
+            pub fn describe(&self) -> Seq2SeqPlan {
+                match self { $(Self::$Variant(config) => config.describe(),)+ }
+            }
+
+            /// How its parameters are called.
+            pub fn family(&self) -> &'static Family {
+                match self { $(Self::$Variant(_) => &$file::NAMES,)+ }
+            }
+
+            /// Sets every dropout to one rate.
+            pub fn set_dropout(&mut self, rate: f64) {
+                match self { $(Self::$Variant(config) => config.set_dropout(rate),)+ }
+            }
+
+            /// Fits the model to a tokenizer of both texts.
+            pub fn set_vocabulary(&mut self, vocab_size: usize, tokens: Seq2SeqTokens) {
+                match self { $(Self::$Variant(config) => config.set_vocabulary(vocab_size, tokens),)+ }
+            }
+
+            /// Draws a backbone; the weights are a function of the backend's seed.
+            ///
+            /// # Panics
+            ///
+            /// If [`check`](Self::check) finds these sizes impossible.
+            pub fn init<B: Backend>(&self, draw: &Draw<'_, B>) -> Seq2SeqBackbone<B> {
+                match self { $(Self::$Variant(config) => Seq2SeqBackbone::$Variant(config.init(draw)),)+ }
+            }
+        }
+
+        impl<B: Backend> Seq2SeqBackbone<B> {
+            /// Hidden states of the text that is read.
+            ///
+            /// # Panics
+            ///
+            /// If a text is longer than the model has positions, or a row holds several texts.
+            pub fn encode(&self, input: &TokenInput<B>) -> Encoded<B> {
+                match self { $(Self::$Variant(model) => model.encode(input),)+ }
+            }
+
+            /// Hidden states of the text that is written, `[n, d_model]`: at all places of the flattened `[rows * seq]`, or at
+            /// chosen ones. A place sees those before it, and the whole text that is read.
+            ///
+            /// - tokens: `[rows, seq]`, the first of which starts every text; each text that is read has as many rows, one
+            ///   after the other
+            /// - at: `[n]`
+            /// - cache: what the decoder read before these tokens
+            ///
+            /// # Panics
+            ///
+            /// If a text is longer than the model has positions.
+            pub fn decode(
+                &self,
+                tokens: Tensor<B, 2, Int>,
+                encoded: &Encoded<B>,
+                at: Option<Tensor<B, 1, Int>>,
+                cache: Option<&mut Seq2SeqCache<B>>,
+            ) -> Tensor<B, 2> {
+                match self { $(Self::$Variant(model) => model.decode(tokens, encoded, at, cache),)+ }
+            }
+
+            /// The decoder's, `[target_vocab_size, d_model]`.
+            pub fn token_table(&self) -> Tensor<B, 2> {
+                match self { $(Self::$Variant(model) => model.token_table(),)+ }
+            }
+        }
+    };
+}
+
+seq2seq_families! {
+    Bart(bart::BartConfig, bart::Bart) = "bart",
+    Marian(marian::MarianConfig, marian::Marian) = "marian",
+    T5(t5::T5Config, t5::T5) = "t5",
+}
+
+impl Seq2SeqConfig {
     /// Names with a head.
     ///
     /// # Panics

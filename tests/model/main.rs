@@ -12,4 +12,5 @@ mod directories;
 mod encoder;
 mod families;
 mod heads;
+mod seq2seq;
 mod vision;

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{Bundle, BundleError};
 use crate::names::{Family, HeadKind, Names};
-use crate::registry::{IMAGE_FAMILIES, TEXT_FAMILIES};
+use crate::registry::{IMAGE_FAMILIES, SEQ2SEQ_FAMILIES, TEXT_FAMILIES};
 
 /// What a classifier's logits mean.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,7 +20,8 @@ pub enum Scores {
 }
 
 fn families() -> impl Iterator<Item = &'static Family> {
-    TEXT_FAMILIES.iter().chain(IMAGE_FAMILIES).copied()
+    let of_texts = TEXT_FAMILIES.iter().chain(SEQ2SEQ_FAMILIES);
+    of_texts.chain(IMAGE_FAMILIES).copied()
 }
 
 /// The family that a configuration names: by `model_type`, else by `architectures`.

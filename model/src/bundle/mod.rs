@@ -31,8 +31,9 @@ use peft::SavedAdapter;
 pub use preprocessor::ImageInput;
 use weights::{Mismatch, Weights};
 
+use crate::families::t5;
 use crate::names::{Family, HeadKind, Names};
-use crate::registry::{ImageConfig, TextConfig};
+use crate::registry::{ImageConfig, Seq2SeqConfig, TextConfig};
 use crate::walk::{self, Parameter};
 
 /// Weights, in a bundle.
@@ -41,6 +42,8 @@ pub const WEIGHTS: &str = "model.safetensors";
 pub const CONFIG: &str = "config.json";
 /// Tokenizer of a text model, in a bundle.
 pub const TOKENIZER: &str = "tokenizer.json";
+/// How an encoder-decoder writes a text, in a bundle.
+pub const GENERATION: &str = "generation_config.json";
 /// How the tokenizer is used, in a bundle.
 pub const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
 /// Size and colours of an image model's input, in a bundle.
@@ -56,6 +59,9 @@ pub enum Precision {
     /// 16 bit, half the size.
     F16,
 }
+
+/// A buffer of encoder-decoders that files may lack: it is zero then.
+const FINAL_BIAS: &str = "final_logits_bias";
 
 /// How much of a model must be in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -329,6 +335,22 @@ impl Bundle {
         Ok(config)
     }
 
+    /// The configuration of an encoder-decoder, checked.
+    ///
+    /// # Errors
+    ///
+    /// A model of another kind, or a key that is missing, wrong, or not implemented.
+    pub fn seq2seq_config(&self) -> Result<Seq2SeqConfig, BundleError> {
+        let families = crate::registry::SEQ2SEQ_FAMILIES;
+        self.expect_family(families, "an encoder-decoder")?;
+        let mut config: Seq2SeqConfig = self.parsed()?;
+        if let Seq2SeqConfig::T5(config) = &mut config {
+            config.tie(self.is_tied());
+        }
+        config.check().map_err(|reason| self.config_error(reason))?;
+        Ok(config)
+    }
+
     /// The configuration of an image model, checked.
     ///
     /// # Errors
@@ -356,9 +378,14 @@ impl Bundle {
         if families.iter().any(|family| family.model_type == ours) {
             return Ok(());
         }
+        let kind = if self.family.is_of_two_texts() {
+            "an encoder-decoder"
+        } else {
+            "a model"
+        };
         Err(BundleError::WrongKind {
             path: self.path.clone(),
-            found: format!("a model of type {ours}"),
+            found: format!("{kind} of type {ours}"),
             wanted: wanted.into(),
         })
     }
@@ -456,10 +483,10 @@ impl Bundle {
             return Ok(false);
         }
         let weights = self.weights()?;
-        let untied = self.config.get("tie_word_embeddings") == Some(&Value::Bool(false));
-        let tied = names.head.kind == HeadKind::Tokens && !untied;
+        let tied = names.head.kind == HeadKind::Tokens && self.is_tied();
         let mut own = names.head.renames.iter();
-        let needed = own.find(|(ours, _)| !(tied && *ours == "output."));
+        let may_lack = |theirs: &str| theirs == FINAL_BIAS;
+        let needed = own.find(|(ours, theirs)| !(tied && *ours == "output.") && !may_lack(theirs));
         let foreign = |needed: &str| {
             let of_torchvision = self.family.torchvision?;
             of_torchvision(&format!("{needed}weight")).map(|foreign| foreign.name)
@@ -478,6 +505,20 @@ impl Bundle {
         let in_base = all.any(|tensor| without_wrapper(tensor.name).starts_with(needed));
         let in_adapter = |adapter: &Arc<SavedAdapter>| adapter.holds_part(needed);
         Ok(in_base || self.adapter.as_ref().is_some_and(in_adapter))
+    }
+
+    /// Whether the token table scores the words too, as `tie_word_embeddings` says; the weights of a T5 do, as `transformers`
+    /// says true of them all.
+    fn is_tied(&self) -> bool {
+        let said = self.config.get("tie_word_embeddings") != Some(&Value::Bool(false));
+        if self.family.model_type != t5::NAMES.model_type {
+            return said;
+        }
+        match self.weights() {
+            Ok(weights) => !weights.differ("shared.weight", "lm_head.weight"),
+            // Loading says what is wrong with them.
+            Err(_) => said,
+        }
     }
 
     /// The weights, opened when they are first asked for.
@@ -772,7 +813,7 @@ fn is_optional(name: &str, names: Names, load: Load) -> bool {
         .iter()
         .any(|part| bare.starts_with(part));
     match load {
-        Load::Whole => false,
+        Load::Whole => name == FINAL_BIAS,
         Load::Backbone => optional,
         Load::BackboneAndPerhapsHead => optional || !names.is_backbone(name),
     }

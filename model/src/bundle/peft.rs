@@ -634,6 +634,7 @@ impl AdapterFiles {
             HeadKind::TokenClasses => json!("TOKEN_CLS"),
             HeadKind::Spans => json!("QUESTION_ANS"),
             HeadKind::Tokens if is_causal(names.head.class) => json!("CAUSAL_LM"),
+            HeadKind::Tokens if names.family.is_of_two_texts() => json!("SEQ_2_SEQ_LM"),
             _ => Value::Null,
         };
         json!({

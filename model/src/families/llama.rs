@@ -151,7 +151,19 @@ pub enum TokenIds {
     Several(Vec<u32>),
 }
 
-fn said<'de, D: Deserializer<'de>>(json: D) -> Result<Option<TokenIds>, D::Error> {
+impl TokenIds {
+    /// All of them.
+    pub fn ids(&self) -> Vec<u32> {
+        match self {
+            Self::None => Vec::new(),
+            Self::One(id) => vec![*id],
+            Self::Several(ids) => ids.clone(),
+        }
+    }
+}
+
+/// Tells a key that is `null` from one that is left out.
+pub(crate) fn said<'de, D: Deserializer<'de>>(json: D) -> Result<Option<TokenIds>, D::Error> {
     TokenIds::deserialize(json).map(Some)
 }
 fn silu() -> String {

@@ -5,6 +5,7 @@
 use burn::prelude::*;
 use burn::tensor::DType;
 
+pub mod bart;
 pub mod bert;
 pub mod cnn;
 pub mod conv_autoencoder;
@@ -12,12 +13,14 @@ pub mod convnext;
 pub mod distilbert;
 pub mod gpt2;
 pub mod llama;
+pub mod marian;
 pub mod mlp;
 pub mod mobilenet_v2;
 pub mod qwen2;
 pub mod resnet;
 pub mod roberta;
 pub mod small_resnet;
+pub mod t5;
 pub mod unet;
 pub mod vgg;
 pub mod vit;
@@ -50,6 +53,61 @@ pub struct Plan {
     pub std: f64,
     /// Number of parameters, roughly.
     pub parameters: f64,
+}
+
+/// What registry, heads and batches need to know of an encoder-decoder's configuration.
+#[derive(Clone, Debug)]
+pub struct Seq2SeqPlan {
+    /// Rows of the encoder's token table.
+    pub vocab_size: usize,
+    /// Rows of the decoder's token table, and words that are scored.
+    pub target_vocab_size: usize,
+    /// Width of the hidden states.
+    pub d_model: usize,
+    /// Layers of the encoder and of the decoder.
+    pub layers: [usize; 2],
+    /// Tokens of the longest sequence, where there is a longest.
+    pub positions: Option<usize>,
+    /// What the decoder reads first.
+    pub start: u32,
+    /// The padding token.
+    pub pad: u32,
+    /// Tokens that end a text.
+    pub eos: Vec<u32>,
+    /// What a text that is cut off ends with, where no other file says so.
+    pub forced_eos: Vec<u32>,
+    /// Whether the decoder's token table scores the words too.
+    pub tied: bool,
+    /// Whether each word has a bias, which no training changes.
+    pub bias: bool,
+    /// What states are multiplied by before words are scored.
+    pub scale: f64,
+    /// Standard deviation of a head's initial weights.
+    pub std: f64,
+    /// Number of parameters, roughly.
+    pub parameters: f64,
+}
+
+/// Special tokens of a model of two texts, which both have one vocabulary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seq2SeqTokens {
+    /// Fills a batch up.
+    pub pad: u32,
+    /// What the decoder reads first.
+    pub start: u32,
+    /// Ends a text.
+    pub eos: u32,
+}
+
+/// What an encoder made of a batch of texts.
+#[derive(Clone, Debug)]
+pub struct Encoded<B: Backend> {
+    /// Of the last layer, `[batch * seq, d_model]`.
+    pub states: Tensor<B, 2>,
+    /// Texts, and tokens of each.
+    pub shape: [usize; 2],
+    /// Added to the scores of a decoder's attention where there is padding, `[batch, 1, 1, seq]`.
+    pub bias: Option<Tensor<B, 4>>,
 }
 
 /// What registry, heads and data need to know of an image family's configuration.
@@ -120,6 +178,19 @@ impl<B: Backend> TokenInput<B> {
         let mask = self.mask_pad.clone()?;
         Some(bias(mask.reshape([batch, 1, 1, seq])))
     }
+
+    /// The same of rows that hold a text each: `[batch, 1, 1, seq]`.
+    ///
+    /// # Panics
+    ///
+    /// If rows hold several texts.
+    pub(crate) fn padding_bias(&self, dtype: DType) -> Option<Tensor<B, 4>> {
+        assert!(
+            self.texts.is_none() && self.positions.is_none(),
+            "an encoder-decoder takes one text a row"
+        );
+        self.attention_bias(dtype)
+    }
 }
 
 /// Refuses a size of 0.
@@ -148,6 +219,16 @@ pub(crate) fn check_heads(n_heads: usize, d_model: usize) -> Result<(), String> 
     Err(format!(
         "{n_heads} attention heads do not divide a width of {d_model}"
     ))
+}
+
+/// Refuses special tokens that are not in the vocabulary.
+pub(crate) fn check_tokens(tokens: &[(&str, u32)], vocab_size: usize) -> Result<(), String> {
+    match tokens.iter().find(|(_, id)| *id as usize >= vocab_size) {
+        Some((name, id)) => Err(format!(
+            "{name} is {id}, which is outside the {vocab_size} tokens"
+        )),
+        None => Ok(()),
+    }
 }
 
 /// Refuses what is no share.

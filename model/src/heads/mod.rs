@@ -5,6 +5,7 @@ pub mod masked;
 pub mod pyramid;
 pub mod quantised;
 pub mod segmentation;
+pub mod seq2seq;
 pub mod sequence;
 pub mod variational;
 
@@ -16,6 +17,7 @@ pub use detection::Detector;
 pub use masked::MaskedAutoencoder;
 pub use quantised::QuantisedAutoencoder;
 pub use segmentation::Segmenter;
+pub use seq2seq::{Seq2SeqHead, Seq2SeqModel};
 pub use sequence::{ChoiceModel, SpanFinder, TokenClassifier};
 pub use variational::VariationalAutoencoder;
 

@@ -1,5 +1,6 @@
 //! Layers that families are composed of.
 
+pub mod attention;
 pub mod batch_norm;
 pub mod conv;
 pub mod draw;
@@ -8,6 +9,7 @@ pub mod low_rank;
 pub mod norm;
 pub mod rotary;
 
+pub use attention::Attention;
 pub use batch_norm::BatchNorm;
 pub use conv::{Convolution, NormedConvolution};
 pub use draw::{Draw, materialise};
