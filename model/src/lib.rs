@@ -22,7 +22,8 @@ pub use cache::Cache;
 pub use families::TokenInput;
 pub use heads::{
     Autoencoder, ClassHead, Detector, Headed, ImageClassifier, MaskedAutoencoder,
-    QuantisedAutoencoder, Segmenter, TextClassifier, TokenHead, TokenModel, VariationalAutoencoder,
+    QuantisedAutoencoder, ReplacedTokenModel, Segmenter, TextClassifier, TokenHead, TokenModel,
+    VariationalAutoencoder,
 };
 pub use layers::Draw;
 pub use names::{HeadKind, Names};

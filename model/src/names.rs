@@ -10,6 +10,8 @@ pub enum HeadKind {
     Bare,
     /// The tokens of a text: masked or next.
     Tokens,
+    /// Whether each token was replaced.
+    Replaced,
     /// A class of the whole input.
     Classes,
     /// The image that was put in.
@@ -40,6 +42,7 @@ impl HeadKind {
         match self {
             Self::Bare => "a backbone without a head",
             Self::Tokens => "a language model",
+            Self::Replaced => "a model that finds replaced tokens",
             Self::Classes => "a classifier",
             Self::Pixels => "an autoencoder",
             Self::Variational => "a variational autoencoder",
@@ -221,7 +224,8 @@ impl Names {
     /// The number of the layer that a parameter belongs to, counted from the input.
     pub fn layer(&self, name: &str) -> Option<usize> {
         let (_, inside) = name.split_once(self.family.layer)?;
-        let (number, _) = inside.split_once('.')?;
+        // PyTorch's recurrent layers have it at the end of the name.
+        let number = inside.split('.').next()?;
         number.parse().ok()
     }
 
