@@ -1,11 +1,13 @@
-//! What a decoder keeps of what it has read. In: keys and values of new tokens. Out: those of all tokens.
+//! What a decoder keeps of what it has read. In: keys and values of new tokens. Out: those of all tokens. A recurrent model keeps
+//! its states instead.
 
 use burn::prelude::*;
 
-/// Keys and values of every layer, of one batch of sequences of equal length.
+/// Keys and values of every layer, or its state, of one batch of sequences of equal length.
 #[derive(Clone, Debug)]
 pub struct Cache<B: Backend> {
     layers: Vec<Option<[Tensor<B, 3>; 2]>>,
+    states: Vec<Option<Tensor<B, 2>>>,
     read: usize,
 }
 
@@ -16,6 +18,7 @@ impl<B: Backend> Cache<B> {
     pub fn new(layers: usize) -> Self {
         Self {
             layers: vec![None; layers],
+            states: vec![None; layers],
             read: 0,
         }
     }
@@ -28,6 +31,16 @@ impl<B: Backend> Cache<B> {
     /// Counts tokens that all layers have read.
     pub fn advance(&mut self, tokens: usize) {
         self.read += tokens;
+    }
+
+    /// What a recurrent layer left, `[batch, width]`, if it has read anything.
+    pub fn state(&self, layer: usize) -> Option<Tensor<B, 2>> {
+        self.states[layer].clone()
+    }
+
+    /// Keeps what a recurrent layer leaves, `[batch, width]`.
+    pub fn set_state(&mut self, layer: usize, state: Tensor<B, 2>) {
+        self.states[layer] = Some(state);
     }
 
     /// Adds the keys and values of new tokens in a layer, and gives those of all tokens.

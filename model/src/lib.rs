@@ -23,7 +23,8 @@ pub use cache::{Cache, Seq2SeqCache};
 pub use families::TokenInput;
 pub use heads::{
     Autoencoder, ChoiceModel, ClassHead, Detector, Headed, ImageClassifier, MaskedAutoencoder,
-    QuantisedAutoencoder, Segmenter, Seq2SeqModel, SpanFinder, TextClassifier, TokenClassifier, TokenHead, TokenModel,
+    QuantisedAutoencoder, ReplacedTokenModel, Segmenter, Seq2SeqModel, SpanFinder, TextClassifier,
+    TokenClassifier, TokenHead, TokenModel,
     VariationalAutoencoder,
 };
 pub use layers::Draw;

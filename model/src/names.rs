@@ -10,6 +10,8 @@ pub enum HeadKind {
     Bare,
     /// The tokens of a text: masked or next.
     Tokens,
+    /// Whether each token was replaced.
+    Replaced,
     /// A class of the whole input.
     Classes,
     /// A class of each token.
@@ -54,6 +56,7 @@ impl HeadKind {
         match self {
             Self::Bare => "a backbone without a head",
             Self::Tokens => "a language model",
+            Self::Replaced => "a model that finds replaced tokens",
             Self::Classes => "a classifier",
             Self::TokenClasses => "a classifier of tokens",
             Self::Spans => "a model that finds answers",
@@ -243,7 +246,8 @@ impl Names {
     /// The number of the layer that a parameter belongs to, counted from the input.
     pub fn layer(&self, name: &str) -> Option<usize> {
         let (_, inside) = name.split_once(self.family.layer)?;
-        let (number, _) = inside.split_once('.')?;
+        // PyTorch's recurrent layers have it at the end of the name.
+        let number = inside.split('.').next()?;
         number.parse().ok()
     }
 

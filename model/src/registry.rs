@@ -14,7 +14,7 @@ use crate::families::conv_autoencoder::AutoencoderConfig;
 use crate::families::{Encoded, Seq2SeqPlan, Seq2SeqTokens};
 use crate::families::{ImagePlan, Plan, Pyramid, TokenInput};
 use crate::families::{bart, marian, t5};
-use crate::families::{bert, distilbert, gpt2, llama, qwen2, roberta};
+use crate::families::{bert, distilbert, electra, gpt2, gru, llama, lstm, qwen2, roberta};
 use crate::families::{
     cnn, conv_autoencoder, convnext, mlp, mobilenet_v2, resnet, small_resnet, unet, vgg, vit,
 };
@@ -113,7 +113,7 @@ macro_rules! text_families {
                 match self { $(Self::$Variant(model) => model.pool(states),)+ }
             }
 
-            /// `[vocab_size, d_model]`
+            /// `[vocab_size, width]`
             pub fn token_table(&self) -> Tensor<B, 2> {
                 match self { $(Self::$Variant(model) => model.token_table(),)+ }
             }
@@ -125,9 +125,12 @@ text_families! {
     Bert(bert::BertConfig, bert::Bert) = "bert",
     Roberta(roberta::RobertaConfig, roberta::Roberta) = "roberta",
     DistilBert(distilbert::DistilBertConfig, distilbert::DistilBert) = "distilbert",
+    Electra(electra::ElectraConfig, electra::Electra) = "electra",
     Gpt2(gpt2::Gpt2Config, gpt2::Gpt2) = "gpt2",
     Llama(llama::LlamaConfig, llama::Llama) = "llama",
     Qwen2(qwen2::Qwen2Config, qwen2::Qwen2) = "qwen2",
+    Lstm(lstm::LstmConfig, lstm::Lstm) = "hearth_lstm",
+    Gru(gru::GruConfig, gru::Gru) = "hearth_gru",
 }
 
 impl TextConfig {

@@ -96,7 +96,11 @@ impl Loaded {
             let mut ways = [name.as_str(), bare].into_iter();
             let inside = ways.find_map(|name| name.strip_prefix(names.prefix()));
             let inside = inside.filter(|_| !names.prefix().is_empty());
-            let in_backbone = inside.is_some() || bare.starts_with(family.layer);
+            // Numbers of recurrent layers are at the ends of names.
+            let recurrent = family.prefix.is_empty() && !family.is_of_images();
+            let of_layer =
+                bare.starts_with(family.layer) || (recurrent && names.layer(bare).is_some());
+            let in_backbone = inside.is_some() || of_layer;
             let inside = inside.unwrap_or(bare);
             let optional = family.optional.iter().any(|part| inside.starts_with(part));
             in_backbone && !optional
@@ -438,6 +442,7 @@ impl Bundle {
     fn likely_kind(&self) -> String {
         let kinds = [
             HeadKind::Tokens,
+            HeadKind::Replaced,
             HeadKind::Classes,
             HeadKind::Spans,
             HeadKind::Variational,

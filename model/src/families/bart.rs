@@ -22,6 +22,7 @@ use crate::ops::{Activation, AttentionMask, dropout};
 pub const NAMES: Family = Family {
     model_type: "bart",
     prefix: "model.",
+    prefix_of_spans: "",
     renames: &[(".embeddings.", ".")],
     heads: &[
         HeadNames {

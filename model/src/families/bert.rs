@@ -1,5 +1,5 @@
-//! The BERT encoder, post-norm, with the names and layout of Hugging Face's `BertModel`; RoBERTa and DistilBERT are made
-//! of it too.
+//! The BERT encoder, post-norm, with the names and layout of Hugging Face's `BertModel`; RoBERTa, DistilBERT and
+//! ELECTRA are made of it too.
 //!
 //! Devlin et al. 2019, <https://arxiv.org/abs/1810.04805>. In: token ids. Out: hidden states.
 
@@ -182,6 +182,7 @@ impl BertConfig {
         Ok(EncoderPlan {
             vocab_size: self.vocab_size,
             d_model: self.hidden_size,
+            d_embedding: self.hidden_size,
             n_layers: self.num_hidden_layers,
             n_heads: self.num_attention_heads,
             d_ff: self.intermediate_size,
@@ -232,6 +233,7 @@ impl BertConfig {
     /// How tokens are scored: a transform, then the token table.
     pub fn token_plan(&self) -> TokenPlan {
         TokenPlan {
+            width: self.hidden_size,
             transform: Activation::named(&self.hidden_act).ok(),
             epsilon: self.layer_norm_eps,
             bias: true,
@@ -277,6 +279,8 @@ pub struct EncoderPlan {
     pub vocab_size: usize,
     /// Width of the hidden states.
     pub d_model: usize,
+    /// Width of the tables; a projection follows them where it is not `d_model`.
+    pub d_embedding: usize,
     /// Layers.
     pub n_layers: usize,
     /// Heads a layer.
@@ -320,19 +324,20 @@ impl EncoderPlan {
     /// Draws an encoder.
     pub fn init<B: Backend>(&self, pooler: bool, draw: &Draw<'_, B>) -> Bert<B> {
         let draw = &draw.with_std(self.std);
-        let d_model = self.d_model;
-        let norm = || draw.norm(d_model, self.epsilon);
+        let (d_model, d_embedding) = (self.d_model, self.d_embedding);
+        let project = || draw.linear("embeddings_project", d_embedding, d_model);
         let layer = |number: usize| self.layer(&draw.inside(&format!("encoder.layer.{number}")));
         Bert {
             embeddings: BertEmbeddings {
-                word_embeddings: draw.embedding(self.vocab_size, d_model),
-                position_embeddings: draw.embedding(self.positions, d_model),
+                word_embeddings: draw.embedding(self.vocab_size, d_embedding),
+                position_embeddings: draw.embedding(self.positions, d_embedding),
                 token_type_embeddings: (self.segments > 0)
-                    .then(|| draw.embedding(self.segments, d_model)),
-                layer_norm: norm(),
+                    .then(|| draw.embedding(self.segments, d_embedding)),
+                layer_norm: draw.norm(d_embedding, self.epsilon),
                 dropout: self.dropout,
                 first_position: self.first_position,
             },
+            embeddings_project: (d_embedding != d_model).then(project),
             encoder: BertEncoder {
                 layer: (0..self.n_layers).map(layer).collect(),
             },
@@ -379,6 +384,8 @@ impl EncoderPlan {
 pub struct Bert<B: Backend> {
     /// Tokens, positions and segments to vectors.
     pub embeddings: BertEmbeddings<B>,
+    /// From the width of the tables to d_model, where they differ.
+    pub embeddings_project: Option<Linear<B>>,
     /// The layers.
     pub encoder: BertEncoder<B>,
     /// The first token's state, transformed; masked LM has none.
@@ -402,6 +409,9 @@ impl<B: Backend> Bert<B> {
     ) -> Tensor<B, 2> {
         let [batch, seq] = input.tokens.dims();
         let mut hidden = self.embeddings.forward(input);
+        if let Some(project) = &self.embeddings_project {
+            hidden = project.forward(hidden);
+        }
         let bias = input.attention_bias(hidden.dtype());
         let mask = AttentionMask {
             bias,
@@ -426,7 +436,7 @@ impl<B: Backend> Bert<B> {
         }
     }
 
-    /// `[vocab_size, d_model]`
+    /// `[vocab_size, d_embedding]`
     pub fn token_table(&self) -> Tensor<B, 2> {
         self.embeddings.word_embeddings.weight.val()
     }
@@ -435,23 +445,23 @@ impl<B: Backend> Bert<B> {
 /// Sum of token, position and segment vectors, normalised.
 #[derive(Module, Debug)]
 pub struct BertEmbeddings<B: Backend> {
-    /// `[vocab_size, d_model]`
+    /// `[vocab_size, d_embedding]`
     pub word_embeddings: Embedding<B>,
-    /// `[max_position_embeddings, d_model]`
+    /// `[max_position_embeddings, d_embedding]`
     pub position_embeddings: Embedding<B>,
-    /// `[type_vocab_size, d_model]`
+    /// `[type_vocab_size, d_embedding]`
     pub token_type_embeddings: Option<Embedding<B>>,
-    /// Over d_model.
+    /// Over d_embedding.
     pub layer_norm: LayerNorm<B>,
     dropout: f64,
     first_position: usize,
 }
 
 impl<B: Backend> BertEmbeddings<B> {
-    /// - out: `[batch * seq, d_model]`
+    /// - out: `[batch * seq, d_embedding]`
     fn forward(&self, input: &TokenInput<B>) -> Tensor<B, 2> {
         let [batch, seq] = input.tokens.dims();
-        let [_, d_model] = self.word_embeddings.weight.dims();
+        let [_, d_embedding] = self.word_embeddings.weight.dims();
         let mut words = self.word_embeddings.forward(input.tokens.clone());
         let table = self.position_embeddings.weight.val();
         let mut positions = table.narrow(0, self.first_position, seq);
@@ -461,9 +471,10 @@ impl<B: Backend> BertEmbeddings<B> {
             (None, _) => {}
         }
         // Each text as one row: backends add a row to rows faster than a matrix to matrices.
-        let flat = [batch, seq * d_model];
-        let sum = words.reshape(flat) + positions.reshape([1, seq * d_model]);
-        let hidden = self.layer_norm.forward(sum.reshape([batch * seq, d_model]));
+        let flat = [batch, seq * d_embedding];
+        let sum = words.reshape(flat) + positions.reshape([1, seq * d_embedding]);
+        let rows = sum.reshape([batch * seq, d_embedding]);
+        let hidden = self.layer_norm.forward(rows);
         dropout(hidden, self.dropout)
     }
 }

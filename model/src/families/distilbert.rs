@@ -174,6 +174,7 @@ impl DistilBertConfig {
         Ok(EncoderPlan {
             vocab_size: self.vocab_size,
             d_model: self.dim,
+            d_embedding: self.dim,
             n_layers: self.n_layers,
             n_heads: self.n_heads,
             d_ff: self.hidden_dim,
@@ -225,6 +226,7 @@ impl DistilBertConfig {
     /// How tokens are scored: a transform, then the token table.
     pub fn token_plan(&self) -> TokenPlan {
         TokenPlan {
+            width: self.dim,
             transform: Activation::named(&self.activation).ok(),
             epsilon: EPSILON,
             bias: true,

@@ -215,6 +215,7 @@ impl Gpt2Config {
     /// How tokens are scored: by the token table.
     pub fn token_plan(&self) -> TokenPlan {
         TokenPlan {
+            width: self.n_embd,
             transform: None,
             epsilon: self.layer_norm_epsilon,
             bias: false,

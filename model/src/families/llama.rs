@@ -336,6 +336,7 @@ impl DecoderConfig {
 
     pub(crate) fn token_plan(&self) -> TokenPlan {
         TokenPlan {
+            width: self.hidden_size,
             transform: None,
             epsilon: self.rms_norm_eps,
             bias: false,

@@ -23,6 +23,7 @@ use crate::ops::{Activation, AttentionMask, dropout};
 pub const NAMES: Family = Family {
     model_type: "t5",
     prefix: "",
+    prefix_of_spans: "",
     renames: &[
         (".self_attention.layer_norm.", ".layer.0.layer_norm."),
         (".self_attention.attention.", ".layer.0.SelfAttention."),

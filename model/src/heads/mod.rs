@@ -4,6 +4,7 @@ pub mod detection;
 pub mod masked;
 pub mod pyramid;
 pub mod quantised;
+pub mod replaced;
 pub mod segmentation;
 pub mod seq2seq;
 pub mod sequence;
@@ -16,6 +17,7 @@ use burn::tensor::activation::sigmoid;
 pub use detection::Detector;
 pub use masked::MaskedAutoencoder;
 pub use quantised::QuantisedAutoencoder;
+pub use replaced::ReplacedTokenModel;
 pub use segmentation::Segmenter;
 pub use seq2seq::{Seq2SeqHead, Seq2SeqModel};
 pub use sequence::{ChoiceModel, SpanFinder, TokenClassifier};
@@ -65,6 +67,8 @@ impl<B: Backend, K: Module<B>, H: Module<B>> Headed<B, K, H> {
 /// How a family scores tokens.
 #[derive(Clone, Copy, Debug)]
 pub struct TokenPlan {
+    /// Width of what the decoder reads; where there is no transform, that of the hidden states.
+    pub width: usize,
     /// A linear layer, this activation and a norm before the decoder; none of them where there is no activation.
     pub transform: Option<Activation>,
     /// Of that norm.
@@ -78,13 +82,13 @@ pub struct TokenPlan {
 /// Scores of the tokens of a vocabulary.
 #[derive(Module, Debug)]
 pub struct TokenHead<B: Backend> {
-    /// Before the decoder, `[d_model, d_model]`.
+    /// Before the decoder, `[d_model, width]`.
     pub dense: Option<Linear<B>>,
     /// After it.
     pub norm: Option<LayerNorm<B>>,
     /// `[vocab_size]`, beside the token table as the decoder.
     pub bias: Option<Param<Tensor<B, 1>>>,
-    /// The decoder with its bias, where the token table is none: `[d_model, vocab_size]`.
+    /// The decoder with its bias, where the token table is none: `[width, vocab_size]`.
     pub output: Option<Linear<B>>,
     activation: Activation,
 }
@@ -97,26 +101,26 @@ impl<B: Backend> TokenHead<B> {
     pub fn new(config: &TextConfig, draw: &Draw<'_, B>) -> Self {
         let (plan, sizes) = (config.token_plan(), config.describe());
         let draw = &draw.with_std(sizes.std).inside("head");
-        let (d_model, vocab_size) = (sizes.d_model, sizes.vocab_size);
+        let (width, vocab_size) = (plan.width, sizes.vocab_size);
         let transforms = plan.transform.is_some();
         let bias = || Initializer::Zeros.init([vocab_size], draw.device);
         let output = || {
             if plan.bias {
-                draw.linear("output", d_model, vocab_size)
+                draw.linear("output", width, vocab_size)
             } else {
-                draw.linear_without_bias("output", d_model, vocab_size)
+                draw.linear_without_bias("output", width, vocab_size)
             }
         };
         Self {
-            dense: transforms.then(|| draw.linear("dense", d_model, d_model)),
-            norm: transforms.then(|| draw.norm(d_model, plan.epsilon)),
+            dense: transforms.then(|| draw.linear("dense", sizes.d_model, width)),
+            norm: transforms.then(|| draw.norm(width, plan.epsilon)),
             bias: (plan.bias && plan.tied).then(bias),
             output: (!plan.tied).then(output),
             activation: plan.transform.unwrap_or(Activation::Gelu),
         }
     }
 
-    /// States as the decoder reads them, `[n, d_model]` in and out.
+    /// States as the decoder reads them, `[n, d_model]` in and `[n, width]` out.
     pub fn transform(&self, mut states: Tensor<B, 2>) -> Tensor<B, 2> {
         if let Some(dense) = &self.dense {
             states = self.activation.apply(dense.forward(states));
@@ -159,7 +163,7 @@ impl<B: Backend> TokenModel<B> {
         }
     }
 
-    /// States as the decoder reads them, `[n, d_model]`.
+    /// States as the decoder reads them, `[n, width]`.
     pub fn states(
         &self,
         input: &TokenInput<B>,
@@ -169,7 +173,7 @@ impl<B: Backend> TokenModel<B> {
         self.head.transform(self.backbone.states(input, at, cache))
     }
 
-    /// The decoder: `[vocab_size, d_model]`, and a bias for each token, `[vocab_size]`.
+    /// The decoder: `[vocab_size, width]`, and a bias for each token, `[vocab_size]`.
     ///
     /// `None` where an adapter is beside it: no one matrix gives the scores then, [`logits`](Self::logits) does.
     pub fn decoder(&self) -> Option<(Tensor<B, 2>, Option<Tensor<B, 1>>)> {

@@ -1,7 +1,7 @@
 //! Operations that models share: plain tensor operations on every backend, one separate pass on Burn's Flex.
 //!
 //! Reading order: [`mod@gelu`], [`activation`], [`mod@dropout`], [`mod@linear`], [`mod@layer_norm`], [`mod@rms_norm`], [`mod@batch_norm`],
-//! [`rotary`], [`mod@attention`], [`convolution`], [`pooling`], [`resize`], [`mod@cross_entropy`], [`mod@linear_cross_entropy`], [`mod@adamw`], most of them a plain version and a fast one side by side; then `fused` (how the fast one is
+//! [`rotary`], [`mod@attention`], [`mod@recurrent`], [`convolution`], [`pooling`], [`resize`], [`mod@cross_entropy`], [`mod@linear_cross_entropy`], [`mod@adamw`], most of them a plain version and a fast one side by side; then `fused` (how the fast one is
 //! found), `matrix` and `simd` (what it is made of).
 
 pub mod activation;
@@ -26,9 +26,12 @@ mod panels;
 #[cfg(feature = "flex")]
 mod patches;
 pub mod pooling;
+pub mod recurrent;
 pub mod resize;
 pub mod rms_norm;
 pub mod rotary;
+#[cfg(feature = "flex")]
+mod sequence;
 #[cfg(feature = "flex")]
 mod simd;
 
@@ -44,6 +47,7 @@ pub use layer_norm::{layer_norm, layer_norm_of_sum};
 pub use linear::{linear, linear_transposed};
 pub use linear_cross_entropy::linear_cross_entropy;
 pub use pooling::{adaptive_avg_pool2d, avg_pool2d, global_avg_pool, max_pool2d};
+pub use recurrent::recurrent;
 pub use resize::{resize_bicubic, resize_bilinear, resize_nearest};
 pub use rms_norm::rms_norm;
 pub use rotary::{Turns, rotate};
