@@ -104,7 +104,7 @@ pub fn text_model(bundle: &Bundle) -> Result<TextConfig, Failure> {
 }
 
 /// The allocator would end the process without a word.
-fn fits(bundle: &Bundle, parameters: f64) -> Result<(), Failure> {
+pub(crate) fn fits(bundle: &Bundle, parameters: f64) -> Result<(), Failure> {
     let wrong = |reason| Failure::input(format!("{}: {reason}", bundle.path().display()));
     check_memory(parameters, Held::Value).map_err(wrong)
 }

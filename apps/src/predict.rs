@@ -3,6 +3,7 @@
 
 mod answers;
 mod choices;
+mod texts;
 mod words;
 
 use std::num::NonZeroUsize;
@@ -24,6 +25,7 @@ use train::{Failure, FailureKind, WithBackend};
 
 pub use self::answers::{AnswerGuess, AnswerPredictor};
 pub use self::choices::ChoicePredictor;
+pub use self::texts::{TextWriter, WrittenText};
 pub use self::words::{Marked, WordPredictor};
 use crate::guess::{self, Figure, Guess};
 use crate::images;
@@ -39,6 +41,7 @@ Examples:
   apps predict --model runs/token-classification --text \"the old man saw a boat\"
   apps predict --model runs/question-answering --text \"wren: a small bird.\" --question \"what is a wren?\"
   apps predict --model runs/multiple-choice --text \"a small bird\" --choice wren --choice anvil
+  apps predict --model runs/translation --text \"in the beginning\" --beams 6 --top 3
   apps predict --model runs/question-answering --input dev.json --column context --pair-column question --json";
 
 /// Say what a model of a task says of texts or images: classes, entities, answers, the right choice
@@ -69,7 +72,10 @@ pub struct Flags {
     /// Column or key that holds second texts, questions or lists of choices
     #[arg(long, value_name = "NAME", requires = "input")]
     pub pair_column: Option<String>,
-    /// Classes, answers or choices shown
+    /// Texts that an encoder-decoder follows at a time [default: what the bundle says]
+    #[arg(long, value_name = "N")]
+    pub beams: Option<NonZeroUsize>,
+    /// Classes, answers, choices or texts shown
     #[arg(long, value_name = "K", default_value = "5")]
     pub top: NonZeroUsize,
     /// Print a JSON object a text or image
@@ -98,6 +104,9 @@ pub struct Prediction {
     /// Of a model that answers questions, the best first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub answers: Vec<AnswerGuess>,
+    /// Of an encoder-decoder, the best first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub texts: Vec<WrittenText>,
     /// Why there is no answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
@@ -285,6 +294,7 @@ pub fn run(flags: &Flags) -> Result<String, Failure> {
     let backend = flags.model.backend.choose()?;
     let bundle = flags.model.bundle()?;
     let kind = match open::head(&bundle) {
+        kind @ HeadKind::Tokens if bundle.family().is_of_two_texts() => kind,
         kind @ (HeadKind::TokenClasses | HeadKind::Spans | HeadKind::Choices) => kind,
         _ => bundle.require(HeadKind::Classes)?.head.kind,
     };
@@ -294,6 +304,7 @@ pub fn run(flags: &Flags) -> Result<String, Failure> {
         kind,
         bundle,
         top: flags.top.get(),
+        beams: flags.beams.map(NonZeroUsize::get),
     };
     if kind == HeadKind::Classes {
         note_scores(work.bundle.scores()?);
@@ -315,11 +326,13 @@ fn check_flags(flags: &Flags, kind: HeadKind, bundle: &Bundle) -> Result<(), Fai
         ("--pair", flags.pair.is_some()),
         ("--pair-column", flags.pair_column.is_some()),
         ("--choice", !flags.choice.is_empty()),
+        ("--beams", flags.beams.is_some()),
     ];
     let used: &[&str] = match kind {
         HeadKind::Classes if bundle.is_text() => &["--pair", "--pair-column"],
         HeadKind::Spans => &["--pair", "--pair-column"],
         HeadKind::Choices => &["--choice", "--pair-column"],
+        HeadKind::Tokens => &["--beams"],
         _ => &[],
     };
     if let Some((flag, _)) = given.iter().find(|(flag, given)| *given && !used.contains(flag)) {
@@ -460,6 +473,7 @@ struct Work {
     bundle: Bundle,
     input: Input,
     top: usize,
+    beams: Option<usize>,
 }
 
 impl WithBackend for Work {
@@ -511,6 +525,18 @@ impl Work {
             .collect();
         let note = |encoded: &[Encoded], max_length| note_cut(CutTexts::of(encoded), max_length);
         match self.kind {
+            HeadKind::Tokens => {
+                let writer = TextWriter::<B>::open(&self.bundle, self.beams, device)?;
+                let (written, cut) = writer.write(&first, self.top)?;
+                note_cut(cut, writer.max_length());
+                let written = written.into_iter();
+                Ok(written
+                    .map(|texts| Prediction {
+                        texts,
+                        ..Prediction::default()
+                    })
+                    .collect())
+            }
             HeadKind::TokenClasses => {
                 let predictor = WordPredictor::<B>::open(&self.bundle, device)?;
                 note(&predictor.encode(&first)?, predictor.max_length());
@@ -589,9 +615,14 @@ impl Prediction {
             let text = if one.text.is_empty() { "(no answer)" } else { &one.text };
             vec![text.into(), format!("{:.3}", one.probability), at(one.start, one.end)]
         };
+        let written = |one: &WrittenText| {
+            let score = one.score.map(|score| format!("{score:.3}"));
+            std::iter::once(one.text.clone()).chain(score).collect()
+        };
+        let texts = self.texts.iter().map(written);
         let classes = self.classes.iter().chain(&self.choices).map(guess);
         let words = self.entities.iter().chain(&self.words).flatten().map(marked);
-        classes.chain(words).chain(self.answers.iter().map(answer)).collect()
+        classes.chain(words).chain(self.answers.iter().map(answer)).chain(texts).collect()
     }
 }
 

@@ -21,6 +21,7 @@ pub mod targets;
 pub mod text_classification;
 pub mod text_labels;
 pub mod text_regression;
+pub mod text_to_text;
 pub mod token_classification;
 pub mod values;
 
@@ -36,6 +37,7 @@ pub use several_labels::ImageLabels;
 pub use text_classification::TextClassification;
 pub use text_labels::TextLabels;
 pub use text_regression::TextRegression;
+pub use text_to_text::{Summarization, Translation};
 pub use token_classification::TokenClassification;
 pub use values::ImageRegression;
 
@@ -59,6 +61,8 @@ pub static TRAINER: Trainer = Trainer {
         entry::<MultipleChoice>(),
         entry::<SentenceEmbeddings>(),
         entry::<InstructionTuning>(),
+        entry::<Translation>(),
+        entry::<Summarization>(),
         entry::<ImageClassification>(),
         entry::<ImageLabels>(),
         entry::<ImageRegression>(),

@@ -69,7 +69,7 @@ impl TextTally {
     }
 }
 
-fn merge<T: Tally>(ours: &mut Option<T>, other: Option<T>) {
+pub(crate) fn merge<T: Tally>(ours: &mut Option<T>, other: Option<T>) {
     match (ours, other) {
         (Some(ours), Some(other)) => ours.merge(other),
         (ours @ None, other) => *ours = other,

@@ -9,4 +9,5 @@ mod fill_mask;
 mod generate;
 mod predict;
 mod reconstruct;
+mod tasks;
 mod wrong_input;

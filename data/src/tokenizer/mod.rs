@@ -191,6 +191,28 @@ impl TextTokenizer {
         })
     }
 
+    /// A tokenizer that was trained by [`train_bpe`](Self::train_bpe), for texts that are written of other texts: a token of its
+    /// own fills rows up, and each text ends in the end token.
+    ///
+    /// # Errors
+    /// One without a token to end a text.
+    pub fn for_two_texts(&self) -> Result<Self, DataError> {
+        let failed = |source: serde_json::Error| DataError::Tokenizer(source.into());
+        let (id, end) = (self.required(Role::End)?, self.spelled(Role::End).unwrap_or_default());
+        let mut json: Value = serde_json::from_str(&self.to_json()?).map_err(failed)?;
+        let token = serde_json::json!({"SpecialToken": {"id": end, "type_id": 0}});
+        let text = |id: &str| serde_json::json!({"Sequence": {"id": id, "type_id": 0}});
+        json["post_processor"] = serde_json::json!({
+            "type": "TemplateProcessing",
+            "single": [text("A"), token],
+            "pair": [text("A"), token, text("B"), token],
+            "special_tokens": {end.clone(): {"id": end, "ids": [id], "tokens": [end]}},
+        });
+        let mut inner = parse_inner(json.to_string().as_bytes(), &self.place)?;
+        inner.add_special_tokens(&[AddedToken::from("<pad>", true)]);
+        Self::new(inner, &self.place, Names::default(), None, None)
+    }
+
     /// What a `tokenizer.json` holds, pretty-printed.
     pub fn to_json(&self) -> Result<String, DataError> {
         self.inner.to_string(true).map_err(DataError::Tokenizer)

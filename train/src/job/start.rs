@@ -9,7 +9,7 @@ use model::bundle::peft::AdapterFiles;
 use model::bundle::{Bundle, ImageInput, Load};
 use model::layers::{Adapter, Draw, materialise};
 use model::names::Family;
-use model::{HeadKind, ImageConfig, Names, TextConfig};
+use model::{HeadKind, ImageConfig, Names, Seq2SeqConfig, TextConfig};
 
 use crate::failure::Failure;
 use crate::job::Recipe;
@@ -133,6 +133,11 @@ impl Start {
     fn held(&self) -> Held {
         let little = self.adapter.is_some() || self.settings.strategy.kind == StrategyKind::Head;
         if little { Held::Value } else { Held::Training }
+    }
+
+    /// The sections of the recipe that all jobs share.
+    pub(crate) fn settings(&self) -> &Recipe {
+        &self.settings
     }
 
     /// Whether rows share sequences.
@@ -376,6 +381,7 @@ fn family_named(recipe: &Recipe) -> Option<&'static Family> {
     let named = recipe.model_type()?;
     let all = model::registry::TEXT_FAMILIES
         .iter()
+        .chain(model::registry::SEQ2SEQ_FAMILIES)
         .chain(model::registry::IMAGE_FAMILIES);
     all.copied().find(|family| family.model_type == named)
 }
@@ -416,6 +422,22 @@ impl Recipe {
     /// A family of images, or a share of dropout that is none.
     pub fn text_sizes(&self) -> Result<TextConfig, Impossible> {
         let mut config: TextConfig = self.sizes(serde_json::json!({"vocab_size": 1}))?;
+        if let Some(rate) = self.model.get("dropout").and_then(toml::Value::as_float) {
+            config.set_dropout(rate);
+        }
+        Ok(config)
+    }
+
+    /// The encoder-decoder that `[model]` describes, with a vocabulary of one.
+    ///
+    /// # Errors
+    ///
+    /// A family of another kind, or a share of dropout that is none.
+    pub fn seq2seq_sizes(&self) -> Result<Seq2SeqConfig, Impossible> {
+        let tokens = serde_json::json!({
+            "vocab_size": 1, "pad_token_id": 0, "eos_token_id": 0, "decoder_start_token_id": 0,
+        });
+        let mut config: Seq2SeqConfig = self.sizes(tokens)?;
         if let Some(rate) = self.model.get("dropout").and_then(toml::Value::as_float) {
             config.set_dropout(rate);
         }

@@ -1,0 +1,113 @@
+//! Texts that an encoder-decoder writes of others. In: its bundle, texts. Out: the best few texts of each, with their scores.
+
+use burn::prelude::*;
+use data::{CutTexts, TextTokenizer};
+use model::beam::{Search, generate};
+use model::{Bundle, Draw, HeadKind, Seq2SeqModel};
+use serde::Serialize;
+use train::Failure;
+use train::job::text::{TokenBatch, bundle_tokenizer};
+
+use super::BATCH;
+use crate::open;
+
+/// A text that was written.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct WrittenText {
+    /// Without special tokens.
+    pub text: String,
+    /// Logarithm of its probability, divided as `length_penalty` says; none of a greedy search.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub score: Option<f32>,
+}
+
+/// Writes texts.
+pub struct TextWriter<B: Backend> {
+    model: Seq2SeqModel<B>,
+    tokenizer: TextTokenizer,
+    search: Search,
+    max_length: usize,
+    layers: usize,
+    pad: u32,
+    end: Option<u32>,
+    device: B::Device,
+}
+
+impl<B: Backend> TextWriter<B> {
+    /// Loads an encoder-decoder.
+    ///
+    /// - beams: in place of those that the bundle says
+    ///
+    /// # Errors
+    ///
+    /// A bundle of another kind, or one whose weights do not fit; a search that is impossible.
+    pub fn open(bundle: &Bundle, beams: Option<usize>, device: &B::Device) -> Result<Self, Failure> {
+        let mut config = bundle.seq2seq_config()?;
+        config.set_dropout(0.0);
+        let plan = config.describe();
+        open::fits(bundle, plan.parameters)?;
+        let tokenizer = bundle_tokenizer(bundle)?;
+        let (tokens, room) = (tokenizer.largest_id() as usize + 1, plan.vocab_size);
+        let wrong = |reason: String| Failure::input(format!("{}: {reason}", bundle.path().display()));
+        if tokens > room {
+            return Err(wrong(format!("the tokenizer has {tokens} tokens and the model {room}")));
+        }
+        let names = bundle.require(HeadKind::Tokens)?;
+        let model = Seq2SeqModel::draw(&config, &Draw::new(device, 0.02));
+        let mut search = Search::of(bundle, &plan)?;
+        search.num_beams = beams.unwrap_or(search.num_beams);
+        search.check(&plan).map_err(wrong)?;
+        let most = tokenizer.max_length().or(plan.positions).unwrap_or(512);
+        Ok(Self {
+            model: open::filled(bundle, model, names)?,
+            max_length: plan.positions.map_or(most, |positions| positions.min(most)),
+            layers: plan.layers[1],
+            pad: plan.pad,
+            end: plan.eos.first().copied(),
+            tokenizer,
+            search,
+            device: device.clone(),
+        })
+    }
+
+    /// The best texts of each, as many as asked for and no more than beams, and what is cut of the texts that are read.
+    ///
+    /// # Errors
+    ///
+    /// The tokenizer fails.
+    pub fn write(&self, texts: &[&str], top: usize) -> Result<(Vec<Vec<WrittenText>>, CutTexts), Failure> {
+        let search = Search {
+            num_return_sequences: top.min(self.search.num_beams),
+            ..self.search.clone()
+        };
+        let mut rows = self.tokenizer.encode(texts, self.max_length)?;
+        let cut = CutTexts::count(&self.tokenizer, texts, &rows, self.max_length)?;
+        for row in &mut rows {
+            if let Some(end) = self.end.filter(|end| row.last() != Some(end)) {
+                row.truncate(self.max_length - 1);
+                row.push(end);
+            }
+        }
+        let mut order: Vec<usize> = (0..rows.len()).collect();
+        // Of like length together: less padding to compute.
+        order.sort_by_key(|&row| rows[row].len());
+        let mut written = vec![Vec::new(); texts.len()];
+        for picked in order.chunks((BATCH / search.num_beams).max(1)) {
+            let batch = TokenBatch::pad(picked.iter().map(|&row| rows[row].as_slice()), self.pad);
+            let found = generate(&self.model, &batch.input(&self.device), &search, Some(self.layers));
+            for (&row, found) in picked.iter().zip(found) {
+                for one in found {
+                    let text = self.tokenizer.decode(&one.tokens)?.trim().to_string();
+                    let score = one.score;
+                    written[row].push(WrittenText { text, score });
+                }
+            }
+        }
+        Ok((written, cut))
+    }
+
+    /// Tokens of the longest text that it reads.
+    pub fn max_length(&self) -> usize {
+        self.max_length
+    }
+}
