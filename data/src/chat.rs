@@ -14,9 +14,7 @@ use serde::Serialize;
 use crate::{DataError, Role, TextTokenizer};
 
 /// How dialogues are written where a tokenizer does not say it.
-pub const PLAIN_TEMPLATE: &str = "{% for message in messages %}### {{ message['role'] }}\n{{ message['content'] }}\
-{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}\n{% endfor %}\
-{% if add_generation_prompt %}### assistant\n{% endif %}";
+pub const PLAIN_TEMPLATE: &str = r"{% for message in messages %}{{ '### ' + message['role'] + '\n' + message['content'] }}{% if message['role'] == 'assistant' %}{{ eos_token }}{% endif %}{{ '\n' }}{% endfor %}{% if add_generation_prompt %}{{ '### assistant\n' }}{% endif %}";
 
 /// Who writes the answers that are learned.
 pub const ASSISTANT: &str = "assistant";

@@ -284,15 +284,15 @@ impl<T: TextTask> Job for OnTexts<T> {
 
     fn check(&self, recipe: &Recipe) -> Result<(), Impossible> {
         self.task.check(&self.data)?;
-        if self.data.splits.source.is_empty() {
-            let reason = format!("is empty; name {}", T::NEEDS);
-            return Err(Impossible::new("data.source", reason));
-        }
         self.data.check(&self.tokenizer, recipe, T::PACKS)
     }
 
     fn source(&self, start: &Start) -> Result<ItemSet, Failure> {
         T::check_start(start)?;
+        if self.data.splits.source.is_empty() {
+            let reason = format!("is empty; name {}", T::NEEDS);
+            return Err(Impossible::new("data.source", reason).into());
+        }
         self.data.source(T::KIND)
     }
 

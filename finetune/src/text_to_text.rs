@@ -122,10 +122,6 @@ impl<W: Writing> Job for TextToText<W> {
     fn check(&self, recipe: &Recipe) -> Result<(), Impossible> {
         self.loss.check()?;
         crate::pair_classification::check_second(&self.data, "the texts that are to be written")?;
-        if self.data.splits.source.is_empty() {
-            let reason = "is empty; name a table with two columns of texts";
-            return Err(Impossible::new("data.source", reason));
-        }
         recipe.training.check_unpacked()?;
         recipe.training.check_texts(self.tokenizer.given.max_length)?;
         if self.tokenizer.given.max_length < 3 {
@@ -154,6 +150,10 @@ impl<W: Writing> Job for TextToText<W> {
     }
 
     fn source(&self, _: &Start) -> Result<ItemSet, Failure> {
+        if self.data.splits.source.is_empty() {
+            let reason = "is empty; name a table with two columns of texts";
+            return Err(Impossible::new("data.source", reason).into());
+        }
         self.data.pairs()
     }
 

@@ -218,10 +218,12 @@ def build(family, head, number):
     return model
 
 
-def make_inputs(config, number):
-    """Rows of random words, padded on the right; no word is the padding."""
+def make_inputs(config, number, head):
+    """Rows of random words, padded on the right; no word is the padding. Spans are looked for in padding too, so they have none."""
     generator = torch.Generator().manual_seed(1000 + number)
     lengths = LENGTHS[number]
+    if head == "spans":
+        lengths = (max(lengths),) * len(lengths)
     shape = (len(lengths), max(lengths))
     words = torch.randint(0, config.vocab_size - 1, shape, generator=generator)
     words += words >= config.pad_token_id
@@ -294,7 +296,7 @@ def compute(family, head, number, dtype=torch.float32, attention="sdpa"):
     """Every tensor of a model's expected.safetensors."""
     model = build(family, head, number).to(dtype)
     model.set_attn_implementation(attention)
-    inputs = make_inputs(model.config, number)
+    inputs = make_inputs(model.config, number, head)
     labels = make_labels(head, model.config, inputs, number)
     if head == "spans":
         learned = dict(start_positions=labels[:, 0], end_positions=labels[:, 1])

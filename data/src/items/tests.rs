@@ -72,7 +72,7 @@ fn values_are_numbers() {
     assert_eq!(found[0].1, ItemTarget::Value(1.5));
     assert_eq!(found[1].1, ItemTarget::Value(-2.0));
     let wrong = read("a.csv", "text,score\nx,1\ny,high\nz,NaN\n", &values).unwrap_err();
-    assert!(wrong.contains("2 \"score\" is no number: a.csv:3, a.csv:4"), "{wrong}");
+    assert!(wrong.contains("\"score\" is no number in 2 (a.csv:3, a.csv:4)"), "{wrong}");
 }
 
 #[test]
@@ -90,7 +90,7 @@ fn tags_stand_beside_their_words() {
         assert_eq!(items(name, content, &tags), [expected.clone()], "{name}");
     }
     let uneven = read("a.jsonl", "{\"tokens\": [\"a\"], \"tags\": []}", &tags).unwrap_err();
-    assert!(uneven.contains("a.jsonl:1: other numbers of \"tokens\" and \"tags\""), "{uneven}");
+    assert!(uneven.contains("other numbers of \"tokens\" and \"tags\" in 1 (a.jsonl:1)"), "{uneven}");
     // A word with a blank in it stays one.
     let spaced = items("a.jsonl", "{\"tokens\": [\"New York\"], \"tags\": [\"X\"]}", &tags);
     assert_eq!(spaced[0].0, ["New York"]);

@@ -2,7 +2,7 @@
 //! text, the word and the bytes that it was made of.
 
 use rayon::prelude::*;
-use tokenizers::utils::truncation::{TruncationParams, TruncationStrategy, truncate_encodings};
+use tokenizers::utils::truncation::{TruncationParams, TruncationStrategy};
 use tokenizers::{
     Encoding, InputSequence, PostProcessor, PreTokenizerWrapper, Tokenizer, TruncationDirection,
 };
@@ -61,10 +61,27 @@ impl TextTokenizer {
         rows: &[(&str, Option<&str>)],
         max_len: usize,
     ) -> Result<Vec<Encoded>, DataError> {
+        let mut cutting = self.inner.clone();
+        let truncation = TruncationParams {
+            max_length: max_len,
+            strategy: TruncationStrategy::LongestFirst,
+            stride: 0,
+            direction: self.frame.side,
+        };
+        cutting.with_truncation(Some(truncation)).map_err(DataError::Tokenizer)?;
         each(rows, |(first, second)| {
-            let first = self.plain((*first).into())?;
-            let second = second.map(|second| self.plain(second.into())).transpose()?;
-            self.joined(first, second, max_len)
+            let Some(second) = second else {
+                return self.joined(self.plain((*first).into())?, max_len);
+            };
+            let specials = true;
+            let encoding = cutting.encode((*first, *second), specials);
+            let encoding = encoding.map_err(DataError::Tokenizer)?;
+            let mut lost = 0;
+            if encoding.len() >= max_len {
+                let both = self.plain((*first).into())?.len() + self.plain((*second).into())?.len();
+                lost = (both + self.added_tokens(true)).saturating_sub(encoding.len());
+            }
+            Ok(Encoded::of(&encoding, lost))
         })
     }
 
@@ -93,7 +110,7 @@ impl TextTokenizer {
         let spaced = self.with_space_before_words();
         each(sentences, |words| {
             let encoding = spaced.encode(InputSequence::from(*words), false);
-            self.joined(encoding.map_err(DataError::Tokenizer)?, None, max_len)
+            self.joined(encoding.map_err(DataError::Tokenizer)?, max_len)
         })
     }
 
@@ -142,26 +159,13 @@ impl TextTokenizer {
         self.inner.encode(text, specials).map_err(DataError::Tokenizer)
     }
 
-    /// One or two texts, cut to a length, with special tokens.
-    fn joined(
-        &self,
-        first: Encoding,
-        second: Option<Encoding>,
-        max_len: usize,
-    ) -> Result<Encoded, DataError> {
-        let before = first.len() + second.as_ref().map_or(0, Encoding::len);
-        let room = TruncationParams {
-            max_length: max_len.saturating_sub(self.added_tokens(second.is_some())),
-            strategy: TruncationStrategy::LongestFirst,
-            stride: 0,
-            direction: self.frame.side,
-        };
-        let lost = before.saturating_sub(room.max_length);
-        let (mut first, mut second) =
-            truncate_encodings(first, second, &room).map_err(DataError::Tokenizer)?;
-        first.take_overflowing();
-        second.iter_mut().for_each(|second| drop(second.take_overflowing()));
-        let joined = self.inner.post_process(first, second, true);
+    /// A text, cut to a length, with special tokens.
+    fn joined(&self, mut text: Encoding, max_len: usize) -> Result<Encoded, DataError> {
+        let room = max_len.saturating_sub(self.added_tokens(false));
+        let lost = text.len().saturating_sub(room);
+        text.truncate(room, 0, self.frame.side);
+        text.take_overflowing();
+        let joined = self.inner.post_process(text, None, true);
         Ok(Encoded::of(&joined.map_err(DataError::Tokenizer)?, lost))
     }
 

@@ -716,6 +716,9 @@ impl Called {
         let prefix = names.family.prefix;
         if names.head.kind == HeadKind::Bare {
             all.push(format!("{prefix}{name}"));
+            if !names.family.prefix_of_spans.is_empty() {
+                all.push(format!("{}{name}", names.family.prefix_of_spans));
+            }
             // Tied tables have the head's name where a file holds a tensor once.
             for (ours, theirs) in names.family.heads.iter().flat_map(|head| head.aliases) {
                 if *ours == format!("{prefix}{name}") {
