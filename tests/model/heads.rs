@@ -35,7 +35,11 @@ trait Head<B: Backend>: Module<B> {
 }
 
 fn labels(golden: &Tensors) -> Vec<i32> {
-    golden["labels"].1.iter().map(|&label| label as i32).collect()
+    golden["labels"]
+        .1
+        .iter()
+        .map(|&label| label as i32)
+        .collect()
 }
 
 impl<B: Backend> Head<B> for TokenClassifier<B> {
@@ -121,7 +125,10 @@ pub fn folders() -> Vec<String> {
         })
     }
     let choices = of::<ChoiceModel<Flex>>();
-    of::<TokenClassifier<Flex>>().chain(of::<SpanFinder<Flex>>()).chain(choices).collect()
+    of::<TokenClassifier<Flex>>()
+        .chain(of::<SpanFinder<Flex>>())
+        .chain(choices)
+        .collect()
 }
 
 /// Each model of a head, with its folder, configuration, names and golden batch.
@@ -156,7 +163,9 @@ fn forward_matches<B: Backend, H: Head<B>>() {
             let (shape, values) = golden::values(tensor);
             (vec![tokens[0], tokens[1], shape[1]], values)
         };
-        let hidden = model.backbone().states(&golden::input(golden, &device), None, None);
+        let hidden = model
+            .backbone()
+            .states(&golden::input(golden, &device), None, None);
         let hidden = at_real(&shaped(hidden), golden);
         let theirs = at_real(&golden["hidden"], golden);
         assert_near(&format!("hidden of {folder}"), &hidden, &theirs, FORWARD);
@@ -184,7 +193,10 @@ fn backward_matches<B: AutodiffBackend, H: Head<B> + AutodiffModule<B>>() {
 fn round_trip<H: Head<Flex>>() {
     each::<Flex, H>(|folder, bundle, model, names, _| {
         let config = bundle.text_config().unwrap();
-        let classes = bundle.classes().ok().filter(|_| H::KIND == HeadKind::TokenClasses);
+        let classes = bundle
+            .classes()
+            .ok()
+            .filter(|_| H::KIND == HeadKind::TokenClasses);
         let json = bundle::config_json(names, &config, classes.as_deref());
         let written = tempfile::tempdir().unwrap();
         let at = written.path().join("bundle");
@@ -192,10 +204,17 @@ fn round_trip<H: Head<Flex>>() {
         let again = Bundle::open(&at).unwrap();
         assert_eq!(again.text_config().unwrap(), config, "{folder}");
         let (reread, _) = open::<Flex, H>(&again);
-        let (ours, first) = (golden::parameters(&reread, names), golden::parameters(&model, names));
+        let (ours, first) = (
+            golden::parameters(&reread, names),
+            golden::parameters(&model, names),
+        );
         assert_eq!(ours, first, "{folder}");
         let file = golden::tensors(&fs::read(at.join(bundle::WEIGHTS)).unwrap());
-        assert_eq!(file, golden::golden(&format!("{folder}/model.safetensors")), "{folder}");
+        assert_eq!(
+            file,
+            golden::golden(&format!("{folder}/model.safetensors")),
+            "{folder}"
+        );
         if classes.is_some() {
             assert_eq!(again.classes().unwrap(), bundle.classes().unwrap());
         }
@@ -269,12 +288,23 @@ fn a_backbone_is_found_under_every_prefix() {
         let (alone, _) = bundle.load(alone, bare, Load::Whole).unwrap();
         let backbone = if other == HeadKind::Spans {
             let model = SpanFinder::<Flex>::draw(&config, &draw);
-            bundle.load(model, names, Load::Backbone).unwrap().0.backbone
+            bundle
+                .load(model, names, Load::Backbone)
+                .unwrap()
+                .0
+                .backbone
         } else {
             let model = TokenClassifier::<Flex>::draw(&config, 2, &draw);
-            bundle.load(model, names, Load::Backbone).unwrap().0.backbone
+            bundle
+                .load(model, names, Load::Backbone)
+                .unwrap()
+                .0
+                .backbone
         };
-        let (ours, theirs) = (golden::parameters(&backbone, bare), golden::parameters(&alone, bare));
+        let (ours, theirs) = (
+            golden::parameters(&backbone, bare),
+            golden::parameters(&alone, bare),
+        );
         assert_eq!(ours, theirs, "{folder}");
     }
 }
