@@ -3,6 +3,7 @@
     pip install torch==2.15.0 transformers==5.23.0 safetensors==0.8.0 numpy==2.4.6
     python make_families.py                # writes the files
     python make_families.py llama qwen2    # writes those of these families alone
+    python make_families.py --heads spans  # writes those of these heads alone; both can be named
     python make_families.py --check        # writes nothing; prints how far f32 is from f64 on the same computation
 
 Python 3.11. README.md says what each file holds and how closely to match it.
@@ -194,6 +195,7 @@ FAMILIES = {
         ],
     ),
 }
+HEADS = list(dict.fromkeys(head for _, models, _ in FAMILIES.values() for head in models))
 CLASSES = (2, 3, 5)
 # Language models have 0.
 SEEDS = {"classifier": 1, "token-classes": 2, "spans": 3, "choices": 4}
@@ -318,9 +320,10 @@ def compute(family, head, number, dtype=torch.float32, attention="sdpa"):
     return {name: value.detach().contiguous() for name, value in tensors.items()}
 
 
-def every(families):
+def every(families, heads):
     for family, (_, models, configurations) in FAMILIES.items():
-        for head in models if family in families else ():
+        named = [head for head in models if family in families and head in heads]
+        for head in named:
             for number in range(len(configurations)):
                 yield family, head, number
 
@@ -380,8 +383,8 @@ def write_sampling():
     (HERE / "sampling.json").write_text(f'{{\n{head}  "cases": [\n{cases}\n  ]\n}}\n')
 
 
-def write(families):
-    for family, head, number in every(families):
+def write(families, heads):
+    for family, head, number in every(families, heads):
         folder = HERE / "families" / f"{family}-{head}-{number + 1}"
         shutil.rmtree(folder, ignore_errors=True)
         # Not the model that computes: a loss writes the kind of its problem into the configuration.
@@ -390,13 +393,13 @@ def write(families):
         # Greedy is how it was asked, not what the model is.
         (folder / "generation_config.json").unlink(missing_ok=True)
         save_file(tensors, folder / "expected.safetensors")
-    if set(families) == set(FAMILIES):
+    if set(families) == set(FAMILIES) and set(heads) == set(HEADS):
         write_sampling()
 
 
-def check(families):
+def check(families, heads):
     """The rounding error of f32 itself: a tolerance below it would test the CPU. Gradients relative to the largest."""
-    for family, head, number in every(families):
+    for family, head, number in every(families, heads):
         exact = compute(family, head, number, torch.float64, "eager")
         for attention in ("sdpa", "eager"):
             worst = {}
@@ -414,6 +417,7 @@ def check(families):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("families", nargs="*", help="all of them where none is named")
+    parser.add_argument("--heads", nargs="+", default=HEADS)
     parser.add_argument("--check", action="store_true")
     # One thread: with more, sums are taken in another order and the last bits differ.
     torch.set_num_threads(1)
@@ -421,8 +425,9 @@ def main():
     logging.disable_progress_bar()
     arguments = parser.parse_args()
     families = arguments.families or list(FAMILIES)
-    assert set(families) <= set(FAMILIES), f"known are {', '.join(FAMILIES)}"
-    check(families) if arguments.check else write(families)
+    for named, known in (families, FAMILIES), (arguments.heads, HEADS):
+        assert set(named) <= set(known), f"known are {', '.join(known)}"
+    check(families, arguments.heads) if arguments.check else write(families, arguments.heads)
 
 
 if __name__ == "__main__":

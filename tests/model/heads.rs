@@ -12,7 +12,7 @@ use model::bundle::{self, Load, Loaded, Precision};
 use model::registry::TextBackbone;
 use model::{Bundle, ChoiceModel, Draw, HeadKind, Names, SpanFinder, TextConfig, TokenClassifier};
 
-use crate::families::{assert_gradients, mean_loss, places};
+use crate::families::{assert_gradients, assert_keys_are_those_of_transformers, mean_loss, places};
 use crate::golden::{self, Tensors, assert_near, at_real};
 
 const FORWARD: f32 = 1e-4;
@@ -35,7 +35,11 @@ trait Head<B: Backend>: Module<B> {
 }
 
 fn labels(golden: &Tensors) -> Vec<i32> {
-    golden["labels"].1.iter().map(|&label| label as i32).collect()
+    golden["labels"]
+        .1
+        .iter()
+        .map(|&label| label as i32)
+        .collect()
 }
 
 impl<B: Backend> Head<B> for TokenClassifier<B> {
@@ -121,7 +125,10 @@ pub fn folders() -> Vec<String> {
         })
     }
     let choices = of::<ChoiceModel<Flex>>();
-    of::<TokenClassifier<Flex>>().chain(of::<SpanFinder<Flex>>()).chain(choices).collect()
+    of::<TokenClassifier<Flex>>()
+        .chain(of::<SpanFinder<Flex>>())
+        .chain(choices)
+        .collect()
 }
 
 /// Each model of a head, with its folder, configuration, names and golden batch.
@@ -159,7 +166,9 @@ fn forward_matches<B: Backend, H: Head<B>>() {
             let (shape, values) = golden::values(tensor);
             (vec![tokens[0], tokens[1], shape[1]], values)
         };
-        let hidden = model.backbone().states(&golden::input(golden, &device), None, None);
+        let hidden = model
+            .backbone()
+            .states(&golden::input(golden, &device), None, None);
         let hidden = at_real(&shaped(hidden), golden);
         let theirs = at_real(&golden["hidden"], golden);
         assert_near(&format!("hidden of {folder}"), &hidden, &theirs, FORWARD);
@@ -187,20 +196,29 @@ fn backward_matches<B: AutodiffBackend, H: Head<B> + AutodiffModule<B>>() {
 fn round_trip<H: Head<Flex>>() {
     each::<Flex, H>(|folder, bundle, model, names, _| {
         let config = bundle.text_config().unwrap();
-        let classes = bundle.classes().ok().filter(|_| H::KIND == HeadKind::TokenClasses);
+        let has_classes = H::KIND == HeadKind::TokenClasses;
+        let classes = has_classes.then(|| bundle.classes().unwrap());
         let json = bundle::config_json(names, &config, classes.as_deref());
         let written = tempfile::tempdir().unwrap();
         let at = written.path().join("bundle");
         bundle::write(&at, &json, &model, names, Precision::F32, &[]).unwrap();
         let again = Bundle::open(&at).unwrap();
         assert_eq!(again.text_config().unwrap(), config, "{folder}");
+        assert_keys_are_those_of_transformers(folder, &at);
         let (reread, _) = open::<Flex, H>(&again);
-        let (ours, first) = (golden::parameters(&reread, names), golden::parameters(&model, names));
+        let (ours, first) = (
+            golden::parameters(&reread, names),
+            golden::parameters(&model, names),
+        );
         assert_eq!(ours, first, "{folder}");
         let file = golden::tensors(&fs::read(at.join(bundle::WEIGHTS)).unwrap());
-        assert_eq!(file, golden::golden(&format!("{folder}/model.safetensors")), "{folder}");
-        if classes.is_some() {
-            assert_eq!(again.classes().unwrap(), bundle.classes().unwrap());
+        assert_eq!(
+            file,
+            golden::golden(&format!("{folder}/model.safetensors")),
+            "{folder}"
+        );
+        if let Some(classes) = classes {
+            assert_eq!(again.classes().unwrap(), classes, "{folder}");
         }
     });
 }
@@ -227,10 +245,31 @@ fn gradients_are_those_of_transformers() {
 }
 
 #[test]
+fn gradients_are_on_a_backend_without_operations_of_our_own() {
+    backward_matches::<Autodiff<NdArray>, TokenClassifier<Autodiff<NdArray>>>();
+    backward_matches::<Autodiff<NdArray>, SpanFinder<Autodiff<NdArray>>>();
+    backward_matches::<Autodiff<NdArray>, ChoiceModel<Autodiff<NdArray>>>();
+}
+
+#[test]
 fn a_model_that_is_written_and_opened_again_is_the_same() {
     round_trip::<TokenClassifier<Flex>>();
     round_trip::<SpanFinder<Flex>>();
     round_trip::<ChoiceModel<Flex>>();
+}
+
+/// Classes at chosen tokens are those of the whole, wherever the last layer computes them.
+#[test]
+fn chosen_tokens_have_the_classes_of_the_whole() {
+    each::<Flex, TokenClassifier<Flex>>(|folder, _, model, _, golden| {
+        let device = model.devices()[0].clone();
+        let input = golden::input::<Flex>(golden, &device);
+        let at: Tensor<Flex, 1, Int> = Tensor::from_data([1, 0, 5], &device);
+        let whole = model.logits(&input).select(0, at.clone());
+        let some = model.logits_at(&input, Some(at));
+        // Products over fewer rows may be taken in another order.
+        assert_near(folder, &golden::values(some), &golden::values(whole), 1e-5);
+    });
 }
 
 #[test]
@@ -272,12 +311,23 @@ fn a_backbone_is_found_under_every_prefix() {
         let (alone, _) = bundle.load(alone, bare, Load::Whole).unwrap();
         let backbone = if other == HeadKind::Spans {
             let model = SpanFinder::<Flex>::draw(&config, &draw);
-            bundle.load(model, names, Load::Backbone).unwrap().0.backbone
+            bundle
+                .load(model, names, Load::Backbone)
+                .unwrap()
+                .0
+                .backbone
         } else {
             let model = TokenClassifier::<Flex>::draw(&config, 2, &draw);
-            bundle.load(model, names, Load::Backbone).unwrap().0.backbone
+            bundle
+                .load(model, names, Load::Backbone)
+                .unwrap()
+                .0
+                .backbone
         };
-        let (ours, theirs) = (golden::parameters(&backbone, bare), golden::parameters(&alone, bare));
+        let (ours, theirs) = (
+            golden::parameters(&backbone, bare),
+            golden::parameters(&alone, bare),
+        );
         assert_eq!(ours, theirs, "{folder}");
     }
 }
