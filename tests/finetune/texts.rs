@@ -187,7 +187,8 @@ fn a_head_is_kept_or_drawn_anew_and_a_task_starts_from_another() {
     let bench = bench();
     let tags = TASKS[3].1;
     bench.train("tags", &arguments("token-classification", tags));
-    let still = ["from='tags'", "optimizer.lr=1e-30", "training.steps=2", "training.validate_every=1"];
+    // Another seed, as the backbone has learned to suit the head that the first draws.
+    let still = ["seed=9", "from='tags'", "optimizer.lr=1e-30", "training.steps=2", "training.validate_every=1"];
     let kept = [tags, &still[..], &["strategy.head='keep'"]].concat();
     let kept = bench.train("kept", &arguments("token-classification", &kept));
     assert!(kept.metric("valid", "entity_f1")[0] > 0.9);
@@ -229,10 +230,10 @@ fn what_is_impossible_is_said_with_its_key_or_place() {
         ("question-answering", &["data.text_pair=''"], "name the column of the questions"),
         ("question-answering", &["answers.longest=0"], "answers.longest is 0"),
         ("text-labels", &["labels.threshold=1.0"], "labels.threshold is 1"),
-        ("token-classification", &["data.source=['short.jsonl']", refuse], "short.jsonl:1: other numbers of \"tokens\" and \"tags\""),
+        ("token-classification", &["data.source=['short.jsonl']", refuse], "other numbers of \"tokens\" and \"tags\" in 1 (short.jsonl:1)"),
         ("token-classification", &["data.source=['one.conll']"], "data.label_column holds 1 different values; there must be at least 2"),
-        ("question-answering", &["data.source=['moved.jsonl']", refuse], "moved.jsonl:1: an answer of \"answers\" is not where it says"),
-        ("multiple-choice", &["data.source=['far.jsonl']", refuse], "far.jsonl:1: \"answer\" is none of the choices"),
+        ("question-answering", &["data.source=['moved.jsonl']", refuse], "an answer of \"answers\" is not where it says in 1 (moved.jsonl:1)"),
+        ("multiple-choice", &["data.source=['far.jsonl']", refuse], "\"answer\" is none of the choices in 1 (far.jsonl:1)"),
         ("text-regression", &["data.source=['labels.csv']"], "\"score\""),
         ("pair-classification", &["data.source=['pairs.csv']", "data.text='none'"], "\"none\""),
         ("token-classification", &["data.source=['tags.conll']", "training.packing=true"], "training.packing"),

@@ -253,6 +253,7 @@ impl BertConfig {
             ],
             token_dropout: self.classifier_dropout.unwrap_or(self.hidden_dropout_prob),
             span_dropout: 0.0,
+            choice_dropout: self.classifier_dropout.unwrap_or(self.hidden_dropout_prob),
         }
     }
 

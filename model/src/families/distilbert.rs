@@ -243,6 +243,7 @@ impl DistilBertConfig {
             dropout: [0.0, self.seq_classif_dropout],
             token_dropout: self.dropout,
             span_dropout: self.qa_dropout,
+            choice_dropout: self.seq_classif_dropout,
         }
     }
 

@@ -156,6 +156,7 @@ impl ElectraConfig {
             dropout: [rate, rate],
             token_dropout: rate,
             span_dropout: 0.0,
+            choice_dropout: 0.0,
         }
     }
 

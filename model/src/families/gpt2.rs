@@ -232,6 +232,7 @@ impl Gpt2Config {
             dropout: [0.0, 0.0],
             token_dropout: self.classifier_dropout.unwrap_or(0.1),
             span_dropout: 0.0,
+            choice_dropout: 0.0,
         }
     }
 

@@ -199,6 +199,7 @@ impl LstmConfig {
             dropout: [0.0, 0.0],
             token_dropout: 0.0,
             span_dropout: 0.0,
+            choice_dropout: 0.0,
         }
     }
 

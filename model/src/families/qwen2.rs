@@ -50,6 +50,7 @@ pub const NAMES: Family = Family {
         },
     ],
     fixed: &[
+        ("token_classification_bias", "true"),
         ("use_sliding_window", "false"),
         ("quantization_config", "null"),
     ],

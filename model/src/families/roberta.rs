@@ -139,6 +139,8 @@ impl RobertaConfig {
             dropout: [rate, rate],
             token_dropout: rate,
             span_dropout: 0.0,
+            // Unlike BERT, it looks at no other key.
+            choice_dropout: self.encoder.hidden_dropout_prob,
         }
     }
 

@@ -201,6 +201,8 @@ pub struct ClassPlan {
     pub token_dropout: f64,
     /// Dropout before the layer that finds spans.
     pub span_dropout: f64,
+    /// Dropout before the layer that scores choices.
+    pub choice_dropout: f64,
 }
 
 /// Scores of classes.

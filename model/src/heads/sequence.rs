@@ -141,6 +141,7 @@ impl<B: Backend> ChoiceModel<B> {
         let plan = config.class_plan();
         let plan = ClassPlan {
             dense: plan.dense.filter(|_| has_dense),
+            dropout: [0.0, plan.choice_dropout],
             ..plan
         };
         let score = ClassHead::new(&plan, sizes.d_model, 1, &draw);
