@@ -96,7 +96,9 @@ impl Loaded {
             let mut ways = [name.as_str(), bare].into_iter();
             let inside = ways.find_map(|name| name.strip_prefix(family.prefix));
             let inside = inside.filter(|_| !family.prefix.is_empty());
-            let in_backbone = inside.is_some() || bare.starts_with(family.layer);
+            // Of two stacks neither has its layers at the root.
+            let of_stack = family.is_of_two_texts() && bare.contains(family.layer);
+            let in_backbone = inside.is_some() || bare.starts_with(family.layer) || of_stack;
             let inside = inside.unwrap_or(bare);
             let optional = family.optional.iter().any(|part| inside.starts_with(part));
             in_backbone && !optional
@@ -318,8 +320,7 @@ impl Bundle {
 
     /// Whether its model reads texts.
     pub fn is_text(&self) -> bool {
-        let families = crate::registry::TEXT_FAMILIES;
-        self.expect_family(families, "a text model").is_ok()
+        !self.family.is_of_images()
     }
 
     /// The configuration of a text model, checked.

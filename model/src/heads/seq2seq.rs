@@ -64,8 +64,40 @@ impl<B: Backend> Seq2SeqModel<B> {
         decoder: Tensor<B, 2, Int>,
         at: Option<Tensor<B, 1, Int>>,
     ) -> Tensor<B, 2> {
+        self.score(self.states(input, decoder, at))
+    }
+
+    /// What those scores are made of, `[n, d_model]`, as [`decoder`](Self::decoder) reads it.
+    ///
+    /// # Panics
+    ///
+    /// As [`logits`](Self::logits).
+    pub fn states(
+        &self,
+        input: &TokenInput<B>,
+        decoder: Tensor<B, 2, Int>,
+        at: Option<Tensor<B, 1, Int>>,
+    ) -> Tensor<B, 2> {
         let encoded = self.backbone.encode(input);
-        self.score(self.backbone.decode(decoder, &encoded, at, None))
+        self.scaled(self.backbone.decode(decoder, &encoded, at, None))
+    }
+
+    /// What scores states: `[vocab_size, d_model]`, and perhaps a bias of each word, `[vocab_size]`. A loss that is computed
+    /// with it needs no logits.
+    ///
+    /// `None` where an adapter is beside it: no one matrix gives the scores then, [`logits`](Self::logits) does.
+    pub fn decoder(&self) -> Option<(Tensor<B, 2>, Option<Tensor<B, 1>>)> {
+        let table = match &self.head.output {
+            Some(output) if output.low_rank.is_some() => return None,
+            Some(output) => output.weight.val().transpose(),
+            None => self.backbone.token_table(),
+        };
+        let flat = |bias: &Param<Tensor<B, 2>>| {
+            let [_, words] = bias.dims();
+            bias.val().reshape([words])
+        };
+        let bias = self.head.bias.as_ref().map(flat);
+        Some((table, bias))
     }
 
     /// Scores of the words that come next, of texts that are being written.
@@ -85,15 +117,21 @@ impl<B: Backend> Seq2SeqModel<B> {
         let ([rows, seq], device) = (tokens.dims(), tokens.device());
         let last: Tensor<B, 1, Int> = Tensor::arange(1..rows as i64 + 1, &device);
         let last = last * seq as i64 - 1;
-        self.score(self.backbone.decode(tokens, encoded, Some(last), cache))
+        let states = self.backbone.decode(tokens, encoded, Some(last), cache);
+        self.score(self.scaled(states))
+    }
+
+    /// The decoder's states as words are scored by them, `[n, d_model]` in and out.
+    fn scaled(&self, states: Tensor<B, 2>) -> Tensor<B, 2> {
+        if self.head.scale == 1.0 {
+            return states;
+        }
+        states * self.head.scale
     }
 
     /// - states: `[n, d_model]`
     /// - out: `[n, vocab_size]`
-    pub fn score(&self, mut states: Tensor<B, 2>) -> Tensor<B, 2> {
-        if self.head.scale != 1.0 {
-            states = states * self.head.scale;
-        }
+    fn score(&self, states: Tensor<B, 2>) -> Tensor<B, 2> {
         let scores = match &self.head.output {
             Some(output) => output.forward(states),
             None => states.matmul(self.backbone.token_table().transpose()),
