@@ -442,8 +442,8 @@ fn bundles_with_broken_files() {
         ),
         (
             "config.json",
-            with("model_type", json!("t5")),
-            "model_type is \"t5\"; known are bert",
+            with("model_type", json!("xlnet")),
+            "model_type is \"xlnet\"; known are bert",
         ),
         (
             "config.json",

@@ -12,8 +12,11 @@ use burn::tensor::TensorData;
 use burn::tensor::backend::AutodiffBackend;
 use model::beam::{self, EarlyStopping, Search};
 use model::bundle::{self, Load, Loaded, Precision};
+use model::families::t5::Places;
 use model::families::{Seq2SeqPlan, Seq2SeqTokens};
 use model::heads::seq2seq::shift_right;
+use model::layers::Adapter;
+use model::layers::low_rank::Target;
 use model::{Bundle, Draw, HeadKind, Names, Seq2SeqCache, Seq2SeqConfig, Seq2SeqModel, TokenInput};
 use serde_json::{Value, json};
 
@@ -132,18 +135,28 @@ fn gradients<B: AutodiffBackend>(
     all
 }
 
+/// The mean loss of a golden batch: of its logits, or in one operation that makes none.
+fn loss<B: Backend>(model: &Seq2SeqModel<B>, golden: &Tensors, in_one: bool) -> Tensor<B, 1> {
+    let device = Default::default();
+    let input = golden::input(golden, &device);
+    let decoder = golden::ints(&golden["decoder_input_ids"], &device);
+    if in_one {
+        let (at, words) = golden::targets(golden);
+        let at = Tensor::from_data(TensorData::new(at, [words.len()]), &device);
+        let states = model.states(&input, decoder, Some(at));
+        let (table, bias) = model.decoder().unwrap();
+        let (losses, _) = model::ops::linear_cross_entropy(states, table, bias, &words);
+        return losses.sum() / words.len() as f64;
+    }
+    let labels: Vec<i32> = golden["labels"].1.iter().map(|&id| id as i32).collect();
+    mean_loss(model.logits(&input, decoder, None), &labels)
+}
+
 /// - least: the smallest tolerance
-fn backward_matches<B: AutodiffBackend>(folder: &str, least: f32) {
+fn backward_matches<B: AutodiffBackend>(folder: &str, least: f32, in_one: bool) {
     let (device, golden) = (Default::default(), expected(folder));
     let (model, names) = model::<B>(&open(folder), &device);
-    let input: TokenInput<B> = golden::input(&golden, &device);
-    let decoder = golden::ints(&golden["decoder_input_ids"], &device);
-    let labels: Vec<i32> = golden["labels"]
-        .1
-        .iter()
-        .map(|&label| label as i32)
-        .collect();
-    let loss = mean_loss(model.logits(&input, decoder, None), &labels);
+    let loss = loss(&model, &golden, in_one);
     let ours = gradients(model, names, loss);
     let theirs = golden::under(&golden, "grad.");
     let keys = |tensors: &Tensors| tensors.keys().cloned().collect::<Vec<_>>();
@@ -161,16 +174,20 @@ fn backward_matches<B: AutodiffBackend>(folder: &str, least: f32) {
 
 #[test]
 fn gradients_are_those_of_transformers() {
-    all()
-        .iter()
-        .for_each(|folder| backward_matches::<Autodiff<Flex>>(folder, BACKWARD[1]));
+    for folder in all() {
+        for in_one in [false, true] {
+            backward_matches::<Autodiff<Flex>>(&folder, BACKWARD[1], in_one);
+        }
+    }
 }
 
 #[test]
 fn gradients_are_on_a_backend_without_operations_of_our_own() {
-    all()
-        .iter()
-        .for_each(|folder| backward_matches::<Autodiff<NdArray>>(folder, BACKWARD_OF_NDARRAY));
+    for folder in all() {
+        for in_one in [false, true] {
+            backward_matches::<Autodiff<NdArray>>(&folder, BACKWARD_OF_NDARRAY, in_one);
+        }
+    }
 }
 
 #[test]
@@ -375,6 +392,140 @@ fn chosen_places_have_the_logits_of_the_whole() {
         let whole = golden::values(whole.select(0, at.clone()));
         let some = golden::values(model.logits(&input, decoder, Some(at)));
         assert_near(&folder, &some, &whole, 1e-5);
+    }
+}
+
+/// A loss may do without logits.
+#[test]
+fn states_and_the_decoder_make_the_logits() {
+    let device = Default::default();
+    for folder in all() {
+        let golden = expected(&folder);
+        let (model, _) = model::<Flex>(&open(&folder), &device);
+        let input = golden::input(&golden, &device);
+        let tokens: Tensor<Flex, 2, Int> = golden::ints(&golden["decoder_input_ids"], &device);
+        let (table, bias) = model.decoder().unwrap();
+        let states = model.states(&input, tokens.clone(), None);
+        let mut logits = states.matmul(table.transpose());
+        if let Some(bias) = bias {
+            logits = logits + bias.unsqueeze();
+        }
+        let whole = golden::values(model.logits(&input, tokens, None));
+        assert_near(&folder, &golden::values(logits), &whole, 1e-5);
+    }
+}
+
+#[test]
+fn kinds_of_distance_in_a_t5_are_those_of_transformers() {
+    let text = fs::read_to_string(golden::path("seq2seq/t5_buckets.json")).unwrap();
+    let golden: Value = serde_json::from_str(&text).unwrap();
+    let first = golden["first"].as_i64().unwrap();
+    for case in golden["cases"].as_array().unwrap() {
+        let number = |key: &str| case[key].as_u64().unwrap() as usize;
+        for (key, both_ways) in [("both_ways", true), ("backwards", false)] {
+            let places = Places {
+                buckets: number("buckets"),
+                max_distance: number("max_distance"),
+                both_ways,
+            };
+            for (theirs, distance) in case[key].as_array().unwrap().iter().zip(first..) {
+                let ours = i64::from(places.bucket(distance));
+                assert_eq!(Some(ours), theirs.as_i64(), "{places:?} at {distance}");
+            }
+        }
+    }
+}
+
+#[test]
+fn adapters_are_beside_the_layers_that_peft_names() {
+    let device = Default::default();
+    let cases = [
+        (
+            "bart-1",
+            "model.decoder.layers.1.encoder_attn.v_proj.lora_A.weight",
+            6,
+        ),
+        (
+            "marian-2",
+            "model.encoder.layers.0.self_attn.q_proj.lora_B.weight",
+            7,
+        ),
+        (
+            "t5-1",
+            "decoder.block.1.layer.1.EncDecAttention.q.lora_A.weight",
+            7,
+        ),
+    ];
+    for (name, one, attentions) in cases {
+        let config = open(&format!("seq2seq/{name}")).seq2seq_config().unwrap();
+        let names = config.names(HeadKind::Tokens);
+        let targets = names.family.adapter_targets.iter();
+        let adapter = Adapter {
+            rank: 2,
+            alpha: 4.0,
+            dropout: 0.0,
+            rslora: false,
+            dora: false,
+            targets: targets.map(|name| Target::parse(name).unwrap()).collect(),
+        };
+        let draw = Draw::<Flex>::new(&device, 0.02).with_adapter(Some(&adapter), names);
+        let all = golden::parameters(&Seq2SeqModel::draw(&config, &draw), names);
+        let adapters: Vec<_> = all.keys().filter(|name| name.contains(".lora_")).collect();
+        assert!(adapters.contains(&&one.to_string()), "{adapters:?}");
+        // Two matrices for queries and two for values.
+        assert_eq!(adapters.len(), 4 * attentions, "{name}: {adapters:?}");
+    }
+}
+
+#[test]
+fn layers_of_a_file_without_a_place_are_named() {
+    let device = Default::default();
+    for (name, key, tensors) in [
+        ("bart-1", "encoder_layers", "model.encoder.layers.1."),
+        ("t5-1", "num_decoder_layers", "decoder.block.1."),
+    ] {
+        let fewer = |json: &mut Value| json[key] = json!(1);
+        let (_kept, bundle) = changed(&format!("seq2seq/{name}"), fewer, |_| ());
+        let bundle = bundle.unwrap();
+        let names = bundle.require(HeadKind::Tokens).unwrap();
+        let config = bundle.seq2seq_config().unwrap();
+        let fresh = Seq2SeqModel::<Flex>::draw(&config, &Draw::new(&device, 0.02));
+        let (_, loaded) = bundle.load(fresh, names, Load::Whole).unwrap();
+        let lost = loaded.lost(names).unwrap();
+        assert!(lost.contains(tensors), "{lost}");
+    }
+}
+
+/// Without a head, and with the names of the model that has none.
+#[test]
+fn a_bare_backbone_is_read_too() {
+    for name in ["bart-1", "marian-1", "marian-2", "t5-1"] {
+        let folder = format!("seq2seq/{name}");
+        let bare = |tensors: &mut Tensors| {
+            tensors.remove("final_logits_bias");
+            let all = std::mem::take(tensors).into_iter();
+            let strip = |name: String| name.strip_prefix("model.").map_or(name.clone(), Into::into);
+            *tensors = all.map(|(name, values)| (strip(name), values)).collect();
+        };
+        let (_kept, bundle) = changed(&folder, |_| (), bare);
+        let bundle = bundle.unwrap();
+        let no_bias = |tensors: &mut Tensors| drop(tensors.remove("final_logits_bias"));
+        let (_also, whole) = changed(&folder, |_| (), no_bias);
+        assert_eq!(logits(&folder, &bundle), logits(&folder, &whole.unwrap()));
+        let names = bundle.require(HeadKind::Bare).unwrap();
+        let device = Default::default();
+        let fresh = bundle
+            .seq2seq_config()
+            .unwrap()
+            .init(&Draw::new(&device, 0.02));
+        let (backbone, loaded) = bundle.load(fresh, names, Load::Whole).unwrap();
+        assert_eq!(loaded, Loaded::default(), "{name}");
+        let theirs = golden::tensors(&fs::read(bundle.path().join(bundle::WEIGHTS)).unwrap());
+        assert_eq!(
+            golden::parameters::<Flex, _>(&backbone, names),
+            theirs,
+            "{name}"
+        );
     }
 }
 
@@ -610,6 +761,7 @@ fn another_kind_of_model_is_refused_by_name() {
         text[text.find(": ").unwrap() + 2..].to_string()
     };
     let bundle = open("seq2seq/marian-1");
+    assert!(bundle.is_text());
     assert_eq!(
         wrong(bundle.text_config().unwrap_err()),
         "holds an encoder-decoder of type marian, and a text model is needed here"

@@ -96,11 +96,12 @@ impl Loaded {
             let mut ways = [name.as_str(), bare].into_iter();
             let inside = ways.find_map(|name| name.strip_prefix(names.prefix()));
             let inside = inside.filter(|_| !names.prefix().is_empty());
-            // Numbers of recurrent layers are at the ends of names.
+            // Of two stacks neither has its layers at the root; recurrent layers have their numbers at the ends of names.
+            let of_stack = family.is_of_two_texts() && bare.contains(family.layer);
             let recurrent = family.prefix.is_empty() && !family.is_of_images();
             let of_layer =
                 bare.starts_with(family.layer) || (recurrent && names.layer(bare).is_some());
-            let in_backbone = inside.is_some() || of_layer;
+            let in_backbone = inside.is_some() || of_layer || of_stack;
             let inside = inside.unwrap_or(bare);
             let optional = family.optional.iter().any(|part| inside.starts_with(part));
             in_backbone && !optional
@@ -322,8 +323,7 @@ impl Bundle {
 
     /// Whether its model reads texts.
     pub fn is_text(&self) -> bool {
-        let families = crate::registry::TEXT_FAMILIES;
-        self.expect_family(families, "a text model").is_ok()
+        !self.family.is_of_images()
     }
 
     /// The configuration of a text model, checked.

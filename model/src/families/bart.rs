@@ -42,7 +42,12 @@ pub const NAMES: Family = Family {
         },
     ],
     layer: "layers.",
-    tables: &["shared.", "embed_tokens.", "embed_positions."],
+    tables: &[
+        "shared.",
+        "embed_tokens.",
+        "embed_positions.",
+        "layernorm_embedding.",
+    ],
     token_table: "shared.weight",
     ignored: &["encoder.version", "decoder.version"],
     optional: &[],

@@ -654,30 +654,3 @@ impl<B: Backend> T5FeedForward<B> {
         hidden + dropout(narrow, self.dropout)
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::Value;
-
-    #[test]
-    fn kinds_of_distance_are_those_of_transformers() {
-        let golden = include_str!("../../../tests/golden/seq2seq/t5_buckets.json");
-        let golden: Value = serde_json::from_str(golden).unwrap();
-        let first = golden["first"].as_i64().unwrap();
-        for case in golden["cases"].as_array().unwrap() {
-            let number = |key: &str| case[key].as_u64().unwrap() as usize;
-            for (key, both_ways) in [("both_ways", true), ("backwards", false)] {
-                let places = Places {
-                    buckets: number("buckets"),
-                    max_distance: number("max_distance"),
-                    both_ways,
-                };
-                for (theirs, distance) in case[key].as_array().unwrap().iter().zip(first..) {
-                    let ours = i64::from(places.bucket(distance));
-                    assert_eq!(Some(ours), theirs.as_i64(), "{places:?} at {distance}");
-                }
-            }
-        }
-    }
-}
