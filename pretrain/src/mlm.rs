@@ -3,6 +3,8 @@
 //! Devlin et al. 2019, <https://arxiv.org/abs/1810.04805>. Masks are drawn anew every epoch, and are a pure function of
 //! (seed, epoch, text), however texts are batched.
 
+use std::ops::Range;
+
 use burn::tensor::backend::AutodiffBackend;
 use data::order::{self, Stream};
 use data::source::TextSource;
@@ -38,11 +40,33 @@ pub struct Masking {
     pub mask: f64,
     /// Of these, share replaced by a random token; the rest stays.
     pub random: f64,
+    /// What is masked together.
+    #[serde(default)]
+    pub unit: MaskUnit,
 }
+
+/// What is masked together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MaskUnit {
+    /// Each token by itself.
+    #[default]
+    Token,
+    /// All tokens of a word, each replaced by itself.
+    Word,
+    /// Words in a row, all replaced alike: SpanBERT, Joshi et al. 2019, <https://arxiv.org/abs/1907.10529>.
+    Span,
+}
+
+/// The share of spans that end after each of their words, and words of the longest.
+const SPAN_END: f64 = 0.2;
+const LONGEST_SPAN: usize = 10;
 
 impl Masking {
     fn check(self) -> Result<(), Impossible> {
-        let Self { rate, mask, random } = self;
+        let Self {
+            rate, mask, random, ..
+        } = self;
         if !(rate > 0.0 && rate <= 1.0) {
             let reason = format!("is {rate}; it must be above 0 and at most 1");
             return Err(Impossible::new("masking.rate", reason));
@@ -120,6 +144,8 @@ pub struct Masks {
     mask: u32,
     pad: u32,
     special: Vec<u32>,
+    /// Whether a token goes on with a word, by id.
+    goes_on: Vec<bool>,
     vocab_size: usize,
     seed: u64,
 }
@@ -134,13 +160,107 @@ impl Masks {
             mask,
             pad: tokenizer.pad(),
             special: tokenizer.special_ids(),
+            goes_on: match masking.unit {
+                MaskUnit::Token => Vec::new(),
+                MaskUnit::Word | MaskUnit::Span => tokenizer.continuations(),
+            },
             vocab_size: tokenizer.vocab_size(),
             seed,
         }
     }
 
+    /// Words of a sequence as places from and to; special tokens are in none.
+    fn words(&self, tokens: &[u32]) -> Vec<Range<usize>> {
+        let mut words: Vec<Range<usize>> = Vec::new();
+        for (place, token) in tokens.iter().enumerate() {
+            if self.special.contains(token) {
+                continue;
+            }
+            let goes_on = self.goes_on.get(*token as usize) == Some(&true);
+            match words.last_mut().filter(|word| goes_on && word.end == place) {
+                Some(word) => word.end += 1,
+                None => words.push(place..place + 1),
+            }
+        }
+        words
+    }
+
+    /// Masks a sequence; calls `predict` with each place and what was there.
+    fn mask(&self, tokens: &mut [u32], rng: &mut impl Rng, predict: &mut impl FnMut(usize, u32)) {
+        match self.masking.unit {
+            MaskUnit::Token => {
+                for (place, token) in tokens.iter_mut().enumerate() {
+                    if self.special.contains(token) || rng.random::<f64>() >= self.masking.rate {
+                        continue;
+                    }
+                    predict(place, *token);
+                    *token = self.replacement(*token, rng);
+                }
+            }
+            MaskUnit::Word => {
+                for word in self.words(tokens) {
+                    if rng.random::<f64>() >= self.masking.rate {
+                        continue;
+                    }
+                    for place in word {
+                        predict(place, tokens[place]);
+                        tokens[place] = self.replacement(tokens[place], rng);
+                    }
+                }
+            }
+            MaskUnit::Span => {
+                for span in self.spans(tokens, rng) {
+                    let fate: f64 = rng.random();
+                    for place in span {
+                        predict(place, tokens[place]);
+                        tokens[place] = self.replaced(tokens[place], fate, rng);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Spans of words, in their order, that together have about the share of the tokens that is predicted.
+    fn spans(&self, tokens: &[u32], rng: &mut impl Rng) -> Vec<Range<usize>> {
+        let words = self.words(tokens);
+        let all: usize = words.iter().map(Range::len).sum();
+        let wanted = self.masking.rate * all as f64;
+        // A part of a token is one token as often.
+        let wanted = wanted.floor() as usize + usize::from(rng.random::<f64>() < wanted.fract());
+        let (mut free, mut chosen, mut spans) = (vec![true; words.len()], 0, Vec::new());
+        // Where spans leave no room of the length that is drawn, another is drawn, but not for ever.
+        for _ in 0..20 * words.len() {
+            if chosen >= wanted {
+                break;
+            }
+            let mut length = 1;
+            while length < LONGEST_SPAN && rng.random::<f64>() >= SPAN_END {
+                length += 1;
+            }
+            let first = rng.random_range(0..words.len());
+            let end = first + length;
+            if end > words.len() || !free[first..end].iter().all(|free| *free) {
+                continue;
+            }
+            let span = words[first].start..words[end - 1].end;
+            if chosen > 0 && chosen + span.len() > wanted + LONGEST_SPAN {
+                continue;
+            }
+            free[first..end].fill(false);
+            chosen += span.len();
+            spans.push(span);
+        }
+        spans.sort_by_key(|span| span.start);
+        spans
+    }
+
     fn replacement(&self, token: u32, rng: &mut impl Rng) -> u32 {
         let fate: f64 = rng.random();
+        self.replaced(token, fate, rng)
+    }
+
+    /// - fate: from 0 to 1, by which it is masked, replaced by another, or stays
+    fn replaced(&self, token: u32, fate: f64, rng: &mut impl Rng) -> u32 {
         if fate < self.masking.mask {
             return self.mask;
         }
@@ -171,14 +291,10 @@ impl Collate for Masks {
         ) in rows.into_iter().enumerate()
         {
             let mut rng = order::rng(self.seed, Stream::Mask, number);
-            for (place, token) in tokens.iter_mut().enumerate() {
-                if self.special.contains(token) || rng.random::<f64>() >= self.masking.rate {
-                    continue;
-                }
+            self.mask(&mut tokens, &mut rng, &mut |place, token| {
                 at.push((row * seq + place) as i32);
-                targets.push(*token);
-                *token = self.replacement(*token, &mut rng);
-            }
+                targets.push(token);
+            });
             masked.push(tokens);
         }
         let inputs = TokenBatch::pad(masked.iter().map(Vec::as_slice), self.pad);
@@ -235,7 +351,12 @@ mod tests {
     }
 
     fn masking(rate: f64, mask: f64, random: f64) -> Masking {
-        Masking { rate, mask, random }
+        Masking {
+            rate,
+            mask,
+            random,
+            unit: MaskUnit::Token,
+        }
     }
 
     #[test]
@@ -272,6 +393,56 @@ mod tests {
         assert!(drawn.iter().any(|tokens| tokens != &drawn[0]));
         let pair = masks.collate(vec![sample(3), sample(7)]);
         assert_eq!(pair.inputs.tokens[pair.inputs.seq..], one(7).inputs.tokens);
+    }
+
+    /// Which tokens of long rows of whole words are predicted, with what stands in their place.
+    fn predicted(unit: MaskUnit) -> (Masks, Vec<u32>, Vec<(usize, u32, u32)>, usize) {
+        let tokenizer = tokenizer();
+        let masking = Masking {
+            unit,
+            ..masking(0.15, 0.8, 0.1)
+        };
+        let masks = masks(masking, &tokenizer);
+        let text = ["a small bird that sings does not fly and a tool made of iron cuts"; 8].join(" ");
+        let row = tokenizer.encode_one(&text, 400).unwrap();
+        let mut all = Vec::new();
+        for number in 0..200 {
+            let mut tokens = row.clone();
+            let mut rng = order::rng(3, Stream::Mask, number);
+            let mut found = Vec::new();
+            masks.mask(&mut tokens, &mut rng, &mut |place, token| found.push((place, token)));
+            assert!(found.iter().all(|&(place, token)| row[place] == token));
+            assert!(found.windows(2).all(|pair| pair[0].0 < pair[1].0), "each place once, in order");
+            all.extend(found.iter().map(|&(place, token)| (place, token, tokens[place])));
+        }
+        let tokens = masks.words(&row).iter().map(Range::len).sum::<usize>() * 200;
+        (masks, row, all, tokens)
+    }
+
+    #[test]
+    fn words_and_spans_are_masked_whole_and_as_often() {
+        for unit in [MaskUnit::Token, MaskUnit::Word, MaskUnit::Span] {
+            let (masks, row, all, tokens) = predicted(unit);
+            let share = all.len() as f64 / tokens as f64;
+            assert!((share - 0.15).abs() < 0.02, "{unit:?}: {share}");
+            let hidden = all.iter().filter(|(.., now)| *now == masks.mask).count() as f64;
+            let hidden = hidden / all.len() as f64;
+            assert!((hidden - 0.8).abs() < 0.06, "{unit:?}: {hidden}");
+            if unit != MaskUnit::Token {
+                let words = masks.words(&row);
+                assert!(words.iter().any(|word| word.len() > 1), "some words have several tokens");
+                let places: std::collections::HashMap<usize, usize> =
+                    all.iter().fold(Default::default(), |mut counts, (place, ..)| {
+                        *counts.entry(*place).or_default() += 1;
+                        counts
+                    });
+                for word in words {
+                    let counts: Vec<usize> =
+                        word.map(|place| places.get(&place).copied().unwrap_or(0)).collect();
+                    assert!(counts.iter().all(|count| *count == counts[0]), "{unit:?}: {counts:?}");
+                }
+            }
+        }
     }
 
     #[test]

@@ -373,6 +373,29 @@ impl TextTokenizer {
         (0..=self.largest_id()).map(size).collect()
     }
 
+    /// Whether each token goes on with the word of the token before it, by id: `##ing`; of byte-level and SentencePiece
+    /// tokenizers a token of letters without a blank in front.
+    pub fn continuations(&self) -> Vec<bool> {
+        let blank = match self.inner.get_decoder() {
+            Some(tokenizers::DecoderWrapper::ByteLevel(_)) => Some('\u{120}'),
+            Some(tokenizers::DecoderWrapper::Metaspace(_)) => Some('\u{2581}'),
+            // Llama's older files.
+            Some(tokenizers::DecoderWrapper::Sequence(_)) => Some('\u{2581}'),
+            _ => None,
+        };
+        let special = self.special_ids();
+        let goes_on = |id: u32| {
+            let token = self.token(id).filter(|_| !special.contains(&id));
+            token.is_some_and(|token| match blank {
+                Some(blank) => {
+                    !token.starts_with(blank) && token.chars().all(char::is_alphanumeric)
+                }
+                None => token.len() > 2 && token.starts_with("##"),
+            })
+        };
+        (0..=self.largest_id()).map(goes_on).collect()
+    }
+
     /// The number of tokens, special ones counted.
     pub fn vocab_size(&self) -> usize {
         self.inner.get_vocab_size(true)

@@ -23,6 +23,8 @@ pub enum StrategyKind {
     Head,
     /// Those that no pattern of `freeze` matches.
     Freeze,
+    /// Biases and the head: BitFit, Zaken et al. 2021, <https://arxiv.org/abs/2106.10199>.
+    BitFit,
 }
 
 /// The `[strategy]` of a recipe.
@@ -202,8 +204,8 @@ pub fn groups(recipe: &Recipe, names: Names) -> Result<Vec<Group>, Impossible> {
         }
     }
     if recipe.adapter.kind == AdapterKind::Lora {
-        if *kind == StrategyKind::Head || *backbone_lr != 1.0 {
-            let reason = "is lora, which decides by itself what trains; leave out strategy.kind = \"head\" and \
+        if matches!(kind, StrategyKind::Head | StrategyKind::BitFit) || *backbone_lr != 1.0 {
+            let reason = "is lora, which decides by itself what trains; leave out strategy.kind and \
                           strategy.backbone_lr";
             return Err(Impossible::new("adapter.kind", reason));
         }
@@ -217,6 +219,15 @@ pub fn groups(recipe: &Recipe, names: Names) -> Result<Vec<Group>, Impossible> {
         } else {
             groups.push(group("", 0.0)?);
         }
+    } else if *kind == StrategyKind::BitFit {
+        groups.push(group(&format!(r"{backbone}.*\.bias$"), *backbone_lr)?);
+        if names.head.kind.is_of_a_task() {
+            // Parts of the backbone that bundles lack are new, too.
+            for part in names.family.optional {
+                groups.push(group(&format!("{backbone}{}", regex::escape(part)), 1.0)?);
+            }
+        }
+        groups.push(group(&backbone, 0.0)?);
     } else if *kind == StrategyKind::Head {
         groups.push(group(&backbone, 0.0)?);
     } else if *backbone_lr != 1.0 || names.head.kind.is_of_a_task() {
@@ -282,6 +293,19 @@ mod tests {
         let settings = ["strategy.kind=head"];
         assert_eq!(multiplier(&settings, "bert.pooler.dense.weight"), 0.0);
         assert_eq!(multiplier(&settings, "classifier.weight"), 1.0);
+    }
+
+    #[test]
+    fn biases_alone_train_beside_what_is_new() {
+        let settings = ["strategy.kind=bitfit"];
+        let layer = "bert.encoder.layer.0.output";
+        assert_eq!(multiplier(&settings, &format!("{layer}.dense.bias")), 1.0);
+        assert_eq!(multiplier(&settings, &format!("{layer}.LayerNorm.bias")), 1.0);
+        assert_eq!(multiplier(&settings, &format!("{layer}.dense.weight")), 0.0);
+        assert_eq!(multiplier(&settings, "bert.pooler.dense.weight"), 1.0);
+        assert_eq!(multiplier(&settings, "classifier.weight"), 1.0);
+        let slow = ["strategy.kind=bitfit", "strategy.backbone_lr=0.5"];
+        assert_eq!(multiplier(&slow, &format!("{layer}.dense.bias")), 0.5);
     }
 
     #[test]
