@@ -115,7 +115,9 @@ pub fn run(flags: &Flags) -> Result<String, Failure> {
     let bundle = flags.model.bundle()?;
     if !bundle.is_text() {
         let place = bundle.path().display();
-        return Err(Failure::input(format!("{place}: is a model of images, and texts are embedded")));
+        return Err(Failure::input(format!(
+            "{place}: is a model of images, and texts are embedded"
+        )));
     }
     if let Some(output) = &flags.output {
         let mut inputs = vec![bundle.path()];
@@ -123,7 +125,9 @@ pub fn run(flags: &Flags) -> Result<String, Failure> {
         open::check_output(output, &inputs)?;
         if output.exists() && !flags.force {
             let output = output.display();
-            return Err(Failure::input(format!("{output}: exists; --force replaces it")));
+            return Err(Failure::input(format!(
+                "{output}: exists; --force replaces it"
+            )));
         }
     }
     let texts = match &flags.input {
@@ -133,7 +137,10 @@ pub fn run(flags: &Flags) -> Result<String, Failure> {
                 ..TextColumns::default()
             };
             let set = TextSource::named(&[input.clone()])?.collect(&columns)?;
-            set.examples.into_iter().map(|example| example.text).collect()
+            set.examples
+                .into_iter()
+                .map(|example| example.text)
+                .collect()
         }
         None => flags.text.clone(),
     };
@@ -153,14 +160,20 @@ pub fn run(flags: &Flags) -> Result<String, Failure> {
     }
     let cosine = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
     let row = |one: &Vec<f32>| {
-        let cells = vectors.iter().map(|other| format!("{:7.4}", cosine(one, other)));
+        let cells = vectors
+            .iter()
+            .map(|other| format!("{:7.4}", cosine(one, other)));
         cells.collect::<Vec<_>>().join(" ") + "\n"
     };
     Ok(vectors.iter().map(row).collect())
 }
 
 fn write(output: &Path, vectors: &[Vec<f32>], shape: [usize; 2]) -> Result<(), Failure> {
-    let bytes: Vec<u8> = vectors.iter().flatten().flat_map(|value| value.to_le_bytes()).collect();
+    let bytes: Vec<u8> = vectors
+        .iter()
+        .flatten()
+        .flat_map(|value| value.to_le_bytes())
+        .collect();
     let view = TensorView::new(Dtype::F32, shape.to_vec(), &bytes).running()?;
     let file = safetensors::serialize([("embeddings", view)], None).running()?;
     open::write_output(output, &file)

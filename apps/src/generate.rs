@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use clap::Args;
-use data::{ChatTemplate, Message, TextTokenizer};
 use data::order::{self, Stream};
+use data::{ChatTemplate, Message, TextTokenizer};
 use model::bundle;
 use model::generate::{Continuation, Sampling};
 use model::{Bundle, BundleError, TokenModel};

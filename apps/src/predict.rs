@@ -64,7 +64,12 @@ pub struct Flags {
     #[arg(long, value_name = "NAME", default_value = "text")]
     pub column: String,
     /// The second text of a pair, or a question about the text
-    #[arg(long, visible_alias = "question", value_name = "TEXT", requires = "text")]
+    #[arg(
+        long,
+        visible_alias = "question",
+        value_name = "TEXT",
+        requires = "text"
+    )]
     pub pair: Option<String>,
     /// A choice; give all of them, at least two
     #[arg(long, value_name = "TEXT", requires = "text")]
@@ -201,7 +206,10 @@ impl<B: Backend> TextPredictor<B> {
         pairs: &[(&str, &str)],
         top: usize,
     ) -> Result<Vec<Vec<Guess>>, Failure> {
-        let rows: Vec<_> = pairs.iter().map(|&(first, second)| (first, Some(second))).collect();
+        let rows: Vec<_> = pairs
+            .iter()
+            .map(|&(first, second)| (first, Some(second)))
+            .collect();
         let encoded = self.tokenizer.encode_parts(&rows, self.max_length)?;
         let mut order: Vec<usize> = (0..encoded.len()).collect();
         order.sort_by_key(|&row| encoded[row].ids.len());
@@ -335,7 +343,10 @@ fn check_flags(flags: &Flags, kind: HeadKind, bundle: &Bundle) -> Result<(), Fai
         HeadKind::Tokens => &["--beams"],
         _ => &[],
     };
-    if let Some((flag, _)) = given.iter().find(|(flag, given)| *given && !used.contains(flag)) {
+    if let Some((flag, _)) = given
+        .iter()
+        .find(|(flag, given)| *given && !used.contains(flag))
+    {
         return wrong(format!("holds {is}, which has no use for {flag}"));
     }
     let has_second = given.iter().any(|(_, given)| *given);
@@ -343,9 +354,11 @@ fn check_flags(flags: &Flags, kind: HeadKind, bundle: &Bundle) -> Result<(), Fai
         HeadKind::Spans if !has_second => wrong(format!(
             "holds {is}; ask with --question beside --text, or name the column of questions by --pair-column"
         )),
-        HeadKind::Choices if flags.choice.len() < 2 && flags.pair_column.is_none() => wrong(format!(
-            "holds {is}; give at least two --choice beside --text, or name the column of choices by --pair-column"
-        )),
+        HeadKind::Choices if flags.choice.len() < 2 && flags.pair_column.is_none() => {
+            wrong(format!(
+                "holds {is}; give at least two --choice beside --text, or name the column of choices by --pair-column"
+            ))
+        }
         _ => Ok(()),
     }
 }
@@ -393,7 +406,10 @@ enum Input {
         texts: Vec<Vec<String>>,
         rows: Vec<Row>,
     },
-    Images { images: ImageSet, rows: Vec<Row> },
+    Images {
+        images: ImageSet,
+        rows: Vec<Row>,
+    },
 }
 
 impl Input {
@@ -605,15 +621,29 @@ fn lines(predictions: &[Prediction]) -> String {
 impl Prediction {
     /// A name, a figure and what else there is to say, for each guess.
     fn columns(&self) -> Vec<Vec<String>> {
-        let guess = |guess: &Guess| vec![guess.name.clone(), format!("{:.3}", guess.figure.number())];
+        let guess =
+            |guess: &Guess| vec![guess.name.clone(), format!("{:.3}", guess.figure.number())];
         let at = |start: usize, end: usize| format!("{start}-{end}");
         let marked = |one: &Marked| {
             let probability = format!("{:.3}", one.probability);
-            vec![one.text.clone(), one.name.clone(), probability, at(one.start, one.end)]
+            vec![
+                one.text.clone(),
+                one.name.clone(),
+                probability,
+                at(one.start, one.end),
+            ]
         };
         let answer = |one: &AnswerGuess| {
-            let text = if one.text.is_empty() { "(no answer)" } else { &one.text };
-            vec![text.into(), format!("{:.3}", one.probability), at(one.start, one.end)]
+            let text = if one.text.is_empty() {
+                "(no answer)"
+            } else {
+                &one.text
+            };
+            vec![
+                text.into(),
+                format!("{:.3}", one.probability),
+                at(one.start, one.end),
+            ]
         };
         let written = |one: &WrittenText| {
             let score = one.score.map(|score| format!("{score:.3}"));
@@ -621,8 +651,17 @@ impl Prediction {
         };
         let texts = self.texts.iter().map(written);
         let classes = self.classes.iter().chain(&self.choices).map(guess);
-        let words = self.entities.iter().chain(&self.words).flatten().map(marked);
-        classes.chain(words).chain(self.answers.iter().map(answer)).chain(texts).collect()
+        let words = self
+            .entities
+            .iter()
+            .chain(&self.words)
+            .flatten()
+            .map(marked);
+        classes
+            .chain(words)
+            .chain(self.answers.iter().map(answer))
+            .chain(texts)
+            .collect()
     }
 }
 
@@ -630,9 +669,14 @@ impl Prediction {
 fn table(rows: &[Vec<String>]) -> String {
     let count = rows.first().map_or(0, Vec::len);
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max();
-    let widths: Vec<usize> = (0..count).map(|column| width(column).unwrap_or(0)).collect();
+    let widths: Vec<usize> = (0..count)
+        .map(|column| width(column).unwrap_or(0))
+        .collect();
     let line = |row: &Vec<String>| {
-        let cells = row.iter().zip(&widths).map(|(cell, &width)| format!("{cell:<width$}"));
+        let cells = row
+            .iter()
+            .zip(&widths)
+            .map(|(cell, &width)| format!("{cell:<width$}"));
         cells.collect::<Vec<_>>().join("  ").trim_end().to_string() + "\n"
     };
     rows.iter().map(line).collect()

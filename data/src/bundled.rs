@@ -123,10 +123,18 @@ fn lines(rows: impl Iterator<Item = Value>) -> String {
 /// Verses of the King James text, each with the same verse of the World English Bible or, every other one, with another.
 fn verse_pairs() -> String {
     let text = unpacked(VERSES);
-    let rows: Vec<Vec<&str>> = text.lines().skip(1).map(|row| row.split('\t').collect()).collect();
+    let rows: Vec<Vec<&str>> = text
+        .lines()
+        .skip(1)
+        .map(|row| row.split('\t').collect())
+        .collect();
     let pair = |(at, row): (usize, &Vec<&str>)| {
         // The next one of those that are no right pair.
-        let (other, label) = if at % 2 == 0 { (at, "same") } else { ((at + 2) % rows.len(), "other") };
+        let (other, label) = if at % 2 == 0 {
+            (at, "same")
+        } else {
+            ((at + 2) % rows.len(), "other")
+        };
         json!({"first": row[1], "second": rows[other][2], "label": label})
     };
     lines(rows.iter().enumerate().map(pair))
@@ -135,7 +143,10 @@ fn verse_pairs() -> String {
 /// Definitions of nouns, each with four kinds of things, one of which is what it defines.
 fn definition_choices() -> String {
     let text = unpacked(DEFINITIONS);
-    let rows = text.lines().skip(1).filter_map(|line| line.strip_prefix("noun."));
+    let rows = text
+        .lines()
+        .skip(1)
+        .filter_map(|line| line.strip_prefix("noun."));
     let rows: Vec<(&str, &str)> = rows.filter_map(|row| row.split_once('\t')).collect();
     let kinds: BTreeSet<&str> = rows.iter().map(|(kind, _)| *kind).collect();
     let kinds: Vec<&str> = kinds.into_iter().collect();
@@ -150,7 +161,12 @@ fn definition_choices() -> String {
 fn choices<'a>(right: &'a str, text: &str, all: &[&'a str]) -> (Vec<&'a str>, usize) {
     let chance = Sha256::digest(text);
     let mut chosen = vec![right];
-    for byte in chance.iter().cycle().zip(0..).map(|(byte, step)| usize::from(*byte) + step) {
+    for byte in chance
+        .iter()
+        .cycle()
+        .zip(0..)
+        .map(|(byte, step)| usize::from(*byte) + step)
+    {
         if chosen.len() == CHOICES {
             break;
         }
@@ -313,7 +329,9 @@ mod tests {
     fn made(name: &str) -> Vec<Value> {
         let mut text = String::new();
         rows(name).1.read_to_string(&mut text).unwrap();
-        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+        text.lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
     }
 
     #[test]
@@ -322,7 +340,10 @@ mod tests {
         assert_eq!(pairs.len(), 10_500);
         let same = pairs.iter().filter(|pair| pair["label"] == "same").count();
         assert_eq!(same, 5_250);
-        let second: BTreeSet<&str> = pairs.iter().map(|pair| pair["second"].as_str().unwrap()).collect();
+        let second: BTreeSet<&str> = pairs
+            .iter()
+            .map(|pair| pair["second"].as_str().unwrap())
+            .collect();
         assert_eq!(second.len(), 10_500, "each verse is in one pair");
     }
 
@@ -332,8 +353,12 @@ mod tests {
         assert_eq!(rows.len(), 82_115);
         let mut places = [0; CHOICES];
         for row in &rows {
-            let choices: BTreeSet<&str> =
-                row["choices"].as_array().unwrap().iter().map(|one| one.as_str().unwrap()).collect();
+            let choices: BTreeSet<&str> = row["choices"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|one| one.as_str().unwrap())
+                .collect();
             assert_eq!(choices.len(), CHOICES);
             places[row["answer"].as_u64().unwrap() as usize] += 1;
         }
@@ -344,9 +369,16 @@ mod tests {
     #[test]
     fn labels_are_parts_of_a_field_and_answers_have_no_passage() {
         let labels = made("wordnet-labels");
-        assert_eq!((labels.len(), &labels[0]["labels"]), (117_659, &json!(["noun", "Tops"])));
+        assert_eq!(
+            (labels.len(), &labels[0]["labels"]),
+            (117_659, &json!(["noun", "Tops"]))
+        );
         let answers = made("definition-answers");
         assert_eq!(answers.len(), 4_320);
-        assert!(answers.iter().all(|row| row["prompt"].is_string() && row["completion"].is_string()));
+        assert!(
+            answers
+                .iter()
+                .all(|row| row["prompt"].is_string() && row["completion"].is_string())
+        );
     }
 }

@@ -49,13 +49,19 @@ impl ChatTemplate {
         let mut syntax = SyntaxConfig::builder();
         let syntax = syntax.trim_blocks(true).lstrip_blocks(true).build();
         environment.set_syntax(syntax.map_err(wrong)?);
-        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-        environment.add_function("raise_exception", |reason: String| -> Result<String, Error> {
-            Err(Error::new(ErrorKind::InvalidOperation, reason))
-        });
+        environment
+            .set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        environment.add_function(
+            "raise_exception",
+            |reason: String| -> Result<String, Error> {
+                Err(Error::new(ErrorKind::InvalidOperation, reason))
+            },
+        );
         // A day that never changes: a text must not depend on when it is written.
         environment.add_function("strftime_now", |_: String| "1 January 2025".to_string());
-        environment.add_template_owned("chat", template.to_string()).map_err(wrong)?;
+        environment
+            .add_template_owned("chat", template.to_string())
+            .map_err(wrong)?;
         let spelled = |role| tokenizer.spelled(role).unwrap_or_default();
         Ok(Self {
             environment,
@@ -156,7 +162,9 @@ mod tests {
             message("assistant", "so"),
         ];
         let (text, ranges) = template(Some(CHATML)).unwrap().answers(&dialogue).unwrap();
-        assert!(text.starts_with("<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\nhi<|im_end|>\n"));
+        assert!(text.starts_with(
+            "<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\nhi<|im_end|>\n"
+        ));
         let parts: Vec<&str> = ranges.into_iter().map(|range| &text[range]).collect();
         assert_eq!(parts, ["yes<|im_end|>\n", "so<|im_end|>\n"]);
         let (text, ranges) = template(None).unwrap().answers(&dialogue[..2]).unwrap();
@@ -167,13 +175,25 @@ mod tests {
     #[test]
     fn what_a_template_refuses_is_a_sentence() {
         let refusing = "{{ raise_exception('roles must take turns') }}";
-        let error = template(Some(refusing)).unwrap().render(&[], false).unwrap_err();
-        assert_eq!(error.to_string(), "the chat template: roles must take turns");
+        let error = template(Some(refusing))
+            .unwrap()
+            .render(&[], false)
+            .unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "the chat template: roles must take turns"
+        );
         let broken = template(Some("{% for %}")).err().unwrap().to_string();
-        assert!(broken.starts_with("the chat template: ") && broken.lines().count() == 1, "{broken}");
+        assert!(
+            broken.starts_with("the chat template: ") && broken.lines().count() == 1,
+            "{broken}"
+        );
         let forgetful = "{{ messages | length }}{{ messages[-1]['content'] }}";
         let dialogue = [message("user", "hi"), message("assistant", "yes")];
-        let error = template(Some(forgetful)).unwrap().answers(&dialogue).unwrap_err();
+        let error = template(Some(forgetful))
+            .unwrap()
+            .answers(&dialogue)
+            .unwrap_err();
         assert!(error.to_string().ends_with("once it goes on"), "{error}");
     }
 }

@@ -91,9 +91,7 @@ fn word(line: &str, universal: bool) -> Word<'_> {
     if universal {
         return match columns.as_slice() {
             [number, ..] if number.contains(['-', '.']) => Word::PassedOver,
-            [_, word, _, tag, ..] if !word.is_empty() && !tag.is_empty() => {
-                Word::Tagged(word, tag)
-            }
+            [_, word, _, tag, ..] if !word.is_empty() && !tag.is_empty() => Word::Tagged(word, tag),
             _ => Word::Untagged,
         };
     }
@@ -154,7 +152,10 @@ mod tests {
     #[test]
     fn a_word_without_a_tag_spoils_its_sentence_alone() {
         let found = sentences("a.txt", "a X\nb\nc Y\n\nd Z\n");
-        assert_eq!(found[0].as_ref().unwrap_err(), "a.txt:2: a word without a tag");
+        assert_eq!(
+            found[0].as_ref().unwrap_err(),
+            "a.txt:2: a word without a tag"
+        );
         assert_eq!(found[1], tagged(&["d"], &["Z"], 5));
     }
 }

@@ -263,7 +263,9 @@ fn open_parquet(path: &Path, wanted: &[Wanted]) -> Result<Records, DataError> {
         let mut keys: Vec<&str> = under.filter_map(|rest| rest.split('.').next()).collect();
         keys.dedup();
         // Of a list the columns are called `list.element`, or `element` in older files.
-        let is_list = keys.iter().all(|key| matches!(*key, "list" | "element" | "item" | "array"));
+        let is_list = keys
+            .iter()
+            .all(|key| matches!(*key, "list" | "element" | "item" | "array"));
         let mut of_field = Vec::new();
         if names.contains(&field.name) || (!keys.is_empty() && is_list) || keys.is_empty() {
             if field.required || names.contains(&field.name) || !keys.is_empty() {
@@ -299,7 +301,8 @@ fn fields(
         let nested = || {
             let (first, rest) = field.name.split_once('.')?;
             let first = object.get(first)?;
-            rest.split('.').try_fold(first, |value, part| value.get(part))
+            rest.split('.')
+                .try_fold(first, |value, part| value.get(part))
         };
         match object.get(&field.name).or_else(nested) {
             Some(value) => Ok(value.clone()),

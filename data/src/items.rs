@@ -12,7 +12,7 @@ use crate::labelled::{self, SplitShares};
 use crate::source::TextSource;
 use crate::split::{self, Split, Splits};
 use crate::text;
-use crate::{bundled, BadRows, DataError, DataSummary, LeftOut, labels, order};
+use crate::{BadRows, DataError, DataSummary, LeftOut, bundled, labels, order};
 
 /// What the rows of a set hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -169,8 +169,14 @@ pub fn read_inputs(
     first: &str,
     second: &str,
 ) -> Result<Vec<InputRow>, DataError> {
-    let names = second.split(',').map(str::trim).filter(|name| !name.is_empty());
-    let wanted: Vec<Wanted> = std::iter::once(first).chain(names).map(Wanted::required).collect();
+    let names = second
+        .split(',')
+        .map(str::trim)
+        .filter(|name| !name.is_empty());
+    let wanted: Vec<Wanted> = std::iter::once(first)
+        .chain(names)
+        .map(Wanted::required)
+        .collect();
     let texts = |row: FieldRow| -> Result<Vec<String>, String> {
         let mut texts = vec![text(first, &row.values[0])?];
         match (&row.values[1..], kind) {
@@ -307,7 +313,9 @@ fn text(name: &str, value: &Value) -> Result<String, String> {
 
 /// Roles and contents by turns, of `{"role", "content"}` or `{"from", "value"}`.
 fn messages(name: &str, value: &Value) -> Result<Vec<String>, String> {
-    let list = value.as_array().ok_or_else(|| format!("\"{name}\" is no list"))?;
+    let list = value
+        .as_array()
+        .ok_or_else(|| format!("\"{name}\" is no list"))?;
     let mut texts = Vec::new();
     for message in list {
         let either = |one: &str, other: &str| {
@@ -316,7 +324,9 @@ fn messages(name: &str, value: &Value) -> Result<Vec<String>, String> {
         };
         let (role, content) = (either("role", "from"), either("content", "value"));
         let (Some(role), Some(content)) = (role, content) else {
-            return Err(format!("\"{name}\" holds a message without \"role\" and \"content\""));
+            return Err(format!(
+                "\"{name}\" holds a message without \"role\" and \"content\""
+            ));
         };
         let role = match role {
             "human" => "user",
@@ -337,7 +347,10 @@ fn choices(name: &str, values: &[Value]) -> Result<(Vec<String>, Vec<String>), S
         [Value::Object(both)] => {
             let letters = both.get("label").map(|letters| strings(name, letters));
             let texts = both.get("text").unwrap_or(&Value::Null);
-            (strings(name, texts)?, letters.transpose()?.unwrap_or_default())
+            (
+                strings(name, texts)?,
+                letters.transpose()?.unwrap_or_default(),
+            )
         }
         [list] => (strings(name, list)?, vec![]),
         several => {
@@ -379,7 +392,8 @@ fn class(key: &str, value: &Value, names: &[String]) -> Result<String, String> {
             return Ok(id);
         }
         let name = id.parse().ok().and_then(|id: usize| names.get(id));
-        name.cloned().ok_or_else(|| format!("\"{key}\" numbers no class"))
+        name.cloned()
+            .ok_or_else(|| format!("\"{key}\" numbers no class"))
     };
     match value {
         Value::String(name) => match labels::canonical(name) {
@@ -400,8 +414,10 @@ fn class(key: &str, value: &Value, names: &[String]) -> Result<String, String> {
 
 fn classes(key: &str, value: &Value, names: &[String]) -> Result<Vec<String>, String> {
     let all = |items: &[Value]| -> Result<Vec<String>, String> {
-        let found: BTreeSet<String> =
-            items.iter().map(|item| class(key, item, names)).collect::<Result<_, _>>()?;
+        let found: BTreeSet<String> = items
+            .iter()
+            .map(|item| class(key, item, names))
+            .collect::<Result<_, _>>()?;
         Ok(found.into_iter().collect())
     };
     match value {
@@ -431,11 +447,14 @@ fn answers(key: &str, value: &Value, context: &str) -> Result<Vec<Answer>, Strin
     let wrong = || format!("\"{key}\" holds no \"text\" and \"answer_start\"");
     let pairs: Vec<(Value, Value)> = match value {
         Value::Null => vec![],
-        Value::Array(items) => {
-            items.iter().map(|item| (item["text"].clone(), item["answer_start"].clone())).collect()
-        }
+        Value::Array(items) => items
+            .iter()
+            .map(|item| (item["text"].clone(), item["answer_start"].clone()))
+            .collect(),
         Value::Object(lists) => match (lists.get("text"), lists.get("answer_start")) {
-            (Some(Value::Array(texts)), Some(Value::Array(starts))) if texts.len() == starts.len() => {
+            (Some(Value::Array(texts)), Some(Value::Array(starts)))
+                if texts.len() == starts.len() =>
+            {
                 texts.iter().cloned().zip(starts.iter().cloned()).collect()
             }
             _ => return Err(wrong()),
@@ -594,7 +613,9 @@ impl ItemSet {
         match target {
             ItemTarget::Answers(_) | ItemTarget::Choice(_) => split::text_key(&texts[0]),
             ItemTarget::Tags(_) => split::text_key(&texts.join(" ")),
-            ItemTarget::Labels(_) | ItemTarget::Value(_) | ItemTarget::None => split::text_key(&texts.join("\n")),
+            ItemTarget::Labels(_) | ItemTarget::Value(_) | ItemTarget::None => {
+                split::text_key(&texts.join("\n"))
+            }
         }
     }
 

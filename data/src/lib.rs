@@ -63,7 +63,10 @@ pub use image::{
     file_statistics, open_image_files, read_image, read_image_files, read_image_folders,
     read_image_sets, read_images,
 };
-pub use items::{Answer, InputRow, Item, ItemColumns, ItemKind, ItemSet, ItemSplits, ItemTarget, read_inputs, read_items};
+pub use items::{
+    Answer, InputRow, Item, ItemColumns, ItemKind, ItemSet, ItemSplits, ItemTarget, read_inputs,
+    read_items,
+};
 pub use labelled::{LabelledSplits, SplitShares};
 pub use labels::Labels;
 pub use order::Stream;

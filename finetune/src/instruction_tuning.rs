@@ -32,7 +32,8 @@ pub struct InstructionsTask {
 
 impl TextTask for InstructionsTask {
     const NAME: &'static str = "instruction-tuning";
-    const ABOUT: &'static str = "a decoder learns to answer: dialogues, or prompts with completions";
+    const ABOUT: &'static str =
+        "a decoder learns to answer: dialogues, or prompts with completions";
     const RECIPE: &'static str = include_str!("../../assets/recipes/instruction-tuning.toml");
     const HEAD: HeadKind = HeadKind::Tokens;
     const KIND: ItemKind = ItemKind::Dialogue;
@@ -110,7 +111,10 @@ impl<B: Backend> ItemLoss<B> for Instructions<B> {
 
     fn tally(&self, batch: &ItemBatch, device: &B::Device) -> TextTally {
         // Without smoothing: perplexity follows from it.
-        let mut tally = TextTally::read(self.sums(batch, &ClassLoss::default(), device), &["accuracy"]);
+        let mut tally = TextTally::read(
+            self.sums(batch, &ClassLoss::default(), device),
+            &["accuracy"],
+        );
         tally.is_of_tokens = true;
         tally
     }

@@ -316,8 +316,13 @@ impl<T: TextTask> Job for OnTexts<T> {
     fn product(&self, data: &ItemData) -> Result<Product, Failure> {
         let classes = self.task.classes(data);
         let (tokenizer, config) = (&data.tokenizer, &data.config);
-        let mut product =
-            text::product(tokenizer, config, T::HEAD, classes.as_deref(), data.max_length)?;
+        let mut product = text::product(
+            tokenizer,
+            config,
+            T::HEAD,
+            classes.as_deref(),
+            data.max_length,
+        )?;
         let further = self.task.head_config();
         if let (Some(config), Some(further)) = (product.config.as_object_mut(), further.as_object())
         {

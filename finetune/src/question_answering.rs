@@ -91,14 +91,23 @@ impl TextTask for AnswersTask {
         let model = start.fill(model, names, start.load_for(Self::HEAD, &[])?)?;
         // Where each question has an answer, one is always given.
         let questions = &data.train.questions.windows;
-        let mut answered = vec![false; questions.last().map_or(0, |last| last.question as usize + 1)];
+        let mut answered = vec![
+            false;
+            questions
+                .last()
+                .map_or(0, |last| last.question as usize + 1)
+        ];
         for row in data.train.rows.iter() {
             if let RowTarget::Span(ends, window) = row.target {
                 answered[questions[window as usize].question as usize] |= ends != [0; 2];
             }
         }
         let always = answered.iter().all(|answered| *answered);
-        let threshold = if always { f64::INFINITY } else { self.answers.no_answer_threshold };
+        let threshold = if always {
+            f64::INFINITY
+        } else {
+            self.answers.no_answer_threshold
+        };
         Ok(Spans {
             model,
             longest: self.answers.longest,
@@ -167,7 +176,12 @@ impl<B: Backend> ItemLoss<B> for Spans<B> {
 
     fn metrics(&self) -> &'static [Metric] {
         // Where each question has an answer, the last two say nothing.
-        let shown = METRICS.len() - if self.threshold == f64::INFINITY { 2 } else { 0 };
+        let shown = METRICS.len()
+            - if self.threshold == f64::INFINITY {
+                2
+            } else {
+                0
+            };
         &METRICS[..shown]
     }
 
@@ -178,7 +192,8 @@ impl<B: Backend> ItemLoss<B> for Spans<B> {
     fn tally(&self, batch: &ItemBatch, device: &B::Device) -> TextTally {
         let logits = self.logits(batch, device);
         let mut tally = TextTally::read(self.sums(logits.clone(), batch), &[]);
-        let [starts, ends] = logits.map(|logits| logits.into_data().iter::<f32>().collect::<Vec<_>>());
+        let [starts, ends] =
+            logits.map(|logits| logits.into_data().iter::<f32>().collect::<Vec<_>>());
         let mut answers = SpanTally {
             threshold: self.threshold,
             ..SpanTally::default()
@@ -188,7 +203,9 @@ impl<B: Backend> ItemLoss<B> for Spans<B> {
         } = &batch.targets
         {
             answers.questions = Some(questions.clone());
-            let rows = starts.chunks(batch.inputs.seq).zip(ends.chunks(batch.inputs.seq));
+            let rows = starts
+                .chunks(batch.inputs.seq)
+                .zip(ends.chunks(batch.inputs.seq));
             for (&window, (starts, ends)) in windows.iter().zip(rows) {
                 let window = &questions.windows[window as usize];
                 let found = best_span(starts, ends, &window.bytes, self.longest);

@@ -100,7 +100,9 @@ impl<B: Backend> Embeddings<B> {
         let [texts, width] = vectors.dims();
         let pairs = vectors.reshape([texts / 2, 2, width]);
         [0, 1].map(|side| {
-            let side = pairs.clone().slice([0..texts / 2, side..side + 1, 0..width]);
+            let side = pairs
+                .clone()
+                .slice([0..texts / 2, side..side + 1, 0..width]);
             side.reshape([texts / 2, width])
         })
     }
@@ -176,9 +178,16 @@ impl Tally for PairTally {
         let width = self.width.max(1);
         let cosine = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
         let rank = |(own, first): (usize, &[f32])| {
-            let cosines: Vec<f32> = self.second.chunks(width).map(|second| cosine(first, second)).collect();
+            let cosines: Vec<f32> = self
+                .second
+                .chunks(width)
+                .map(|second| cosine(first, second))
+                .collect();
             // Of equal ones, as of equal texts, the own counts as the best.
-            1 + cosines.iter().filter(|cosine| **cosine > cosines[own]).count()
+            1 + cosines
+                .iter()
+                .filter(|cosine| **cosine > cosines[own])
+                .count()
         };
         let ranks: Vec<usize> = self.first.chunks(width).enumerate().map(rank).collect();
         let mean = |worth: &dyn Fn(usize) -> f64| {

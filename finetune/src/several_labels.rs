@@ -127,7 +127,10 @@ fn labels_of(batch: &TargetBatch) -> &[Vec<u32>] {
 /// Binary cross-entropy of each class, a mean over the classes, summed over the images.
 ///
 /// - logits: `[batch, n_classes]`
-pub(crate) fn binary_cross_entropy<B: Backend>(logits: Tensor<B, 2>, truths: &[bool]) -> LossSums<B> {
+pub(crate) fn binary_cross_entropy<B: Backend>(
+    logits: Tensor<B, 2>,
+    truths: &[bool],
+) -> LossSums<B> {
     let [n, n_classes] = logits.dims();
     let values: Vec<f32> = truths.iter().map(|&there| f32::from(there)).collect();
     let truth =

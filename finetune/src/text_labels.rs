@@ -1,9 +1,9 @@
 //! Several labels a text, or none. In: texts with their labels. Out: a classifier whose classes do not exclude each other.
 
 use burn::prelude::*;
+use burn::tensor::FloatDType;
 use burn::tensor::activation::sigmoid;
 use burn::tensor::backend::AutodiffBackend;
-use burn::tensor::FloatDType;
 use data::ItemKind;
 use model::families::Place;
 use model::{HeadKind, TextClassifier};
@@ -37,7 +37,8 @@ impl TextTask for TextLabelsTask {
     const HEAD: HeadKind = HeadKind::Classes;
     const KIND: ItemKind = ItemKind::Labels;
     const UNIT: &'static str = "texts";
-    const NEEDS: &'static str = "a table with a column of texts and one of labels, several of these separated by ;";
+    const NEEDS: &'static str =
+        "a table with a column of texts and one of labels, several of these separated by ;";
 
     fn check(&self, _: &Items) -> Result<(), Impossible> {
         self.labels.check()

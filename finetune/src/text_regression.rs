@@ -1,8 +1,8 @@
 //! A number for each text, or for each pair. In: texts with their values. Out: a model of one output.
 
 use burn::prelude::*;
-use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::FloatDType;
+use burn::tensor::backend::AutodiffBackend;
 use data::ItemKind;
 use model::bundle::Load;
 use model::families::Place;
@@ -122,12 +122,19 @@ impl<B: Backend> ItemLoss<B> for TextValues<B> {
 
     fn tally(&self, batch: &ItemBatch, device: &B::Device) -> TextTally {
         let estimates = self.estimates(batch, device);
-        let sums = self.scale.sums(estimates.clone(), truths(batch), self.absolute);
+        let sums = self
+            .scale
+            .sums(estimates.clone(), truths(batch), self.absolute);
         let mut tally = TextTally::read(sums, &[]);
         let estimates = estimates.into_data();
-        let estimates = estimates.iter::<f64>().map(|estimate| self.scale.value(estimate));
+        let estimates = estimates
+            .iter::<f64>()
+            .map(|estimate| self.scale.value(estimate));
         let estimates: Vec<f64> = estimates.collect();
-        let truths: Vec<f64> = truths(batch).iter().map(|&value| f64::from(value)).collect();
+        let truths: Vec<f64> = truths(batch)
+            .iter()
+            .map(|&value| f64::from(value))
+            .collect();
         let mut values = ValuesTally::new(1);
         values.add(&estimates, &truths);
         tally.values = Some(values);

@@ -5,10 +5,10 @@
 use burn::prelude::*;
 use burn::tensor::backend::AutodiffBackend;
 use data::ItemSet;
+use model::beam::{EarlyStopping, Search, generate};
 use model::bundle::Load;
 use model::ops::linear_cross_entropy;
 use model::{HeadKind, Seq2SeqConfig, Seq2SeqModel};
-use model::beam::{EarlyStopping, Search, generate};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::marker::PhantomData;
@@ -123,16 +123,24 @@ impl<W: Writing> Job for TextToText<W> {
         self.loss.check()?;
         crate::pair_classification::check_second(&self.data, "the texts that are to be written")?;
         recipe.training.check_unpacked()?;
-        recipe.training.check_texts(self.tokenizer.given.max_length)?;
+        recipe
+            .training
+            .check_texts(self.tokenizer.given.max_length)?;
         if self.tokenizer.given.max_length < 3 {
             let reason = "is below 3, which leaves no room for a word";
             return Err(Impossible::new("tokenizer.max_length", reason));
         }
         if self.search.beams == 0 {
-            return Err(Impossible::new("search.beams", "is 0; there must be at least 1"));
+            return Err(Impossible::new(
+                "search.beams",
+                "is 0; there must be at least 1",
+            ));
         }
         if !self.search.length_penalty.is_finite() {
-            return Err(Impossible::new("search.length_penalty", "is no finite number"));
+            return Err(Impossible::new(
+                "search.length_penalty",
+                "is no finite number",
+            ));
         }
         if recipe.from != "scratch" {
             return Ok(());
@@ -312,7 +320,9 @@ impl<B: Backend> Objective<B> for Writer<B> {
             let text = batch.tokenizer.decode(tokens).unwrap_or_default();
             match self.bleu {
                 Some(bleu) => {
-                    let all = tally.translations.get_or_insert_with(|| TranslationTally::new(bleu));
+                    let all = tally
+                        .translations
+                        .get_or_insert_with(|| TranslationTally::new(bleu));
                     all.add(text.trim(), &[reference]);
                 }
                 None => {

@@ -47,8 +47,7 @@ impl TextTask for TagsTask {
     const HEAD: HeadKind = HeadKind::TokenClasses;
     const KIND: ItemKind = ItemKind::Tags;
     const UNIT: &'static str = "sentences";
-    const NEEDS: &'static str =
-        "files of a tagged word a line (CoNLL), or a table with a list of words and one of tags in each row";
+    const NEEDS: &'static str = "files of a tagged word a line (CoNLL), or a table with a list of words and one of tags in each row";
 
     fn check(&self, _: &Items) -> Result<(), Impossible> {
         self.loss.check()
@@ -132,8 +131,14 @@ impl<B: Backend> Tags<B> {
         let mut from = 0;
         for &words in words {
             let to = from + words;
-            let predicted: Vec<&str> = predicted[from..to].iter().map(|&tag| names[tag].as_str()).collect();
-            let truths: Vec<&str> = tags[from..to].iter().map(|&tag| names[tag as usize].as_str()).collect();
+            let predicted: Vec<&str> = predicted[from..to]
+                .iter()
+                .map(|&tag| names[tag].as_str())
+                .collect();
+            let truths: Vec<&str> = tags[from..to]
+                .iter()
+                .map(|&tag| names[tag as usize].as_str())
+                .collect();
             // All tags are of the scheme: that was seen before training.
             tally.add(&predicted, &truths).unwrap_or_default();
             from = to;

@@ -130,7 +130,9 @@ impl ValueScale {
         let n = values.len().max(1) as f64;
         let sum = values.iter().map(|&value| f64::from(value)).sum::<f64>();
         let mean = if has_bias { sum / n } else { 0.0 };
-        let squares = values.iter().map(|&value| (f64::from(value) - mean).powi(2));
+        let squares = values
+            .iter()
+            .map(|&value| (f64::from(value) - mean).powi(2));
         let deviation = (squares.sum::<f64>() / n).sqrt();
         let deviation = if deviation > 0.0 { deviation } else { 1.0 };
         Self { mean, deviation }
@@ -172,7 +174,11 @@ impl ValueScale {
         let truths: Vec<f32> = truths.iter().map(scaled).collect();
         let truths = TensorData::new(truths, [n, 1]);
         let off = estimates.clone() - Tensor::<B, 2>::from_data(truths, &estimates.device());
-        let cost = if absolute { off.abs() } else { off.clone() * off };
+        let cost = if absolute {
+            off.abs()
+        } else {
+            off.clone() * off
+        };
         LossSums::new(cost.sum(), vec![], n)
     }
 }
@@ -222,7 +228,9 @@ impl<B: Backend> TargetLoss<B> for Values<B> {
         let sums = self.scale.sums(estimates.clone(), truths, self.absolute);
         let mut tally = VisionTally::read(sums, Kind::Values);
         let estimates = estimates.into_data();
-        let estimates = estimates.iter::<f64>().map(|estimate| self.scale.value(estimate));
+        let estimates = estimates
+            .iter::<f64>()
+            .map(|estimate| self.scale.value(estimate));
         let estimates: Vec<f64> = estimates.collect();
         let truths: Vec<f64> = truths.iter().map(|&value| f64::from(value)).collect();
         tally.values = ValuesTally::new(1);

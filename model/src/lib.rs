@@ -24,8 +24,7 @@ pub use families::TokenInput;
 pub use heads::{
     Autoencoder, ChoiceModel, ClassHead, Detector, Headed, ImageClassifier, MaskedAutoencoder,
     QuantisedAutoencoder, ReplacedTokenModel, Segmenter, Seq2SeqModel, SpanFinder, TextClassifier,
-    TokenClassifier, TokenHead, TokenModel,
-    VariationalAutoencoder,
+    TokenClassifier, TokenHead, TokenModel, VariationalAutoencoder,
 };
 pub use layers::Draw;
 pub use names::{HeadKind, Names};

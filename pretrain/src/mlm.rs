@@ -403,17 +403,27 @@ mod tests {
             ..masking(0.15, 0.8, 0.1)
         };
         let masks = masks(masking, &tokenizer);
-        let text = ["a small bird that sings does not fly and a tool made of iron cuts"; 8].join(" ");
+        let text =
+            ["a small bird that sings does not fly and a tool made of iron cuts"; 8].join(" ");
         let row = tokenizer.encode_one(&text, 400).unwrap();
         let mut all = Vec::new();
         for number in 0..200 {
             let mut tokens = row.clone();
             let mut rng = order::rng(3, Stream::Mask, number);
             let mut found = Vec::new();
-            masks.mask(&mut tokens, &mut rng, &mut |place, token| found.push((place, token)));
+            masks.mask(&mut tokens, &mut rng, &mut |place, token| {
+                found.push((place, token))
+            });
             assert!(found.iter().all(|&(place, token)| row[place] == token));
-            assert!(found.windows(2).all(|pair| pair[0].0 < pair[1].0), "each place once, in order");
-            all.extend(found.iter().map(|&(place, token)| (place, token, tokens[place])));
+            assert!(
+                found.windows(2).all(|pair| pair[0].0 < pair[1].0),
+                "each place once, in order"
+            );
+            all.extend(
+                found
+                    .iter()
+                    .map(|&(place, token)| (place, token, tokens[place])),
+            );
         }
         let tokens = masks.words(&row).iter().map(Range::len).sum::<usize>() * 200;
         (masks, row, all, tokens)
@@ -430,16 +440,24 @@ mod tests {
             assert!((hidden - 0.8).abs() < 0.06, "{unit:?}: {hidden}");
             if unit != MaskUnit::Token {
                 let words = masks.words(&row);
-                assert!(words.iter().any(|word| word.len() > 1), "some words have several tokens");
+                assert!(
+                    words.iter().any(|word| word.len() > 1),
+                    "some words have several tokens"
+                );
                 let places: std::collections::HashMap<usize, usize> =
-                    all.iter().fold(Default::default(), |mut counts, (place, ..)| {
-                        *counts.entry(*place).or_default() += 1;
-                        counts
-                    });
+                    all.iter()
+                        .fold(Default::default(), |mut counts, (place, ..)| {
+                            *counts.entry(*place).or_default() += 1;
+                            counts
+                        });
                 for word in words {
-                    let counts: Vec<usize> =
-                        word.map(|place| places.get(&place).copied().unwrap_or(0)).collect();
-                    assert!(counts.iter().all(|count| *count == counts[0]), "{unit:?}: {counts:?}");
+                    let counts: Vec<usize> = word
+                        .map(|place| places.get(&place).copied().unwrap_or(0))
+                        .collect();
+                    assert!(
+                        counts.iter().all(|count| *count == counts[0]),
+                        "{unit:?}: {counts:?}"
+                    );
                 }
             }
         }

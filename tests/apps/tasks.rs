@@ -7,7 +7,9 @@ use model::{ChoiceModel, HeadKind, SpanFinder, TextConfig, TokenClassifier};
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
 
-use crate::bundles::{Bundles, SHARES, apps, bert, draw, edit_config, logarithms, printed, refused, wordpiece, zeros};
+use crate::bundles::{
+    Bundles, SHARES, apps, bert, draw, edit_config, logarithms, printed, refused, wordpiece, zeros,
+};
 
 /// A bundle whose tags have the probabilities of [`SHARES`] for every word.
 fn tagger(bundles: &Bundles, name: &str, tags: [&str; 3]) -> String {
@@ -31,7 +33,9 @@ fn finder(bundles: &Bundles) -> String {
 }
 
 fn lines(text: &str) -> Vec<Value> {
-    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
 }
 
 #[test]
@@ -52,9 +56,17 @@ fn entities_are_what_their_tags_mark() {
     let begins = tagger(&bundles, "begins", ["O", "B-BIRD", "I-BIRD"]);
     let args = ["predict", "--model", &begins, "--text", "a bird", "--json"];
     let found = &lines(&printed(&args))[0]["entities"];
-    let names: Vec<&str> = found.as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap()).collect();
+    let names: Vec<&str> = found
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| one["name"].as_str().unwrap())
+        .collect();
     assert_eq!(names, ["BIRD", "BIRD"]);
-    assert_eq!((&found[1]["text"], &found[1]["start"], &found[1]["end"]), (&json!("bird"), &json!(2), &json!(6)));
+    assert_eq!(
+        (&found[1]["text"], &found[1]["start"], &found[1]["end"]),
+        (&json!("bird"), &json!(2), &json!(6))
+    );
     // Every word goes on with the one before: one entity.
     let goes_on = tagger(&bundles, "goes-on", ["O", "I-BIRD", "B-BIRD"]);
     let text = printed(&["predict", "--model", &goes_on, "--text", "été: a bird"]);
@@ -77,14 +89,26 @@ fn answers_are_parts_of_the_context_however_long_it_is() {
     let model = finder(&bundles);
     let context = "a small bird that sings; ".repeat(9);
     let args = [
-        "predict", "--model", &model, "--text", &context, "--question", "a bird", "--json", "--top", "4",
+        "predict",
+        "--model",
+        &model,
+        "--text",
+        &context,
+        "--question",
+        "a bird",
+        "--json",
+        "--top",
+        "4",
     ];
     let answers = lines(&printed(&args))[0]["answers"].clone();
     let answers = answers.as_array().unwrap();
     assert_eq!(answers.len(), 4);
     let mut before = 1.0;
     for answer in answers {
-        let (from, to) = (answer["start"].as_u64().unwrap(), answer["end"].as_u64().unwrap());
+        let (from, to) = (
+            answer["start"].as_u64().unwrap(),
+            answer["end"].as_u64().unwrap(),
+        );
         let part = &context[from as usize..to as usize];
         assert_eq!(answer["text"], part);
         let probability = answer["probability"].as_f64().unwrap();
@@ -93,7 +117,16 @@ fn answers_are_parts_of_the_context_however_long_it_is() {
     }
     let rows = bundles.file("a.csv", "context,question\na small bird,a bird\na tool,\n");
     let args = [
-        "predict", "--model", &model, "--input", &rows, "--column", "context", "--pair-column", "question", "--json",
+        "predict",
+        "--model",
+        &model,
+        "--input",
+        &rows,
+        "--column",
+        "context",
+        "--pair-column",
+        "question",
+        "--json",
     ];
     let found = lines(&printed(&args));
     assert!(found[0]["answers"].is_array());
@@ -107,10 +140,34 @@ fn choices_come_with_their_probabilities() {
     let mut model = ChoiceModel::<Flex>::draw(&config, &draw(&device));
     model.head.score.output.weight = zeros(&model.head.score.output.weight);
     let model = bundles.write_text("chooser", &config, HeadKind::Choices, &wordpiece(), &model);
-    let args = ["predict", "--model", &model, "--text", "what sings", "--choice", "bird", "--choice", "a tool"];
+    let args = [
+        "predict",
+        "--model",
+        &model,
+        "--text",
+        "what sings",
+        "--choice",
+        "bird",
+        "--choice",
+        "a tool",
+    ];
     assert_eq!(printed(&args), "bird    0.500\na tool  0.500\n");
-    let rows = bundles.file("a.jsonl", "{\"q\": \"what sings\", \"c\": [\"bird\", \"tool\", \"iron\", \"birds\"]}\n");
-    let args = ["predict", "--model", &model, "--input", &rows, "--column", "q", "--pair-column", "c", "--json"];
+    let rows = bundles.file(
+        "a.jsonl",
+        "{\"q\": \"what sings\", \"c\": [\"bird\", \"tool\", \"iron\", \"birds\"]}\n",
+    );
+    let args = [
+        "predict",
+        "--model",
+        &model,
+        "--input",
+        &rows,
+        "--column",
+        "q",
+        "--pair-column",
+        "c",
+        "--json",
+    ];
     let found = lines(&printed(&args));
     let choices = found[0]["choices"].as_array().unwrap();
     assert_eq!(choices.len(), 4);
@@ -121,11 +178,23 @@ fn choices_come_with_their_probabilities() {
 fn pairs_are_classified_together() {
     let bundles = Bundles::new();
     let model = bundles.text_classifier("pairs");
-    let args = ["predict", "--model", &model, "--text", "a bird", "--pair", "a tool", "--top", "1"];
+    let args = [
+        "predict", "--model", &model, "--text", "a bird", "--pair", "a tool", "--top", "1",
+    ];
     assert_eq!(printed(&args), "animal  0.700\n");
     let rows = bundles.file("a.tsv", "one\tother\na bird\ta tool\n");
     let args = [
-        "predict", "--model", &model, "--input", &rows, "--column", "one", "--pair-column", "other", "--top", "1",
+        "predict",
+        "--model",
+        &model,
+        "--input",
+        &rows,
+        "--column",
+        "one",
+        "--pair-column",
+        "other",
+        "--top",
+        "1",
     ];
     assert_eq!(printed(&args), format!("{rows}:2\tanimal\t0.700\n"));
 }
@@ -134,23 +203,34 @@ fn pairs_are_classified_together() {
 fn texts_are_embedded_and_compared() {
     let bundles = Bundles::new();
     let model = bundles.masked_lm("encoder");
-    let args = ["embed", "--model", &model, "--text", "a bird", "--text", "a bird", "--text", "iron"];
+    let args = [
+        "embed", "--model", &model, "--text", "a bird", "--text", "a bird", "--text", "iron",
+    ];
     let text = printed(&args);
     let rows: Vec<Vec<f32>> = text
         .lines()
-        .map(|line| line.split_whitespace().map(|cell| cell.parse().unwrap()).collect())
+        .map(|line| {
+            line.split_whitespace()
+                .map(|cell| cell.parse().unwrap())
+                .collect()
+        })
         .collect();
     assert_eq!((rows.len(), rows[0][1], rows[2][2]), (3, 1.0, 1.0));
     assert!(rows[0][2] < 1.0 && rows[0][2] == rows[2][0]);
     let input = bundles.file("a.txt", "a bird\na small bird that sings\n");
     let output = bundles.at("vectors.safetensors");
-    let args = ["embed", "--model", &model, "--input", &input, "--output", &output];
+    let args = [
+        "embed", "--model", &model, "--input", &input, "--output", &output,
+    ];
     assert!(printed(&args).ends_with("embeddings [2, 16]\n"));
     let bytes = fs::read(&output).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
     let vectors = file.tensor("embeddings").unwrap();
-    let values: Vec<f32> =
-        vectors.data().chunks_exact(4).map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap())).collect();
+    let values: Vec<f32> = vectors
+        .data()
+        .chunks_exact(4)
+        .map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap()))
+        .collect();
     for row in values.chunks(16) {
         let length: f32 = row.iter().map(|value| value * value).sum();
         assert!((length - 1.0).abs() < 1e-5, "{length}");
@@ -158,7 +238,9 @@ fn texts_are_embedded_and_compared() {
     assert!(refused(&args).contains("exists; --force replaces it"));
     assert!(refused(&["embed", "--model", &model, "--text", " "]).contains("--text is empty"));
     let images = bundles.autoencoder("images");
-    assert!(refused(&["embed", "--model", &images, "--text", "a"]).contains("is a model of images"));
+    assert!(
+        refused(&["embed", "--model", &images, "--text", "a"]).contains("is a model of images")
+    );
 }
 
 #[test]
@@ -168,11 +250,26 @@ fn flags_that_a_model_has_no_use_for_are_refused() {
     let answers = finder(&bundles);
     let classes = bundles.text_classifier("classes");
     for (args, reason) in [
-        (vec!["--model", &words, "--text", "a", "--pair", "b"], "a classifier of tokens, which has no use for --pair"),
-        (vec!["--model", &answers, "--text", "a"], "ask with --question beside --text"),
-        (vec!["--model", &answers, "--text", "a", "--choice", "b"], "which has no use for --choice"),
-        (vec!["--model", &classes, "--text", "a", "--choice", "b"], "which has no use for --choice"),
-        (vec!["--model", &classes, "--text", "a", "--pair", " "], "--pair or --choice is empty"),
+        (
+            vec!["--model", &words, "--text", "a", "--pair", "b"],
+            "a classifier of tokens, which has no use for --pair",
+        ),
+        (
+            vec!["--model", &answers, "--text", "a"],
+            "ask with --question beside --text",
+        ),
+        (
+            vec!["--model", &answers, "--text", "a", "--choice", "b"],
+            "which has no use for --choice",
+        ),
+        (
+            vec!["--model", &classes, "--text", "a", "--choice", "b"],
+            "which has no use for --choice",
+        ),
+        (
+            vec!["--model", &classes, "--text", "a", "--pair", " "],
+            "--pair or --choice is empty",
+        ),
     ] {
         let message = refused(&[&["predict"], &args[..]].concat());
         assert!(message.contains(reason), "{message}");

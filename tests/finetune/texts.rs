@@ -27,12 +27,42 @@ const SETTINGS: &[&str] = &[
 
 /// Each task with its data, and the least that a small model learns of it.
 const TASKS: &[(&str, &[&str], &str, f64)] = &[
-    ("pair-classification", &["data.source=['pairs.csv']"], "accuracy", 0.9),
-    ("text-labels", &["data.source=['labels.csv']"], "micro_f1", 0.95),
-    ("text-regression", &["data.source=['values.csv']"], "r2", 0.9),
-    ("token-classification", &["data.source=['tags.conll']"], "entity_f1", 0.95),
-    ("question-answering", &["data.source=['questions.jsonl']"], "exact_match", 0.7),
-    ("multiple-choice", &["data.source=['choices.jsonl']"], "accuracy", 0.9),
+    (
+        "pair-classification",
+        &["data.source=['pairs.csv']"],
+        "accuracy",
+        0.9,
+    ),
+    (
+        "text-labels",
+        &["data.source=['labels.csv']"],
+        "micro_f1",
+        0.95,
+    ),
+    (
+        "text-regression",
+        &["data.source=['values.csv']"],
+        "r2",
+        0.9,
+    ),
+    (
+        "token-classification",
+        &["data.source=['tags.conll']"],
+        "entity_f1",
+        0.95,
+    ),
+    (
+        "question-answering",
+        &["data.source=['questions.jsonl']"],
+        "exact_match",
+        0.7,
+    ),
+    (
+        "multiple-choice",
+        &["data.source=['choices.jsonl']"],
+        "accuracy",
+        0.9,
+    ),
 ];
 
 const ANIMALS: [&str; 4] = ["bird", "cat", "horse", "fish"];
@@ -57,14 +87,22 @@ fn bench() -> Bench {
         writeln!(labels, "{},{}", words.0, words.1).unwrap();
         let score = f64::from(u8::from(odd)) * 30.0 + 100.0;
         writeln!(values, "{number} of the {second},{score}").unwrap();
-        writeln!(tags, "the O\nold B-THING\n{tool} I-THING\nsaw O\n{number} O\n{animal} B-BEAST\n").unwrap();
+        writeln!(
+            tags,
+            "the O\nold B-THING\n{tool} I-THING\nsaw O\n{number} O\n{animal} B-BEAST\n"
+        )
+        .unwrap();
         let context = format!("{number}: the {animal} took the {tool}");
         let answers = if number % 5 == 0 {
             json!({"text": [], "answer_start": []})
         } else {
             json!({"text": [tool], "answer_start": [context.find(tool).unwrap()]})
         };
-        let question = if number % 5 == 0 { "who was the king" } else { "what did it take" };
+        let question = if number % 5 == 0 {
+            "who was the king"
+        } else {
+            "what did it take"
+        };
         let row = json!({"context": context, "question": question, "answers": answers});
         writeln!(questions, "{row}").unwrap();
         let mut both = vec![animal, tool];
@@ -110,15 +148,24 @@ fn each_task_is_learned_and_leaves_a_bundle() {
         let test = run.metric("test", metric);
         assert!(test[0] >= *least, "{name}: {metric} {test:?}");
         let losses = run.metric("valid", "loss");
-        assert!(losses.iter().all(|loss| loss.is_finite()), "{name}: {losses:?}");
+        assert!(
+            losses.iter().all(|loss| loss.is_finite()),
+            "{name}: {losses:?}"
+        );
     }
     let config = |name: &str| config(&bench.run(name));
     let class = |name: &str| config(name)["architectures"][0].clone();
-    assert_eq!(class("pair-classification"), "BertForSequenceClassification");
+    assert_eq!(
+        class("pair-classification"),
+        "BertForSequenceClassification"
+    );
     assert_eq!(class("token-classification"), "BertForTokenClassification");
     assert_eq!(class("question-answering"), "BertForQuestionAnswering");
     assert_eq!(class("multiple-choice"), "BertForMultipleChoice");
-    assert_eq!(config("text-labels")["problem_type"], "multi_label_classification");
+    assert_eq!(
+        config("text-labels")["problem_type"],
+        "multi_label_classification"
+    );
     assert_eq!(config("text-regression")["problem_type"], "regression");
     let tags = config("token-classification")["id2label"].clone();
     assert_eq!((&tags["0"], &tags["3"]), (&json!("B-BEAST"), &json!("O")));
@@ -128,7 +175,12 @@ fn each_task_is_learned_and_leaves_a_bundle() {
 fn each_task_stopped_at_any_step_goes_on_to_the_same_end() {
     let bench = bench();
     for (name, settings, _, _) in TASKS {
-        let few = ["training.steps=16", "training.validate_every=4", "training.checkpoint_every=3", "training.log_every=2"];
+        let few = [
+            "training.steps=16",
+            "training.validate_every=4",
+            "training.checkpoint_every=3",
+            "training.log_every=2",
+        ];
         let dropped = ["model.dropout=0.1"];
         let settings = [settings, &few[..], &dropped].concat();
         let whole = bench.train(&format!("{name}-whole"), &arguments(name, &settings));
@@ -148,10 +200,17 @@ fn families_have_the_heads_that_transformers_has() {
         let keys = match family {
             "gpt2" => ["n_embd", "n_layer", "n_inner", "n_positions"],
             "distilbert" => ["dim", "n_layers", "hidden_dim", "max_position_embeddings"],
-            _ => ["hidden_size", "num_hidden_layers", "intermediate_size", "max_position_embeddings"],
+            _ => [
+                "hidden_size",
+                "num_hidden_layers",
+                "intermediate_size",
+                "max_position_embeddings",
+            ],
         };
         let sizes = keys.iter().zip([16, 1, 32, 64]);
-        sizes.map(|(key, size)| format!("model.{key}={size}")).collect()
+        sizes
+            .map(|(key, size)| format!("model.{key}={size}"))
+            .collect()
     };
     for family in ["roberta", "distilbert", "gpt2", "llama", "qwen2"] {
         for (name, source, _, _) in &TASKS[3..] {
@@ -165,7 +224,13 @@ fn families_have_the_heads_that_transformers_has() {
             settings.extend(source.iter());
             let bench_of_family = Bench::new(
                 env!("CARGO_BIN_EXE_finetune"),
-                &["from=scratch", "data.valid=0.2", "data.test=0.2", "tokenizer.max_length=32", "training.batch_size=8"],
+                &[
+                    "from=scratch",
+                    "data.valid=0.2",
+                    "data.test=0.2",
+                    "tokenizer.max_length=32",
+                    "training.batch_size=8",
+                ],
             );
             for file in ["tags.conll", "questions.jsonl", "choices.jsonl"] {
                 bench_of_family.write(file, fs::read(bench.path(file)).unwrap());
@@ -188,7 +253,13 @@ fn a_head_is_kept_or_drawn_anew_and_a_task_starts_from_another() {
     let tags = TASKS[3].1;
     bench.train("tags", &arguments("token-classification", tags));
     // Another seed, as the backbone has learned to suit the head that the first draws.
-    let still = ["seed=9", "from='tags'", "optimizer.lr=1e-30", "training.steps=2", "training.validate_every=1"];
+    let still = [
+        "seed=9",
+        "from='tags'",
+        "optimizer.lr=1e-30",
+        "training.steps=2",
+        "training.validate_every=1",
+    ];
     let kept = [tags, &still[..], &["strategy.head='keep'"]].concat();
     let kept = bench.train("kept", &arguments("token-classification", &kept));
     assert!(kept.metric("valid", "entity_f1")[0] > 0.9);
@@ -196,7 +267,15 @@ fn a_head_is_kept_or_drawn_anew_and_a_task_starts_from_another() {
     let new = bench.train("new", &arguments("token-classification", &new));
     assert!(new.metric("valid", "entity_f1")[0] < 0.9);
     // Another head on the backbone of the first.
-    let other = [TASKS[4].1, &["from='tags'", "training.steps=2", "training.validate_every=1"]].concat();
+    let other = [
+        TASKS[4].1,
+        &[
+            "from='tags'",
+            "training.steps=2",
+            "training.validate_every=1",
+        ],
+    ]
+    .concat();
     bench.train("answers", &arguments("question-answering", &other));
     let keep = [TASKS[4].1, &["from='tags'", "strategy.head='keep'"]].concat();
     let words = ["a model that finds answers is needed here"];
@@ -207,8 +286,16 @@ fn a_head_is_kept_or_drawn_anew_and_a_task_starts_from_another() {
 fn adapters_train_beside_every_head() {
     let bench = bench();
     for (name, settings, _, _) in TASKS {
-        let few = ["training.steps=2", "training.validate_every=2", "adapter.kind=lora", "adapter.rank=2"];
-        let run = bench.train(&format!("{name}-lora"), &arguments(name, &[settings, &few[..]].concat()));
+        let few = [
+            "training.steps=2",
+            "training.validate_every=2",
+            "adapter.kind=lora",
+            "adapter.rank=2",
+        ];
+        let run = bench.train(
+            &format!("{name}-lora"),
+            &arguments(name, &[settings, &few[..]].concat()),
+        );
         let adapter = run.path().join("model/adapter/adapter_config.json");
         let adapter: Value = serde_json::from_slice(&fs::read(adapter).unwrap()).unwrap();
         assert_ne!(adapter["modules_to_save"], Value::Null, "{name}");
@@ -218,27 +305,93 @@ fn adapters_train_beside_every_head() {
 #[test]
 fn what_is_impossible_is_said_with_its_key_or_place() {
     let bench = bench();
-    bench.write("short.jsonl", "{\"tokens\": [\"a\", \"b\"], \"tags\": [\"X\"]}\n");
+    bench.write(
+        "short.jsonl",
+        "{\"tokens\": [\"a\", \"b\"], \"tags\": [\"X\"]}\n",
+    );
     bench.write("one.conll", "a X\nb X\n\nc X\n\nd X\n\ne X\n\nf X\n\ng X\n");
     bench.write("moved.jsonl", "{\"context\": \"abc\", \"question\": \"q\", \"answers\": {\"text\": [\"c\"], \"answer_start\": [1]}}\n");
-    bench.write("far.jsonl", "{\"question\": \"q\", \"choices\": [\"a\", \"b\"], \"answer\": 7}\n");
+    bench.write(
+        "far.jsonl",
+        "{\"question\": \"q\", \"choices\": [\"a\", \"b\"], \"answer\": 7}\n",
+    );
     let refuse = "data.bad_rows='refuse'";
     for (name, settings, words) in [
-        ("text-regression", &["data.source=[]"][..], "data.source is empty; name a table"),
-        ("pair-classification", &["data.text_pair=''"], "data.text_pair is empty; name the column of the second text"),
-        ("multiple-choice", &["data.text_pair=''"], "name the column of the choices"),
-        ("question-answering", &["data.text_pair=''"], "name the column of the questions"),
-        ("question-answering", &["answers.longest=0"], "answers.longest is 0"),
-        ("text-labels", &["labels.threshold=1.0"], "labels.threshold is 1"),
-        ("token-classification", &["data.source=['short.jsonl']", refuse], "other numbers of \"tokens\" and \"tags\" in 1 (short.jsonl:1)"),
-        ("token-classification", &["data.source=['one.conll']"], "data.label_column holds 1 different values; there must be at least 2"),
-        ("question-answering", &["data.source=['moved.jsonl']", refuse], "an answer of \"answers\" is not where it says in 1 (moved.jsonl:1)"),
-        ("multiple-choice", &["data.source=['far.jsonl']", refuse], "\"answer\" is none of the choices in 1 (far.jsonl:1)"),
-        ("text-regression", &["data.source=['labels.csv']"], "\"score\""),
-        ("pair-classification", &["data.source=['pairs.csv']", "data.text='none'"], "\"none\""),
-        ("token-classification", &["data.source=['tags.conll']", "training.packing=true"], "training.packing"),
-        ("text-classification", &["data.source=['tags.conll']"], "token-classification"),
-        ("token-classification", &["data.source=['tags.conll']", "entities.scheme='bio'"], "entities.scheme"),
+        (
+            "text-regression",
+            &["data.source=[]"][..],
+            "data.source is empty; name a table",
+        ),
+        (
+            "pair-classification",
+            &["data.text_pair=''"],
+            "data.text_pair is empty; name the column of the second text",
+        ),
+        (
+            "multiple-choice",
+            &["data.text_pair=''"],
+            "name the column of the choices",
+        ),
+        (
+            "question-answering",
+            &["data.text_pair=''"],
+            "name the column of the questions",
+        ),
+        (
+            "question-answering",
+            &["answers.longest=0"],
+            "answers.longest is 0",
+        ),
+        (
+            "text-labels",
+            &["labels.threshold=1.0"],
+            "labels.threshold is 1",
+        ),
+        (
+            "token-classification",
+            &["data.source=['short.jsonl']", refuse],
+            "other numbers of \"tokens\" and \"tags\" in 1 (short.jsonl:1)",
+        ),
+        (
+            "token-classification",
+            &["data.source=['one.conll']"],
+            "data.label_column holds 1 different values; there must be at least 2",
+        ),
+        (
+            "question-answering",
+            &["data.source=['moved.jsonl']", refuse],
+            "an answer of \"answers\" is not where it says in 1 (moved.jsonl:1)",
+        ),
+        (
+            "multiple-choice",
+            &["data.source=['far.jsonl']", refuse],
+            "\"answer\" is none of the choices in 1 (far.jsonl:1)",
+        ),
+        (
+            "text-regression",
+            &["data.source=['labels.csv']"],
+            "\"score\"",
+        ),
+        (
+            "pair-classification",
+            &["data.source=['pairs.csv']", "data.text='none'"],
+            "\"none\"",
+        ),
+        (
+            "token-classification",
+            &["data.source=['tags.conll']", "training.packing=true"],
+            "training.packing",
+        ),
+        (
+            "text-classification",
+            &["data.source=['tags.conll']"],
+            "token-classification",
+        ),
+        (
+            "token-classification",
+            &["data.source=['tags.conll']", "entities.scheme='bio'"],
+            "entities.scheme",
+        ),
     ] {
         bench.refuses(&arguments(name, settings), &[words]);
     }

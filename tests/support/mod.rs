@@ -281,7 +281,8 @@ impl Run {
         let metric = self.setting("training.metric");
         let metric = metric.as_str().unwrap();
         let patience = self.setting("training.patience").as_integer().unwrap();
-        let higher = !["loss", "perplexity", "rmse", "mae", "mse", "bits_per_byte"].contains(&metric);
+        let higher =
+            !["loss", "perplexity", "rmse", "mae", "mse", "bits_per_byte"].contains(&metric);
         let mut best = (Value::Null, f64::NAN);
         let (mut stale, mut stopped) = (0, false);
         for event in self.validations() {

@@ -69,9 +69,18 @@ impl<B: Backend> AnswerPredictor<B> {
     /// # Errors
     ///
     /// The tokenizer fails.
-    pub fn predict(&self, rows: &[(&str, &str)], top: usize) -> Result<Vec<Vec<AnswerGuess>>, Failure> {
-        let turned: Vec<(&str, &str)> = rows.iter().map(|&(context, question)| (question, context)).collect();
-        let encoded = self.tokenizer.encode_windows(&turned, self.max_length, self.max_length / STRIDE)?;
+    pub fn predict(
+        &self,
+        rows: &[(&str, &str)],
+        top: usize,
+    ) -> Result<Vec<Vec<AnswerGuess>>, Failure> {
+        let turned: Vec<(&str, &str)> = rows
+            .iter()
+            .map(|&(context, question)| (question, context))
+            .collect();
+        let encoded =
+            self.tokenizer
+                .encode_windows(&turned, self.max_length, self.max_length / STRIDE)?;
         let mut windows: Vec<(usize, &Encoded)> = Vec::new();
         for (row, all) in encoded.iter().enumerate() {
             windows.extend(all.iter().map(|window| (row, window)));
@@ -97,7 +106,9 @@ impl<B: Backend> AnswerPredictor<B> {
             }
         }
         let answers = found.into_iter().zip(rows);
-        Ok(answers.map(|((all, none), (context, _))| best(all, none, context, top)).collect())
+        Ok(answers
+            .map(|((all, none), (context, _))| best(all, none, context, top))
+            .collect())
     }
 }
 
@@ -114,11 +125,18 @@ fn best(mut all: Vec<Candidate>, none: f32, context: &str, top: usize) -> Vec<An
     let highest = all.first().map_or(0.0, |best| best.score);
     let shares: Vec<f32> = all.iter().map(|one| (one.score - highest).exp()).collect();
     let sum: f32 = shares.iter().sum();
-    let characters = |to: u32| context.get(..to as usize).map_or(0, |before| before.chars().count());
+    let characters = |to: u32| {
+        context
+            .get(..to as usize)
+            .map_or(0, |before| before.chars().count())
+    };
     let guess = |(one, share): (&Candidate, f32)| {
         let [from, to] = one.bytes;
         AnswerGuess {
-            text: context.get(from as usize..to as usize).unwrap_or_default().into(),
+            text: context
+                .get(from as usize..to as usize)
+                .unwrap_or_default()
+                .into(),
             start: characters(from),
             end: characters(to),
             probability: share / sum,

@@ -49,17 +49,32 @@ impl<B: Backend> ChoicePredictor<B> {
     /// # Errors
     ///
     /// The tokenizer fails.
-    pub fn predict(&self, question: &str, choices: &[String], top: usize) -> Result<Vec<Guess>, Failure> {
-        let rows: Vec<_> = choices.iter().map(|choice| (question, Some(choice.as_str()))).collect();
+    pub fn predict(
+        &self,
+        question: &str,
+        choices: &[String],
+        top: usize,
+    ) -> Result<Vec<Guess>, Failure> {
+        let rows: Vec<_> = choices
+            .iter()
+            .map(|choice| (question, Some(choice.as_str())))
+            .collect();
         let encoded = self.tokenizer.encode_parts(&rows, self.max_length)?;
-        let batch = TokenBatch::of_pairs(encoded.iter().map(Encoded::pair), self.tokenizer.pad(), self.types);
+        let batch = TokenBatch::of_pairs(
+            encoded.iter().map(Encoded::pair),
+            self.tokenizer.pad(),
+            self.types,
+        );
         let at = indices(&batch.places(self.at), &self.device);
         let scores = self.model.logits(&batch.input(&self.device), at);
         let scores: Vec<f32> = scores.into_data().iter::<f32>().collect();
         let highest = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         let shares: Vec<f32> = scores.iter().map(|score| (score - highest).exp()).collect();
         let sum: f32 = shares.iter().sum();
-        let shares: Vec<Figure> = shares.iter().map(|share| Figure::Probability(share / sum)).collect();
+        let shares: Vec<Figure> = shares
+            .iter()
+            .map(|share| Figure::Probability(share / sum))
+            .collect();
         Ok(guess::best(&shares, top, |choice| choices[choice].clone()))
     }
 }

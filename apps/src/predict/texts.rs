@@ -41,16 +41,23 @@ impl<B: Backend> TextWriter<B> {
     /// # Errors
     ///
     /// A bundle of another kind, or one whose weights do not fit; a search that is impossible.
-    pub fn open(bundle: &Bundle, beams: Option<usize>, device: &B::Device) -> Result<Self, Failure> {
+    pub fn open(
+        bundle: &Bundle,
+        beams: Option<usize>,
+        device: &B::Device,
+    ) -> Result<Self, Failure> {
         let mut config = bundle.seq2seq_config()?;
         config.set_dropout(0.0);
         let plan = config.describe();
         open::fits(bundle, plan.parameters)?;
         let tokenizer = bundle_tokenizer(bundle)?;
         let (tokens, room) = (tokenizer.largest_id() as usize + 1, plan.vocab_size);
-        let wrong = |reason: String| Failure::input(format!("{}: {reason}", bundle.path().display()));
+        let wrong =
+            |reason: String| Failure::input(format!("{}: {reason}", bundle.path().display()));
         if tokens > room {
-            return Err(wrong(format!("the tokenizer has {tokens} tokens and the model {room}")));
+            return Err(wrong(format!(
+                "the tokenizer has {tokens} tokens and the model {room}"
+            )));
         }
         let names = bundle.require(HeadKind::Tokens)?;
         let model = Seq2SeqModel::draw(&config, &Draw::new(device, 0.02));
@@ -75,7 +82,11 @@ impl<B: Backend> TextWriter<B> {
     /// # Errors
     ///
     /// The tokenizer fails.
-    pub fn write(&self, texts: &[&str], top: usize) -> Result<(Vec<Vec<WrittenText>>, CutTexts), Failure> {
+    pub fn write(
+        &self,
+        texts: &[&str],
+        top: usize,
+    ) -> Result<(Vec<Vec<WrittenText>>, CutTexts), Failure> {
         let search = Search {
             num_return_sequences: top.min(self.search.num_beams),
             ..self.search.clone()
@@ -94,7 +105,12 @@ impl<B: Backend> TextWriter<B> {
         let mut written = vec![Vec::new(); texts.len()];
         for picked in order.chunks((BATCH / search.num_beams).max(1)) {
             let batch = TokenBatch::pad(picked.iter().map(|&row| rows[row].as_slice()), self.pad);
-            let found = generate(&self.model, &batch.input(&self.device), &search, Some(self.layers));
+            let found = generate(
+                &self.model,
+                &batch.input(&self.device),
+                &search,
+                Some(self.layers),
+            );
             for (&row, found) in picked.iter().zip(found) {
                 for one in found {
                     let text = self.tokenizer.decode(&one.tokens)?.trim().to_string();

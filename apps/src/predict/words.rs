@@ -110,7 +110,10 @@ impl<B: Backend> WordPredictor<B> {
                     self.entities(texts[row], &words)
                 } else {
                     let name = |word: &Word| self.tags[word.tag].clone();
-                    words.iter().map(|word| marked(texts[row], name(word), word.bytes, word.probability)).collect()
+                    words
+                        .iter()
+                        .map(|word| marked(texts[row], name(word), word.bytes, word.probability))
+                        .collect()
                 };
             }
         }
@@ -151,7 +154,10 @@ impl<B: Backend> WordPredictor<B> {
     }
 
     fn entities(&self, text: &str, words: &[Word]) -> Vec<Marked> {
-        let tags: Vec<&str> = words.iter().map(|word| self.tags[word.tag].as_str()).collect();
+        let tags: Vec<&str> = words
+            .iter()
+            .map(|word| self.tags[word.tag].as_str())
+            .collect();
         let found = spans(&tags, Scheme::Lenient).unwrap_or_default();
         let entity = |span: &train::scores::entities::Span<'_>| {
             let words = &words[span.start..span.end];

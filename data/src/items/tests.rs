@@ -33,7 +33,10 @@ fn read(name: &str, content: &str, columns: &ItemColumns) -> Result<ItemSet, Str
 
 fn items(name: &str, content: &str, columns: &ItemColumns) -> Vec<(Vec<String>, ItemTarget)> {
     let set = read(name, content, columns).unwrap();
-    set.items.into_iter().map(|item| (item.texts, item.target)).collect()
+    set.items
+        .into_iter()
+        .map(|item| (item.texts, item.target))
+        .collect()
 }
 
 fn strings(all: &[&str]) -> Vec<String> {
@@ -60,27 +63,46 @@ fn labels_are_a_list_or_parts_of_a_field() {
 fn pairs_have_two_texts() {
     let pairs = columns(ItemKind::Class, "a", "b", "same");
     let found = items("a.tsv", "same\tb\ta\nyes\tq\tp\n", &pairs);
-    assert_eq!(found, [(strings(&["p", "q"]), ItemTarget::Labels(strings(&["yes"])))]);
+    assert_eq!(
+        found,
+        [(strings(&["p", "q"]), ItemTarget::Labels(strings(&["yes"])))]
+    );
     let missing = read("a.tsv", "same\ta\nyes\tp\n", &pairs).unwrap_err();
-    assert!(missing.contains("a.tsv:1") && missing.contains("\"b\""), "{missing}");
+    assert!(
+        missing.contains("a.tsv:1") && missing.contains("\"b\""),
+        "{missing}"
+    );
 }
 
 #[test]
 fn values_are_numbers() {
     let values = columns(ItemKind::Value, "text", "", "score");
-    let found = items("a.json", "[{\"text\": \"x\", \"score\": \" 1.5\"}, {\"text\": \"y\", \"score\": -2}]", &values);
+    let found = items(
+        "a.json",
+        "[{\"text\": \"x\", \"score\": \" 1.5\"}, {\"text\": \"y\", \"score\": -2}]",
+        &values,
+    );
     assert_eq!(found[0].1, ItemTarget::Value(1.5));
     assert_eq!(found[1].1, ItemTarget::Value(-2.0));
     let wrong = read("a.csv", "text,score\nx,1\ny,high\nz,NaN\n", &values).unwrap_err();
-    assert!(wrong.contains("\"score\" is no number in 2 (a.csv:3, a.csv:4)"), "{wrong}");
+    assert!(
+        wrong.contains("\"score\" is no number in 2 (a.csv:3, a.csv:4)"),
+        "{wrong}"
+    );
 }
 
 #[test]
 fn tags_stand_beside_their_words() {
     let tags = columns(ItemKind::Tags, "tokens", "", "tags");
-    let expected = (strings(&["EU", "acts"]), ItemTarget::Tags(strings(&["B-ORG", "O"])));
+    let expected = (
+        strings(&["EU", "acts"]),
+        ItemTarget::Tags(strings(&["B-ORG", "O"])),
+    );
     for (name, content) in [
-        ("a.jsonl", "{\"tokens\": [\"EU\", \"acts\"], \"tags\": [\"B-ORG\", \"O\"]}\n"),
+        (
+            "a.jsonl",
+            "{\"tokens\": [\"EU\", \"acts\"], \"tags\": [\"B-ORG\", \"O\"]}\n",
+        ),
         ("a.csv", "tokens,tags\nEU acts,B-ORG O\n"),
         ("a.conll", "EU X B-ORG\nacts X O\n"),
         ("a.txt", "EU B-ORG\nacts O\n"),
@@ -90,9 +112,16 @@ fn tags_stand_beside_their_words() {
         assert_eq!(items(name, content, &tags), [expected.clone()], "{name}");
     }
     let uneven = read("a.jsonl", "{\"tokens\": [\"a\"], \"tags\": []}", &tags).unwrap_err();
-    assert!(uneven.contains("other numbers of \"tokens\" and \"tags\" in 1 (a.jsonl:1)"), "{uneven}");
+    assert!(
+        uneven.contains("other numbers of \"tokens\" and \"tags\" in 1 (a.jsonl:1)"),
+        "{uneven}"
+    );
     // A word with a blank in it stays one.
-    let spaced = items("a.jsonl", "{\"tokens\": [\"New York\"], \"tags\": [\"X\"]}", &tags);
+    let spaced = items(
+        "a.jsonl",
+        "{\"tokens\": [\"New York\"], \"tags\": [\"X\"]}",
+        &tags,
+    );
     assert_eq!(spaced[0].0, ["New York"]);
 }
 
@@ -115,10 +144,16 @@ fn answers_are_where_they_say() {
     let found = items("dev.json", squad, &answers);
     assert_eq!(found.len(), 2);
     assert_eq!(found[0].1, ItemTarget::Answers(vec![answer]));
-    assert_eq!((found[1].0[1].as_str(), &found[1].1), ("quién", &ItemTarget::Answers(vec![])));
+    assert_eq!(
+        (found[1].0[1].as_str(), &found[1].1),
+        ("quién", &ItemTarget::Answers(vec![]))
+    );
     let bytes = rows.replace("[7]", "[8]");
     let wrong = read("a.jsonl", &bytes, &answers).unwrap_err();
-    assert!(wrong.contains("an answer of \"answers\" is not where it says"), "{wrong}");
+    assert!(
+        wrong.contains("an answer of \"answers\" is not where it says"),
+        "{wrong}"
+    );
 }
 
 #[test]
@@ -133,18 +168,42 @@ fn choices_come_as_lists_columns_or_with_letters() {
         assert_eq!(items("a.jsonl", row, &lists), [expected.clone()], "{row}");
     }
     let apart = columns(ItemKind::Choice, "question", "a, b", "answer");
-    assert_eq!(items("a.csv", "question,a,b,answer\nq,x,y,1\n", &apart), [expected]);
-    let one = read("a.jsonl", r#"{"question": "q", "choices": ["x"], "answer": 0}"#, &lists).unwrap_err();
-    assert!(one.contains("\"choices\" holds fewer than two choices"), "{one}");
-    let none = read("a.jsonl", r#"{"question": "q", "choices": ["x", "y"], "answer": 2}"#, &lists).unwrap_err();
+    assert_eq!(
+        items("a.csv", "question,a,b,answer\nq,x,y,1\n", &apart),
+        [expected]
+    );
+    let one = read(
+        "a.jsonl",
+        r#"{"question": "q", "choices": ["x"], "answer": 0}"#,
+        &lists,
+    )
+    .unwrap_err();
+    assert!(
+        one.contains("\"choices\" holds fewer than two choices"),
+        "{one}"
+    );
+    let none = read(
+        "a.jsonl",
+        r#"{"question": "q", "choices": ["x", "y"], "answer": 2}"#,
+        &lists,
+    )
+    .unwrap_err();
     assert!(none.contains("\"answer\" is none of the choices"), "{none}");
 }
 
 #[test]
 fn a_key_that_no_row_has_is_told_with_those_that_they_have() {
     let of_labels = columns(ItemKind::Labels, "text", "", "labels");
-    let error = read("a.jsonl", "{\"text\": \"x\", \"label\": \"a\"}\n", &of_labels).unwrap_err();
-    assert!(error.contains("labels") && error.contains("label"), "{error}");
+    let error = read(
+        "a.jsonl",
+        "{\"text\": \"x\", \"label\": \"a\"}\n",
+        &of_labels,
+    )
+    .unwrap_err();
+    assert!(
+        error.contains("labels") && error.contains("label"),
+        "{error}"
+    );
     let empty = read("a.jsonl", "\n", &of_labels).unwrap_err();
     assert_eq!(empty, "a.jsonl: holds no example");
     let lines = read("a.txt", "x\n", &of_labels).unwrap_err();
@@ -177,18 +236,39 @@ fn questions_about_one_context_stay_in_one_split() {
         let contexts: BTreeSet<usize> = rows.iter().map(|row| row / 3).collect();
         assert_eq!(contexts.len() * 3, rows.len());
     }
-    let few = set.split(SplitShares { labels: 7, ..SHARES }, "questions").unwrap();
+    let few = set
+        .split(
+            SplitShares {
+                labels: 7,
+                ..SHARES
+            },
+            "questions",
+        )
+        .unwrap();
     assert_eq!(few.splits.train.len(), 7);
-    assert!(few.splits.train.iter().all(|row| splits.train.contains(row)));
-    assert!(few.summary.lines()[0].contains("labels used 7 of"), "{:?}", few.summary.lines());
+    assert!(
+        few.splits
+            .train
+            .iter()
+            .all(|row| splits.train.contains(row))
+    );
+    assert!(
+        few.summary.lines()[0].contains("labels used 7 of"),
+        "{:?}",
+        few.summary.lines()
+    );
 }
 
 #[test]
 fn classes_are_those_of_all_rows_in_order() {
-    let row = |text: &str, labels: &[&str]| {
-        (vec![text.to_string()], ItemTarget::Labels(strings(labels)))
-    };
-    let set = ItemSet::from_items((0..40).map(|i| row(&format!("t{i}"), if i % 2 == 0 { &["b"] } else { &["a", "c"] })));
+    let row =
+        |text: &str, labels: &[&str]| (vec![text.to_string()], ItemTarget::Labels(strings(labels)));
+    let set = ItemSet::from_items((0..40).map(|i| {
+        row(
+            &format!("t{i}"),
+            if i % 2 == 0 { &["b"] } else { &["a", "c"] },
+        )
+    }));
     let found = set.split(SHARES, "texts").unwrap();
     assert_eq!(found.classes, ["a", "b", "c"]);
     let one = ItemSet::from_items([row("x", &["a"])]);

@@ -198,7 +198,10 @@ impl TextTokenizer {
     /// One without a token to end a text.
     pub fn for_two_texts(&self) -> Result<Self, DataError> {
         let failed = |source: serde_json::Error| DataError::Tokenizer(source.into());
-        let (id, end) = (self.required(Role::End)?, self.spelled(Role::End).unwrap_or_default());
+        let (id, end) = (
+            self.required(Role::End)?,
+            self.spelled(Role::End).unwrap_or_default(),
+        );
         let mut json: Value = serde_json::from_str(&self.to_json()?).map_err(failed)?;
         let token = serde_json::json!({"SpecialToken": {"id": end, "type_id": 0}});
         let text = |id: &str| serde_json::json!({"Sequence": {"id": id, "type_id": 0}});

@@ -42,7 +42,9 @@ impl Encoded {
             types: encoding.get_type_ids().to_vec(),
             parts: parts.map(|part| part.map(|part| part as u8)).collect(),
             words: encoding.get_word_ids().to_vec(),
-            offsets: offsets.map(|&(from, to)| (from as u32, to as u32)).collect(),
+            offsets: offsets
+                .map(|&(from, to)| (from as u32, to as u32))
+                .collect(),
             lost,
         }
     }
@@ -68,7 +70,9 @@ impl TextTokenizer {
             stride: 0,
             direction: self.frame.side,
         };
-        cutting.with_truncation(Some(truncation)).map_err(DataError::Tokenizer)?;
+        cutting
+            .with_truncation(Some(truncation))
+            .map_err(DataError::Tokenizer)?;
         each(rows, |(first, second)| {
             let Some(second) = second else {
                 return self.joined(self.plain((*first).into())?, max_len);
@@ -89,7 +93,11 @@ impl TextTokenizer {
     ///
     /// # Errors
     /// The tokenizer fails.
-    pub fn encode_written(&self, texts: &[&str], max_len: usize) -> Result<Vec<Encoded>, DataError> {
+    pub fn encode_written(
+        &self,
+        texts: &[&str],
+        max_len: usize,
+    ) -> Result<Vec<Encoded>, DataError> {
         each(texts, |text| {
             let mut encoding = self.plain((*text).into())?;
             let lost = encoding.len().saturating_sub(max_len);
@@ -140,7 +148,9 @@ impl TextTokenizer {
             let more = context.take_overflowing();
             let windows = std::iter::once(context).chain(more);
             let window = |window| {
-                let joined = self.inner.post_process(question.clone(), Some(window), true);
+                let joined = self
+                    .inner
+                    .post_process(question.clone(), Some(window), true);
                 let joined = joined.map_err(DataError::Tokenizer)?;
                 Ok(Encoded::of(&joined, lost))
             };
@@ -156,7 +166,9 @@ impl TextTokenizer {
 
     fn plain(&self, text: InputSequence<'_>) -> Result<Encoding, DataError> {
         let specials = false;
-        self.inner.encode(text, specials).map_err(DataError::Tokenizer)
+        self.inner
+            .encode(text, specials)
+            .map_err(DataError::Tokenizer)
     }
 
     /// A text, cut to a length, with special tokens.
@@ -172,7 +184,8 @@ impl TextTokenizer {
     /// The tokenizer for words alone: GPT-2's puts the blank in front of a word that it would have in a text.
     fn with_space_before_words(&self) -> Tokenizer {
         let mut inner = self.inner.clone();
-        if let Some(PreTokenizerWrapper::ByteLevel(mut bytes)) = inner.get_pre_tokenizer().cloned() {
+        if let Some(PreTokenizerWrapper::ByteLevel(mut bytes)) = inner.get_pre_tokenizer().cloned()
+        {
             bytes.add_prefix_space = true;
             inner.with_pre_tokenizer(Some(bytes));
         }
@@ -207,11 +220,20 @@ mod tests {
         let tokenizer = wordpiece();
         let rows = [("the cat sat on the mat", Some("a dog")), ("a dog", None)];
         let all = tokenizer.encode_parts(&rows, 8).unwrap();
-        let Encoded { types, parts, lost, ids, .. } = &all[0];
+        let Encoded {
+            types,
+            parts,
+            lost,
+            ids,
+            ..
+        } = &all[0];
         assert_eq!((ids.len(), *lost), (8, 3));
         assert_eq!(*types, [0, 0, 0, 0, 0, 1, 1, 1]);
         let (first, second) = (Some(0), Some(1));
-        assert_eq!(*parts, [None, first, first, first, None, second, second, None]);
+        assert_eq!(
+            *parts,
+            [None, first, first, first, None, second, second, None]
+        );
         assert_eq!(all[1].ids, tokenizer.encode_one("a dog", 8).unwrap());
         assert_eq!((all[1].lost, all[1].types.clone()), (0, vec![0; 4]));
     }
@@ -224,8 +246,11 @@ mod tests {
             let mut found: Vec<u32> = encoded.words.iter().flatten().copied().collect();
             found.dedup();
             assert_eq!(found, [0, 1, 2]);
-            let pieces: Vec<String> =
-                encoded.ids.iter().filter_map(|&id| tokenizer.token(id)).collect();
+            let pieces: Vec<String> = encoded
+                .ids
+                .iter()
+                .filter_map(|&id| tokenizer.token(id))
+                .collect();
             assert!(pieces.len() >= 3, "{pieces:?}");
         }
         // A blank stands in front of every word of a byte-level tokenizer, as in a text that has one in front.
@@ -239,7 +264,9 @@ mod tests {
     fn windows_share_tokens_and_know_their_place() {
         let tokenizer = wordpiece();
         let context = "the cat sat on the mat a dog ran";
-        let windows = &tokenizer.encode_windows(&[("what sat", context)], 9, 2).unwrap()[0];
+        let windows = &tokenizer
+            .encode_windows(&[("what sat", context)], 9, 2)
+            .unwrap()[0];
         assert!(windows.len() > 1);
         let mut covered = vec![false; context.len()];
         for window in windows {
@@ -253,13 +280,23 @@ mod tests {
         let blanks = context.bytes().map(|byte| byte != b' ');
         assert_eq!(covered, blanks.collect::<Vec<_>>());
         let second = |window: &Encoded| {
-            let inside = window.parts.iter().position(|part| *part == Some(1)).unwrap();
+            let inside = window
+                .parts
+                .iter()
+                .position(|part| *part == Some(1))
+                .unwrap();
             window.offsets[inside]
         };
         assert!(second(&windows[1]) > second(&windows[0]));
         // A question that is too long leaves room for the context.
         let long = "what ".repeat(50);
-        let windows = &tokenizer.encode_windows(&[(&long, "a dog ran")], 12, 50).unwrap()[0];
-        assert!(windows.iter().all(|window| window.ids.len() <= 12 && window.lost > 0));
+        let windows = &tokenizer
+            .encode_windows(&[(&long, "a dog ran")], 12, 50)
+            .unwrap()[0];
+        assert!(
+            windows
+                .iter()
+                .all(|window| window.ids.len() <= 12 && window.lost > 0)
+        );
     }
 }

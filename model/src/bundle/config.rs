@@ -170,7 +170,9 @@ impl Bundle {
 
     /// Name of the last layer's weights, of a family that has classifiers.
     fn last_layer(&self) -> Option<String> {
-        let named = self.class().and_then(|class| self.family.head_of_class(class));
+        let named = self
+            .class()
+            .and_then(|class| self.family.head_of_class(class));
         let named = named.filter(|head| head.kind == HeadKind::TokenClasses);
         let head = named.or_else(|| self.family.head(HeadKind::Classes))?;
         let names = Names {
@@ -211,7 +213,9 @@ impl Bundle {
     pub fn end_tokens(&self) -> Result<Vec<u32>, BundleError> {
         let settings = self.read_optional("generation_config.json")?;
         let settings = settings.and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
-        let named = settings.as_ref().and_then(|settings| settings.get("eos_token_id"));
+        let named = settings
+            .as_ref()
+            .and_then(|settings| settings.get("eos_token_id"));
         let ids = match named.filter(|ids| !ids.is_null()) {
             Some(ids) => ids,
             None => self.config.get("eos_token_id").unwrap_or(&Value::Null),

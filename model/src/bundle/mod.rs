@@ -729,7 +729,11 @@ impl Called {
             all.push(bare.to_string());
             let others = [prefix, names.family.prefix_of_spans];
             let others = others.iter().filter(|other| **other != names.prefix());
-            all.extend(others.filter(|other| !other.is_empty()).map(|other| format!("{other}{bare}")));
+            all.extend(
+                others
+                    .filter(|other| !other.is_empty())
+                    .map(|other| format!("{other}{bare}")),
+            );
         }
         let wrapped: Vec<String> = all.iter().map(|name| format!("model.{name}")).collect();
         all.extend(wrapped);

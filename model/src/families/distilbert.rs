@@ -74,7 +74,10 @@ pub const NAMES: Family = Family {
         HeadNames {
             kind: HeadKind::Choices,
             class: "DistilBertForMultipleChoice",
-            renames: &[("score.dense.", "pre_classifier."), ("score.output.", "classifier.")],
+            renames: &[
+                ("score.dense.", "pre_classifier."),
+                ("score.output.", "classifier."),
+            ],
             aliases: &[],
         },
     ],

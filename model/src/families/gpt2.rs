@@ -159,7 +159,12 @@ impl Gpt2Config {
         ])?;
         check_heads(self.n_head, self.n_embd)?;
         let of_tokens = self.classifier_dropout.unwrap_or_default();
-        check_dropout(&[self.resid_pdrop, self.embd_pdrop, self.attn_pdrop, of_tokens])?;
+        check_dropout(&[
+            self.resid_pdrop,
+            self.embd_pdrop,
+            self.attn_pdrop,
+            of_tokens,
+        ])?;
         let (epsilon, deviation) = (self.layer_norm_epsilon, self.initializer_range);
         if !(epsilon.is_finite() && epsilon > 0.0) {
             return Err(format!(

@@ -57,7 +57,10 @@ pub const NAMES: Family = Family {
     token_table: "embed_tokens.weight",
     ignored: &["rotary_emb.inv_freq"],
     optional: &[],
-    fixed: &[("token_classification_bias", "true"), ("quantization_config", "null")],
+    fixed: &[
+        ("token_classification_bias", "true"),
+        ("quantization_config", "null"),
+    ],
     defaults: &[("tie_word_embeddings", "false")],
     adapter_targets: &["q_proj", "v_proj"],
     fan_in_fan_out: false,

@@ -12,10 +12,7 @@ use crate::ops::dropout;
 use crate::registry::{TextBackbone, TextConfig};
 
 /// The mean of the states of each row's tokens, special ones too, `[batch, d_model]`.
-pub fn mean_states<B: Backend>(
-    backbone: &TextBackbone<B>,
-    input: &TokenInput<B>,
-) -> Tensor<B, 2> {
+pub fn mean_states<B: Backend>(backbone: &TextBackbone<B>, input: &TokenInput<B>) -> Tensor<B, 2> {
     let [batch, seq] = input.tokens.dims();
     let states = backbone.states(input, None, None);
     let [_, d_model] = states.dims();

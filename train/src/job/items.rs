@@ -6,8 +6,8 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use data::{
-    ChatTemplate, CutTexts, Encoded, Item, ItemColumns, ItemKind, ItemSet, ItemSplits, ItemTarget, Message, SplitShares,
-    TextTokenizer, read_items,
+    ChatTemplate, CutTexts, Encoded, Item, ItemColumns, ItemKind, ItemSet, ItemSplits, ItemTarget,
+    Message, SplitShares, TextTokenizer, read_items,
 };
 use model::{HeadKind, TextConfig};
 use serde::{Deserialize, Serialize};
@@ -172,7 +172,9 @@ impl Items {
         if dialogues && tokenizer.chat_template().is_none() {
             // So that what is trained can be asked in the same way.
             tokenizer = tokenizer.with_chat_template(Some(data::chat::PLAIN_TEMPLATE.into()));
-            start.console.note("the tokenizer has no chat template: a plain one is used, and kept in the bundle");
+            start.console.note(
+                "the tokenizer has no chat template: a plain one is used, and kept in the bundle",
+            );
         }
         let config = start.text_config(&tokenizer)?;
         check_lengths(max_length, config.describe().positions)?;
@@ -216,14 +218,17 @@ impl Items {
             start.console.warn_outside(&text);
         }
         if train.rows.is_empty() || valid.rows.is_empty() {
-            let reason = format!("is {max_length}, which cuts all {unit} before their first answer");
+            let reason =
+                format!("is {max_length}, which cuts all {unit} before their first answer");
             return Err(Impossible::new("tokenizer.max_length", reason).into());
         }
         if start.packs() && dialogues {
             let packed = packed(&train.rows, max_length);
             let (rows, sequences) = (train.rows.len(), packed.len());
             train.rows = Arc::new(packed);
-            start.console.note(&format!("{rows} {unit} packed into {sequences} sequences"));
+            start
+                .console
+                .note(&format!("{rows} {unit} packed into {sequences} sequences"));
         }
         let summary = data::DataSummary {
             cut: Some((encoding.cut, max_length)),
@@ -275,7 +280,8 @@ struct Encoding<'a> {
 impl Encoding<'_> {
     /// - looked_at: whether predictions are to become texts again
     fn rows(&mut self, items: &[&Item], looked_at: bool) -> Result<ItemRows, Failure> {
-        let is_of = |kind: fn(&ItemTarget) -> bool| items.first().is_some_and(|item| kind(&item.target));
+        let is_of =
+            |kind: fn(&ItemTarget) -> bool| items.first().is_some_and(|item| kind(&item.target));
         if is_of(|target| matches!(target, ItemTarget::Answers(_))) {
             return self.questions(items, looked_at);
         }
@@ -374,14 +380,18 @@ impl Encoding<'_> {
                 ItemTarget::None => item.texts.iter().map(|text| (text.clone(), None)).collect(),
                 ItemTarget::Choice(_) => {
                     let choices = others.iter().cloned();
-                    choices.map(|choice| (first.clone(), Some(choice))).collect()
+                    choices
+                        .map(|choice| (first.clone(), Some(choice)))
+                        .collect()
                 }
                 _ => vec![(first, others.first().cloned())],
             }
         };
         let parts: Vec<Vec<_>> = items.iter().map(parts).collect();
         let flat = parts.iter().flatten();
-        let flat: Vec<_> = flat.map(|(first, second)| (first.as_str(), second.as_deref())).collect();
+        let flat: Vec<_> = flat
+            .map(|(first, second)| (first.as_str(), second.as_deref()))
+            .collect();
         let encoded = self.tokenizer.encode_parts(&flat, self.max_length)?;
         self.count(&encoded);
         let mut encoded = encoded.into_iter().map(tokens);
@@ -403,9 +413,13 @@ impl Encoding<'_> {
     fn questions(&mut self, items: &[&Item], looked_at: bool) -> Result<ItemRows, Failure> {
         let pair = |item: &&Item| (item.texts[1].clone(), item.texts[0].clone());
         let pairs: Vec<(String, String)> = items.iter().map(pair).collect();
-        let rows: Vec<(&str, &str)> =
-            pairs.iter().map(|(question, context)| (question.as_str(), context.as_str())).collect();
-        let encoded = self.tokenizer.encode_windows(&rows, self.max_length, self.stride)?;
+        let rows: Vec<(&str, &str)> = pairs
+            .iter()
+            .map(|(question, context)| (question.as_str(), context.as_str()))
+            .collect();
+        let encoded = self
+            .tokenizer
+            .encode_windows(&rows, self.max_length, self.stride)?;
         let (mut rows, mut questions) = (Vec::new(), Questions::default());
         for (number, (item, windows)) in items.iter().zip(encoded).enumerate() {
             self.count(&windows[..1]);
@@ -424,7 +438,9 @@ impl Encoding<'_> {
                 let bytes: Vec<Option<[u32; 2]>> = bytes
                     .map(|(part, &(from, to))| (*part == Some(1)).then_some([from, to]))
                     .collect();
-                let ends = first.and_then(|answer| ends(&bytes, answer)).unwrap_or_default();
+                let ends = first
+                    .and_then(|answer| ends(&bytes, answer))
+                    .unwrap_or_default();
                 rows.push(ItemRow {
                     target: RowTarget::Span(ends, questions.windows.len() as u32),
                     sequences: vec![tokens(encoded)],
@@ -456,7 +472,10 @@ fn packed(rows: &[ItemRow], max_length: usize) -> Vec<ItemRow> {
     let mut room: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
     for row in order.into_iter().map(|row| &rows[row]) {
         let needed = length(row);
-        let found = room.range_mut(needed..).next().and_then(|(left, open)| Some((*left, open.pop()?)));
+        let found = room
+            .range_mut(needed..)
+            .next()
+            .and_then(|(left, open)| Some((*left, open.pop()?)));
         let at = match found {
             Some((left, at)) => {
                 if room.get(&left).is_some_and(Vec::is_empty) {
@@ -464,7 +483,9 @@ fn packed(rows: &[ItemRow], max_length: usize) -> Vec<ItemRow> {
                 }
                 let (_, pack) = &mut all[at];
                 pack.sequences.extend(row.sequences.iter().cloned());
-                if let (RowTarget::Next(ours), RowTarget::Next(more)) = (&mut pack.target, &row.target) {
+                if let (RowTarget::Next(ours), RowTarget::Next(more)) =
+                    (&mut pack.target, &row.target)
+                {
                     ours.extend(more.iter().cloned());
                 }
                 all[at].0 = left - needed;
@@ -487,7 +508,9 @@ fn tokens(Encoded { ids, types, .. }: Encoded) -> Tokens {
 /// The tokens that hold the first and the last byte of an answer, if the window has both.
 fn ends(bytes: &[Option<[u32; 2]>], [from, to]: [u32; 2]) -> Option<[u32; 2]> {
     let holds = |at: u32| {
-        bytes.iter().position(|token| token.is_some_and(|[first, end]| first <= at && at < end))
+        bytes
+            .iter()
+            .position(|token| token.is_some_and(|[first, end]| first <= at && at < end))
     };
     // White space at its ends belongs to no token of most tokenizers.
     let first = (from..to).find_map(holds)?;
@@ -591,14 +614,20 @@ impl ItemBatches {
 
     /// The sequences of each row as one; they do not see each other.
     fn joined(&self, rows: &[&ItemRow]) -> TokenBatch {
-        let join = |row: &&ItemRow| row.sequences.iter().flat_map(|one| one.ids.clone()).collect();
+        let join = |row: &&ItemRow| {
+            row.sequences
+                .iter()
+                .flat_map(|one| one.ids.clone())
+                .collect()
+        };
         let ids: Vec<Vec<u32>> = rows.iter().map(join).collect();
         let mut inputs = TokenBatch::pad(ids.iter().map(Vec::as_slice), self.pad);
         if rows.iter().any(|row| row.sequences.len() > 1) {
             let texts = rows.iter().flat_map(|row| {
                 let numbered = row.sequences.iter().zip(0..);
-                let mut texts: Vec<i32> =
-                    numbered.flat_map(|(one, number)| vec![number; one.ids.len()]).collect();
+                let mut texts: Vec<i32> = numbered
+                    .flat_map(|(one, number)| vec![number; one.ids.len()])
+                    .collect();
                 // Padding is a text that no token belongs to.
                 texts.resize(inputs.seq, -1);
                 texts
@@ -621,7 +650,8 @@ impl ItemBatches {
                     let mut first = row * seq;
                     for (sequence, places) in one.sequences.iter().zip(places) {
                         at.extend(places.iter().map(|&place| first as i32 + place as i32));
-                        targets.extend(places.iter().map(|&place| sequence.ids[place as usize + 1]));
+                        targets
+                            .extend(places.iter().map(|&place| sequence.ids[place as usize + 1]));
                         first += sequence.ids.len();
                     }
                 }
@@ -641,7 +671,10 @@ impl ItemBatches {
                         continue;
                     };
                     words.push(seen.len());
-                    at.extend(seen.iter().map(|(place, _)| (row * seq) as i32 + *place as i32));
+                    at.extend(
+                        seen.iter()
+                            .map(|(place, _)| (row * seq) as i32 + *place as i32),
+                    );
                     tags.extend(seen.iter().map(|(_, tag)| *tag));
                 }
                 let names = self.names.clone();
@@ -695,7 +728,10 @@ impl BatchSource for ItemBatches {
 
     fn batch(&self, number: u64) -> ItemBatch {
         let picked = self.epochs.batch(number).rows;
-        let rows: Vec<&ItemRow> = picked.iter().map(|&row| &self.split.rows[row as usize]).collect();
+        let rows: Vec<&ItemRow> = picked
+            .iter()
+            .map(|&row| &self.split.rows[row as usize])
+            .collect();
         let inputs = self.inputs(&rows);
         let targets = self.targets(&rows, inputs.seq);
         ItemBatch { inputs, targets }

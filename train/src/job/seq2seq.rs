@@ -4,16 +4,16 @@ use std::sync::Arc;
 
 use burn::prelude::*;
 use burn::tensor::TensorData;
-use data::{
-    CutTexts, ItemKind, ItemSet, ItemSplits, SplitShares, TextTokenizer,
-};
+use data::{CutTexts, ItemKind, ItemSet, ItemSplits, SplitShares, TextTokenizer};
 use model::beam::Search;
 use model::families::{Seq2SeqPlan, Seq2SeqTokens};
 use model::{HeadKind, Seq2SeqConfig, bundle};
 
 use crate::failure::Failure;
 use crate::job::items::Items;
-use crate::job::text::{TokenBatch, TokenizerKind, TrainedTokenizer, bundle_tokenizer, introduce, limited_rows};
+use crate::job::text::{
+    TokenBatch, TokenizerKind, TrainedTokenizer, bundle_tokenizer, introduce, limited_rows,
+};
 use crate::job::{Product, Recipe, Shared, Splits, Start};
 use crate::recipe::Impossible;
 use crate::run::{Held, check_memory};
@@ -109,7 +109,10 @@ pub fn read(
     let end = plan.eos.first().copied();
     let mut encode = |rows: &[usize], judged: usize| -> Result<PairRows, Failure> {
         let mut side = |at: usize| -> Result<Vec<Vec<u32>>, Failure> {
-            let texts: Vec<&str> = rows.iter().map(|&row| set.items[row].texts[at].as_str()).collect();
+            let texts: Vec<&str> = rows
+                .iter()
+                .map(|&row| set.items[row].texts[at].as_str())
+                .collect();
             let mut tokens = tokenizer.encode(&texts, max_length)?;
             cut.add(CutTexts::count(&tokenizer, &texts, &tokens, max_length)?);
             for row in &mut tokens {
@@ -122,8 +125,13 @@ pub fn read(
         };
         let (sources, targets) = (side(0)?, side(1)?);
         let pairs = sources.into_iter().zip(targets);
-        let rows_of = pairs.map(|(source, target)| PairRow { source, target }).collect();
-        let references = rows.iter().take(judged).map(|&row| set.items[row].texts[1].clone());
+        let rows_of = pairs
+            .map(|(source, target)| PairRow { source, target })
+            .collect();
+        let references = rows
+            .iter()
+            .take(judged)
+            .map(|&row| set.items[row].texts[1].clone());
         Ok(PairRows {
             rows: Arc::new(rows_of),
             judged: Arc::new(references.collect()),
@@ -174,7 +182,10 @@ impl PairData {
             config: bundle::config_json(names, &self.config, None),
             files: vec![
                 (bundle::TOKENIZER, self.tokenizer.to_json()?),
-                (bundle::TOKENIZER_CONFIG, self.tokenizer.config_json(self.max_length, false)),
+                (
+                    bundle::TOKENIZER_CONFIG,
+                    self.tokenizer.config_json(self.max_length, false),
+                ),
                 (bundle::GENERATION, generation),
             ],
         })
@@ -286,7 +297,9 @@ impl BatchSource for PairBatches {
         let read: Vec<Vec<u32>> = rows()
             .map(|row| {
                 let before = &row.target[..row.target.len().saturating_sub(1)];
-                std::iter::once(self.plan.start).chain(before.iter().copied()).collect()
+                std::iter::once(self.plan.start)
+                    .chain(before.iter().copied())
+                    .collect()
             })
             .collect();
         let decoder = TokenBatch::pad(read.iter().map(Vec::as_slice), pad);
@@ -340,7 +353,9 @@ impl Start {
         check_memory(plan.parameters, Held::Training).map_err(wrong)?;
         let (tokens, room) = (tokenizer.largest_id() as usize + 1, plan.vocab_size);
         if tokens > room {
-            return Err(wrong(format!("the tokenizer has {tokens} tokens and the model {room}")));
+            return Err(wrong(format!(
+                "the tokenizer has {tokens} tokens and the model {room}"
+            )));
         }
         Ok(config)
     }

@@ -3,9 +3,9 @@
 //! In: `[strategy]` and `[adapter]` of a recipe. Out: groups for the optimizer, and an adapter for the layers.
 
 use burn::prelude::*;
+use model::Names;
 use model::layers::Adapter;
 use model::layers::low_rank::Target;
-use model::Names;
 use regex::Regex;
 use serde::{Deserialize, Serialize};
 
@@ -300,7 +300,10 @@ mod tests {
         let settings = ["strategy.kind=bitfit"];
         let layer = "bert.encoder.layer.0.output";
         assert_eq!(multiplier(&settings, &format!("{layer}.dense.bias")), 1.0);
-        assert_eq!(multiplier(&settings, &format!("{layer}.LayerNorm.bias")), 1.0);
+        assert_eq!(
+            multiplier(&settings, &format!("{layer}.LayerNorm.bias")),
+            1.0
+        );
         assert_eq!(multiplier(&settings, &format!("{layer}.dense.weight")), 0.0);
         assert_eq!(multiplier(&settings, "bert.pooler.dense.weight"), 1.0);
         assert_eq!(multiplier(&settings, "classifier.weight"), 1.0);

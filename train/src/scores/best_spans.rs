@@ -27,13 +27,17 @@ impl Found {
 
     /// How much better no answer is than the best one.
     pub fn no_answer_score(&self) -> f64 {
-        self.best.map_or(f64::INFINITY, |(score, _)| f64::from(self.none) - f64::from(score))
+        self.best.map_or(f64::INFINITY, |(score, _)| {
+            f64::from(self.none) - f64::from(score)
+        })
     }
 
     /// The best answer's text; empty where there is none.
     pub fn text<'a>(&self, context: &'a str) -> &'a str {
         let bytes = self.best.map(|(_, [from, to])| from as usize..to as usize);
-        bytes.and_then(|bytes| context.get(bytes)).unwrap_or_default()
+        bytes
+            .and_then(|bytes| context.get(bytes))
+            .unwrap_or_default()
     }
 }
 
@@ -102,7 +106,15 @@ mod tests {
     #[test]
     fn the_best_span_is_in_the_context_and_not_too_long() {
         // [CLS] question [SEP] the cat sat [SEP], padding.
-        let bytes = [None, None, None, Some([0, 3]), Some([4, 7]), Some([8, 11]), None];
+        let bytes = [
+            None,
+            None,
+            None,
+            Some([0, 3]),
+            Some([4, 7]),
+            Some([8, 11]),
+            None,
+        ];
         let starts = [1.0, 9.0, 0.0, 3.0, 2.0, 0.0, 0.0, -1e9];
         let ends = [2.0, 9.0, 0.0, 0.0, 2.5, 3.0, 0.0, -1e9];
         let found = best_span(&starts, &ends, &bytes, 10);
@@ -124,8 +136,14 @@ mod tests {
         };
         let both = window(1.0, 4.0).or(window(2.0, 3.0));
         assert_eq!(both, window(2.0, 3.0));
-        assert_eq!(Found::default().or(window(-5.0, -1.0)).best, Some((-5.0, [0, 1])));
+        assert_eq!(
+            Found::default().or(window(-5.0, -1.0)).best,
+            Some((-5.0, [0, 1]))
+        );
         let nothing = best_span(&[1.0], &[2.0], &[None], 5);
-        assert_eq!((nothing.text("x"), nothing.no_answer_score()), ("", f64::INFINITY));
+        assert_eq!(
+            (nothing.text("x"), nothing.no_answer_score()),
+            ("", f64::INFINITY)
+        );
     }
 }
