@@ -136,7 +136,7 @@ pub fn run(flags: &Flags) -> Result<String, Failure> {
                 text: flags.column.clone(),
                 ..TextColumns::default()
             };
-            let set = TextSource::named(&[input.clone()])?.collect(&columns)?;
+            let set = TextSource::named(std::slice::from_ref(input))?.collect(&columns)?;
             set.examples
                 .into_iter()
                 .map(|example| example.text)

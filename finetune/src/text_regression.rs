@@ -66,7 +66,7 @@ impl TextTask for TextRegressionTask {
         let values: Vec<f32> = values.collect();
         let scale = ValueScale::of(&values, model.head.output.bias.is_some());
         if start.load_for(HeadKind::Classes, &names)? == Load::Whole {
-            scale.from_values(&mut model.head.output);
+            scale.of_values(&mut model.head.output);
         }
         let absolute = self.loss.kind == ValueLoss::Mae;
         Ok(TextValues {

@@ -105,7 +105,7 @@ impl VisionTask for RegressionTask {
         };
         let scale = ValueScale::of(values, model.head.output.bias.is_some());
         if load == Load::Whole {
-            scale.from_values(&mut model.head.output);
+            scale.of_values(&mut model.head.output);
         }
         let absolute = self.loss.kind == ValueLoss::Mae;
         Ok(Values {
@@ -139,7 +139,7 @@ impl ValueScale {
     }
 
     /// A layer that gives values, as one that gives deviations.
-    pub(crate) fn from_values<B: Backend>(self, output: &mut Linear<B>) {
+    pub(crate) fn of_values<B: Backend>(self, output: &mut Linear<B>) {
         self.change(output, 1.0 / self.deviation, -self.mean / self.deviation);
     }
 

@@ -288,7 +288,10 @@ fn changes(found: &Value, only: &str) -> bool {
     }
     match (found.as_f64(), only.parse::<f64>()) {
         (Some(found), Ok(only)) => found != only,
-        _ => found.to_string() != only,
+        _ => {
+            let found = found.to_string();
+            found != only
+        }
     }
 }
 

@@ -491,7 +491,7 @@ impl Bundle {
         let tied = names.head.kind == HeadKind::Tokens && self.is_tied();
         let mut own = names.head.renames.iter();
         let may_lack = |theirs: &str| theirs == FINAL_BIAS;
-        let needed = own.find(|(ours, theirs)| !(tied && *ours == "output.") && !may_lack(theirs));
+        let needed = own.find(|(ours, theirs)| !(may_lack(theirs) || tied && *ours == "output."));
         let foreign = |needed: &str| {
             let of_torchvision = self.family.torchvision?;
             of_torchvision(&format!("{needed}weight")).map(|foreign| foreign.name)
