@@ -103,6 +103,7 @@ fn gpt(dropout: f64) -> Gpt2Config {
         resid_pdrop: dropout,
         embd_pdrop: dropout,
         attn_pdrop: dropout,
+        classifier_dropout: None,
         layer_norm_epsilon: 1e-5,
         initializer_range: 0.02,
         pad_token_id: None,
