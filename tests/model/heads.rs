@@ -262,7 +262,7 @@ fn a_model_that_is_written_and_opened_again_is_the_same() {
 #[test]
 fn chosen_tokens_have_the_classes_of_the_whole() {
     each::<Flex, TokenClassifier<Flex>>(|folder, _, model, _, golden| {
-        let device = model.devices()[0].clone();
+        let device = model.devices()[0];
         let input = golden::input::<Flex>(golden, &device);
         let at: Tensor<Flex, 1, Int> = Tensor::from_data([1, 0, 5], &device);
         let whole = model.logits(&input).select(0, at.clone());
