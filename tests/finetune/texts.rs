@@ -390,7 +390,7 @@ fn what_is_impossible_is_said_with_its_key_or_place() {
         (
             "token-classification",
             &["data.source=['tags.conll']", "entities.scheme='bio'"],
-            "entities.scheme",
+            "unknown variant `bio`",
         ),
     ] {
         bench.refuses(&arguments(name, settings), &[words]);
