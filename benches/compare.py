@@ -71,10 +71,10 @@ def candle_mlm(size, steps, *flags):
     return speed_of([CANDLE, "--size", size, "--steps", str(steps), *flags], "real_tokens_per_second")
 
 
-def bench(name, size, steps, key, *flags, tuned=False):
-    """`benches/NAME.rs` and `benches/torch/NAME.py` at a size; flags are for PyTorch's."""
+def bench(name, size, steps, key, *flags, tuned=False, script=None):
+    """`benches/NAME.rs` and `benches/torch/SCRIPT.py`, NAME.py if none is given, at a size; flags are for PyTorch's."""
     ours = [*hearth.bench(name), "--", "--size", size, *steps]
-    theirs = [sys.executable, f"benches/torch/{name}.py", "--size", size, *steps, *flags]
+    theirs = [sys.executable, f"benches/torch/{script or name}.py", "--size", size, *steps, *flags]
     # The largest tensors are asked for once: see benches/README.md.
     malloc = [f"MALLOC_{name}" for name in ("MMAP_THRESHOLD_=8589934592", "TRIM_THRESHOLD_=17179869184", "TOP_PAD_=67108864")]
     if tuned:
@@ -84,6 +84,10 @@ def bench(name, size, steps, key, *flags, tuned=False):
 
 def fixed_shapes(size, *flags, tuned=False):
     return bench("fixed_shapes", size, STEPS, "tokens_per_second", *flags, tuned=tuned)
+
+
+def recurrent(size, tuned=False):
+    return bench("fixed_shapes", size, STEPS, "tokens_per_second", tuned=tuned, script="lstm")
 
 
 def vision():
@@ -149,6 +153,10 @@ def pairs():
         "fixed-minilm-tuned": fixed_shapes("minilm", tuned=True),
         "fixed-gpt": fixed_shapes("gpt"),
         "fixed-gpt-tuned": fixed_shapes("gpt", tuned=True),
+        "fixed-lstm": recurrent("lstm"),
+        "fixed-lstm-tuned": recurrent("lstm", tuned=True),
+        "fixed-gru": recurrent("gru"),
+        "fixed-gru-tuned": recurrent("gru", tuned=True),
         "fixed-gpt-compiled": fixed_shapes("gpt", "--compile"),
         "autoencoder": (
             lambda: pretrain("autoencoder", "--steps", "600"),

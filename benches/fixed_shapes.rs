@@ -1,5 +1,5 @@
 //! Trains a model on random tokens of one shape, all positions projected onto the whole vocabulary: what
-//! `benches/torch/fixed_shapes.py` does in PyTorch. Prints one line of JSON.
+//! `benches/torch/fixed_shapes.py` does in PyTorch, and of recurrent models `benches/torch/lstm.py`. Prints one line of JSON.
 //!
 //!     cargo bench -p pretrain --bench fixed_shapes -- --size mini
 
@@ -12,6 +12,8 @@ use burn::tensor::TensorData;
 use clap::{Parser, ValueEnum};
 use model::families::bert::BertConfig;
 use model::families::gpt2::Gpt2Config;
+use model::families::gru::GruConfig;
+use model::families::lstm::LstmConfig;
 use model::registry::TextBackbone;
 use model::{Draw, HeadKind, TextConfig, TokenInput, TokenModel, ops};
 use rand::{RngExt, SeedableRng};
@@ -53,6 +55,10 @@ enum Size {
     Minilm,
     /// 8 x 256 tokens, 6 layers, 384 wide, 50,257 words: GPT-2, each token from those before it
     Gpt,
+    /// 32 x 64 tokens, 2 layers, 512 wide, 8,192 words: LSTM, each token from those before it
+    Lstm,
+    /// The same of GRU
+    Gru,
 }
 
 impl Size {
@@ -61,6 +67,7 @@ impl Size {
             Self::Mini => [16, 128],
             Self::Minilm => [8, 128],
             Self::Gpt => [8, 256],
+            Self::Lstm | Self::Gru => [32, 64],
         }
     }
 
@@ -69,6 +76,12 @@ impl Size {
             Self::Mini => [8_192, 256, 4, 4],
             Self::Minilm => [30_522, 384, 6, 12],
             Self::Gpt => return TextConfig::Gpt2(gpt(dropout)),
+            Self::Lstm => return TextConfig::Lstm(recurrent(dropout)),
+            Self::Gru => {
+                return TextConfig::Gru(GruConfig {
+                    layers: recurrent(dropout),
+                });
+            }
         };
         let [_, seq] = self.shape();
         TextConfig::Bert(BertConfig {
@@ -113,6 +126,21 @@ fn gpt(dropout: f64) -> Gpt2Config {
     }
 }
 
+fn recurrent(dropout: f64) -> LstmConfig {
+    LstmConfig {
+        vocab_size: 8_192,
+        embedding_size: 512,
+        hidden_size: 512,
+        num_hidden_layers: 2,
+        dropout,
+        initializer_range: 0.05,
+        tie_word_embeddings: false,
+        pad_token_id: None,
+        bos_token_id: None,
+        eos_token_id: None,
+    }
+}
+
 /// One batch, again and again.
 struct Batch {
     tokens: Vec<i32>,
@@ -131,7 +159,7 @@ impl Batch {
         let tokens = (0..n).map(|_| rng.random_range(words.clone()) as i32);
         let tokens: Vec<i32> = tokens.collect();
         let targets = (0..n).map(|_| rng.random_range(words.clone())).collect();
-        let all = matches!(size, Size::Gpt);
+        let all = !matches!(size, Size::Mini | Size::Minilm);
         let chosen = |_| f32::from(u8::from(all || rng.random_bool(0.15)));
         Self {
             tokens,
@@ -147,7 +175,7 @@ impl Batch {
         let tokens = TensorData::new(self.tokens.clone(), self.shape);
         let input = TokenInput::new(Tensor::from_data(tokens, &device));
         let losses = match model.backbone {
-            TextBackbone::Gpt2(_) => {
+            TextBackbone::Gpt2(_) | TextBackbone::Lstm(_) | TextBackbone::Gru(_) => {
                 let states = model.states(&input, None, None);
                 let (table, bias) = model.decoder().expect("no adapter");
                 ops::linear_cross_entropy(states, table, bias, &self.targets).0

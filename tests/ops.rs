@@ -13,6 +13,7 @@ use burn::backend::{Autodiff, Flex, NdArray};
 use burn::prelude::*;
 use burn::tensor::TensorData;
 use burn::tensor::backend::AutodiffBackend;
+use model::ops::recurrent::{Cell, Span};
 use model::ops::{self, Activation, AdamW, AttentionMask, AttentionShape, Geometry};
 
 type Fast = Autodiff<Flex>;
@@ -766,8 +767,148 @@ fn batch_norm_has_the_same_bits_on_any_number_of_threads() {
     assert_eq!(with_threads(1, run), with_threads(3, run));
 }
 
+/// A layer on `batch` rows of `seq` tokens, `d_input` wide, with `d_hidden` units.
+#[derive(Clone, Copy)]
+struct Recurrent {
+    cell: Cell,
+    sizes: [usize; 4],
+    /// Whether rows hold several texts.
+    several: bool,
+    /// Whether it goes on from a state.
+    carries: bool,
+    layout: Layout,
+}
+
+impl Recurrent {
+    /// Of inputs, both weights, both biases, and the state.
+    fn shapes(&self) -> [[usize; 2]; 6] {
+        let [batch, seq, d_input, d_hidden] = self.sizes;
+        let gates = self.cell.gates() * d_hidden;
+        [
+            [batch * seq, d_input],
+            [gates, d_input],
+            [gates, d_hidden],
+            [1, gates],
+            [1, gates],
+            [batch, self.cell.states() * d_hidden],
+        ]
+    }
+
+    fn check(self, what: &str) {
+        let inputs = if self.carries { 6 } else { 5 };
+        check(what, self, &self.shapes()[..inputs]);
+    }
+}
+
+impl Operation for Recurrent {
+    /// States, and below them what is left, `d_hidden` values a row.
+    fn run<B: Backend>(&self, inputs: Vec<Tensor<B, 2>>) -> Tensor<B, 2> {
+        let [batch, seq, d_input, d_hidden] = self.sizes;
+        // Weights about as large as PyTorch draws them, or most gates are shut.
+        let scaled = |at: usize, by: f64| laid(inputs[at].clone() * by, self.layout);
+        let weight = |at, n: usize| scaled(at, 0.5 / (n as f64).sqrt());
+        let device = inputs[0].device();
+        let keep = |at: usize| if at % 5 == 2 { 0.0 } else { 1.0 };
+        let keep: Vec<f64> = (0..batch * seq).map(keep).collect();
+        let keep = TensorData::new(keep, [batch, seq]).convert::<B::FloatElem>();
+        let keep = self.several.then(|| Tensor::from_data(keep, &device));
+        let span = Span {
+            batch,
+            seq,
+            keep: keep.map(|keep| laid(keep, self.layout)),
+            state: self.carries.then(|| scaled(5, 0.5)),
+        };
+        let weights = [weight(1, d_input), weight(2, d_hidden)];
+        let biases = [3, 4].map(|at| scaled(at, 0.3).flatten(0, 1));
+        let (states, left) = ops::recurrent(self.cell, scaled(0, 1.0), weights, biases, span);
+        match left {
+            Some(left) => {
+                let rows = batch * self.cell.states();
+                Tensor::cat(vec![states, left.reshape([rows, d_hidden])], 0)
+            }
+            None => states,
+        }
+    }
+}
+
+#[test]
+fn recurrent_layers_are_those_of_double_precision() {
+    for cell in [Cell::Lstm, Cell::Gru] {
+        for sizes in [
+            [1, 1, 1, 1],
+            [1, 2, 3, 1],
+            [3, 1, 5, 4],
+            [2, 7, 9, 31],
+            [5, 6, 33, 32],
+            [13, 9, 20, 70],
+            [33, 5, 16, 130],
+        ] {
+            for (several, carries) in [(false, false), (true, false), (false, true), (true, true)] {
+                let layer = Recurrent {
+                    cell,
+                    sizes,
+                    several,
+                    carries,
+                    layout: Layout::Whole,
+                };
+                layer.check(&format!("{cell:?} {sizes:?} {several} {carries}"));
+            }
+        }
+    }
+}
+
+/// What is left after some tokens, and the rest of them, give what all tokens at once give.
+#[test]
+fn a_sequence_in_two_parts_has_the_states_of_the_whole() {
+    let (batch, seq, d_input, d_hidden) = (3, 9, 5, 37);
+    let device = Default::default();
+    let random = |rows: usize, columns: usize, salt: usize| {
+        let values: Vec<f32> = numbers(rows * columns, salt)
+            .into_iter()
+            .map(|x| 0.2 * x as f32)
+            .collect();
+        Tensor::<Flex, 2>::from_data(TensorData::new(values, [rows, columns]), &device)
+    };
+    for cell in [Cell::Lstm, Cell::Gru] {
+        let gates = cell.gates() * d_hidden;
+        let x = random(batch * seq, d_input, 0).reshape([batch, seq, d_input]);
+        let zeros = || Tensor::zeros([batch, cell.states() * d_hidden], &device);
+        let read = |first, n, state| {
+            let x = x.clone().narrow(1, first, n).reshape([batch * n, d_input]);
+            let weights = [random(gates, d_input, 1), random(gates, d_hidden, 2)];
+            let biases = [3, 4].map(|salt| random(1, gates, salt).flatten(0, 1));
+            let span = Span {
+                batch,
+                seq: n,
+                keep: None,
+                state: Some(state),
+            };
+            let (states, left) = ops::recurrent(cell, x, weights, biases, span);
+            (states.reshape([batch, n, d_hidden]), left.unwrap())
+        };
+        let (whole, end) = read(0, seq, zeros());
+        for first in [1, 4, 8] {
+            let (one, left) = read(0, first, zeros());
+            let (other, left) = read(first, seq - first, left);
+            let parts: Tensor<Flex, 3> = Tensor::cat(vec![one, other], 1);
+            let off = (parts - whole.clone()).abs().max().into_scalar();
+            assert!(off < 1e-6, "{cell:?}, {first}: {off}");
+            let off = (left - end.clone()).abs().max().into_scalar();
+            assert!(off < 1e-6, "{cell:?}, {first}: {off}");
+        }
+    }
+}
+
 #[test]
 fn any_number_of_threads_gives_the_same_bits() {
+    let layer = |cell| Recurrent {
+        cell,
+        sizes: [35, 8, 50, 170],
+        several: true,
+        carries: true,
+        layout: Layout::Whole,
+    };
+    let (lstm, gru) = (layer(Cell::Lstm), layer(Cell::Gru));
     let attention = Attention {
         shape: sizes([5, 67, 70, 6, 2]),
         causal: true,
@@ -778,6 +919,8 @@ fn any_number_of_threads_gives_the_same_bits() {
         [
             results::<Fast>(&attention, &[[335, 30], [350, 10], [350, 10]]),
             results::<Fast>(&projection, &[[700, 6], [9001, 6], [1, 9001]]),
+            results::<Fast>(&lstm, &lstm.shapes()),
+            results::<Fast>(&gru, &gru.shapes()),
         ]
     };
     let of_one = with_threads(1, run);
@@ -904,6 +1047,19 @@ fn every_layout_of_inputs_is_accepted() {
             check("convolution", operation, &operation.shapes(3));
         }
     }
+    for (cell, layout) in [Cell::Lstm, Cell::Gru]
+        .into_iter()
+        .flat_map(|cell| LAYOUTS.map(|layout| (cell, layout)))
+    {
+        let layer = Recurrent {
+            cell,
+            sizes: [3, 5, 4, 6],
+            several: true,
+            carries: true,
+            layout,
+        };
+        layer.check(&format!("{cell:?}, {layout:?}"));
+    }
 }
 
 /// Otherwise the test above says nothing.
@@ -1027,6 +1183,20 @@ fn sizes_that_do_not_fit_are_refused_by_name() {
     let vector = |n: usize| Tensor::<Flex, 1>::zeros([n], &device);
     let images = |dims: [usize; 4]| Tensor::<Flex, 4>::zeros(dims, &device);
     let geometry = |stride, padding| Geometry::new(stride, padding);
+    // An LSTM of two units on two rows of three tokens, each three wide, unless a size says otherwise.
+    let recurrent = |tokens, of_inputs, of_states, bias, rows| {
+        panic_of(|| {
+            let span = Span {
+                batch: 2,
+                seq: 3,
+                keep: None,
+                state: Some(matrix([rows, 4])),
+            };
+            let weights = [matrix(of_inputs), matrix(of_states)];
+            let biases = [vector(bias), vector(bias)];
+            ops::recurrent(Cell::Lstm, matrix([tokens, 3]), weights, biases, span)
+        })
+    };
     let conv = |x, weight, bias, geometry| {
         panic_of(|| ops::conv2d(images(x), images(weight), Some(vector(bias)), geometry))
     };
@@ -1060,6 +1230,23 @@ fn sizes_that_do_not_fit_are_refused_by_name() {
                 ops::layer_norm_of_sum(parts, vector(6), vector(6), 1e-5, 0.0)
             }),
         ),
+        (
+            "recurrent: the number of tokens",
+            recurrent(5, [8, 3], [8, 2], 8, 2),
+        ),
+        (
+            "recurrent: the rows of the states' weights",
+            recurrent(6, [8, 3], [6, 2], 8, 2),
+        ),
+        (
+            "recurrent: the inputs' weights",
+            recurrent(6, [8, 4], [8, 2], 8, 2),
+        ),
+        (
+            "recurrent: the length of a bias",
+            recurrent(6, [8, 3], [8, 2], 6, 2),
+        ),
+        ("recurrent: the state", recurrent(6, [8, 3], [8, 2], 8, 4)),
         (
             "a dropout rate of 1",
             panic_of(|| ops::dropout(matrix([2, 3]), 1.0)),

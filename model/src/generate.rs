@@ -315,7 +315,7 @@ mod tests {
             repetition_penalty: 1.3,
             ..Sampling::GREEDY
         };
-        let families = ["gpt2", "llama", "qwen2"].into_iter();
+        let families = ["gpt2", "llama", "qwen2", "hearth_lstm", "hearth_gru"].into_iter();
         for (family, number) in families.flat_map(|family| (1..=3).map(move |n| (family, n))) {
             let (model, layers, expected) = golden_decoder(family, number);
             let file = SafeTensors::deserialize(&expected).unwrap();

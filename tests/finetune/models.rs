@@ -6,7 +6,7 @@ use crate::support::{Bench, Run};
 use serde_json::Value;
 
 /// Families with sizes.
-const FAMILIES: [(&str, &[&str]); 6] = [
+const FAMILIES: [(&str, &[&str]); 7] = [
     (
         "BertForSequenceClassification",
         &[
@@ -33,6 +33,17 @@ const FAMILIES: [(&str, &[&str]); 6] = [
             "model.dim=16",
             "model.n_layers=2",
             "model.hidden_dim=32",
+            "model.max_position_embeddings=16",
+        ],
+    ),
+    (
+        "ElectraForSequenceClassification",
+        &[
+            "model.family=electra",
+            "model.embedding_size=24",
+            "model.hidden_size=16",
+            "model.num_hidden_layers=2",
+            "model.intermediate_size=32",
             "model.max_position_embeddings=16",
         ],
     ),

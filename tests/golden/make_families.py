@@ -1,4 +1,5 @@
-"""Writes families/ and sampling.json next to itself: what transformers computes for tiny random models of each family.
+"""Writes families/ and sampling.json next to itself: what transformers computes for tiny random models of each family;
+of recurrent ones, which it does not have, what torch's layers do (recurrent.py).
 
     pip install torch==2.15.0 transformers==5.23.0 safetensors==0.8.0 numpy==2.4.6
     python make_families.py                # writes the files
@@ -28,6 +29,12 @@ from transformers import (
     DistilBertForQuestionAnswering,
     DistilBertForSequenceClassification,
     DistilBertForTokenClassification,
+    ElectraConfig,
+    ElectraForMaskedLM,
+    ElectraForPreTraining,
+    ElectraForQuestionAnswering,
+    ElectraForSequenceClassification,
+    ElectraForTokenClassification,
     GPT2Config,
     GPT2ForQuestionAnswering,
     GPT2ForSequenceClassification,
@@ -58,9 +65,13 @@ from transformers import (
 )
 from transformers.utils import logging
 
+from recurrent import RecurrentConfig, RecurrentForCausalLM, RecurrentForSequenceClassification
+
 HERE = pathlib.Path(__file__).parent
 # Large weights, biases and norms: with the usual 0.02 a wrong layer would hide in the tolerance.
 DEVIATION = 0.3
+# Of recurrent layers: with less, their greedy texts soon repeat one word.
+DEVIATION_OF_RECURRENT = 0.6
 NEW_TOKENS = 20
 # The best logit leads by more than rounding can take away, or greedy choices would test the order of sums.
 LEAD = 1e-3
@@ -93,6 +104,21 @@ def llama(width, heads, kv_heads, layers, inner, vocabulary, positions, theta, s
     rope = dict(rope_theta=theta, rope_type="default") | (scaling or {})
     rest = dict(intermediate_size=inner, vocab_size=vocabulary, max_position_embeddings=positions, rope_parameters=rope)
     return dict(**sizes, **rest, **tokens, **more)
+
+
+def recurrent(kind, embedding, hidden, layers, vocabulary, pad_token_id, **more):
+    sizes = dict(embedding_size=embedding, hidden_size=hidden, num_hidden_layers=layers, vocab_size=vocabulary)
+    return dict(model_type=kind, **sizes, pad_token_id=pad_token_id, **more)
+
+
+def recurrents(kind):
+    heads = {"causal-lm": RecurrentForCausalLM, "classifier": RecurrentForSequenceClassification}
+    configurations = [
+        recurrent(kind, 12, 20, 3, 37, 0),
+        recurrent(kind, 13, 13, 2, 61, 60, tie_word_embeddings=True),
+        recurrent(kind, 8, 35, 1, 53, 7),
+    ]
+    return RecurrentConfig, heads, configurations
 
 
 # Of three pairs of values one keeps its speed, one gets another and the slowest an eighth.
@@ -194,6 +220,23 @@ FAMILIES = {
             llama(8, 2, 2, 1, 40, 53, 47, 50.0, LINEAR, pad_token_id=7, hidden_act="gelu_new"),
         ],
     ),
+    "electra": (
+        ElectraConfig,
+        {
+            "masked-lm": ElectraForMaskedLM,
+            "discriminator": ElectraForPreTraining,
+            "classifier": ElectraForSequenceClassification,
+            "token-classes": ElectraForTokenClassification,
+            "spans": ElectraForQuestionAnswering,
+        },
+        [
+            bert(12, 3, 3, 20, 37, 19, type_vocab_size=2, embedding_size=7),
+            bert(20, 5, 2, 28, 61, 23, type_vocab_size=3, embedding_size=20, hidden_act="relu", layer_norm_eps=1e-5),
+            bert(8, 1, 1, 40, 53, 17, type_vocab_size=2, embedding_size=14, hidden_act="gelu_new"),
+        ],
+    ),
+    "hearth_lstm": recurrents("hearth_lstm"),
+    "hearth_gru": recurrents("hearth_gru"),
 }
 HEADS = list(dict.fromkeys(head for _, models, _ in FAMILIES.values() for head in models))
 CLASSES = (2, 3, 5)
@@ -212,11 +255,12 @@ def build(family, head, number):
     model = models[head](make_config(**options)).eval()
     seed = 100 * list(FAMILIES).index(family) + 10 * number + SEEDS.get(head, 0)
     generator = torch.Generator().manual_seed(seed)
+    deviation = DEVIATION_OF_RECURRENT if family.startswith("hearth_") else DEVIATION
     norms = {id(layer.weight) for layer in model.modules() if type(layer).__name__.endswith(("LayerNorm", "RMSNorm"))}
     with torch.no_grad():
         for parameter in model.parameters():
             centre = 1.0 if id(parameter) in norms else 0.0
-            parameter.copy_(centre + DEVIATION * torch.randn(parameter.shape, generator=generator))
+            parameter.copy_(centre + deviation * torch.randn(parameter.shape, generator=generator))
     return model
 
 
@@ -231,14 +275,14 @@ def make_inputs(config, number, head):
     words += words >= config.pad_token_id
     real = torch.arange(shape[1]) < torch.tensor(lengths)[:, None]
     inputs = dict(input_ids=torch.where(real, words, config.pad_token_id), attention_mask=real.long())
-    if config.model_type == "bert":
+    if config.model_type in ("bert", "electra"):
         types = torch.randint(0, config.type_vocab_size, shape, generator=generator)
         inputs["token_type_ids"] = torch.where(real, types, 0)
     return inputs
 
 
 def make_labels(head, config, inputs, number):
-    """A class a row, a word or a class at some of the real places and -100 elsewhere, both ends of a span, or a choice."""
+    """A class a row, whether each token was replaced, a word or a class at some of the real places and -100 elsewhere, both ends of a span, or a choice."""
     if head == "spans":
         real = inputs["attention_mask"].sum(1)
         # A place behind the sequence does not count.
@@ -251,6 +295,8 @@ def make_labels(head, config, inputs, number):
         return torch.arange(len(LENGTHS[number])).flip(0) % config.num_labels
     generator = torch.Generator().manual_seed(2000 + number)
     shape, real = inputs["input_ids"].shape, inputs["attention_mask"] == 1
+    if head == "discriminator":
+        return (real & (torch.rand(shape, generator=generator) < 0.4)).long()
     if head == "causal-lm":
         # The words themselves: transformers shifts them. A few are not predicted.
         chosen, words = torch.rand(shape, generator=generator) < 0.8, inputs["input_ids"]

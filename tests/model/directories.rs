@@ -93,6 +93,10 @@ impl Directory {
     fn logits(&self, bundle: &Bundle) -> Values {
         let device = Default::default();
         let input = golden::input::<Flex>(&self.expected, &device);
+        if bundle.require(HeadKind::Replaced).is_ok() {
+            let (model, _) = families::discriminator::<Flex>(bundle, &device);
+            return golden::values(model.logits(&input));
+        }
         if bundle.require(HeadKind::Classes).is_ok() {
             let (model, _) = families::classifier::<Flex>(bundle, &device);
             let place = bundle.text_config().unwrap().class_plan().place;
@@ -137,7 +141,7 @@ pub fn file(tensors: &Tensors, dtype: Dtype) -> Vec<u8> {
 }
 
 /// A model of each family and head.
-const NAMES: [&str; 12] = [
+const NAMES: [&str; 19] = [
     "bert-masked-lm-1",
     "bert-classifier-2",
     "roberta-masked-lm-1",
@@ -150,6 +154,13 @@ const NAMES: [&str; 12] = [
     "llama-classifier-2",
     "qwen2-causal-lm-2",
     "qwen2-classifier-1",
+    "electra-masked-lm-1",
+    "electra-discriminator-2",
+    "electra-classifier-3",
+    "hearth_lstm-causal-lm-2",
+    "hearth_lstm-classifier-1",
+    "hearth_gru-causal-lm-1",
+    "hearth_gru-classifier-2",
 ];
 
 fn prefix(name: &str) -> &'static str {
@@ -157,6 +168,8 @@ fn prefix(name: &str) -> &'static str {
         "bert" => "bert.",
         "roberta" => "roberta.",
         "distilbert" => "distilbert.",
+        "electra" => "electra.",
+        "hearth_lstm" | "hearth_gru" => "",
         "llama" | "qwen2" => "model.",
         _ => "transformer.",
     }
@@ -250,6 +263,16 @@ fn tied_tables_are_read_under_either_name() {
             "distilbert-masked-lm-1",
             "distilbert.embeddings.word_embeddings.weight",
             "vocab_projector.weight",
+        ),
+        (
+            "electra-masked-lm-1",
+            "electra.embeddings.word_embeddings.weight",
+            "generator_lm_head.weight",
+        ),
+        (
+            "hearth_lstm-causal-lm-2",
+            "embed_tokens.weight",
+            "lm_head.weight",
         ),
         (
             "gpt2-causal-lm-1",
@@ -350,6 +373,16 @@ fn an_untied_decoder_is_computed() {
             "model.embed_tokens.weight",
             "lm_head.weight",
         ),
+        (
+            "electra-masked-lm-3",
+            "electra.embeddings.word_embeddings.weight",
+            "generator_lm_head.weight",
+        ),
+        (
+            "hearth_gru-causal-lm-2",
+            "embed_tokens.weight",
+            "lm_head.weight",
+        ),
     ] {
         let mut directory = Directory::of(name).set("tie_word_embeddings", false);
         let (shape, values) = directory.tensors[table].clone();
@@ -407,6 +440,8 @@ fn two_ends_of_a_tie_that_differ_are_refused() {
         ("gpt2-causal-lm-1", "lm_head.weight"),
         ("llama-causal-lm-2", "lm_head.weight"),
         ("qwen2-causal-lm-1", "lm_head.weight"),
+        ("electra-masked-lm-1", "generator_lm_head.weight"),
+        ("hearth_lstm-causal-lm-2", "lm_head.weight"),
     ] {
         let mut directory = Directory::of(name);
         let table = |name: &&String| {
@@ -447,6 +482,14 @@ fn parts_of_a_backbone_without_a_place_are_named() {
         warning,
         format!("the model of config.json has no place for {layer}: it computes without them")
     );
+    let mut directory = Directory::of("hearth_lstm-causal-lm-1");
+    for name in ["rnn.weight_hr_l2", "value_head.weight"] {
+        let values = (vec![2], vec![0.0; 2]);
+        directory.tensors.insert(name.into(), values);
+    }
+    let warning = loaded(&directory).unwrap().unwrap();
+    let words = "has no place for rnn.weight_hr_l2: it";
+    assert!(warning.contains(words), "{warning}");
     let mut directory = Directory::of("llama-causal-lm-1");
     let layer = "model.layers.1.self_attn.q_norm.weight";
     for name in [layer, "model.norm.bias", "value_head.weight"] {
@@ -745,6 +788,9 @@ fn keys_that_change_the_answer_are_refused_by_name() {
         ),
         ("bert-masked-lm-1", "is_decoder", json!(true)),
         ("roberta-classifier-1", "is_decoder", json!(true)),
+        ("electra-discriminator-1", "is_decoder", json!(true)),
+        ("electra-masked-lm-1", "hidden_act", json!("mish")),
+        ("hearth_gru-causal-lm-1", "tie_word_embeddings", json!(true)),
         ("bert-masked-lm-1", "add_cross_attention", json!(true)),
         ("bert-masked-lm-1", "hidden_act", json!("gelu_nwe")),
         ("bert-masked-lm-1", "hidden_act", json!("mish")),
@@ -846,6 +892,9 @@ fn keys_that_change_nothing_are_taken() {
         ("llama-classifier-1", "eos_token_id", Value::Null),
         // `rope_parameters` is believed, and not a key of the same name beside it.
         ("llama-causal-lm-2", "rope_theta", json!(1e4)),
+        ("electra-masked-lm-1", "summary_type", json!("mean")),
+        ("electra-classifier-1", "summary_activation", json!("tanh")),
+        ("hearth_lstm-classifier-1", "dropout", json!(0.5)),
         ("qwen2-causal-lm-1", "sliding_window", json!(8)),
         ("qwen2-causal-lm-1", "max_window_layers", json!(1)),
         ("qwen2-classifier-2", "partial_rotary_factor", json!(1.0)),
@@ -914,6 +963,19 @@ fn keys_that_are_left_out_mean_what_transformers_takes_them_for() {
         ),
         ("llama-causal-lm-3", &["num_key_value_heads"]),
         (
+            "electra-discriminator-1",
+            &["type_vocab_size", "hidden_act", "pad_token_id"],
+        ),
+        (
+            "hearth_lstm-causal-lm-1",
+            &[
+                "dropout",
+                "initializer_range",
+                "pad_token_id",
+                "tie_word_embeddings",
+            ],
+        ),
+        (
             "qwen2-causal-lm-2",
             &["tie_word_embeddings", "use_sliding_window", "layer_types"],
         ),
@@ -973,6 +1035,7 @@ fn impossible_decoders_are_refused_in_a_sentence() {
     };
     let llama = |key: &str, value: Value| Directory::of("llama-causal-lm-1").set(key, value);
     let qwen2 = |key: &str, value: Value| Directory::of("qwen2-causal-lm-1").set(key, value);
+    let lstm = |key: &str, value: Value| Directory::of("hearth_lstm-causal-lm-1").set(key, value);
     for (directory, reason) in [
         (
             llama("num_hidden_layers", json!(0)),
@@ -1065,6 +1128,16 @@ fn impossible_decoders_are_refused_in_a_sentence() {
             qwen2("use_sliding_window", json!(true)),
             "use_sliding_window is true; only false is implemented",
         ),
+        (lstm("hidden_size", json!(0)), "hidden_size is 0"),
+        (lstm("embedding_size", json!(0)), "embedding_size is 0"),
+        (
+            lstm("dropout", json!(1.0)),
+            "dropout is 1; it must be at least 0 and below 1",
+        ),
+        (
+            lstm("tie_word_embeddings", json!(true)),
+            "tie_word_embeddings needs embedding_size and hidden_size to be equal; they are 12 and 20",
+        ),
     ] {
         assert_eq!(directory.refusal(), format!("MODEL/config.json: {reason}"));
     }
@@ -1083,7 +1156,7 @@ fn without_a_type_the_class_says_which_family_it_is() {
         .refusal();
     assert!(
         error.contains(
-            "model_type is missing; known are bert, roberta, distilbert, gpt2, llama, qwen2"
+            "model_type is missing; known are bert, roberta, distilbert, electra, gpt2, llama, qwen2, hearth_lstm, hearth_gru"
         ),
         "{error}"
     );

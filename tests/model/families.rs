@@ -12,7 +12,10 @@ use burn::tensor::TensorData;
 use burn::tensor::backend::AutodiffBackend;
 use model::bundle::{self, Load, Loaded, Precision};
 use model::families::Place;
-use model::{Bundle, Draw, HeadKind, Names, TextClassifier, TextConfig, TokenInput, TokenModel};
+use model::{
+    Bundle, Cache, Draw, HeadKind, Names, ReplacedTokenModel, TextClassifier, TextConfig,
+    TokenInput, TokenModel,
+};
 
 use crate::golden::{self, Tensors, Values, assert_near, at_real, largest};
 
@@ -25,7 +28,7 @@ const BACKWARD: [f32; 2] = [1e-3, 1e-6];
 const BACKWARD_OF_KEYS: f32 = 1e-4;
 
 /// Families whose language models see what is before a token alone.
-const DECODERS: [&str; 3] = ["gpt2", "llama", "qwen2"];
+const DECODERS: [&str; 5] = ["gpt2", "llama", "qwen2", "hearth_lstm", "hearth_gru"];
 
 /// One of the models of `families/`.
 #[derive(Clone, Copy, Debug)]
@@ -39,8 +42,11 @@ impl Case {
     /// All of them.
     fn all() -> Vec<Self> {
         let heads = [HeadKind::Tokens, HeadKind::Classes];
-        let families = ["bert", "roberta", "distilbert", "gpt2", "llama", "qwen2"];
-        let kinds = families.iter().flat_map(|f| heads.map(|head| (*f, head)));
+        let families = ["bert", "roberta", "distilbert", "electra"].into_iter();
+        let kinds = families
+            .chain(DECODERS)
+            .flat_map(|family| heads.map(|head| (family, head)))
+            .chain([("electra", HeadKind::Replaced)]);
         let case = |(family, head)| {
             (1..=3).map(move |number| Self {
                 family,
@@ -54,6 +60,7 @@ impl Case {
     fn folder(self) -> String {
         let head = match self.head {
             HeadKind::Classes => "classifier",
+            HeadKind::Replaced => "discriminator",
             _ if DECODERS.contains(&self.family) => "causal-lm",
             _ => "masked-lm",
         };
@@ -160,6 +167,46 @@ fn class_pass<B: Backend>(
     }
 }
 
+fn replaced_pass<B: Backend>(
+    model: &ReplacedTokenModel<B>,
+    golden: &Tensors,
+    device: &B::Device,
+) -> Pass<B> {
+    let input = golden::input(golden, device);
+    let logits = model.logits(&input);
+    let (_, mask) = &golden["attention_mask"];
+    let (_, labels) = &golden["labels"];
+    let real = mask.iter().enumerate().filter(|(_, real)| **real == 1.0);
+    let real: Vec<i32> = real.map(|(at, _)| at as i32).collect();
+    let n = real.len();
+    // Binary cross-entropy: ln(1 + e^x) of a token of the text, ln(1 + e^-x) of one that was replaced.
+    let signs: Vec<f32> = real
+        .iter()
+        .map(|&at| 1.0 - 2.0 * labels[at as usize])
+        .collect();
+    let ints = Tensor::from_data(TensorData::new(real, [n]), device);
+    let signs = Tensor::<B, 1>::from_data(TensorData::new(signs, [n]), device);
+    let losses = (logits.clone().select(0, ints) * signs).exp().log1p();
+    Pass {
+        hidden: model.backbone.states(&input, None, None),
+        loss: losses.mean(),
+        logits: logits.unsqueeze_dim(1),
+    }
+}
+
+/// A discriminator with the weights of a bundle; every tensor of the file has a place in it.
+pub fn discriminator<B: Backend>(
+    bundle: &Bundle,
+    device: &B::Device,
+) -> (ReplacedTokenModel<B>, Names) {
+    let names = bundle.require(HeadKind::Replaced).unwrap();
+    let config = bundle.text_config().unwrap();
+    let fresh = ReplacedTokenModel::draw(&config, &Draw::new(device, 0.02));
+    let (model, loaded) = bundle.load(fresh, names, Load::Whole).unwrap();
+    assert_eq!(loaded, Loaded::default(), "{}", bundle.path().display());
+    (model, names)
+}
+
 /// A language model with the weights of a bundle; every tensor of the file has a place in it.
 pub fn language_model<B: Backend>(bundle: &Bundle, device: &B::Device) -> (TokenModel<B>, Names) {
     let names = bundle.require(HeadKind::Tokens).unwrap();
@@ -202,7 +249,11 @@ fn assert_forward<B: Backend>(case: Case, pass: &Pass<B>, golden: &Tensors) {
         );
     } else {
         let logits = at_real(&shaped(&pass.logits), golden);
-        near("logits", &logits, &at_real(&golden["logits"], golden));
+        let (mut shape, values) = golden["logits"].clone();
+        if case.head == HeadKind::Replaced {
+            shape.push(1);
+        }
+        near("logits", &logits, &at_real(&(shape, values), golden));
     }
     let loss = golden::values(pass.loss.clone());
     assert_near(&format!("loss of {folder}"), &loss, &golden["loss"], LOSS);
@@ -215,6 +266,9 @@ fn forward_matches<B: Backend>(case: Case) {
     let pass = if case.head == HeadKind::Classes {
         let (model, _) = classifier::<B>(&bundle, &device);
         class_pass(&model, &config, &golden, &device)
+    } else if case.head == HeadKind::Replaced {
+        let (model, _) = discriminator::<B>(&bundle, &device);
+        replaced_pass(&model, &golden, &device)
     } else {
         let (model, _) = language_model::<B>(&bundle, &device);
         token_pass(&model, &config, &golden, &device)
@@ -250,6 +304,10 @@ fn backward_matches<B: AutodiffBackend>(case: Case) {
     let ours = if case.head == HeadKind::Classes {
         let (model, names) = classifier::<B>(&bundle, &device);
         let loss = class_pass(&model, &config, &golden, &device).loss;
+        gradients(model, names, loss)
+    } else if case.head == HeadKind::Replaced {
+        let (model, names) = discriminator::<B>(&bundle, &device);
+        let loss = replaced_pass(&model, &golden, &device).loss;
         gradients(model, names, loss)
     } else {
         let (model, names) = language_model::<B>(&bundle, &device);
@@ -303,6 +361,15 @@ fn a_model_that_is_written_and_opened_again_is_the_same() {
                 golden::parameters(&reread, names),
                 golden::parameters(&model, names),
             )
+        } else if case.head == HeadKind::Replaced {
+            let (model, names) = discriminator::<Flex>(&bundle, &device);
+            let json = write(names, None);
+            bundle::write(&at, &json, &model, names, Precision::F32, &[]).unwrap();
+            let (reread, _) = discriminator::<Flex>(&Bundle::open(&at).unwrap(), &device);
+            (
+                golden::parameters(&reread, names),
+                golden::parameters(&model, names),
+            )
         } else {
             let (model, names) = language_model::<Flex>(&bundle, &device);
             let json = write(names, None);
@@ -345,6 +412,35 @@ fn texts_of_one_row_have_the_states_of_texts_of_their_own() {
         let alone = golden::values(Tensor::cat(alone.to_vec(), 0));
         // Products over other numbers of rows may be taken in another order.
         assert_near(&case.folder(), &packed, &alone, 1e-5);
+    }
+}
+
+/// The tokens of two texts, read in three parts with what was kept of those before.
+#[test]
+fn a_cache_changes_no_state() {
+    let device = Default::default();
+    for case in Case::all()
+        .into_iter()
+        .filter(|case| DECODERS.contains(&case.family) && case.head == HeadKind::Tokens)
+    {
+        let bundle = case.bundle();
+        let layers = bundle.text_config().unwrap().describe().layers;
+        let (model, _) = language_model::<Flex>(&bundle, &device);
+        let rows = [[3, 1, 4, 1, 5, 9, 2, 6], [2, 7, 1, 8, 2, 8, 1, 8]];
+        let tokens: Tensor<Flex, 2, Int> = Tensor::from_data(rows, &device);
+        let mut cache = Cache::new(layers);
+        let mut read = |first, n| {
+            let part = TokenInput::new(tokens.clone().narrow(1, first, n));
+            let states = model.states(&part, None, Some(&mut cache));
+            let [_, width] = states.dims();
+            states.reshape([2, n, width])
+        };
+        let parts = vec![read(0, 4), read(4, 3), read(7, 1)];
+        let parts: Tensor<Flex, 2> = Tensor::cat(parts, 1).flatten(0, 1);
+        let whole = model.states(&TokenInput::new(tokens), None, None);
+        let (parts, whole) = (golden::values(parts), golden::values(whole));
+        // Products over other numbers of rows may be taken in another order.
+        assert_near(&case.folder(), &parts, &whole, 1e-5);
     }
 }
 

@@ -18,7 +18,15 @@ use crate::golden::{self, Tensors, assert_near, at_real};
 const FORWARD: f32 = 1e-4;
 const LOSS: f32 = 1e-5;
 
-const FAMILIES: [&str; 6] = ["bert", "roberta", "distilbert", "gpt2", "llama", "qwen2"];
+const FAMILIES: [&str; 7] = [
+    "bert",
+    "roberta",
+    "distilbert",
+    "electra",
+    "gpt2",
+    "llama",
+    "qwen2",
+];
 /// Those of which models that choose are made.
 const CHOOSING: [&str; 3] = ["bert", "roberta", "distilbert"];
 

@@ -20,7 +20,7 @@ const SETTINGS: [&str; 10] = [
 ];
 
 /// Families that fill masks, with their sizes.
-const ENCODERS: [&[&str]; 3] = [
+const ENCODERS: [&[&str]; 4] = [
     &[
         "model.family=bert",
         "model.hidden_size=16",
@@ -42,6 +42,14 @@ const ENCODERS: [&[&str]; 3] = [
         "model.hidden_dim=32",
         "model.max_position_embeddings=16",
     ],
+    &[
+        "model.family=electra",
+        "model.embedding_size=8",
+        "model.hidden_size=16",
+        "model.num_hidden_layers=2",
+        "model.intermediate_size=32",
+        "model.max_position_embeddings=16",
+    ],
 ];
 
 const GPT2: &[&str] = &[
@@ -53,7 +61,7 @@ const GPT2: &[&str] = &[
 ];
 
 /// Further decoders.
-const DECODERS: [&[&str]; 2] = [
+const DECODERS: [&[&str]; 4] = [
     &[
         "model.family=llama",
         "model.hidden_size=16",
@@ -71,6 +79,18 @@ const DECODERS: [&[&str]; 2] = [
         "model.num_key_value_heads=2",
         "model.intermediate_size=32",
         "model.max_position_embeddings=16",
+    ],
+    &[
+        "model.family=hearth_lstm",
+        "model.embedding_size=16",
+        "model.hidden_size=16",
+        "model.num_hidden_layers=2",
+    ],
+    &[
+        "model.family=hearth_gru",
+        "model.embedding_size=16",
+        "model.hidden_size=16",
+        "model.num_hidden_layers=2",
     ],
 ];
 
@@ -155,10 +175,12 @@ fn a_decoder_learns_to_continue_texts() {
 
 #[test]
 fn every_decoder_learns_to_continue_texts() {
-    for (sizes, class) in DECODERS
-        .into_iter()
-        .zip(["LlamaForCausalLM", "Qwen2ForCausalLM"])
-    {
+    for (sizes, class) in DECODERS.into_iter().zip([
+        "LlamaForCausalLM",
+        "Qwen2ForCausalLM",
+        "HearthLstmForCausalLM",
+        "HearthGruForCausalLM",
+    ]) {
         let bench = bench(sizes);
         let args = ["clm", "--steps", "100", "--set", "optimizer.lr=0.01"];
         let run = bench.train("run", &args);
@@ -167,8 +189,10 @@ fn every_decoder_learns_to_continue_texts() {
         assert!(best < 0.8 * losses[0], "{class}: {losses:?}");
         assert_eq!(config(&run)["architectures"][0], class);
         assert_eq!(config(&run)["tie_word_embeddings"], true);
-        let rope = serde_json::json!({"rope_type": "default", "rope_theta": 1e4});
-        assert_eq!(config(&run)["rope_parameters"], rope);
+        if !class.starts_with("Hearth") {
+            let rope = serde_json::json!({"rope_type": "default", "rope_theta": 1e4});
+            assert_eq!(config(&run)["rope_parameters"], rope);
+        }
         assert!(config(&run)["eos_token_id"].is_u64());
     }
 }
@@ -241,9 +265,12 @@ fn dropout_is_a_key_of_every_family() {
         ("mlm", ENCODERS[0]),
         ("mlm", ENCODERS[1]),
         ("mlm", ENCODERS[2]),
+        ("mlm", ENCODERS[3]),
         ("clm", GPT2),
         ("clm", DECODERS[0]),
         ("clm", DECODERS[1]),
+        ("clm", DECODERS[2]),
+        ("clm", DECODERS[3]),
     ] {
         let bench = bench(sizes);
         let plain = bench.train("plain", &[objective]);
