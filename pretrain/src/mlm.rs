@@ -238,14 +238,16 @@ impl Masks {
                 length += 1;
             }
             let first = rng.random_range(0..words.len());
-            let end = first + length;
+            let mut end = first + length;
             if end > words.len() || !free[first..end].iter().all(|free| *free) {
                 continue;
             }
-            let span = words[first].start..words[end - 1].end;
-            if chosen > 0 && chosen + span.len() > wanted + LONGEST_SPAN {
-                continue;
+            // The last span has as many words as are wanted yet, at least one.
+            let tokens = |end: usize| words[end - 1].end - words[first].start;
+            while end > first + 1 && chosen + tokens(end) > wanted {
+                end -= 1;
             }
+            let span = words[first].start..words[end - 1].end;
             free[first..end].fill(false);
             chosen += span.len();
             spans.push(span);

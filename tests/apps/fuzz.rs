@@ -209,13 +209,15 @@ fn check_recipe(place: &Path, trainer: &Trainer) -> Result<(), Failure> {
     (entry.check)(&draft)?;
     let recipe: Recipe = draft.finish()?;
     if let Some(bundle) = start::open(&recipe.from)? {
-        if bundle.image_config().is_err() {
+        if bundle.image_config().is_err() && bundle.seq2seq_config().is_err() {
             bundle.text_config()?;
         }
         return Ok(());
     }
     let Ok(config) = recipe.image_sizes([1, 28, 28]) else {
-        recipe.text_sizes()?;
+        if recipe.seq2seq_sizes().is_err() {
+            recipe.text_sizes()?;
+        }
         return Ok(());
     };
     config.check().map_err(Failure::input)?;

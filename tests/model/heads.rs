@@ -12,11 +12,16 @@ use model::bundle::{self, Load, Loaded, Precision};
 use model::registry::TextBackbone;
 use model::{Bundle, ChoiceModel, Draw, HeadKind, Names, SpanFinder, TextConfig, TokenClassifier};
 
-use crate::families::{assert_gradients, assert_keys_are_those_of_transformers, mean_loss, places};
+use crate::families::{
+    assert_gradients_within, assert_keys_are_those_of_transformers, mean_loss, places,
+};
 use crate::golden::{self, Tensors, assert_near, at_real};
 
 const FORWARD: f32 = 1e-4;
 const LOSS: f32 = 1e-5;
+/// Absolute, where a gradient is so small; NdArray has reciprocals of 12 bits in attention and norms.
+const BACKWARD: f32 = 1e-6;
+const BACKWARD_OF_NDARRAY: f32 = 5e-5;
 
 const FAMILIES: [&str; 7] = [
     "bert",
@@ -193,11 +198,13 @@ fn forward_matches<B: Backend, H: Head<B>>() {
     });
 }
 
-fn backward_matches<B: AutodiffBackend, H: Head<B> + AutodiffModule<B>>() {
+/// - least: tolerance, however small a gradient is
+fn backward_matches<B: AutodiffBackend, H: Head<B> + AutodiffModule<B>>(least: f32) {
     each::<B, H>(|folder, bundle, model, names, golden| {
         let (_, loss) = model.pass(&bundle.text_config().unwrap(), golden);
         let ours = golden::gradients(model, names, &loss.backward());
-        assert_gradients(folder, &ours, &golden::under(golden, "grad."));
+        let theirs = golden::under(golden, "grad.");
+        assert_gradients_within(folder, &ours, &theirs, least);
     });
 }
 
@@ -247,16 +254,16 @@ fn they_are_on_a_backend_without_operations_of_our_own() {
 
 #[test]
 fn gradients_are_those_of_transformers() {
-    backward_matches::<Autodiff<Flex>, TokenClassifier<Autodiff<Flex>>>();
-    backward_matches::<Autodiff<Flex>, SpanFinder<Autodiff<Flex>>>();
-    backward_matches::<Autodiff<Flex>, ChoiceModel<Autodiff<Flex>>>();
+    backward_matches::<Autodiff<Flex>, TokenClassifier<Autodiff<Flex>>>(BACKWARD);
+    backward_matches::<Autodiff<Flex>, SpanFinder<Autodiff<Flex>>>(BACKWARD);
+    backward_matches::<Autodiff<Flex>, ChoiceModel<Autodiff<Flex>>>(BACKWARD);
 }
 
 #[test]
 fn gradients_are_on_a_backend_without_operations_of_our_own() {
-    backward_matches::<Autodiff<NdArray>, TokenClassifier<Autodiff<NdArray>>>();
-    backward_matches::<Autodiff<NdArray>, SpanFinder<Autodiff<NdArray>>>();
-    backward_matches::<Autodiff<NdArray>, ChoiceModel<Autodiff<NdArray>>>();
+    backward_matches::<Autodiff<NdArray>, TokenClassifier<Autodiff<NdArray>>>(BACKWARD_OF_NDARRAY);
+    backward_matches::<Autodiff<NdArray>, SpanFinder<Autodiff<NdArray>>>(BACKWARD_OF_NDARRAY);
+    backward_matches::<Autodiff<NdArray>, ChoiceModel<Autodiff<NdArray>>>(BACKWARD_OF_NDARRAY);
 }
 
 #[test]
