@@ -333,9 +333,12 @@ mod tests {
                     assert_eq!(cached, theirs, "{family} {number}, {kind}, with a cache");
                     assert_eq!(plain, theirs, "{family} {number}, {kind}, without a cache");
                     let pairs = cached_logits.iter().flatten().zip(logits.iter().flatten());
-                    // f32 sums of at most 80 products in another order.
                     let most = pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
-                    assert!(most < 1e-5, "{family} {number}, {kind}: off by {most}");
+                    // f32 sums of at most 80 products in another order; a recurrent state carries on the rounding of every
+                    // token before it.
+                    let recurrent = family.starts_with("hearth_");
+                    let tolerance = if recurrent { 1e-4 } else { 1e-5 };
+                    assert!(most < tolerance, "{family} {number}, {kind}: off by {most}");
                 }
             }
         }
