@@ -21,7 +21,7 @@ const FORWARD: f32 = 1e-4;
 const LOSS: f32 = 1e-5;
 /// Absolute, where a gradient is so small; NdArray has reciprocals of 12 bits in attention and norms.
 const BACKWARD: f32 = 1e-6;
-const BACKWARD_OF_NDARRAY: f32 = 5e-5;
+const BACKWARD_OF_NDARRAY: f32 = 2e-4;
 
 const FAMILIES: [&str; 7] = [
     "bert",
