@@ -5,6 +5,8 @@ use burn::tensor::activation::{log_sigmoid, sigmoid};
 use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::{FloatDType, TensorData};
 use data::image::{ImageTargets, TargetKind};
+use model::bundle::Load;
+use model::layers::Linear;
 use model::{HeadKind, ImageClassifier};
 use serde::{Deserialize, Serialize};
 use train::Failure;
@@ -74,7 +76,7 @@ impl VisionTask for LabelsTask {
         &self,
         model: &ImageModel,
         classes: &[String],
-        _: &ImageRows,
+        train: &ImageRows,
         start: &Start,
         device: &B::Device,
     ) -> Result<VisionObjective<B>, Failure> {
@@ -82,7 +84,10 @@ impl VisionTask for LabelsTask {
         let names = config.names(Self::HEAD);
         let model = ImageClassifier::draw(config, classes.len(), &start.draw(device, names));
         let load = start.load_for(Self::HEAD, classes)?;
-        let model = start.fill(model, names, load)?;
+        let mut model = start.fill(model, names, load)?;
+        if let (Load::Backbone, ImageTargets::Several(all)) = (load, &train.targets) {
+            start_at_odds(&mut model.head.output, all.iter().map(Vec::as_slice));
+        }
         let threshold = self.labels.threshold;
         Ok(SeveralLabels { model, threshold }.into())
     }
@@ -122,6 +127,25 @@ fn labels_of(batch: &TargetBatch) -> &[Vec<u32>] {
         Targets::Several(all) => all,
         _ => &[],
     }
+}
+
+/// Gives a new layer's outputs the logarithms of the odds of each label among the rows to train on: what is rare begins rare, and
+/// the model need not unlearn that it is not.
+pub(crate) fn start_at_odds<'a, B: Backend>(
+    output: &mut Linear<B>,
+    rows: impl Iterator<Item = &'a [u32]>,
+) {
+    let [_, n_classes] = output.weight.dims();
+    let (mut counts, mut n) = (vec![0.0; n_classes], 0.0);
+    for labels in rows {
+        n += 1.0;
+        labels.iter().for_each(|&label| counts[label as usize] += 1.0);
+    }
+    // Half a row more of each kind: no label is certain.
+    let odds = |count: &f64| ((count + 0.5) / (n - count + 0.5)).ln() as f32;
+    let odds: Vec<f32> = counts.iter().map(odds).collect();
+    let odds = Tensor::<B, 1>::from_data(TensorData::new(odds, [n_classes]), &output.weight.device());
+    output.bias = output.bias.take().map(|bias| bias.map(|_| odds));
 }
 
 /// Binary cross-entropy of each class, a mean over the classes, summed over the images.
@@ -178,6 +202,20 @@ impl<B: Backend> TargetLoss<B> for SeveralLabels<B> {
 mod tests {
     use super::*;
     use burn::backend::Flex;
+
+    #[test]
+    fn a_new_layer_begins_at_the_odds_of_its_labels() {
+        let device = Default::default();
+        let draw = model::Draw::new(&device, 0.02);
+        let mut layer: Linear<Flex> = draw.linear("output", 4, 3);
+        let rows: [&[u32]; 4] = [&[0], &[0, 1], &[0], &[0]];
+        start_at_odds(&mut layer, rows.into_iter());
+        let bias: Vec<f32> = layer.bias.unwrap().val().into_data().iter().collect();
+        let odds = [4.5 / 0.5, 1.5 / 3.5, 0.5 / 4.5].map(f32::ln);
+        for (bias, odds) in bias.iter().zip(odds) {
+            assert!((bias - odds).abs() < 1e-6, "{bias}, not {odds}");
+        }
+    }
 
     #[test]
     fn the_loss_is_what_a_hand_works_out() {

@@ -5,12 +5,13 @@ use burn::tensor::FloatDType;
 use burn::tensor::activation::sigmoid;
 use burn::tensor::backend::AutodiffBackend;
 use data::ItemKind;
+use model::bundle::Load;
 use model::families::Place;
 use model::{HeadKind, TextClassifier};
 use serde::{Deserialize, Serialize};
 use train::Failure;
 use train::job::Start;
-use train::job::items::{ItemBatch, ItemData, ItemTargets, Items};
+use train::job::items::{ItemBatch, ItemData, ItemTargets, Items, RowTarget};
 use train::metrics::Metric;
 use train::objective::LossSums;
 use train::recipe::Impossible;
@@ -54,7 +55,15 @@ impl TextTask for TextLabelsTask {
         start: &Start,
         device: &B::Device,
     ) -> Result<TextObjective<B>, Failure> {
-        let (model, place) = classifier(data, data.classes.len(), &data.classes, start, device)?;
+        let (mut model, place) =
+            classifier(data, data.classes.len(), &data.classes, start, device)?;
+        if start.load_for(HeadKind::Classes, &data.classes)? == Load::Backbone {
+            let labels = data.train.rows.iter().map(|row| match &row.target {
+                RowTarget::Labels(labels) => labels.as_slice(),
+                _ => &[],
+            });
+            several_labels::start_at_odds(&mut model.head.output, labels);
+        }
         let threshold = self.labels.threshold;
         Ok(TextSeveral {
             model,
