@@ -139,12 +139,15 @@ pub(crate) fn start_at_odds<'a, B: Backend>(
     let (mut counts, mut n) = (vec![0.0; n_classes], 0.0);
     for labels in rows {
         n += 1.0;
-        labels.iter().for_each(|&label| counts[label as usize] += 1.0);
+        labels
+            .iter()
+            .for_each(|&label| counts[label as usize] += 1.0);
     }
     // Half a row more of each kind: no label is certain.
     let odds = |count: &f64| ((count + 0.5) / (n - count + 0.5)).ln() as f32;
     let odds: Vec<f32> = counts.iter().map(odds).collect();
-    let odds = Tensor::<B, 1>::from_data(TensorData::new(odds, [n_classes]), &output.weight.device());
+    let odds =
+        Tensor::<B, 1>::from_data(TensorData::new(odds, [n_classes]), &output.weight.device());
     output.bias = output.bias.take().map(|bias| bias.map(|_| odds));
 }
 
