@@ -36,8 +36,9 @@ const TASKS: &[(&str, &[&str], &str, f64)] = &[
     (
         "text-labels",
         &["data.source=['labels.csv']"],
-        "micro_f1",
-        0.95,
+        // Two of three classes at a time are two thirds by chance.
+        "mean_average_precision",
+        0.9,
     ),
     (
         "text-regression",
