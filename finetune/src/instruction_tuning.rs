@@ -50,10 +50,6 @@ impl TextTask for InstructionsTask {
         start.check_causal(true, "finetune text-classification")
     }
 
-    fn classes(&self, _: &ItemData) -> Option<Vec<String>> {
-        None
-    }
-
     fn objective<B: AutodiffBackend>(
         &self,
         data: &ItemData,

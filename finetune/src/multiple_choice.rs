@@ -22,7 +22,7 @@ use crate::pair_classification::check_second;
 /// The task; `assets/recipes/multiple-choice.toml` and the files that it names explain every key.
 pub type MultipleChoice = OnTexts<ChoicesTask>;
 
-/// It has no sections of its own.
+/// Nothing: its recipe has the sections that all tasks on texts share.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ChoicesTask {}
 
@@ -38,10 +38,6 @@ impl TextTask for ChoicesTask {
 
     fn check(&self, data: &Items) -> Result<(), Impossible> {
         check_second(data, "the choices")
-    }
-
-    fn classes(&self, _: &ItemData) -> Option<Vec<String>> {
-        None
     }
 
     fn objective<B: AutodiffBackend>(

@@ -236,9 +236,9 @@ pub trait TextTask: Clone + Serialize + DeserializeOwned + 'static {
     /// Says what is impossible about these values, if anything is.
     fn check(&self, data: &Items) -> Result<(), Impossible>;
 
-    /// Names of the outputs, where they are known by names.
+    /// Names of the outputs, where they are known by names: those of the classes or tags in the data.
     fn classes(&self, data: &ItemData) -> Option<Vec<String>> {
-        Some(data.classes.to_vec())
+        (!data.classes.is_empty()).then(|| data.classes.to_vec())
     }
 
     /// Tokens that the windows of a context share.

@@ -72,10 +72,6 @@ impl TextTask for AnswersTask {
         Ok(())
     }
 
-    fn classes(&self, _: &ItemData) -> Option<Vec<String>> {
-        None
-    }
-
     fn stride(&self) -> usize {
         self.answers.stride
     }

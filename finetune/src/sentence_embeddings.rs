@@ -5,6 +5,8 @@
 //! With one column for both texts, a text has to find itself under other dropout: SimCSE, Gao et al. 2021,
 //! <https://arxiv.org/abs/2104.08821>.
 
+use std::cmp::Ordering;
+
 use burn::prelude::*;
 use burn::tensor::FloatDType;
 use burn::tensor::backend::AutodiffBackend;
@@ -59,10 +61,6 @@ impl TextTask for EmbeddingsTask {
         }
         let reason = format!("is {temperature}; it must be above 0");
         Err(Impossible::new("loss.temperature", reason))
-    }
-
-    fn classes(&self, _: &ItemData) -> Option<Vec<String>> {
-        None
     }
 
     fn objective<B: AutodiffBackend>(
@@ -178,15 +176,16 @@ impl Tally for PairTally {
         let width = self.width.max(1);
         let cosine = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
         let rank = |(own, first): (usize, &[f32])| {
-            let cosines: Vec<f32> = self
+            let own = cosine(first, &self.second[own * width..][..width]);
+            let nearer = |second: &[f32]| {
+                // Of equal ones, as of equal texts, the own counts as the best; of what is no number, as the worst.
+                let order = cosine(first, second).partial_cmp(&own);
+                order.is_none_or(Ordering::is_gt)
+            };
+            1 + self
                 .second
                 .chunks(width)
-                .map(|second| cosine(first, second))
-                .collect();
-            // Of equal ones, as of equal texts, the own counts as the best.
-            1 + cosines
-                .iter()
-                .filter(|cosine| **cosine > cosines[own])
+                .filter(|other| nearer(other))
                 .count()
         };
         let ranks: Vec<usize> = self.first.chunks(width).enumerate().map(rank).collect();

@@ -85,10 +85,10 @@ impl<B: Backend> Cache<B> {
     }
 }
 
-/// What a decoder beside an encoder keeps: of its own tokens, and of the encoder's states.
+/// What the decoder of an encoder-decoder keeps between steps, so that each step computes only the new token.
 #[derive(Clone, Debug)]
 pub struct Seq2SeqCache<B: Backend> {
-    /// Keys and values of its own tokens.
+    /// Keys and values of the tokens written so far.
     pub own: Cache<B>,
     encoder: Vec<Option<[Tensor<B, 2>; 2]>>,
 }

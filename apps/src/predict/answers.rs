@@ -96,10 +96,7 @@ impl<B: Backend> AnswerPredictor<B> {
             for ((row, window), logits) in picked.iter().zip(logits.chunks(batch.seq * 2)) {
                 let end = |end: usize| logits.iter().skip(end).step_by(2).copied();
                 let (starts, ends): (Vec<f32>, Vec<f32>) = (end(0).collect(), end(1).collect());
-                let bytes = window.parts.iter().zip(&window.offsets);
-                let bytes: Vec<Option<[u32; 2]>> = bytes
-                    .map(|(part, &(from, to))| (*part == Some(1)).then_some([from, to]))
-                    .collect();
+                let bytes = window.bytes_of(1);
                 let (all, none) = &mut found[*row];
                 all.extend(candidates(&starts, &ends, &bytes, LONGEST));
                 *none = none.min(starts[0] + ends[0]);

@@ -279,7 +279,7 @@ impl Described {
         self.config.get(key).and_then(Value::as_bool)
     }
 
-    /// The template of a file of its own, or of `tokenizer_config.json`, where it may be one of several.
+    /// The chat template: a file by itself, or a key of `tokenizer_config.json`, which may hold several by name.
     fn chat_template(&self, read: Read<'_>) -> Option<String> {
         if let Some(bytes) = read(CHAT_TEMPLATE) {
             return String::from_utf8(bytes).ok();

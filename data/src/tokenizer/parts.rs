@@ -16,7 +16,7 @@ use crate::caught::caught;
 pub struct Encoded {
     /// Token ids.
     pub ids: Vec<u32>,
-    /// Token types: which text a model is told a token belongs to.
+    /// Token types: to which text each token belongs, as the model is told.
     pub types: Vec<u32>,
     /// Which text each token is of, from 0; `None` for special tokens.
     pub parts: Vec<Option<u8>>,
@@ -32,6 +32,16 @@ impl Encoded {
     /// Ids and types.
     pub fn pair(&self) -> (&[u32], &[u32]) {
         (&self.ids, &self.types)
+    }
+
+    /// The bytes of one of its texts that each token is, from and to; `None` for tokens of another text and special ones.
+    ///
+    /// - part: which text, from 0
+    pub fn bytes_of(&self, part: u8) -> Vec<Option<[u32; 2]>> {
+        let tokens = self.parts.iter().zip(&self.offsets);
+        tokens
+            .map(|(of, &(from, to))| (*of == Some(part)).then_some([from, to]))
+            .collect()
     }
 
     fn of(encoding: &Encoding, lost: usize) -> Self {
@@ -253,7 +263,7 @@ mod tests {
                 .collect();
             assert!(pieces.len() >= 3, "{pieces:?}");
         }
-        // A blank stands in front of every word of a byte-level tokenizer, as in a text that has one in front.
+        // A byte-level tokenizer reads each word with a blank before it, the first one too.
         let bytes = TextTokenizer::train_bpe(&TEXTS, 270).unwrap();
         let words: Vec<String> = ["the", "cat"].map(String::from).to_vec();
         let encoded = &bytes.encode_words(&[&words], 64).unwrap()[0];

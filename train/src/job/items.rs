@@ -1,7 +1,7 @@
 //! From texts with anything to learn but one class to batches. In: `[data]` and `[tokenizer]` of a recipe. Out: splits, tokenized
 //! and batched.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -9,10 +9,12 @@ use data::{
     ChatTemplate, CutTexts, Encoded, Item, ItemColumns, ItemKind, ItemSet, ItemSplits, ItemTarget,
     Message, SplitShares, TextTokenizer, read_items,
 };
+use model::registry::TEXT_FAMILIES;
 use model::{HeadKind, TextConfig};
 use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
+use crate::job::start::check_head;
 use crate::job::text::{
     TextSplits, TokenBatch, TokenizerRecipe, check_lengths, check_text, introduce, limited_rows,
 };
@@ -178,7 +180,8 @@ impl Items {
         }
         let config = start.text_config(&tokenizer)?;
         check_lengths(max_length, config.describe().positions)?;
-        check_head(&config, head)?;
+        check_head(config.family(), TEXT_FAMILIES, head)
+            .map_err(|why| Impossible::new("model.family", why))?;
         let data = &self.splits;
         let shares = SplitShares {
             valid: data.valid,
@@ -198,7 +201,7 @@ impl Items {
         );
         let mut encoding = Encoding {
             tokenizer: &tokenizer,
-            classes: &classes,
+            classes: classes.iter().map(String::as_str).zip(0..).collect(),
             max_length,
             stride,
             dialogues,
@@ -248,27 +251,11 @@ impl Items {
     }
 }
 
-/// Refuses a family that no model of this kind is made of.
-fn check_head(config: &TextConfig, head: HeadKind) -> Result<(), Impossible> {
-    let family = config.family();
-    if family.head(head).is_some() {
-        return Ok(());
-    }
-    let others = model::registry::TEXT_FAMILIES.iter();
-    let others = others.filter(|family| family.head(head).is_some());
-    let others: Vec<_> = others.map(|family| family.model_type).collect();
-    let (family, kind) = (family.model_type, head.describe());
-    let reason = format!(
-        "is \"{family}\", of which {kind} cannot be made; {} can",
-        others.join(", ")
-    );
-    Err(Impossible::new("model.family", reason))
-}
-
 /// What items are tokenized with.
 struct Encoding<'a> {
     tokenizer: &'a TextTokenizer,
-    classes: &'a [String],
+    /// Numbers of the classes or tags by their names.
+    classes: HashMap<&'a str, u32>,
     max_length: usize,
     stride: usize,
     dialogues: bool,
@@ -300,11 +287,6 @@ impl Encoding<'_> {
 
     fn count(&mut self, encoded: &[Encoded]) {
         self.cut.add(CutTexts::of(encoded));
-    }
-
-    fn class(&self, name: &str) -> u32 {
-        let at = self.classes.iter().position(|known| known == name);
-        at.unwrap_or_default() as u32
     }
 
     /// Dialogues with the places before each token that the assistant writes.
@@ -347,8 +329,7 @@ impl Encoding<'_> {
         let words: Vec<&[String]> = items.iter().map(|item| item.texts.as_slice()).collect();
         let encoded = self.tokenizer.encode_words(&words, self.max_length)?;
         self.count(&encoded);
-        let ids: std::collections::HashMap<&str, u32> =
-            self.classes.iter().map(String::as_str).zip(0..).collect();
+        let ids = &self.classes;
         let row = |(item, encoded): (&&Item, Encoded)| {
             let tags = match &item.target {
                 ItemTarget::Tags(tags) => tags.as_slice(),
@@ -401,9 +382,12 @@ impl Encoding<'_> {
                 ItemTarget::None => RowTarget::Pair,
                 ItemTarget::Value(value) => RowTarget::Value(*value),
                 ItemTarget::Choice(right) => RowTarget::Choice(*right as u32),
-                ItemTarget::Labels(names) => {
-                    RowTarget::Labels(names.iter().map(|name| self.class(name)).collect())
-                }
+                ItemTarget::Labels(names) => RowTarget::Labels(
+                    names
+                        .iter()
+                        .map(|name| self.classes[name.as_str()])
+                        .collect(),
+                ),
                 _ => RowTarget::Labels(vec![]),
             },
         });
@@ -434,10 +418,7 @@ impl Encoding<'_> {
                 [from as u32, (from + answer.text.len()) as u32]
             });
             for encoded in windows {
-                let bytes = encoded.parts.iter().zip(&encoded.offsets);
-                let bytes: Vec<Option<[u32; 2]>> = bytes
-                    .map(|(part, &(from, to))| (*part == Some(1)).then_some([from, to]))
-                    .collect();
+                let bytes = encoded.bytes_of(1);
                 let ends = first
                     .and_then(|answer| ends(&bytes, answer))
                     .unwrap_or_default();

@@ -9,6 +9,7 @@ use model::bundle::peft::AdapterFiles;
 use model::bundle::{Bundle, ImageInput, Load};
 use model::layers::{Adapter, Draw, materialise};
 use model::names::Family;
+use model::registry::{IMAGE_FAMILIES, SEQ2SEQ_FAMILIES, TEXT_FAMILIES};
 use model::{HeadKind, ImageConfig, Names, Seq2SeqConfig, TextConfig};
 
 use crate::failure::Failure;
@@ -233,18 +234,19 @@ impl Start {
     /// Sizes that are impossible or too large for this machine, a family without such a head, a bundle whose weights fit no
     /// images of this shape.
     pub fn image_config(&self, shape: [usize; 3], head: HeadKind) -> Result<ImageConfig, Failure> {
+        let check = |config: &ImageConfig| check_head(config.family(), IMAGE_FAMILIES, head);
         let Some(bundle) = &self.bundle else {
             let config = self.settings.image_sizes(shape)?;
             let wrong = |reason| Impossible::new("model", format!("is impossible: {reason}"));
             config.check().map_err(wrong)?;
-            check_head(&config, head).map_err(|why| Impossible::new("model.family", why))?;
+            check(&config).map_err(|why| Impossible::new("model.family", why))?;
             run::check_memory(config.describe().parameters, Held::Training).map_err(wrong)?;
             return Ok(config);
         };
         let mut config = bundle.image_config()?;
         let place = bundle.path().display();
         let wrong = |reason| Failure::input(format!("{place}: {reason}"));
-        check_head(&config, head).map_err(|why| wrong(format!("its family {why}")))?;
+        check(&config).map_err(|why| wrong(format!("its family {why}")))?;
         run::check_memory(config.describe().parameters, self.held()).map_err(wrong)?;
         if config.can_be_fitted() {
             config.fit(shape);
@@ -379,10 +381,10 @@ impl Start {
 
 fn family_named(recipe: &Recipe) -> Option<&'static Family> {
     let named = recipe.model_type()?;
-    let all = model::registry::TEXT_FAMILIES
+    let all = TEXT_FAMILIES
         .iter()
-        .chain(model::registry::SEQ2SEQ_FAMILIES)
-        .chain(model::registry::IMAGE_FAMILIES);
+        .chain(SEQ2SEQ_FAMILIES)
+        .chain(IMAGE_FAMILIES);
     all.copied().find(|family| family.model_type == named)
 }
 
@@ -394,10 +396,22 @@ impl Recipe {
     }
 
     /// `[model]` as a configuration; further keys as JSON.
+    ///
+    /// - all: the families that it may be of
     fn sizes<T: serde::de::DeserializeOwned>(
         &self,
+        all: &[&'static Family],
         further: serde_json::Value,
     ) -> Result<T, Impossible> {
+        let named = self.model_type().unwrap_or_default();
+        if !all.iter().any(|family| family.model_type == named) {
+            let all: Vec<_> = all.iter().map(|family| family.model_type).collect();
+            let reason = format!(
+                "is \"{named}\", which is no family for this; these are: {}",
+                all.join(", ")
+            );
+            return Err(Impossible::new("model.family", reason));
+        }
         let wrong = |e: serde_json::Error| Impossible::new("model", e.to_string());
         serde_json::from_value(self.config(further)?).map_err(wrong)
     }
@@ -421,7 +435,8 @@ impl Recipe {
     ///
     /// A family of images, or a share of dropout that is none.
     pub fn text_sizes(&self) -> Result<TextConfig, Impossible> {
-        let mut config: TextConfig = self.sizes(serde_json::json!({"vocab_size": 1}))?;
+        let mut config: TextConfig =
+            self.sizes(TEXT_FAMILIES, serde_json::json!({"vocab_size": 1}))?;
         if let Some(rate) = self.model.get("dropout").and_then(toml::Value::as_float) {
             config.set_dropout(rate);
         }
@@ -437,7 +452,7 @@ impl Recipe {
         let tokens = serde_json::json!({
             "vocab_size": 1, "pad_token_id": 0, "eos_token_id": 0, "decoder_start_token_id": 0,
         });
-        let mut config: Seq2SeqConfig = self.sizes(tokens)?;
+        let mut config: Seq2SeqConfig = self.sizes(SEQ2SEQ_FAMILIES, tokens)?;
         if let Some(rate) = self.model.get("dropout").and_then(toml::Value::as_float) {
             config.set_dropout(rate);
         }
@@ -453,24 +468,31 @@ impl Recipe {
         &self,
         [channels, height, width]: [usize; 3],
     ) -> Result<ImageConfig, Impossible> {
-        let mut config: ImageConfig = self.sizes(serde_json::json!({
-            "image_channels": channels,
-            "image_height": height,
-            "image_width": width,
-        }))?;
+        let mut config: ImageConfig = self.sizes(
+            IMAGE_FAMILIES,
+            serde_json::json!({
+                "image_channels": channels,
+                "image_height": height,
+                "image_width": width,
+            }),
+        )?;
         config.fit([channels, height, width]);
         Ok(config)
     }
 }
 
 /// Refuses a family that no model of this kind is made of.
-fn check_head(config: &ImageConfig, head: HeadKind) -> Result<(), String> {
-    let family = config.family();
+///
+/// - all: the families that the job could use
+pub(crate) fn check_head(
+    family: &'static Family,
+    all: &[&'static Family],
+    head: HeadKind,
+) -> Result<(), String> {
     if family.head(head).is_some() {
         return Ok(());
     }
-    let others = model::registry::IMAGE_FAMILIES.iter();
-    let others = others.filter(|family| family.head(head).is_some());
+    let others = all.iter().filter(|family| family.head(head).is_some());
     let others: Vec<_> = others.map(|family| family.model_type).collect();
     Err(format!(
         "is \"{}\", of which {} cannot be made; {} can",
