@@ -13,7 +13,7 @@ use burn::tensor::activation::{sigmoid, softmax};
 use burn::tensor::backend::AutodiffBackend;
 use clap::{ArgGroup, Args};
 use data::source::TextSource;
-use data::{CutTexts, Encoded, ImageSet, ItemKind, TextColumns, TextTokenizer, read_inputs};
+use data::{CutTexts, ImageSet, ItemKind, TextColumns, TextTokenizer, read_inputs};
 use model::bundle::Scores;
 use model::families::Place;
 use model::{Bundle, Draw, HeadKind, ImageClassifier, TextClassifier};
@@ -177,13 +177,27 @@ impl<B: Backend> TextPredictor<B> {
         top: usize,
     ) -> Result<Vec<Vec<Guess>>, Failure> {
         let rows = self.tokenizer.encode(texts, self.max_length)?;
-        let mut order: Vec<usize> = (0..rows.len()).collect();
+        let lengths: Vec<usize> = rows.iter().map(Vec::len).collect();
+        Ok(self.of_batches(&lengths, top, |picked| {
+            let rows = picked.iter().map(|&row| rows[row].as_slice());
+            TokenBatch::pad(rows, self.tokenizer.pad())
+        }))
+    }
+
+    /// - lengths: of all rows, in tokens
+    /// - batch: of some of the rows
+    fn of_batches(
+        &self,
+        lengths: &[usize],
+        top: usize,
+        batch: impl Fn(&[usize]) -> TokenBatch,
+    ) -> Vec<Vec<Guess>> {
+        let mut order: Vec<usize> = (0..lengths.len()).collect();
         // Of like length together: less padding to compute.
-        order.sort_by_key(|&row| rows[row].len());
-        let mut predictions = vec![Vec::new(); rows.len()];
+        order.sort_by_key(|&row| lengths[row]);
+        let mut predictions = vec![Vec::new(); lengths.len()];
         for picked in order.chunks(BATCH) {
-            let picked_rows = picked.iter().map(|&row| rows[row].as_slice());
-            let batch = TokenBatch::pad(picked_rows, self.tokenizer.pad());
+            let batch = batch(picked);
             let at = indices(&batch.places(self.at), &self.device);
             let logits = self.model.logits(&batch.input(&self.device), at);
             let guesses = best(logits, self.scores, &self.classes, top);
@@ -191,12 +205,12 @@ impl<B: Backend> TextPredictor<B> {
                 predictions[row] = guesses;
             }
         }
-        Ok(predictions)
+        predictions
     }
 }
 
 impl<B: Backend> TextPredictor<B> {
-    /// The likeliest `top` classes of each pair of texts; what is longer than the pairs of training is cut.
+    /// The likeliest `top` classes of each pair of texts, and what is cut of the pairs, as they are longer than those of training.
     ///
     /// # Errors
     ///
@@ -205,26 +219,18 @@ impl<B: Backend> TextPredictor<B> {
         &self,
         pairs: &[(&str, &str)],
         top: usize,
-    ) -> Result<Vec<Vec<Guess>>, Failure> {
+    ) -> Result<(Vec<Vec<Guess>>, CutTexts), Failure> {
         let rows: Vec<_> = pairs
             .iter()
             .map(|&(first, second)| (first, Some(second)))
             .collect();
         let encoded = self.tokenizer.encode_parts(&rows, self.max_length)?;
-        let mut order: Vec<usize> = (0..encoded.len()).collect();
-        order.sort_by_key(|&row| encoded[row].ids.len());
-        let mut predictions = vec![Vec::new(); encoded.len()];
-        for picked in order.chunks(BATCH) {
+        let lengths: Vec<usize> = encoded.iter().map(|row| row.ids.len()).collect();
+        let predictions = self.of_batches(&lengths, top, |picked| {
             let rows = picked.iter().map(|&row| encoded[row].pair());
-            let batch = TokenBatch::of_pairs(rows, self.tokenizer.pad(), self.types);
-            let at = indices(&batch.places(self.at), &self.device);
-            let logits = self.model.logits(&batch.input(&self.device), at);
-            let guesses = best(logits, self.scores, &self.classes, top);
-            for (&row, guesses) in picked.iter().zip(guesses) {
-                predictions[row] = guesses;
-            }
-        }
-        Ok(predictions)
+            TokenBatch::of_pairs(rows, self.tokenizer.pad(), self.types)
+        });
+        Ok((predictions, CutTexts::of(&encoded)))
     }
 }
 
@@ -539,7 +545,6 @@ impl Work {
             .iter()
             .filter_map(|texts| Some((texts[0].as_str(), texts.get(1)?.as_str())))
             .collect();
-        let note = |encoded: &[Encoded], max_length| note_cut(CutTexts::of(encoded), max_length);
         match self.kind {
             HeadKind::Tokens => {
                 let writer = TextWriter::<B>::open(&self.bundle, self.beams, device)?;
@@ -555,10 +560,11 @@ impl Work {
             }
             HeadKind::TokenClasses => {
                 let predictor = WordPredictor::<B>::open(&self.bundle, device)?;
-                note(&predictor.encode(&first)?, predictor.max_length());
-                let found = predictor.predict(&first)?.into_iter();
+                let (found, cut) = predictor.predict(&first)?;
+                note_cut(cut, predictor.max_length());
                 let entities = predictor.finds_entities();
                 Ok(found
+                    .into_iter()
                     .map(|found| Prediction {
                         entities: entities.then(|| found.clone()),
                         words: (!entities).then_some(found),
@@ -568,8 +574,10 @@ impl Work {
             }
             HeadKind::Spans => {
                 let predictor = AnswerPredictor::<B>::open(&self.bundle, device)?;
-                let answers = predictor.predict(&pairs, self.top)?.into_iter();
+                let (answers, cut) = predictor.predict(&pairs, self.top)?;
+                note_cut(cut, predictor.max_length());
                 Ok(answers
+                    .into_iter()
                     .map(|answers| Prediction {
                         answers,
                         ..Prediction::default()
@@ -578,14 +586,18 @@ impl Work {
             }
             HeadKind::Choices => {
                 let predictor = ChoicePredictor::<B>::open(&self.bundle, device)?;
+                let mut all = CutTexts::default();
                 let row = |texts: &Vec<String>| {
-                    let choices = predictor.predict(&texts[0], &texts[1..], self.top)?;
+                    let (choices, cut) = predictor.predict(&texts[0], &texts[1..], self.top)?;
+                    all.add(cut);
                     Ok(Prediction {
                         choices,
                         ..Prediction::default()
                     })
                 };
-                texts.iter().map(row).collect()
+                let rows: Result<_, Failure> = texts.iter().map(row).collect();
+                note_cut(all, predictor.max_length());
+                rows
             }
             _ => {
                 let predictor = TextPredictor::<B>::open(&self.bundle, device)?;
@@ -593,7 +605,9 @@ impl Work {
                     note_cut(predictor.cut(&first)?, predictor.max_length);
                     predictor.predict(&first, self.top)?
                 } else {
-                    predictor.predict_pairs(&pairs, self.top)?
+                    let (classes, cut) = predictor.predict_pairs(&pairs, self.top)?;
+                    note_cut(cut, predictor.max_length);
+                    classes
                 };
                 Ok(classes.into_iter().map(of_classes).collect())
             }

@@ -247,7 +247,7 @@ pub trait TextTask: Clone + Serialize + DeserializeOwned + 'static {
     }
 
     /// Further keys of the bundle's `config.json`.
-    fn head_config(&self) -> Value {
+    fn head_config(&self, _: &ItemData) -> Value {
         Value::Null
     }
 
@@ -323,7 +323,7 @@ impl<T: TextTask> Job for OnTexts<T> {
             classes.as_deref(),
             data.max_length,
         )?;
-        let further = self.task.head_config();
+        let further = self.task.head_config(data);
         if let (Some(config), Some(further)) = (product.config.as_object_mut(), further.as_object())
         {
             config.extend(further.clone());

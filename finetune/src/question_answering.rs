@@ -13,7 +13,7 @@ use burn::tensor::backend::AutodiffBackend;
 use data::ItemKind;
 use model::{HeadKind, SpanFinder};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 use train::Failure;
 use train::job::Start;
 use train::job::items::{ItemBatch, ItemData, ItemTargets, Items, Questions, RowTarget};
@@ -22,7 +22,7 @@ use train::objective::{LossSums, Tally};
 use train::objectives::class_loss::ClassLoss;
 use train::recipe::Impossible;
 use train::scores::answers::AnswerTally;
-use train::scores::best_spans::{Found, best_span};
+use train::scores::best_spans::{AnswersConfig, Found, best_span};
 
 use crate::on_texts::{ItemLoss, OnTexts, TextObjective, TextTally, TextTask};
 use crate::pair_classification::check_second;
@@ -65,8 +65,8 @@ impl TextTask for AnswersTask {
             let reason = "is 0; an answer has at least one token";
             return Err(Impossible::new("answers.longest", reason));
         }
-        if threshold.is_nan() {
-            let reason = "is no number";
+        if !threshold.is_finite() {
+            let reason = format!("is {threshold}; it must be a finite number");
             return Err(Impossible::new("answers.no_answer_threshold", reason));
         }
         Ok(())
@@ -74,6 +74,19 @@ impl TextTask for AnswersTask {
 
     fn stride(&self) -> usize {
         self.answers.stride
+    }
+
+    fn head_config(&self, data: &ItemData) -> Value {
+        let AnswersRecipe {
+            stride, longest, ..
+        } = self.answers;
+        let no_answer_threshold = self.threshold(data);
+        let answers = AnswersConfig {
+            stride,
+            longest,
+            no_answer_threshold,
+        };
+        json!({ "answers": answers })
     }
 
     fn objective<B: AutodiffBackend>(
@@ -85,31 +98,30 @@ impl TextTask for AnswersTask {
         let (config, names) = (&data.config, data.config.names(Self::HEAD));
         let model = SpanFinder::draw(config, &start.draw(device, names));
         let model = start.fill(model, names, start.load_for(Self::HEAD, &[])?)?;
-        // Where each question has an answer, one is always given.
+        Ok(Spans {
+            model,
+            longest: self.answers.longest,
+            threshold: self.threshold(data).unwrap_or(f64::INFINITY),
+        }
+        .into())
+    }
+}
+
+impl AnswersTask {
+    /// That of no answer; none where each question to train on has an answer, so that one is always given.
+    fn threshold(&self, data: &ItemData) -> Option<f64> {
         let questions = &data.train.questions.windows;
-        let mut answered = vec![
-            false;
-            questions
-                .last()
-                .map_or(0, |last| last.question as usize + 1)
-        ];
+        let count = questions
+            .last()
+            .map_or(0, |last| last.question as usize + 1);
+        let mut answered = vec![false; count];
         for row in data.train.rows.iter() {
             if let RowTarget::Span(ends, window) = row.target {
                 answered[questions[window as usize].question as usize] |= ends != [0; 2];
             }
         }
         let always = answered.iter().all(|answered| *answered);
-        let threshold = if always {
-            f64::INFINITY
-        } else {
-            self.answers.no_answer_threshold
-        };
-        Ok(Spans {
-            model,
-            longest: self.answers.longest,
-            threshold,
-        }
-        .into())
+        (!always).then_some(self.answers.no_answer_threshold)
     }
 }
 

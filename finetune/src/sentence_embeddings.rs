@@ -218,5 +218,8 @@ mod tests {
         let metrics = tally.metrics();
         assert_eq!(metrics["recall_1"], 0.5);
         assert_eq!((metrics["recall_10"], metrics["mrr"]), (1.0, 0.75));
+        // A text without a vector finds nothing.
+        tally.merge(half([f32::NAN; 2], [1.0, 0.0]));
+        assert!(tally.metrics()["recall_1"] < 0.5);
     }
 }

@@ -151,6 +151,22 @@ pub(crate) fn start_at_odds<'a, B: Backend>(
     output.bias = output.bias.take().map(|bias| bias.map(|_| odds));
 }
 
+/// Probabilities of all classes beside what is true.
+///
+/// - logits: `[batch, n_classes]`
+/// - threshold: the probability above which a label is said to be there
+pub(crate) fn judged<B: Backend>(
+    logits: Tensor<B, 2>,
+    truths: &[bool],
+    threshold: f64,
+) -> ManyLabelsTally {
+    let [_, n_classes] = logits.dims();
+    let scores: Vec<f32> = sigmoid(logits).into_data().iter::<f32>().collect();
+    let mut tally = ManyLabelsTally::new(n_classes, threshold as f32);
+    tally.add(&scores, truths);
+    tally
+}
+
 /// Binary cross-entropy of each class, a mean over the classes, summed over the images.
 ///
 /// - logits: `[batch, n_classes]`
@@ -194,9 +210,7 @@ impl<B: Backend> TargetLoss<B> for SeveralLabels<B> {
         let truths = truths(labels_of(batch), n_classes);
         let sums = binary_cross_entropy(logits.clone(), &truths);
         let mut tally = VisionTally::read(sums, Kind::Labels);
-        let scores: Vec<f32> = sigmoid(logits).into_data().iter::<f32>().collect();
-        tally.labels = ManyLabelsTally::new(n_classes, self.threshold as f32);
-        tally.labels.add(&scores, &truths);
+        tally.labels = judged(logits, &truths, self.threshold);
         tally
     }
 }

@@ -2,7 +2,6 @@
 
 use burn::prelude::*;
 use burn::tensor::FloatDType;
-use burn::tensor::activation::sigmoid;
 use burn::tensor::backend::AutodiffBackend;
 use data::ItemKind;
 use model::bundle::Load;
@@ -15,11 +14,10 @@ use train::job::items::{ItemBatch, ItemData, ItemTargets, Items, RowTarget};
 use train::metrics::Metric;
 use train::objective::LossSums;
 use train::recipe::Impossible;
-use train::scores::many_labels::ManyLabelsTally;
 
 use crate::on_texts::{ItemLoss, OnTexts, TextObjective, TextTally, TextTask};
 use crate::pair_classification::{classifier, logits};
-use crate::several_labels::{self, LabelsRecipe, binary_cross_entropy};
+use crate::several_labels::{self, LabelsRecipe, binary_cross_entropy, judged};
 
 /// The task; `assets/recipes/text-labels.toml` and the files that it names explain every key.
 pub type TextLabels = OnTexts<TextLabelsTask>;
@@ -45,7 +43,7 @@ impl TextTask for TextLabelsTask {
         self.labels.check()
     }
 
-    fn head_config(&self) -> serde_json::Value {
+    fn head_config(&self, _: &ItemData) -> serde_json::Value {
         serde_json::json!({"problem_type": "multi_label_classification"})
     }
 
@@ -113,12 +111,10 @@ impl<B: Backend> ItemLoss<B> for TextSeveral<B> {
 
     fn tally(&self, batch: &ItemBatch, device: &B::Device) -> TextTally {
         let (logits, truths) = (self.logits(batch, device), self.truths(batch));
-        let mut tally = TextTally::read(binary_cross_entropy(logits.clone(), &truths), &[]);
-        let scores: Vec<f32> = sigmoid(logits).into_data().iter::<f32>().collect();
-        let n_classes = self.model.head.n_classes();
-        let mut labels = ManyLabelsTally::new(n_classes, self.threshold as f32);
-        labels.add(&scores, &truths);
-        tally.labels = Some(labels);
-        tally
+        let sums = binary_cross_entropy(logits.clone(), &truths);
+        TextTally {
+            labels: Some(judged(logits, &truths, self.threshold)),
+            ..TextTally::read(sums, &[])
+        }
     }
 }

@@ -14,7 +14,6 @@ use train::job::items::{ItemBatch, ItemData, ItemTargets, Items, RowTarget};
 use train::metrics::Metric;
 use train::objective::LossSums;
 use train::recipe::Impossible;
-use train::scores::values::ValuesTally;
 
 use crate::on_texts::{ItemLoss, OnTexts, TextObjective, TextTally, TextTask};
 use crate::pair_classification::{classifier, logits};
@@ -47,7 +46,7 @@ impl TextTask for TextRegressionTask {
         Some(vec!["value".into()])
     }
 
-    fn head_config(&self) -> serde_json::Value {
+    fn head_config(&self, _: &ItemData) -> serde_json::Value {
         serde_json::json!({"problem_type": "regression"})
     }
 
@@ -122,22 +121,11 @@ impl<B: Backend> ItemLoss<B> for TextValues<B> {
 
     fn tally(&self, batch: &ItemBatch, device: &B::Device) -> TextTally {
         let estimates = self.estimates(batch, device);
-        let sums = self
-            .scale
-            .sums(estimates.clone(), truths(batch), self.absolute);
-        let mut tally = TextTally::read(sums, &[]);
-        let estimates = estimates.into_data();
-        let estimates = estimates
-            .iter::<f64>()
-            .map(|estimate| self.scale.value(estimate));
-        let estimates: Vec<f64> = estimates.collect();
-        let truths: Vec<f64> = truths(batch)
-            .iter()
-            .map(|&value| f64::from(value))
-            .collect();
-        let mut values = ValuesTally::new(1);
-        values.add(&estimates, &truths);
-        tally.values = Some(values);
-        tally
+        let truths = truths(batch);
+        let sums = self.scale.sums(estimates.clone(), truths, self.absolute);
+        TextTally {
+            values: Some(self.scale.tally(estimates, truths)),
+            ..TextTally::read(sums, &[])
+        }
     }
 }

@@ -154,9 +154,17 @@ impl ValueScale {
         output.bias = bias.map(|bias| bias.map(|bias| bias * times + plus));
     }
 
-    /// What an estimate in deviations is.
-    pub(crate) fn value(self, estimate: f64) -> f64 {
-        estimate * self.deviation + self.mean
+    /// Estimates in deviations beside the true values.
+    ///
+    /// - estimates: `[batch, 1]`
+    pub(crate) fn tally<B: Backend>(self, estimates: Tensor<B, 2>, truths: &[f32]) -> ValuesTally {
+        let estimates = estimates.into_data();
+        let value = |estimate: f64| estimate * self.deviation + self.mean;
+        let estimates: Vec<f64> = estimates.iter::<f64>().map(value).collect();
+        let truths: Vec<f64> = truths.iter().map(|&value| f64::from(value)).collect();
+        let mut tally = ValuesTally::new(1);
+        tally.add(&estimates, &truths);
+        tally
     }
 
     /// The error of estimates in deviations.
@@ -227,14 +235,7 @@ impl<B: Backend> TargetLoss<B> for Values<B> {
         let truths = truths(batch);
         let sums = self.scale.sums(estimates.clone(), truths, self.absolute);
         let mut tally = VisionTally::read(sums, Kind::Values);
-        let estimates = estimates.into_data();
-        let estimates = estimates
-            .iter::<f64>()
-            .map(|estimate| self.scale.value(estimate));
-        let estimates: Vec<f64> = estimates.collect();
-        let truths: Vec<f64> = truths.iter().map(|&value| f64::from(value)).collect();
-        tally.values = ValuesTally::new(1);
-        tally.values.add(&estimates, &truths);
+        tally.values = self.scale.tally(estimates, truths);
         tally
     }
 }

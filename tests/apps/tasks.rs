@@ -134,6 +134,69 @@ fn answers_are_parts_of_the_context_however_long_it_is() {
 }
 
 #[test]
+fn no_answer_is_given_only_where_training_had_questions_without() {
+    let bundles = Bundles::new();
+    let model = finder(&bundles);
+    let texts = || -> Vec<String> {
+        let args = [
+            "predict",
+            "--model",
+            &model,
+            "--text",
+            "a small bird",
+            "--question",
+            "a bird",
+            "--json",
+            "--top",
+            "99",
+        ];
+        let found = lines(&printed(&args));
+        let answers = found[0]["answers"].as_array().unwrap();
+        let text = |answer: &Value| answer["text"].as_str().unwrap().to_string();
+        answers.iter().map(text).collect()
+    };
+    let all = texts();
+    assert!(all.iter().any(String::is_empty), "{all:?}");
+    edit_config(&model, |config| {
+        config["answers"] = json!({"stride": 4, "longest": 1, "no_answer_threshold": null});
+    });
+    let mut words = texts();
+    words.sort();
+    assert_eq!(words, ["a", "bird", "small"]);
+    edit_config(&model, |config| config["answers"] = json!({"stride": -1}));
+    let args = [
+        "predict",
+        "--model",
+        &model,
+        "--text",
+        "a bird",
+        "--question",
+        "a bird",
+    ];
+    assert!(refused(&args).contains("config.json"));
+}
+
+#[test]
+fn what_is_cut_is_said_of_each_kind() {
+    let bundles = Bundles::new();
+    let tags = tagger(&bundles, "words", ["DET", "NOUN", "VERB"]);
+    let classes = bundles.text_classifier("pairs");
+    let answers = finder(&bundles);
+    let long = "a small bird that sings ".repeat(40);
+    for args in [
+        &["--model", &tags, "--text", &long][..],
+        &["--model", &classes, "--text", &long],
+        &["--model", &classes, "--text", "a bird", "--pair", &long],
+        &["--model", &answers, "--text", "a bird", "--question", &long],
+    ] {
+        let output = apps(&[&["predict"], args].concat());
+        let note = String::from_utf8(output.stderr).unwrap();
+        assert!(note.contains("1 of 1 texts"), "{args:?}: {note}");
+        assert!(output.status.success(), "{note}");
+    }
+}
+
+#[test]
 fn choices_come_with_their_probabilities() {
     let bundles = Bundles::new();
     let (config, device) = (TextConfig::Bert(bert()), Default::default());

@@ -108,25 +108,20 @@ fn bench(sizes: &[&str]) -> Bench {
     bench
 }
 
-fn config(run: &Run) -> Value {
-    let bytes = fs::read(run.path().join("model/config.json")).unwrap();
-    serde_json::from_slice(&bytes).unwrap()
-}
-
 #[test]
 fn every_family_learns_and_is_a_start_for_more() {
     for (class, sizes) in FAMILIES {
         let bench = bench(sizes);
         let run = bench.train("run", &["--set", "from=scratch", "--steps", "400"]);
-        assert_eq!(config(&run)["architectures"][0], class);
+        assert_eq!(run.config()["architectures"][0], class);
         let accuracy = run.summary()["test"]["metrics"]["accuracy"]
             .as_f64()
             .unwrap();
         // A third by chance.
         assert!(accuracy > 0.6, "{class}: {accuracy}");
         let again = bench.train("again", &["--from", "run", "--steps", "2"]);
-        assert_eq!(config(&again)["architectures"][0], class);
-        assert_eq!(config(&again)["vocab_size"], config(&run)["vocab_size"]);
+        assert_eq!(again.config()["architectures"][0], class);
+        assert_eq!(again.config()["vocab_size"], run.config()["vocab_size"]);
     }
 }
 
@@ -221,7 +216,7 @@ fn dropout_of_a_bundle_is_what_it_says_or_what_the_recipe_says() {
             &["--set", "from=scratch", "--set", "model.dropout=0.3"],
         );
         let rates = |run: &Run| -> Vec<f64> {
-            let config = config(run);
+            let config = run.config();
             let keys = config.as_object().unwrap().iter();
             let rates = keys.filter(|(key, _)| key.contains("drop"));
             rates.filter_map(|(_, rate)| rate.as_f64()).collect()

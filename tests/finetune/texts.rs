@@ -5,7 +5,7 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::support::{Bench, Run};
+use crate::support::{Bench, arguments};
 
 const SETTINGS: &[&str] = &[
     "from=scratch",
@@ -130,17 +130,6 @@ fn bench() -> Bench {
     bench
 }
 
-/// Command-line arguments of a task.
-fn arguments<'a>(name: &'a str, settings: &[&'a str]) -> Vec<&'a str> {
-    let settings = settings.iter().flat_map(|setting| ["--set", setting]);
-    std::iter::once(name).chain(settings).collect()
-}
-
-fn config(run: &Run) -> Value {
-    let config = fs::read(run.path().join("model/config.json")).unwrap();
-    serde_json::from_slice(&config).unwrap()
-}
-
 #[test]
 fn each_task_is_learned_and_leaves_a_bundle() {
     let bench = bench();
@@ -154,7 +143,7 @@ fn each_task_is_learned_and_leaves_a_bundle() {
             "{name}: {losses:?}"
         );
     }
-    let config = |name: &str| config(&bench.run(name));
+    let config = |name: &str| bench.run(name).config();
     let class = |name: &str| config(name)["architectures"][0].clone();
     assert_eq!(
         class("pair-classification"),
@@ -168,6 +157,10 @@ fn each_task_is_learned_and_leaves_a_bundle() {
         "multi_label_classification"
     );
     assert_eq!(config("text-regression")["problem_type"], "regression");
+    // How answers are found is kept, for those who ask later.
+    let answers = config("question-answering")["answers"].clone();
+    let expected = json!({"stride": 32, "longest": 30, "no_answer_threshold": 0.0});
+    assert_eq!(answers, expected);
     let tags = config("token-classification")["id2label"].clone();
     assert_eq!((&tags["0"], &tags["3"]), (&json!("B-BEAST"), &json!("O")));
 }
@@ -392,6 +385,19 @@ fn what_is_impossible_is_said_with_its_key_or_place() {
             "token-classification",
             &["data.source=['tags.conll']", "entities.scheme='bio'"],
             "unknown variant `bio`",
+        ),
+        (
+            "pair-classification",
+            &["data.source=['pairs.csv']", "model.family='bart'"],
+            "model.family: is \"bart\", which is no family for this; these are: bert",
+        ),
+        (
+            "question-answering",
+            &[
+                "data.source=['questions.jsonl']",
+                "answers.no_answer_threshold=inf",
+            ],
+            "answers.no_answer_threshold",
         ),
     ] {
         bench.refuses(&arguments(name, settings), &[words]);

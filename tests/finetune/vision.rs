@@ -5,11 +5,10 @@ use std::fs;
 use std::io::Cursor;
 
 use image::{GrayImage, ImageFormat, Luma};
-use serde_json::Value;
 
 use crate::families::FAMILIES;
 use crate::shapes;
-use crate::support::{Bench, Run};
+use crate::support::{Bench, arguments};
 
 const SETTINGS: &[&str] = &[
     "data.valid=0.2",
@@ -78,17 +77,6 @@ fn bench() -> Bench {
     bench
 }
 
-/// Command-line arguments of a task.
-fn arguments<'a>(name: &'a str, settings: &[&'a str]) -> Vec<&'a str> {
-    let settings = settings.iter().flat_map(|setting| ["--set", setting]);
-    std::iter::once(name).chain(settings).collect()
-}
-
-fn config(run: &Run) -> Value {
-    let config = fs::read(run.path().join("model/config.json")).unwrap();
-    serde_json::from_slice(&config).unwrap()
-}
-
 #[test]
 fn each_task_leaves_a_bundle_and_its_figures() {
     let bench = bench();
@@ -106,7 +94,7 @@ fn each_task_leaves_a_bundle_and_its_figures() {
         );
         assert!(run.path().join("model/model.safetensors").is_file());
     }
-    let config = |name: &str| config(&bench.run(name));
+    let config = |name: &str| bench.run(name).config();
     let labels = config("image-labels");
     assert_eq!(labels["problem_type"], "multi_label_classification");
     assert_eq!(labels["id2label"]["0"], "bright");
@@ -207,7 +195,7 @@ fn a_task_starts_from_the_backbone_of_another() {
     bench.train("boxes", &arguments("object-detection", settings));
     let settings = ["data.source=['shapes']", "from='boxes'"];
     let run = bench.train("masks", &arguments("image-segmentation", &settings));
-    assert_eq!(config(&run)["hidden_sizes"], serde_json::json!([4, 8, 8]));
+    assert_eq!(run.config()["hidden_sizes"], serde_json::json!([4, 8, 8]));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::fs;
 use serde_json::Value;
 
 use crate::families::FAMILIES;
-use crate::support::{Bench, Run, idx_images, idx_labels};
+use crate::support::{Bench, Run, arguments, idx_images, idx_labels};
 
 /// Every objective on images, what makes its model small enough to train in a second, and the drawings that it leaves.
 const OBJECTIVES: &[(&str, &[&str], &[&str])] = &[
@@ -80,12 +80,6 @@ fn bench() -> Bench {
     bench.write("images/images-idx3-ubyte", idx_images(120, 8));
     bench.write("images/labels-idx1-ubyte", idx_labels(120, 3));
     bench
-}
-
-/// Command-line arguments of an objective.
-fn arguments<'a>(name: &'a str, settings: &[&'a str]) -> Vec<&'a str> {
-    let settings = settings.iter().flat_map(|setting| ["--set", setting]);
-    std::iter::once(name).chain(settings).collect()
 }
 
 /// Whether every figure of every validation is finite.

@@ -102,11 +102,6 @@ fn bench(sizes: &[&str]) -> Bench {
     bench
 }
 
-fn config(run: &Run) -> Value {
-    let bytes = fs::read(run.path().join("model/config.json")).unwrap();
-    serde_json::from_slice(&bytes).unwrap()
-}
-
 fn sets<'a>(settings: &[&'a str]) -> Vec<&'a str> {
     settings
         .iter()
@@ -137,8 +132,8 @@ fn every_encoder_learns_to_fill_masks() {
         let best = losses.iter().copied().fold(f64::MAX, f64::min);
         assert!(best < 0.9 * losses[0], "{sizes:?}: {losses:?}");
         let family = sizes[0].strip_prefix("model.family=").unwrap();
-        assert_eq!(config(&run)["model_type"], family);
-        let class = config(&run)["architectures"][0]
+        assert_eq!(run.config()["model_type"], family);
+        let class = run.config()["architectures"][0]
             .as_str()
             .unwrap()
             .to_lowercase();
@@ -153,14 +148,14 @@ fn a_decoder_learns_to_continue_texts() {
     let run = bench.train("run", &args);
     let losses = run.metric("valid", "loss");
     assert!(losses[losses.len() - 1] < 0.8 * losses[0], "{losses:?}");
-    assert_eq!(config(&run)["architectures"][0], "GPT2LMHeadModel");
+    assert_eq!(run.config()["architectures"][0], "GPT2LMHeadModel");
     // Without them Python's `transformers` waits for the end token of the published model.
     let tokenizer = fs::read_to_string(run.path().join("model/tokenizer.json")).unwrap();
     let tokenizer: Value = serde_json::from_str(&tokenizer).unwrap();
     let end = &tokenizer["model"]["vocab"]["<|endoftext|>"];
     assert!(end.is_u64());
-    assert_eq!(&config(&run)["bos_token_id"], end);
-    assert_eq!(&config(&run)["eos_token_id"], end);
+    assert_eq!(&run.config()["bos_token_id"], end);
+    assert_eq!(&run.config()["eos_token_id"], end);
     let metrics = &run.summary()["final"]["metrics"];
     let [loss, perplexity, bits] =
         ["loss", "perplexity", "bits_per_byte"].map(|name| metrics[name].as_f64().unwrap());
@@ -187,13 +182,13 @@ fn every_decoder_learns_to_continue_texts() {
         let losses = run.metric("valid", "loss");
         let best = losses.iter().copied().fold(f64::MAX, f64::min);
         assert!(best < 0.8 * losses[0], "{class}: {losses:?}");
-        assert_eq!(config(&run)["architectures"][0], class);
-        assert_eq!(config(&run)["tie_word_embeddings"], true);
+        assert_eq!(run.config()["architectures"][0], class);
+        assert_eq!(run.config()["tie_word_embeddings"], true);
         if !class.starts_with("Hearth") {
             let rope = serde_json::json!({"rope_type": "default", "rope_theta": 1e4});
-            assert_eq!(config(&run)["rope_parameters"], rope);
+            assert_eq!(run.config()["rope_parameters"], rope);
         }
-        assert!(config(&run)["eos_token_id"].is_u64());
+        assert!(run.config()["eos_token_id"].is_u64());
     }
 }
 
@@ -277,7 +272,7 @@ fn dropout_is_a_key_of_every_family() {
         let dropped = bench.train("dropped", &[objective, "--set", "model.dropout=0.5"]);
         assert!(plain.weights() != dropped.weights(), "{sizes:?}");
         let rates = |run: &Run| -> Vec<f64> {
-            let config = config(run);
+            let config = run.config();
             let keys = config.as_object().unwrap().iter();
             let rates = keys.filter(|(key, _)| key.contains("drop"));
             rates.filter_map(|(_, rate)| rate.as_f64()).collect()

@@ -192,6 +192,12 @@ impl Bench {
     }
 }
 
+/// Command-line arguments of an objective or a task.
+pub fn arguments<'a>(name: &'a str, settings: &[&'a str]) -> Vec<&'a str> {
+    let settings = settings.iter().flat_map(|setting| ["--set", setting]);
+    std::iter::once(name).chain(settings).collect()
+}
+
 /// What a binary wrote to stderr.
 pub fn message(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
@@ -234,6 +240,12 @@ impl Run {
     pub fn summary(&self) -> Value {
         let text = fs::read_to_string(self.path.join("summary.json")).unwrap();
         serde_json::from_str(&text).unwrap()
+    }
+
+    /// `config.json` of the bundle.
+    pub fn config(&self) -> Value {
+        let config = fs::read(self.path.join("model/config.json")).unwrap();
+        serde_json::from_slice(&config).unwrap()
     }
 
     /// The weights of the bundle, as bytes.

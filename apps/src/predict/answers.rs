@@ -2,20 +2,15 @@
 //! each, with their places.
 
 use burn::prelude::*;
-use data::{Encoded, TextTokenizer};
+use data::{CutTexts, Encoded, TextTokenizer};
 use model::{Bundle, Draw, HeadKind, SpanFinder};
 use serde::Serialize;
 use train::Failure;
 use train::job::text::TokenBatch;
-use train::scores::best_spans::{Candidate, candidates};
+use train::scores::best_spans::{AnswersConfig, Candidate, candidates};
 
 use super::BATCH;
 use crate::open::{self, TextParts};
-
-/// Tokens of the longest answer, and tokens that windows of a long context share.
-const LONGEST: usize = 30;
-/// As a share of the longest sequence.
-const STRIDE: usize = 4;
 
 /// An answer.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -26,7 +21,7 @@ pub struct AnswerGuess {
     pub start: usize,
     /// The character behind its last.
     pub end: usize,
-    /// Among all that were looked at, no answer being one of them where the model knows of questions without.
+    /// Among all that were looked at; no answer is one of them, unless each question of training had one.
     pub probability: f32,
 }
 
@@ -36,10 +31,16 @@ pub struct AnswerPredictor<B: Backend> {
     tokenizer: TextTokenizer,
     max_length: usize,
     types: bool,
+    answers: AnswersConfig,
     device: B::Device,
 }
 
 impl<B: Backend> AnswerPredictor<B> {
+    /// Tokens of the longest window.
+    pub fn max_length(&self) -> usize {
+        self.max_length
+    }
+
     /// Loads a model that finds answers.
     ///
     /// # Errors
@@ -56,13 +57,15 @@ impl<B: Backend> AnswerPredictor<B> {
         Ok(Self {
             model: open::filled(bundle, model, names)?,
             types: config.describe().segments > 1,
+            answers: AnswersConfig::of(bundle, max_length)?,
             tokenizer,
             max_length,
             device: device.clone(),
         })
     }
 
-    /// The `top` best answers to each question, the best first. Contexts of any length are read, in windows.
+    /// The `top` best answers to each question, the best first, and what is cut of the questions. Contexts of any length are
+    /// read, in windows.
     ///
     /// - rows: contexts and their questions
     ///
@@ -73,17 +76,19 @@ impl<B: Backend> AnswerPredictor<B> {
         &self,
         rows: &[(&str, &str)],
         top: usize,
-    ) -> Result<Vec<Vec<AnswerGuess>>, Failure> {
+    ) -> Result<(Vec<Vec<AnswerGuess>>, CutTexts), Failure> {
         let turned: Vec<(&str, &str)> = rows
             .iter()
             .map(|&(context, question)| (question, context))
             .collect();
         let encoded =
             self.tokenizer
-                .encode_windows(&turned, self.max_length, self.max_length / STRIDE)?;
+                .encode_windows(&turned, self.max_length, self.answers.stride)?;
+        let mut cut = CutTexts::default();
         let mut windows: Vec<(usize, &Encoded)> = Vec::new();
         for (row, all) in encoded.iter().enumerate() {
             windows.extend(all.iter().map(|window| (row, window)));
+            cut.add(CutTexts::of(&all[..all.len().min(1)]));
         }
         windows.sort_by_key(|(_, window)| window.ids.len());
         // Of each question: candidates of all windows, and the least score of no answer.
@@ -98,23 +103,28 @@ impl<B: Backend> AnswerPredictor<B> {
                 let (starts, ends): (Vec<f32>, Vec<f32>) = (end(0).collect(), end(1).collect());
                 let bytes = window.bytes_of(1);
                 let (all, none) = &mut found[*row];
-                all.extend(candidates(&starts, &ends, &bytes, LONGEST));
+                all.extend(candidates(&starts, &ends, &bytes, self.answers.longest));
                 *none = none.min(starts[0] + ends[0]);
             }
         }
+        let threshold = self.answers.no_answer_threshold;
         let answers = found.into_iter().zip(rows);
-        Ok(answers
-            .map(|((all, none), (context, _))| best(all, none, context, top))
-            .collect())
+        let answers = answers.map(|((all, none), (context, _))| {
+            let none = threshold.map(|threshold| none - threshold as f32);
+            best(all, none, context, top)
+        });
+        Ok((answers.collect(), cut))
     }
 }
 
 /// The best answers, each text once.
-fn best(mut all: Vec<Candidate>, none: f32, context: &str, top: usize) -> Vec<AnswerGuess> {
-    all.push(Candidate {
-        score: none,
+///
+/// - none: how good it is to give none, if that may be
+fn best(mut all: Vec<Candidate>, none: Option<f32>, context: &str, top: usize) -> Vec<AnswerGuess> {
+    all.extend(none.map(|score| Candidate {
+        score,
         bytes: [0, 0],
-    });
+    }));
     all.sort_by(|a, b| b.score.total_cmp(&a.score));
     let mut seen = std::collections::HashSet::new();
     // Windows overlap, so that a span may be found twice.

@@ -1,7 +1,7 @@
 //! The right one of several choices. In: a model that chooses, a question with its choices. Out: the choices, the likeliest first.
 
 use burn::prelude::*;
-use data::{Encoded, TextTokenizer};
+use data::{CutTexts, Encoded, TextTokenizer};
 use model::families::Place;
 use model::{Bundle, ChoiceModel, Draw, HeadKind};
 use train::Failure;
@@ -21,6 +21,11 @@ pub struct ChoicePredictor<B: Backend> {
 }
 
 impl<B: Backend> ChoicePredictor<B> {
+    /// Tokens of the longest question with a choice.
+    pub fn max_length(&self) -> usize {
+        self.max_length
+    }
+
     /// Loads a model that chooses.
     ///
     /// # Errors
@@ -44,7 +49,7 @@ impl<B: Backend> ChoicePredictor<B> {
         })
     }
 
-    /// The `top` likeliest choices.
+    /// The `top` likeliest choices, and what is cut of them and of the question, as they are longer than those of training.
     ///
     /// # Errors
     ///
@@ -54,7 +59,7 @@ impl<B: Backend> ChoicePredictor<B> {
         question: &str,
         choices: &[String],
         top: usize,
-    ) -> Result<Vec<Guess>, Failure> {
+    ) -> Result<(Vec<Guess>, CutTexts), Failure> {
         let rows: Vec<_> = choices
             .iter()
             .map(|choice| (question, Some(choice.as_str())))
@@ -75,6 +80,7 @@ impl<B: Backend> ChoicePredictor<B> {
             .iter()
             .map(|share| Figure::Probability(share / sum))
             .collect();
-        Ok(guess::best(&shares, top, |choice| choices[choice].clone()))
+        let guesses = guess::best(&shares, top, |choice| choices[choice].clone());
+        Ok((guesses, CutTexts::of(&encoded)))
     }
 }

@@ -6,6 +6,7 @@ use model::beam::{Search, generate};
 use model::{Bundle, Draw, HeadKind, Seq2SeqModel};
 use serde::Serialize;
 use train::Failure;
+use train::job::seq2seq::end_with;
 use train::job::text::{TokenBatch, bundle_tokenizer};
 
 use super::BATCH;
@@ -93,12 +94,8 @@ impl<B: Backend> TextWriter<B> {
         };
         let mut rows = self.tokenizer.encode(texts, self.max_length)?;
         let cut = CutTexts::count(&self.tokenizer, texts, &rows, self.max_length)?;
-        for row in &mut rows {
-            if let Some(end) = self.end.filter(|end| row.last() != Some(end)) {
-                row.truncate(self.max_length - 1);
-                row.push(end);
-            }
-        }
+        rows.iter_mut()
+            .for_each(|row| end_with(row, self.end, self.max_length));
         let mut order: Vec<usize> = (0..rows.len()).collect();
         // Of like length together: less padding to compute.
         order.sort_by_key(|&row| rows[row].len());

@@ -2,7 +2,7 @@
 
 use burn::prelude::*;
 use burn::tensor::activation::softmax;
-use data::{Encoded, TextTokenizer};
+use data::{CutTexts, Encoded, TextTokenizer};
 use model::{Bundle, Draw, HeadKind, TokenClassifier};
 use serde::Serialize;
 use train::Failure;
@@ -77,23 +77,15 @@ impl<B: Backend> WordPredictor<B> {
         self.max_length
     }
 
-    /// The texts as the model reads them.
+    /// The entities of each text, or all its words where tags mark none, and what is cut of the texts, as they are longer than
+    /// those of training.
     ///
     /// # Errors
     ///
     /// The tokenizer fails.
-    pub fn encode(&self, texts: &[&str]) -> Result<Vec<Encoded>, Failure> {
+    pub fn predict(&self, texts: &[&str]) -> Result<(Vec<Vec<Marked>>, CutTexts), Failure> {
         let rows: Vec<_> = texts.iter().map(|text| (*text, None)).collect();
-        Ok(self.tokenizer.encode_parts(&rows, self.max_length)?)
-    }
-
-    /// The entities of each text, or all its words where tags mark none; what is longer than the texts of training is cut.
-    ///
-    /// # Errors
-    ///
-    /// The tokenizer fails.
-    pub fn predict(&self, texts: &[&str]) -> Result<Vec<Vec<Marked>>, Failure> {
-        let encoded = self.encode(texts)?;
+        let encoded = self.tokenizer.encode_parts(&rows, self.max_length)?;
         let mut order: Vec<usize> = (0..encoded.len()).collect();
         // Of like length together: less padding to compute.
         order.sort_by_key(|&row| encoded[row].ids.len());
@@ -117,7 +109,7 @@ impl<B: Backend> WordPredictor<B> {
                 };
             }
         }
-        Ok(found)
+        Ok((found, CutTexts::of(&encoded)))
     }
 
     /// Words with the tag of their first token.

@@ -53,6 +53,16 @@ pub struct PairData {
     pub test: PairRows,
 }
 
+/// Ends a text with the token that an encoder-decoder ends texts with, unless it does already.
+///
+/// - max_length: of the text with that token
+pub fn end_with(row: &mut Vec<u32>, end: Option<u32>, max_length: usize) {
+    if let Some(end) = end.filter(|end| row.last() != Some(end)) {
+        row.truncate(max_length - 1);
+        row.push(end);
+    }
+}
+
 /// Reads and splits pairs, and tokenizes them.
 ///
 /// - judged: rows of validation and test of which the model's own texts are judged
@@ -115,12 +125,9 @@ pub fn read(
                 .collect();
             let mut tokens = tokenizer.encode(&texts, max_length)?;
             cut.add(CutTexts::count(&tokenizer, &texts, &tokens, max_length)?);
-            for row in &mut tokens {
-                if let Some(end) = end.filter(|end| row.last() != Some(end)) {
-                    row.truncate(max_length - 1);
-                    row.push(end);
-                }
-            }
+            tokens
+                .iter_mut()
+                .for_each(|row| end_with(row, end, max_length));
             Ok(tokens)
         };
         let (sources, targets) = (side(0)?, side(1)?);

@@ -1,5 +1,41 @@
 //! Which span of a text answers best. In: how much each token looks like an answer's first and last. Out: bytes, and scores.
 
+use model::bundle::{Bundle, BundleError};
+use serde::{Deserialize, Serialize};
+
+/// How answers are found and chosen: what a bundle keeps of it, under `answers` in its `config.json`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AnswersConfig {
+    /// Tokens that the windows of a long context share.
+    pub stride: usize,
+    /// Tokens of the longest answer.
+    pub longest: usize,
+    /// How much better no answer must be than the best one, as a difference of logits; none where one is always given.
+    pub no_answer_threshold: Option<f64>,
+}
+
+impl AnswersConfig {
+    /// What a bundle says, or what is usual where it says nothing: a quarter of a window, 30 tokens, no answer where it is better.
+    ///
+    /// - max_length: of a window, in tokens
+    ///
+    /// # Errors
+    ///
+    /// A key that is missing or of another type.
+    pub fn of(bundle: &Bundle, max_length: usize) -> Result<Self, BundleError> {
+        #[derive(Deserialize)]
+        struct Said {
+            answers: Option<AnswersConfig>,
+        }
+        let said: Said = bundle.head_config()?;
+        Ok(said.answers.unwrap_or(Self {
+            stride: max_length / 4,
+            longest: 30,
+            no_answer_threshold: Some(0.0),
+        }))
+    }
+}
+
 /// Ends that are tried together, the likeliest of each.
 const TRIED: usize = 20;
 
