@@ -105,6 +105,9 @@ impl<B: Backend> Embedder<B> {
     }
 }
 
+/// Texts of which all cosines are printed, at most.
+const MOST_PRINTED: usize = 100;
+
 /// Embeds what the flags name, and gives what is printed.
 ///
 /// # Errors
@@ -148,6 +151,12 @@ pub fn run(flags: &Flags) -> Result<String, Failure> {
         return Err(Failure::input("--text is empty"));
     }
     let n = texts.len();
+    if n > MOST_PRINTED && flags.output.is_none() {
+        let reason = format!(
+            "{n} texts are too many to print how near all are to each other; --output FILE keeps their vectors"
+        );
+        return Err(Failure::input(reason));
+    }
     let vectors = with_backend(backend, Work { bundle, texts })??;
     let width = vectors.first().map_or(0, Vec::len);
     if let Some(output) = &flags.output {

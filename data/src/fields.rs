@@ -48,7 +48,7 @@ pub(crate) struct FieldRows {
     path: PathBuf,
     wanted: Vec<Wanted>,
     records: Records,
-    waiting: VecDeque<FieldRow>,
+    waiting: VecDeque<Result<FieldRow, DataError>>,
 }
 
 enum Records {
@@ -146,7 +146,7 @@ impl FieldRows {
     /// The file can't be read on.
     pub(crate) fn next(&mut self) -> Result<Option<Result<FieldRow, DataError>>, DataError> {
         if let Some(row) = self.waiting.pop_front() {
-            return Ok(Some(Ok(row)));
+            return Ok(Some(row));
         }
         match self.row() {
             Ok(row) => Ok(row.map(Ok)),
@@ -188,7 +188,7 @@ impl FieldRows {
                     return fields(path, &self.wanted, &object, line).map(Some);
                 }
             },
-            Records::Json(elements) => {
+            Records::Json(elements) => loop {
                 let Some((bytes, line)) = elements.next()? else {
                     return Ok(None);
                 };
@@ -197,14 +197,19 @@ impl FieldRows {
                     return fields(path, &self.wanted, &object, line).map(Some);
                 };
                 for question in paragraphs.iter().flat_map(questions) {
-                    let row = fields(path, &self.wanted, &question, line)?;
+                    // A question that is faulty costs none of the others.
+                    let row = question.map_err(|reason| DataError::UnusableRow {
+                        path: path.clone(),
+                        line,
+                        reason,
+                    });
+                    let row = row.and_then(|row| fields(path, &self.wanted, &row, line));
                     self.waiting.push_back(row);
                 }
-                match self.waiting.pop_front() {
-                    Some(row) => Ok(Some(row)),
-                    None => self.row(),
+                if let Some(row) = self.waiting.pop_front() {
+                    return row.map(Some);
                 }
-            }
+            },
             Records::Parquet { rows, parts } => {
                 let Some((cells, line)) = rows.next()? else {
                     return Ok(None);
@@ -319,14 +324,18 @@ fn fields(
     Ok(FieldRow { values, line })
 }
 
-/// The questions of a paragraph of SQuAD's files, each with its context.
-fn questions(paragraph: &Value) -> Vec<Map<String, Value>> {
-    let none = Vec::new();
-    let asked = paragraph["qas"].as_array().unwrap_or(&none);
+/// The questions of a paragraph of SQuAD's files, each with its context, or what is wrong with one or with all of them.
+fn questions(paragraph: &Value) -> Vec<Result<Map<String, Value>, String>> {
+    let Some(asked) = paragraph["qas"].as_array() else {
+        return vec![Err("a paragraph without \"qas\"".into())];
+    };
     let row = |question: &Value| {
-        let mut row = question.as_object().cloned().unwrap_or_default();
+        let mut row = question
+            .as_object()
+            .cloned()
+            .ok_or("a question that is no object")?;
         row.insert("context".into(), paragraph["context"].clone());
-        row
+        Ok(row)
     };
     asked.iter().map(row).collect()
 }

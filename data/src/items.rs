@@ -2,7 +2,7 @@
 //! a target each, in splits.
 
 use std::collections::{BTreeSet, HashSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
@@ -122,20 +122,13 @@ pub struct ItemSplits {
 /// # Errors
 /// Anything that is missing or malformed, rows that are to be refused, no usable row at all.
 pub fn read_items(source: &TextSource, columns: &ItemColumns) -> Result<ItemSet, DataError> {
-    let mut files = source.files();
+    let files = files(source);
     let wanted = columns.wanted();
     let tagged = columns.kind == ItemKind::Tags;
     let mut reading = Reading::default();
     for (number, path) in files.iter().enumerate() {
-        let rows = FieldRows::open(path, &wanted, tagged)?;
+        let rows = open(source, path, &wanted, tagged)?;
         reading.file(rows, columns, path, number as u32)?;
-    }
-    if let TextSource::Bundled(name) = source {
-        let path = PathBuf::from(format!("bundled:{name}"));
-        let (format, bytes) = bundled::rows(name);
-        let rows = FieldRows::read(&path, format, bytes, &wanted, tagged)?;
-        reading.file(rows, columns, &path, 0)?;
-        files.push(path);
     }
     let origin = text::origin(&files);
     let set = reading.finish(origin, columns.bad_rows)?;
@@ -145,6 +138,30 @@ pub fn read_items(source: &TextSource, columns: &ItemColumns) -> Result<ItemSet,
         files,
         ..set
     })
+}
+
+/// The files of a source; of a bundled set its name.
+fn files(source: &TextSource) -> Vec<PathBuf> {
+    match source {
+        TextSource::Bundled(name) => vec![format!("bundled:{name}").into()],
+        _ => source.files(),
+    }
+}
+
+/// - path: one of [`files`]
+fn open(
+    source: &TextSource,
+    path: &Path,
+    wanted: &[Wanted],
+    tagged: bool,
+) -> Result<FieldRows, DataError> {
+    match source {
+        TextSource::Bundled(name) => {
+            let (format, bytes) = bundled::rows(name);
+            FieldRows::read(path, format, bytes, wanted, tagged)
+        }
+        _ => FieldRows::open(path, wanted, tagged),
+    }
 }
 
 /// A row that is only to be answered.
@@ -187,8 +204,8 @@ pub fn read_inputs(
         Ok(texts)
     };
     let mut all = Vec::new();
-    for path in source.files() {
-        let mut rows = FieldRows::open(&path, &wanted, false)?;
+    for path in files(source) {
+        let mut rows = open(source, &path, &wanted, false)?;
         while let Some(row) = rows.next()? {
             all.push(match row {
                 Ok(row) => InputRow {
@@ -511,7 +528,7 @@ impl Reading {
         &mut self,
         mut rows: FieldRows,
         columns: &ItemColumns,
-        path: &std::path::Path,
+        path: &Path,
         file: u32,
     ) -> Result<(), DataError> {
         let names = rows.class_names(&columns.target).unwrap_or_default();

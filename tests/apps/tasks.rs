@@ -299,6 +299,9 @@ fn texts_are_embedded_and_compared() {
         assert!((length - 1.0).abs() < 1e-5, "{length}");
     }
     assert!(refused(&args).contains("exists; --force replaces it"));
+    let many = bundles.file("many.txt", "a bird\n".repeat(101).as_str());
+    let args = ["embed", "--model", &model, "--input", &many];
+    assert!(refused(&args).contains("--output FILE keeps their vectors"));
     assert!(refused(&["embed", "--model", &model, "--text", " "]).contains("--text is empty"));
     let images = bundles.autoencoder("images");
     assert!(

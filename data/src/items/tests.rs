@@ -149,6 +149,24 @@ fn answers_are_where_they_say() {
         (found[1].0[1].as_str(), &found[1].1),
         ("quién", &ItemTarget::Answers(vec![]))
     );
+    // A faulty question costs none of the others, and what holds no question is no question.
+    let faulty = squad.replace(
+        "{\"id\": \"1\"",
+        "7, {\"id\": \"0\", \"answers\": []}, {\"id\": \"1\"",
+    );
+    let faulty = faulty.replace(
+        "[{\"context\"",
+        "[{\"context\": \"without questions\"}, {\"context\"",
+    );
+    let skipping = ItemColumns {
+        bad_rows: BadRows::Skip,
+        ..answers.clone()
+    };
+    let set = read("dev.json", &faulty, &skipping).unwrap();
+    assert_eq!((set.items.len(), set.left_out.total()), (2, 3));
+    let empty = "{\"paragraphs\": []},".repeat(200_000);
+    let empty = format!("[{empty}{{\"paragraphs\": []}}]");
+    assert!(read("dev.json", &empty, &answers).is_err());
     let bytes = rows.replace("[7]", "[8]");
     let wrong = read("a.jsonl", &bytes, &answers).unwrap_err();
     assert!(
@@ -288,4 +306,8 @@ fn inputs_keep_their_places_whatever_they_hold() {
     assert_eq!(rows[0].texts, Ok(strings(&["x", "p"])));
     assert_eq!(rows[1].texts, Err("\"context\" is empty".into()));
     assert!(rows[1].place.ends_with("a.csv:3"));
+    let bundled = TextSource::named(&["questions".into()]).unwrap();
+    let rows = read_inputs(&bundled, ItemKind::Answers, "context", "question").unwrap();
+    assert!(rows.len() > 1000 && rows[0].place.starts_with("bundled:questions:"));
+    assert_eq!(rows[0].texts.as_ref().unwrap().len(), 2);
 }

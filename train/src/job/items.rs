@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use data::{
@@ -201,6 +202,7 @@ impl Items {
         );
         let mut encoding = Encoding {
             tokenizer: &tokenizer,
+            files: &set.files,
             classes: classes.iter().map(String::as_str).zip(0..).collect(),
             max_length,
             stride,
@@ -254,6 +256,8 @@ impl Items {
 /// What items are tokenized with.
 struct Encoding<'a> {
     tokenizer: &'a TextTokenizer,
+    /// That items are of.
+    files: &'a [PathBuf],
     /// Numbers of the classes or tags by their names.
     classes: HashMap<&'a str, u32>,
     max_length: usize,
@@ -298,7 +302,10 @@ impl Encoding<'_> {
                 content: pair[1].clone(),
             };
             let messages: Vec<Message> = item.texts.chunks_exact(2).map(message).collect();
-            template.answers(&messages)
+            template.answers(&messages).map_err(|error| {
+                let place = self.files[item.file as usize].display();
+                Failure::input(format!("{place}:{}: {error}", item.line))
+            })
         };
         let written: Vec<_> = items.iter().map(written).collect::<Result<_, _>>()?;
         let texts: Vec<&str> = written.iter().map(|(text, _)| text.as_str()).collect();
