@@ -387,11 +387,6 @@ fn what_is_impossible_is_said_with_its_key_or_place() {
             "unknown variant `bio`",
         ),
         (
-            "pair-classification",
-            &["data.source=['pairs.csv']", "model.family='bart'"],
-            "model.family: is \"bart\", which is no family for this; these are: bert",
-        ),
-        (
             "question-answering",
             &[
                 "data.source=['questions.jsonl']",
@@ -402,4 +397,10 @@ fn what_is_impossible_is_said_with_its_key_or_place() {
     ] {
         bench.refuses(&arguments(name, settings), &[words]);
     }
+    // Sizes of another family would be refused first.
+    let plain = Bench::new(env!("CARGO_BIN_EXE_finetune"), &["from=scratch"]);
+    plain.refuses(
+        &arguments("pair-classification", &["model.family='bart'"]),
+        &["model.family: is \"bart\", which is no family for this; these are: bert"],
+    );
 }
