@@ -299,8 +299,8 @@ fn texts_are_embedded_and_compared() {
         assert!((length - 1.0).abs() < 1e-5, "{length}");
     }
     assert!(refused(&args).contains("exists; --force replaces it"));
-    let many = bundles.file("many.txt", "a bird\n".repeat(101).as_str());
-    let args = ["embed", "--model", &model, "--input", &many];
+    let mut args = vec!["embed", "--model", &model];
+    args.extend(["--text", "a bird"].repeat(101));
     assert!(refused(&args).contains("--output FILE keeps their vectors"));
     assert!(refused(&["embed", "--model", &model, "--text", " "]).contains("--text is empty"));
     let images = bundles.autoencoder("images");

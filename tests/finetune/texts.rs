@@ -401,6 +401,6 @@ fn what_is_impossible_is_said_with_its_key_or_place() {
     let plain = Bench::new(env!("CARGO_BIN_EXE_finetune"), &["from=scratch"]);
     plain.refuses(
         &arguments("pair-classification", &["model.family='bart'"]),
-        &["model.family: is \"bart\", which is no family for this; these are: bert"],
+        &["model.family is \"bart\", which is no family for this; these are: bert"],
     );
 }
