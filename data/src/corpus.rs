@@ -190,6 +190,25 @@ impl CorpusPlan {
         }
     }
 
+    /// The tokenizer alone: from the cache, or loaded or trained, and then kept there.
+    ///
+    /// # Errors
+    /// Malformed texts, or a tokenizer that cannot be had.
+    pub fn tokenizer_watched(
+        &self,
+        cache: Option<&Cache>,
+        watch: Watch<'_>,
+    ) -> Result<TextTokenizer, DataError> {
+        let Some(cache) = cache else {
+            return self.tokenizer(watch);
+        };
+        let cached = cache.contents(&self.source);
+        match cached.and_then(|contents| self.cached_tokenizer(cache, &contents, watch)) {
+            Err(DataError::Cache { .. }) => self.tokenizer(watch),
+            made => made,
+        }
+    }
+
     fn cached(&self, cache: &Cache, watch: Watch<'_>) -> Result<Corpus, DataError> {
         let stamps = Cache::stamps(&self.source)?;
         let contents = cache.contents(&self.source)?;

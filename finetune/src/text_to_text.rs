@@ -7,7 +7,6 @@ use burn::tensor::backend::AutodiffBackend;
 use data::ItemSet;
 use model::beam::{EarlyStopping, Search, generate};
 use model::bundle::Load;
-use model::ops::linear_cross_entropy;
 use model::{HeadKind, Seq2SeqConfig, Seq2SeqModel};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -15,11 +14,12 @@ use std::marker::PhantomData;
 use train::Failure;
 use train::job::items::Items;
 use train::job::seq2seq::{self, PairBatch, PairData};
-use train::job::text::{TrainedTokenizer, indices};
+use train::job::text::TrainedTokenizer;
 use train::job::{BundleWriter, Exported, Job, Product, Recipe, Splits, Start};
 use train::metrics::{Metric, Metrics};
 use train::objective::{LossSums, Objective, SumTally, Tally};
 use train::objectives::class_loss::{ClassLoss, SmoothingRecipe};
+use train::objectives::tokens;
 use train::recipe::Impossible;
 use train::scores::summaries::SummaryTally;
 use train::scores::translation::{Bleu, Tokenizer, TranslationTally};
@@ -122,14 +122,7 @@ impl<W: Writing> Job for TextToText<W> {
     fn check(&self, recipe: &Recipe) -> Result<(), Impossible> {
         self.loss.check()?;
         crate::pair_classification::check_second(&self.data, "the texts that are to be written")?;
-        recipe.training.check_unpacked()?;
-        recipe
-            .training
-            .check_texts(self.tokenizer.given.max_length)?;
-        if self.tokenizer.given.max_length < 3 {
-            let reason = "is below 3, which leaves no room for a word";
-            return Err(Impossible::new("tokenizer.max_length", reason));
-        }
+        seq2seq::check_seq2seq(self.tokenizer.given.max_length, recipe)?;
         if self.search.beams == 0 {
             return Err(Impossible::new(
                 "search.beams",
@@ -142,19 +135,7 @@ impl<W: Writing> Job for TextToText<W> {
                 "is no finite number",
             ));
         }
-        if recipe.from != "scratch" {
-            return Ok(());
-        }
-        let wrong = |reason| Impossible::new("model", format!("is impossible: {reason}"));
-        let mut config = recipe.seq2seq_sizes()?;
-        // The texts bound the vocabulary, whatever the recipe allows.
-        let tokens = model::families::Seq2SeqTokens {
-            pad: 0,
-            start: 0,
-            eos: 0,
-        };
-        config.set_vocabulary(1, tokens);
-        config.check().map_err(wrong)
+        Ok(())
     }
 
     fn source(&self, _: &Start) -> Result<ItemSet, Failure> {
@@ -264,20 +245,6 @@ const SUMMARY_METRICS: &[Metric] = &[
     Metric::higher("rougeL"),
 ];
 
-impl<B: Backend> Writer<B> {
-    fn sums(&self, batch: &PairBatch, loss: &ClassLoss, device: &B::Device) -> LossSums<B> {
-        let at = (batch.at.len() < batch.decoder.tokens.len()).then(|| indices(&batch.at, device));
-        let (input, read) = (batch.inputs.input(device), batch.decoder(device));
-        if let Some((table, bias)) = self.model.decoder().filter(|_| loss.is_plain()) {
-            // The scores of a large vocabulary are never all there at once.
-            let states = self.model.states(&input, read, at);
-            let (losses, hits) = linear_cross_entropy(states, table, bias, &batch.targets);
-            return LossSums::new(losses.sum(), vec![hits.sum()], batch.targets.len());
-        }
-        loss.sums(self.model.logits(&input, read, at), &batch.targets)
-    }
-}
-
 impl<B: Backend> Exported<B> for Writer<B> {
     fn export(&self, writer: &BundleWriter<'_>) -> anyhow::Result<()> {
         writer.write(&self.model)
@@ -299,12 +266,12 @@ impl<B: Backend> Objective<B> for Writer<B> {
     }
 
     fn loss(&self, batch: &PairBatch, device: &B::Device) -> LossSums<B> {
-        self.sums(batch, &self.loss, device)
+        tokens::written(&self.model, batch, &self.loss, device)
     }
 
     fn evaluate(&self, batch: &PairBatch, device: &B::Device) -> WrittenTally {
         // Without smoothing: perplexity follows from it.
-        let sums = self.sums(batch, &ClassLoss::default(), device);
+        let sums = tokens::written(&self.model, batch, &ClassLoss::default(), device);
         let mut tally = WrittenTally {
             sums: SumTally::read(sums, <Self as Objective<B>>::MEANS),
             ..WrittenTally::default()

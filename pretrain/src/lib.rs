@@ -6,6 +6,7 @@
 pub mod autoencoder;
 pub mod byol;
 pub mod clm;
+pub mod denoising;
 pub mod dino;
 #[cfg(test)]
 #[path = "../../tests/support/objectives.rs"]
@@ -22,6 +23,7 @@ pub mod vqvae;
 pub use autoencoder::DenoisingAutoencoder;
 pub use byol::Byol;
 pub use clm::Clm;
+pub use denoising::Denoising;
 pub use dino::Dino;
 pub use mae::Mae;
 pub use mlm::Mlm;
@@ -43,6 +45,7 @@ pub static TRAINER: Trainer = Trainer {
     entries: &[
         entry::<Mlm>(),
         entry::<Clm>(),
+        entry::<Denoising>(),
         entry::<DenoisingAutoencoder>(),
         entry::<Vae>(),
         entry::<VqVae>(),

@@ -216,6 +216,26 @@ impl TextTokenizer {
         Self::new(inner, &self.place, Names::default(), None, None)
     }
 
+    /// With these special tokens; those that it has stay as they are.
+    ///
+    /// # Errors
+    /// A tokenizer that cannot be written.
+    pub fn with_special_tokens(&self, tokens: &[String]) -> Result<Self, DataError> {
+        let missing = tokens.iter().filter(|token| self.id(token).is_none());
+        let missing: Vec<AddedToken> = missing
+            .map(|token| AddedToken::from(token.as_str(), true))
+            .collect();
+        let mut inner = parse_inner(self.to_json()?.as_bytes(), &self.place)?;
+        inner.add_special_tokens(&missing);
+        let made = Self::new(inner, &self.place, Names::default(), None, None)?;
+        Ok(made.with_chat_template(self.chat_template.as_deref().map(Into::into)))
+    }
+
+    /// The id of a token by its spelling.
+    pub fn id(&self, token: &str) -> Option<u32> {
+        self.inner.token_to_id(token)
+    }
+
     /// What a `tokenizer.json` holds, pretty-printed.
     pub fn to_json(&self) -> Result<String, DataError> {
         self.inner.to_string(true).map_err(DataError::Tokenizer)

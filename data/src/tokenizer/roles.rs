@@ -240,6 +240,23 @@ impl Frame {
         self.side == TruncationDirection::Left
     }
 
+    /// What stands before a framed text, the text, and what stands behind it.
+    pub fn parts<'a>(&self, row: &'a [u32]) -> [&'a [u32]; 3] {
+        let before = if row.starts_with(&self.before) {
+            self.before.len()
+        } else {
+            0
+        };
+        let (before, rest) = row.split_at(before);
+        let after = if rest.ends_with(&self.after) {
+            self.after.len()
+        } else {
+            0
+        };
+        let (text, after) = rest.split_at(rest.len() - after);
+        [before, text, after]
+    }
+
     /// Shortens a framed row to `max_len` tokens; what opens and what closes it stays as far as there is room.
     pub fn cut(&self, row: &mut Vec<u32>, max_len: usize) {
         if row.len() <= max_len {

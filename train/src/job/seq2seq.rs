@@ -1,10 +1,11 @@
-//! From pairs of texts to batches of both. In: `[data]` and `[tokenizer]` of a recipe. Out: splits, tokenized and batched.
+//! Texts for encoder-decoders. In: `[data]` and `[tokenizer]` of a recipe. Out: splits, tokenized and, of pairs, batched.
 
 use std::sync::Arc;
 
 use burn::prelude::*;
 use burn::tensor::TensorData;
-use data::{CutTexts, ItemKind, ItemSet, ItemSplits, SplitShares, TextTokenizer};
+use data::source::TextSource;
+use data::{CutTexts, ItemKind, ItemSet, ItemSplits, SplitShares, TextTokenizer, TokenizerSource};
 use model::beam::Search;
 use model::families::{Seq2SeqPlan, Seq2SeqTokens};
 use model::{HeadKind, Seq2SeqConfig, bundle};
@@ -12,7 +13,8 @@ use model::{HeadKind, Seq2SeqConfig, bundle};
 use crate::failure::Failure;
 use crate::job::items::Items;
 use crate::job::text::{
-    TokenBatch, TokenizerKind, TrainedTokenizer, bundle_tokenizer, introduce, limited_rows,
+    TextData, Texts, TokenBatch, TokenizerKind, TrainedTokenizer, bundle_tokenizer, introduce,
+    limited_rows,
 };
 use crate::job::{Product, Recipe, Shared, Splits, Start};
 use crate::recipe::Impossible;
@@ -110,10 +112,7 @@ pub fn read(
     };
     let config = start.seq2seq_config(&tokenizer)?;
     let plan = config.describe();
-    if let Some(positions) = plan.positions.filter(|positions| *positions < max_length) {
-        let reason = format!("is {max_length}, longer than the model's {positions} positions");
-        return Err(Impossible::new("tokenizer.max_length", reason).into());
-    }
+    check_positions(max_length, &plan)?;
     let limited = |rows: &[usize], limit| limited_rows(rows, limit, data.splits.split_seed);
     let mut cut = CutTexts::default();
     let end = plan.eos.first().copied();
@@ -163,6 +162,115 @@ pub fn read(
     })
 }
 
+/// Refuses texts longer than the model has positions for.
+fn check_positions(max_length: usize, plan: &Seq2SeqPlan) -> Result<(), Impossible> {
+    match plan.positions.filter(|positions| *positions < max_length) {
+        None => Ok(()),
+        Some(positions) => {
+            let reason = format!("is {max_length}, longer than the model's {positions} positions");
+            Err(Impossible::new("tokenizer.max_length", reason))
+        }
+    }
+}
+
+/// Says what is impossible about texts of this length for an encoder-decoder, if anything is.
+///
+/// - max_length: tokens of the longest text
+///
+/// # Errors
+///
+/// The key and what is wrong with it.
+pub fn check_seq2seq(max_length: usize, recipe: &Recipe) -> Result<(), Impossible> {
+    recipe.training.check_unpacked()?;
+    recipe.training.check_texts(max_length)?;
+    if max_length < 3 {
+        let reason = "is below 3, which leaves no room for a word";
+        return Err(Impossible::new("tokenizer.max_length", reason));
+    }
+    if recipe.from != "scratch" {
+        return Ok(());
+    }
+    let mut config = recipe.seq2seq_sizes()?;
+    // The texts bound the vocabulary, whatever the recipe allows.
+    let tokens = Seq2SeqTokens {
+        pad: 0,
+        start: 0,
+        eos: 0,
+    };
+    config.set_vocabulary(1, tokens);
+    let wrong = |reason| Impossible::new("model", format!("is impossible: {reason}"));
+    config.check().map_err(wrong)
+}
+
+impl Texts {
+    /// Says what is impossible about these values for an encoder-decoder, if anything is.
+    ///
+    /// # Errors
+    ///
+    /// The key and what is wrong with it.
+    pub fn check_for_seq2seq(
+        &self,
+        tokenizer: &TrainedTokenizer,
+        recipe: &Recipe,
+    ) -> Result<(), Impossible> {
+        self.splits.check()?;
+        tokenizer.check()?;
+        check_seq2seq(tokenizer.given.max_length, recipe)
+    }
+
+    /// Splits and tokenizes for an encoder-decoder, as [`read`](Self::read) does for other models.
+    ///
+    /// - special: tokens that the objective needs; a tokenizer that is trained here gets those that it lacks
+    ///
+    /// # Errors
+    ///
+    /// Texts or a tokenizer that cannot be read, too few texts, a model of another kind.
+    pub fn read_for_seq2seq(
+        &self,
+        source: TextSource,
+        tokenizer: &TrainedTokenizer,
+        special: &[String],
+        start: &Start,
+    ) -> Result<TextData<Seq2SeqConfig>, Failure> {
+        let max_length = tokenizer.given.max_length;
+        let tokenizer = match start.bundle() {
+            Some(bundle) => {
+                bundle.seq2seq_config()?;
+                bundle_tokenizer(bundle)?
+            }
+            None if !tokenizer.given.path.is_empty() => {
+                TextTokenizer::load(tokenizer.given.path.as_ref())?
+            }
+            None => {
+                let plan = self.plan(source.clone(), tokenizer.source(), max_length);
+                let watch = start.console.now_and_then();
+                let trained = plan.tokenizer_watched(self.cache().as_ref(), &watch)?;
+                let trained = match tokenizer.kind {
+                    TokenizerKind::Bpe => trained.for_two_texts()?,
+                    TokenizerKind::WordPiece => trained,
+                };
+                trained.with_special_tokens(special)?
+            }
+        };
+        let config = start.seq2seq_config(&tokenizer)?;
+        check_positions(max_length, &config.describe())?;
+        let tokenizer = TokenizerSource::Given(Box::new(tokenizer));
+        let corpus = self.open(self.plan(source, tokenizer, max_length), start)?;
+        Ok(self.data(corpus, config, max_length))
+    }
+}
+
+impl TextData<Seq2SeqConfig> {
+    /// What the bundle of an encoder-decoder holds beside its weights.
+    ///
+    /// # Errors
+    ///
+    /// A tokenizer that cannot be written.
+    pub fn product(&self, search: &Search) -> Result<Product, Failure> {
+        product(&self.tokenizer, &self.config, self.max_length, search)
+    }
+}
+
 impl Items {
     /// Pairs of texts, one of which is written of the other.
     ///
@@ -174,6 +282,29 @@ impl Items {
     }
 }
 
+/// What an encoder-decoder's bundle holds beside the weights.
+fn product(
+    tokenizer: &TextTokenizer,
+    config: &Seq2SeqConfig,
+    max_length: usize,
+    search: &Search,
+) -> Result<Product, Failure> {
+    let names = config.names(HeadKind::Tokens);
+    let generation = format!("{:#}\n", search.json(&config.describe()));
+    Ok(Product {
+        names,
+        config: bundle::config_json(names, config, None),
+        files: vec![
+            (bundle::TOKENIZER, tokenizer.to_json()?),
+            (
+                bundle::TOKENIZER_CONFIG,
+                tokenizer.config_json(max_length, false),
+            ),
+            (bundle::GENERATION, generation),
+        ],
+    })
+}
+
 impl PairData {
     /// What the bundle holds beside the weights.
     ///
@@ -181,21 +312,7 @@ impl PairData {
     ///
     /// A tokenizer that cannot be written.
     pub fn product(&self, search: &Search) -> Result<Product, Failure> {
-        let names = self.config.names(HeadKind::Tokens);
-        let plan = self.config.describe();
-        let generation = format!("{:#}\n", search.json(&plan));
-        Ok(Product {
-            names,
-            config: bundle::config_json(names, &self.config, None),
-            files: vec![
-                (bundle::TOKENIZER, self.tokenizer.to_json()?),
-                (
-                    bundle::TOKENIZER_CONFIG,
-                    self.tokenizer.config_json(self.max_length, false),
-                ),
-                (bundle::GENERATION, generation),
-            ],
-        })
+        product(&self.tokenizer, &self.config, self.max_length, search)
     }
 
     /// Training batches in a new order every epoch, the other splits always the same.
@@ -251,6 +368,35 @@ pub struct PairBatch {
 }
 
 impl PairBatch {
+    /// Pairs, of which none is judged.
+    pub fn new<'a>(
+        rows: impl Iterator<Item = &'a PairRow> + Clone,
+        plan: &Seq2SeqPlan,
+        tokenizer: Arc<TextTokenizer>,
+    ) -> Self {
+        let read = rows.clone().map(|row| {
+            let before = &row.target[..row.target.len().saturating_sub(1)];
+            let start = std::iter::once(plan.start);
+            start.chain(before.iter().copied()).collect()
+        });
+        let read: Vec<Vec<u32>> = read.collect();
+        let decoder = TokenBatch::pad(read.iter().map(Vec::as_slice), plan.pad);
+        let (mut at, mut targets) = (Vec::new(), Vec::new());
+        for (number, row) in rows.clone().enumerate() {
+            let first = (number * decoder.seq) as i32;
+            at.extend(first..first + row.target.len() as i32);
+            targets.extend(&row.target);
+        }
+        Self {
+            inputs: TokenBatch::pad(rows.map(|row| row.source.as_slice()), plan.pad),
+            decoder,
+            at,
+            targets,
+            references: Vec::new(),
+            tokenizer,
+        }
+    }
+
     /// The decoder's tokens, `[batch, seq]`.
     pub fn decoder<B: Backend>(&self, device: &B::Device) -> Tensor<B, 2, Int> {
         let shape = [self.decoder.lengths.len(), self.decoder.seq];
@@ -299,32 +445,13 @@ impl BatchSource for PairBatches {
 
     fn batch(&self, number: u64) -> PairBatch {
         let picked = self.epochs.batch(number).rows;
-        let rows = || picked.iter().map(|&row| &self.split.rows[row as usize]);
-        let pad = self.plan.pad;
-        let read: Vec<Vec<u32>> = rows()
-            .map(|row| {
-                let before = &row.target[..row.target.len().saturating_sub(1)];
-                std::iter::once(self.plan.start)
-                    .chain(before.iter().copied())
-                    .collect()
-            })
-            .collect();
-        let decoder = TokenBatch::pad(read.iter().map(Vec::as_slice), pad);
-        let (mut at, mut targets) = (Vec::new(), Vec::new());
-        for (number, row) in rows().enumerate() {
-            let first = (number * decoder.seq) as i32;
-            at.extend(first..first + row.target.len() as i32);
-            targets.extend(&row.target);
-        }
+        let rows = picked.iter().map(|&row| &self.split.rows[row as usize]);
         // Rows are in their order where they are judged, so the first rows of the split are the first of its batches.
         let judged = |row: &u32| self.split.judged.get(*row as usize).cloned();
+        let batch = PairBatch::new(rows, &self.plan, self.tokenizer.clone());
         PairBatch {
-            inputs: TokenBatch::pad(rows().map(|row| row.source.as_slice()), pad),
-            decoder,
-            at,
-            targets,
             references: picked.iter().map_while(judged).collect(),
-            tokenizer: self.tokenizer.clone(),
+            ..batch
         }
     }
 }

@@ -266,7 +266,7 @@ pub fn check_lengths(max_length: usize, positions: usize) -> Result<(), Impossib
 }
 
 impl TextSplits {
-    fn check(&self) -> Result<(), Impossible> {
+    pub(super) fn check(&self) -> Result<(), Impossible> {
         recipe::check_shares(self.valid, self.test)
     }
 
@@ -325,11 +325,13 @@ pub(super) fn check_text(
 const LONGEST_PACKED: usize = 65_535;
 
 /// Tokenized splits without labels, and the model that reads them.
-pub struct TextData {
+///
+/// - `C`: the model's configuration
+pub struct TextData<C = TextConfig> {
     /// Of the bundle that training starts from, of the recipe, or trained on the texts.
     pub tokenizer: TextTokenizer,
     /// The model's.
-    pub config: TextConfig,
+    pub config: C,
     /// Tokens of the longest sequence.
     pub max_length: usize,
     train: TokenRows,
@@ -341,10 +343,7 @@ impl Texts {
     /// Says what is impossible about these values, if anything is.
     pub fn check(&self, tokenizer: &TrainedTokenizer, recipe: &Recipe) -> Result<(), Impossible> {
         check_text(&self.splits, &tokenizer.given, recipe)?;
-        if tokenizer.vocab_size == 0 {
-            let reason = "is 0; it must be at least 1";
-            return Err(Impossible::new("tokenizer.vocab_size", reason));
-        }
+        tokenizer.check()?;
         if recipe.from != "scratch" {
             return Ok(());
         }
@@ -376,26 +375,47 @@ impl Texts {
         start: &Start,
     ) -> Result<TextData, Failure> {
         let (max_length, packing) = (tokenizer.given.max_length, recipe.training.packing);
-        let unread = source.unread();
-        let plan = CorpusPlan {
+        let tokenizer = match start.tokenizer()? {
+            Some(tokenizer) => TokenizerSource::Given(Box::new(tokenizer)),
+            None => tokenizer.source(),
+        };
+        let longest = if packing { LONGEST_PACKED } else { max_length };
+        let corpus = self.open(self.plan(source, tokenizer, longest), start)?;
+        let config = start.text_config(&corpus.tokenizer)?;
+        check_lengths(max_length, config.describe().positions)?;
+        Ok(self.data(corpus, config, max_length))
+    }
+
+    /// How the texts are split and tokenized.
+    ///
+    /// - longest: tokens of the longest text
+    pub(super) fn plan(
+        &self,
+        source: TextSource,
+        tokenizer: TokenizerSource,
+        longest: usize,
+    ) -> CorpusPlan {
+        CorpusPlan {
             source,
             columns: self.splits.columns(None),
             valid: self.splits.valid,
             test: self.splits.test,
             split_seed: self.splits.split_seed,
-            tokenizer: match start.tokenizer()? {
-                Some(tokenizer) => TokenizerSource::Given(Box::new(tokenizer)),
-                None => tokenizer.source(),
-            },
-            max_length: if packing { LONGEST_PACKED } else { max_length },
-        };
-        let cache = if self.cache {
-            Cache::from_environment()
-        } else {
-            None
-        };
+            tokenizer,
+            max_length: longest,
+        }
+    }
+
+    /// Where tokens are kept, if anywhere.
+    pub(super) fn cache(&self) -> Option<Cache> {
+        self.cache.then(Cache::from_environment).flatten()
+    }
+
+    /// Splits and tokenizes, or opens what an earlier run kept; tells the console what people should know of it.
+    pub(super) fn open(&self, plan: CorpusPlan, start: &Start) -> Result<Corpus, Failure> {
+        let unread = plan.source.unread();
         let console = &start.console;
-        let corpus = plan.open_watched(cache.as_ref(), &console.now_and_then())?;
+        let corpus = plan.open_watched(self.cache().as_ref(), &console.now_and_then())?;
         match &corpus.made {
             Made::Kept { .. } => console.note(&corpus.made.to_string()),
             Made::InMemory { instead: Some(_) } => console.warn_outside(&corpus.made.to_string()),
@@ -409,17 +429,20 @@ impl Texts {
             ..summary(&corpus)
         };
         introduce(console, &summary);
-        let config = start.text_config(&corpus.tokenizer)?;
-        check_lengths(max_length, config.describe().positions)?;
+        Ok(corpus)
+    }
+
+    /// A corpus for a model of this configuration.
+    pub(super) fn data<C>(&self, corpus: Corpus, config: C, max_length: usize) -> TextData<C> {
         let splits = &self.splits;
-        Ok(TextData {
+        TextData {
             config,
             max_length,
             valid: limited(corpus.valid, splits.valid_limit, splits.split_seed),
             train: corpus.train,
             tokenizer: corpus.tokenizer,
             split_seed: splits.split_seed,
-        })
+        }
     }
 }
 
@@ -468,8 +491,22 @@ fn summary(corpus: &Corpus) -> DataSummary {
 }
 
 impl TrainedTokenizer {
+    /// Whether a job without a bundle trains WordPiece.
+    pub fn trains_wordpiece(&self) -> bool {
+        self.given.path.is_empty() && self.kind == TokenizerKind::WordPiece
+    }
+
+    /// Says what is impossible about these values, if anything is.
+    pub(super) fn check(&self) -> Result<(), Impossible> {
+        if self.vocab_size > 0 {
+            return Ok(());
+        }
+        let reason = "is 0; it must be at least 1";
+        Err(Impossible::new("tokenizer.vocab_size", reason))
+    }
+
     /// Where a job without a bundle has its tokenizer from.
-    fn source(&self) -> TokenizerSource {
+    pub(super) fn source(&self) -> TokenizerSource {
         let vocab_size = self.vocab_size;
         let path = self.given.path.as_str();
         if !path.is_empty() {
@@ -679,7 +716,7 @@ impl<C: Collate> BatchSource for TextBatches<C> {
     }
 }
 
-impl TextData {
+impl<M> TextData<M> {
     /// Training batches in a new order every epoch, validation always the same.
     ///
     /// - collate: gets the tokenizer and the seed of the split

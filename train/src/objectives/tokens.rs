@@ -1,9 +1,10 @@
 //! Cross-entropy over the vocabulary at chosen places: masked, next or other tokens. In: batches of tokens. Out: sums.
 
 use burn::prelude::*;
-use model::TokenModel;
 use model::ops::linear_cross_entropy;
+use model::{Seq2SeqModel, TokenModel};
 
+use crate::job::seq2seq::PairBatch;
 use crate::job::text::{NextTokenBatch, TokenBatch, indices};
 use crate::job::{BundleWriter, Exported};
 use crate::metrics::{Metric, Metrics};
@@ -161,4 +162,22 @@ impl<B: Backend> Objective<B> for NextTokenPrediction<B> {
             metrics.insert("bits_per_byte".into(), bits);
         }
     }
+}
+
+/// The loss and the hits of an encoder-decoder over the tokens that it is to write, summed.
+pub fn written<B: Backend>(
+    model: &Seq2SeqModel<B>,
+    batch: &PairBatch,
+    loss: &ClassLoss,
+    device: &B::Device,
+) -> LossSums<B> {
+    let at = (batch.at.len() < batch.decoder.tokens.len()).then(|| indices(&batch.at, device));
+    let (input, read) = (batch.inputs.input(device), batch.decoder(device));
+    if let Some((table, bias)) = model.decoder().filter(|_| loss.is_plain()) {
+        // The scores of a large vocabulary are never all there at once.
+        let states = model.states(&input, read, at);
+        let (losses, hits) = linear_cross_entropy(states, table, bias, &batch.targets);
+        return LossSums::new(losses.sum(), vec![hits.sum()], batch.targets.len());
+    }
+    loss.sums(model.logits(&input, read, at), &batch.targets)
 }
