@@ -94,6 +94,28 @@ const DECODERS: [&[&str]; 4] = [
     ],
 ];
 
+const BART: &[&str] = &[
+    "model.family=bart",
+    "model.d_model=16",
+    "model.encoder_layers=1",
+    "model.decoder_layers=1",
+    "model.encoder_ffn_dim=32",
+    "model.decoder_ffn_dim=32",
+    "model.max_position_embeddings=16",
+];
+
+const T5: &[&str] = &[
+    "model.family=t5",
+    "model.d_model=16",
+    "model.d_kv=4",
+    "model.d_ff=32",
+    "model.num_layers=1",
+    "model.num_decoder_layers=1",
+    "noise.kind=spans",
+    "noise.rate=0.3",
+    "noise.permute_sentences=false",
+];
+
 fn bench(sizes: &[&str]) -> Bench {
     let bench = Bench::new(env!("CARGO_BIN_EXE_pretrain"), &[sizes, &SETTINGS].concat());
     let kinds = ["bird", "tool", "plant", "river", "metal"];
@@ -190,6 +212,69 @@ fn every_decoder_learns_to_continue_texts() {
         }
         assert!(run.config()["eos_token_id"].is_u64());
     }
+}
+
+#[test]
+fn every_noise_is_undone_by_an_encoder_decoder() {
+    let word_pieces = [T5, &["tokenizer.kind=wordpiece"]].concat();
+    for (sizes, class, sentinels) in [
+        (BART, "BartForConditionalGeneration", false),
+        (T5, "T5ForConditionalGeneration", true),
+        (&word_pieces, "T5ForConditionalGeneration", true),
+    ] {
+        let bench = bench(sizes);
+        let args = ["denoising", "--steps", "150", "--set", "optimizer.lr=0.01"];
+        let whole = bench.train("whole", &args);
+        let losses = whole.metric("valid", "loss");
+        let best = losses.iter().copied().fold(f64::MAX, f64::min);
+        assert!(best < 0.8 * losses[0], "{class}: {losses:?}");
+        assert_eq!(whole.config()["architectures"][0], class);
+        let tokenizer = fs::read_to_string(whole.path().join("model/tokenizer.json")).unwrap();
+        assert_eq!(tokenizer.contains("<extra_id_99>"), sentinels);
+        assert_resumable(&bench, &whole, &args, &[5]);
+        // The tokenizer's own tokens hide spans where training goes on.
+        let args = ["denoising", "--from", "whole", "--set", "optimizer.lr=0.0"];
+        let again = bench.train("again", &args);
+        assert!(again.weights() == whole.weights(), "{class}");
+    }
+}
+
+#[test]
+fn noise_that_cannot_be_made_is_refused() {
+    let plain = bench(BART);
+    let refuses = |settings: &[&str], words: &[&str]| {
+        plain.refuses(&[&["denoising"], &sets(settings)[..]].concat(), words);
+    };
+    refuses(&["noise.rate=1.0"], &["noise.rate is 1"]);
+    refuses(&["noise.mean_span=0.0"], &["noise.mean_span is 0"]);
+    refuses(&["noise.kind=spans"], &["noise.permute_sentences is true"]);
+    refuses(&["noise.kind=words"], &["unknown variant `words`"]);
+    refuses(&["training.packing=true"], &["training.packing"]);
+    refuses(
+        &["tokenizer.max_length=20"],
+        &["tokenizer.max_length is 20, longer than the model's 16 positions"],
+    );
+    bench(&[]).refuses(
+        &["denoising", "--set", "model.family=bert"],
+        &["model.family is \"bert\", which is no family for this; these are: bart"],
+    );
+    plain.refuses(
+        &["denoising", "--from", "wordnet-bert-nano"],
+        &["wordnet-bert-nano"],
+    );
+    plain.train("masks", &["denoising", "--steps", "1"]);
+    plain.refuses(
+        &[
+            "denoising",
+            "--from",
+            "masks",
+            "--set",
+            "noise.kind=spans",
+            "--set",
+            "noise.permute_sentences=false",
+        ],
+        &["noise.kind is \"spans\", and the tokenizer has no <extra_id_0>"],
+    );
 }
 
 #[test]
