@@ -26,7 +26,7 @@ pub use variational::VariationalAutoencoder;
 use crate::cache::Cache;
 use crate::families::{Place, TokenInput};
 use crate::layers::{Draw, LayerNorm, Linear};
-use crate::ops::{Activation, dropout, linear_transposed};
+use crate::ops::{Activation, dropout, linear_transposed, product_transposed};
 use crate::registry::{ImageBackbone, ImageConfig, ImageDecoder, TextBackbone, TextConfig};
 
 /// Largest size that a head of images has: a mistake, or a file that wants all memory, is larger.
@@ -159,7 +159,7 @@ impl<B: Backend> TokenModel<B> {
         let table = self.backbone.token_table();
         match &self.head.bias {
             Some(bias) => linear_transposed(states, table, bias.val()),
-            None => states.matmul(table.transpose()),
+            None => product_transposed(states, table),
         }
     }
 

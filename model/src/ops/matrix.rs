@@ -1,6 +1,9 @@
 //! Products of matrices that lie inside slices. In: views. Out: the product, in place.
 
 use gemm::Parallelism;
+use rayon::prelude::*;
+
+use crate::ops::simd::{dot, vectorized};
 
 /// A matrix inside a slice: where it begins, and from row to row and column to column.
 #[derive(Clone, Copy, Debug)]
@@ -124,6 +127,91 @@ pub(crate) fn product(view: View, a: (&[f32], View), b: (&[f32], View)) -> Vec<f
         out.set_len(n);
     }
     out
+}
+
+/// A row times a matrix, as fast as memory gives the matrix, which is read once: what a model that writes a text one token
+/// at a time spends its time on.
+///
+/// # Panics
+///
+/// If shapes do not fit each other or their slice.
+pub(crate) fn row_product(row: &[f32], b: (&[f32], View)) -> Vec<f32> {
+    let (b, view) = b;
+    assert!(row.len() == view.rows && view.end() <= b.len());
+    let mut out = vec![0.0; view.columns];
+    let b = &b[view.start..];
+    let alone = view.rows * view.columns < ROW_ALONE;
+    // Each thread has columns of its own, so the order of the sums is the same with any number of threads.
+    let parts = if alone {
+        1
+    } else {
+        rayon::current_num_threads()
+    };
+    let width = view.columns.div_ceil(parts).next_multiple_of(16).max(1);
+    let work = |(part, out): (usize, &mut [f32])| {
+        let b = &b[(part * width * view.column).min(b.len())..];
+        vectorized(
+            #[inline(always)]
+            || {
+                if view.column == 1 {
+                    add_scaled_rows(out, row, b, view.row);
+                } else {
+                    for (column, out) in out.iter_mut().enumerate() {
+                        *out = strided_dot(row, &b[column * view.column..], view.row);
+                    }
+                }
+            },
+        );
+    };
+    if parts == 1 {
+        work((0, &mut out));
+    } else {
+        out.par_chunks_mut(width).enumerate().for_each(work);
+    }
+    out
+}
+
+/// Multiplications under which one thread is faster.
+const ROW_ALONE: usize = 1 << 16;
+
+/// Adds rows, each times its factor; four at a time, so that sums are read and written as seldom.
+///
+/// - step: from row to row
+#[inline(always)]
+fn add_scaled_rows(sums: &mut [f32], factors: &[f32], rows: &[f32], step: usize) {
+    let n = sums.len();
+    let row = |number: usize| &rows[number * step..number * step + n];
+    let mut fours = factors.chunks_exact(4);
+    let mut number = 0;
+    for four in fours.by_ref() {
+        let [a, b, c, d] = [0, 1, 2, 3].map(|at| row(number + at));
+        for place in 0..n {
+            let (first, second) = (
+                a[place] * four[0] + b[place] * four[1],
+                c[place] * four[2] + d[place] * four[3],
+            );
+            sums[place] += first + second;
+        }
+        number += 4;
+    }
+    for (at, factor) in fours.remainder().iter().enumerate() {
+        let row = row(number + at);
+        sums.iter_mut()
+            .zip(row)
+            .for_each(|(sum, x)| *sum += x * factor);
+    }
+}
+
+/// - step: from value to value of the second
+#[inline(always)]
+fn strided_dot(a: &[f32], b: &[f32], step: usize) -> f32 {
+    if step == 1 {
+        return dot(a, &b[..a.len()]);
+    }
+    a.iter()
+        .zip(b.iter().step_by(step))
+        .map(|(a, b)| a * b)
+        .sum()
 }
 
 /// Threads that pay.

@@ -44,7 +44,7 @@ pub use cross_entropy::cross_entropy;
 pub use dropout::dropout;
 pub use gelu::gelu;
 pub use layer_norm::{layer_norm, layer_norm_of_sum};
-pub use linear::{linear, linear_transposed};
+pub use linear::{linear, linear_transposed, product, product_transposed};
 pub use linear_cross_entropy::linear_cross_entropy;
 pub use pooling::{adaptive_avg_pool2d, avg_pool2d, global_avg_pool, max_pool2d};
 pub use recurrent::recurrent;
