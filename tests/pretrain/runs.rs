@@ -1037,11 +1037,7 @@ fn recipes_that_are_no_recipes() {
             "objective = \"mlm\"\n[model]\nnum_attention_heads = 0\n",
             &["sizes.toml:3: ", "num_attention_heads is 0"],
         ),
-        (
-            "none.toml",
-            "seed = 1\n",
-            &["none.toml", "mlm, clm, "],
-        ),
+        ("none.toml", "seed = 1\n", &["none.toml", "mlm, clm, "]),
         (
             "other.toml",
             "objective = \"gpt\"\n",

@@ -138,38 +138,54 @@ pub(crate) fn product(view: View, a: (&[f32], View), b: (&[f32], View)) -> Vec<f
 pub(crate) fn row_product(row: &[f32], b: (&[f32], View)) -> Vec<f32> {
     let (b, view) = b;
     assert!(row.len() == view.rows && view.end() <= b.len());
-    let mut out = vec![0.0; view.columns];
     let b = &b[view.start..];
     let alone = view.rows * view.columns < ROW_ALONE;
-    // Each thread has columns of its own, so the order of the sums is the same with any number of threads.
-    let parts = if alone {
-        1
+    if view.column != 1 {
+        // Each column is a dot product.
+        let mut out = vec![0.0; view.columns];
+        let work = |(part, out): (usize, &mut [f32])| {
+            vectorized(
+                #[inline(always)]
+                || {
+                    for (at, out) in out.iter_mut().enumerate() {
+                        let column = (part * COLUMNS + at) * view.column;
+                        *out = strided_dot(row, &b[column..], view.row);
+                    }
+                },
+            );
+        };
+        let parts = out.par_chunks_mut(if alone { usize::MAX } else { COLUMNS });
+        parts.enumerate().for_each(work);
+        return out;
+    }
+    // Each thread reads rows in a row: memory is fastest so. How many they are depends on the sizes alone, and so does the
+    // order of the sums.
+    let rows = if alone {
+        view.rows.max(1)
     } else {
-        rayon::current_num_threads()
+        view.rows.div_ceil(PARTS).next_multiple_of(4)
     };
-    let width = view.columns.div_ceil(parts).next_multiple_of(16).max(1);
-    let work = |(part, out): (usize, &mut [f32])| {
-        let b = &b[(part * width * view.column).min(b.len())..];
+    let sums = |(part, factors): (usize, &[f32])| {
+        let mut sums = vec![0.0; view.columns];
+        let b = &b[part * rows * view.row..];
         vectorized(
             #[inline(always)]
-            || {
-                if view.column == 1 {
-                    add_scaled_rows(out, row, b, view.row);
-                } else {
-                    for (column, out) in out.iter_mut().enumerate() {
-                        *out = strided_dot(row, &b[column * view.column..], view.row);
-                    }
-                }
-            },
+            || add_scaled_rows(&mut sums, factors, b, view.row),
         );
+        sums
     };
-    if parts == 1 {
-        work((0, &mut out));
-    } else {
-        out.par_chunks_mut(width).enumerate().for_each(work);
-    }
-    out
+    let parts: Vec<Vec<f32>> = row.par_chunks(rows).enumerate().map(sums).collect();
+    let add = |mut all: Vec<f32>, part: Vec<f32>| {
+        all.iter_mut().zip(part).for_each(|(sum, x)| *sum += x);
+        all
+    };
+    let sum = parts.into_iter().reduce(add);
+    sum.unwrap_or_else(|| vec![0.0; view.columns])
 }
+
+/// Columns that a thread takes at a time, and the parts that rows are cut into.
+const COLUMNS: usize = 512;
+const PARTS: usize = 8;
 
 /// Multiplications under which one thread is faster.
 const ROW_ALONE: usize = 1 << 16;
