@@ -19,6 +19,7 @@ pub mod sentence_embeddings;
 pub mod several_labels;
 pub mod targets;
 pub mod text_classification;
+pub mod text_distillation;
 pub mod text_labels;
 pub mod text_regression;
 pub mod text_to_text;
@@ -35,6 +36,7 @@ pub use segmentation::ImageSegmentation;
 pub use sentence_embeddings::SentenceEmbeddings;
 pub use several_labels::ImageLabels;
 pub use text_classification::TextClassification;
+pub use text_distillation::TextDistillation;
 pub use text_labels::TextLabels;
 pub use text_regression::TextRegression;
 pub use text_to_text::{Summarization, Translation};
@@ -53,6 +55,7 @@ pub static TRAINER: Trainer = Trainer {
     key: "task",
     entries: &[
         entry::<TextClassification>(),
+        entry::<TextDistillation>(),
         entry::<PairClassification>(),
         entry::<TextLabels>(),
         entry::<TextRegression>(),

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use train::Failure;
 use train::job::text::{self, LabelledBatch, LabelledTextData, LabelledTexts, TokenizerRecipe};
 use train::job::{Job, Product, Recipe, Splits, Start};
-use train::objectives::class_loss::ClassLossRecipe;
+use train::objectives::class_loss::{ClassLoss, ClassLossRecipe};
 use train::objectives::classes::TextClasses;
 use train::recipe::Impossible;
 
@@ -70,18 +70,11 @@ impl Job for TextClassification {
         start: &Start,
         device: &B::Device,
     ) -> Result<TextClasses<B>, Failure> {
-        let names = data.config.names(HeadKind::Classes);
-        let n_classes = data.classes.len();
-        let model = TextClassifier::draw(&data.config, n_classes, &start.draw(device, names));
-        let load = start.load_for(HeadKind::Classes, &data.classes)?;
-        let model = start.fill(model, names, load)?;
-        let loss = self
-            .loss
-            .over(n_classes, data.train.iter().map(|row| row.class));
+        let place = data.config.class_plan().place;
         Ok(TextClasses::new(
-            model,
-            loss,
-            data.config.class_plan().place,
+            classifier(data, start, device)?,
+            self.loss_of(data),
+            place,
         ))
     }
 
@@ -92,4 +85,25 @@ impl Job for TextClassification {
     ) -> Result<Splits<LabelledBatch>, Failure> {
         Ok(data.batches(recipe))
     }
+}
+
+impl TextClassification {
+    /// The loss over the classes as they occur in training.
+    pub(crate) fn loss_of(&self, data: &LabelledTextData) -> ClassLoss {
+        let classes = data.train.iter().map(|row| row.class);
+        self.loss.over(data.classes.len(), classes)
+    }
+}
+
+/// The classifier: drawn, and filled with what training starts from.
+pub(crate) fn classifier<B: AutodiffBackend>(
+    data: &LabelledTextData,
+    start: &Start,
+    device: &B::Device,
+) -> Result<TextClassifier<B>, Failure> {
+    let names = data.config.names(HeadKind::Classes);
+    let n_classes = data.classes.len();
+    let model = TextClassifier::draw(&data.config, n_classes, &start.draw(device, names));
+    let load = start.load_for(HeadKind::Classes, &data.classes)?;
+    start.fill(model, names, load)
 }

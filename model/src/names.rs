@@ -245,10 +245,8 @@ impl Names {
 
     /// The number of the layer that a parameter belongs to, counted from the input.
     pub fn layer(&self, name: &str) -> Option<usize> {
-        let (_, inside) = name.split_once(self.family.layer)?;
-        // PyTorch's recurrent layers have it at the end of the name.
-        let number = inside.split('.').next()?;
-        number.parse().ok()
+        let (_, number, _) = around_layer(name, self.family.layer)?;
+        Some(number)
     }
 
     /// Whether this is an embedding table, or one of the parameters beside it.
@@ -265,6 +263,17 @@ impl Names {
             || (name.starts_with(self.prefix())
                 && !heads.any(|(_, theirs)| name.starts_with(theirs)))
     }
+}
+
+/// A name in three parts: what is in front of a layer, the layer's number, what comes after it.
+///
+/// - before: [`Family::layer`]
+pub(crate) fn around_layer<'a>(name: &'a str, before: &str) -> Option<(&'a str, usize, &'a str)> {
+    let (head, inside) = name.split_once(before)?;
+    // PyTorch's recurrent layers have it at the end of the name.
+    let end = inside.find('.').unwrap_or(inside.len());
+    let (number, tail) = inside.split_at(end);
+    Some((head, number.parse().ok()?, tail))
 }
 
 impl Family {

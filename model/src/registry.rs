@@ -74,6 +74,11 @@ macro_rules! text_families {
                 match self { $(Self::$Variant(config) => config.set_dropout(rate),)+ }
             }
 
+            /// Sets the number of layers.
+            pub fn set_layers(&mut self, layers: usize) {
+                match self { $(Self::$Variant(config) => config.set_layers(layers),)+ }
+            }
+
             /// Fits the model to a tokenizer.
             pub fn set_vocabulary(&mut self, vocab_size: usize, pad: u32) {
                 match self { $(Self::$Variant(config) => config.set_vocabulary(vocab_size, pad),)+ }

@@ -8,6 +8,7 @@ pub mod byol;
 pub mod clm;
 pub mod denoising;
 pub mod dino;
+pub mod distillation;
 #[cfg(test)]
 #[path = "../../tests/support/objectives.rs"]
 mod golden;
@@ -25,6 +26,7 @@ pub use byol::Byol;
 pub use clm::Clm;
 pub use denoising::Denoising;
 pub use dino::Dino;
+pub use distillation::Distillation;
 pub use mae::Mae;
 pub use mlm::Mlm;
 pub use rotation::Rotation;
@@ -46,6 +48,7 @@ pub static TRAINER: Trainer = Trainer {
         entry::<Mlm>(),
         entry::<Clm>(),
         entry::<Denoising>(),
+        entry::<Distillation>(),
         entry::<DenoisingAutoencoder>(),
         entry::<Vae>(),
         entry::<VqVae>(),

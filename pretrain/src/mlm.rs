@@ -134,7 +134,7 @@ impl Job for Mlm {
     }
 }
 
-fn mask_token(tokenizer: &TextTokenizer) -> Result<u32, DataError> {
+pub(crate) fn mask_token(tokenizer: &TextTokenizer) -> Result<u32, DataError> {
     tokenizer.required(Role::Mask)
 }
 

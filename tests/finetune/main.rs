@@ -12,6 +12,7 @@ mod shapes;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod distillation;
 mod images;
 mod models;
 mod pictures;

@@ -1,4 +1,4 @@
-"""Writes objectives/ next to itself: losses and metrics of vision, in plain torch from their papers.
+"""Writes objectives/ next to itself: losses and metrics, in plain torch from their papers.
 
     pip install torch==2.15.0 torchvision==0.29.2 safetensors==0.8.0 numpy==2.4.6
     python make_objectives.py            # writes the files
@@ -259,6 +259,30 @@ def calibration(draw):
     )
 
 
+def distillation(draw):
+    """Sanh et al. 2019 (DistilBERT): the teacher's scores softened as Hinton et al. 2015 have it, the targets, its last states."""
+    student, states = draw.normal(6, 9).requires_grad_(), draw.normal(8, 5).requires_grad_()
+    teacher, teacher_states = draw.normal(6, 9, scale=2.0), draw.normal(8, 5)
+    targets, temperature, weights = draw.below(9, 6), 2.0, (5.0, 2.0, 1.0)
+    soft = functional.softmax(teacher / temperature, -1)
+    ours = functional.log_softmax(student / temperature, -1)
+    terms = (
+        functional.kl_div(ours, soft, reduction="batchmean") * temperature**2,
+        functional.cross_entropy(student, targets),
+        functional.cosine_embedding_loss(states, teacher_states, torch.ones(8)),
+    )
+    return (
+        dict(student=student, states=states),
+        dict(teacher=teacher, teacher_states=teacher_states, targets=targets, temperature=temperature),
+        {
+            "loss": sum(weight * term for weight, term in zip(weights, terms)),
+            "loss.divergence": terms[0],
+            "loss.targets": terms[1],
+            "loss.states": terms[2],
+        },
+    )
+
+
 def check_against(theirs, ours):
     assert (theirs - ours).abs().max() < 1e-5, (theirs, ours)
 
@@ -276,6 +300,7 @@ OBJECTIVES = {
     "focal": focal,
     "top-k": top_k,
     "calibration": calibration,
+    "distillation": distillation,
 }
 
 

@@ -482,3 +482,42 @@ fn chosen_places_have_the_states_of_the_whole() {
         assert_near(&case.folder(), &some, &whole, 1e-5);
     }
 }
+
+/// A bundle with some of its layers has their weights, and all that is in no layer; with all of them it is the same model.
+#[test]
+fn some_layers_of_a_bundle_are_a_smaller_model() {
+    let device = Default::default();
+    // Those have three layers.
+    for case in Case::all().into_iter().filter(|case| case.number == 1) {
+        if case.head != HeadKind::Tokens {
+            continue;
+        }
+        let (bundle, folder) = (case.bundle(), case.folder());
+        let (whole, names) = language_model::<Flex>(&bundle, &device);
+        let input: TokenInput<Flex> = golden::input(&case.expected(), &device);
+        let logits = golden::values(whole.logits(&input, None, None));
+        let same = bundle.with_layers(&[0, 1, 2]).unwrap();
+        let (same, _) = language_model::<Flex>(&same, &device);
+        let again = golden::values(same.logits(&input, None, None));
+        assert!(again == logits, "{folder}");
+
+        let fewer = bundle.with_layers(&[0, 2]).unwrap();
+        assert_eq!(fewer.text_config().unwrap().describe().layers, 2);
+        let (fewer, _) = language_model::<Flex>(&fewer, &device);
+        let (whole, fewer) = (
+            golden::parameters(&whole, names),
+            golden::parameters(&fewer, names),
+        );
+        let before = names.family.layer;
+        for (name, values) in &fewer {
+            let theirs = name.replacen(&format!("{before}1"), &format!("{before}2"), 1);
+            assert!(values == &whole[&theirs], "{name} of {folder}");
+        }
+        let of_layer = |name: &&String| names.layer(name).is_some();
+        let count = |all: &Tensors| all.keys().filter(of_layer).count();
+        assert_eq!(2 * count(&whole), 3 * count(&fewer), "{folder}");
+
+        let reason = bundle.with_layers(&[1, 3]).unwrap_err().to_string();
+        assert!(reason.contains("layers 0 to 2, and layer 3"), "{reason}");
+    }
+}

@@ -17,6 +17,7 @@ mod support;
 #[cfg(unix)]
 mod crash;
 mod data;
+mod distillation;
 #[cfg(target_os = "linux")] // Elsewhere a process has no limit on its memory.
 mod fuzz_files;
 mod images;

@@ -9,6 +9,9 @@ pub mod backend;
 pub mod cli;
 pub mod engine;
 pub mod failure;
+#[cfg(test)]
+#[path = "../../tests/support/objectives.rs"]
+mod golden;
 pub mod job;
 pub mod memory;
 pub mod objectives;

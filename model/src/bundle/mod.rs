@@ -288,6 +288,40 @@ impl Bundle {
         &self.config
     }
 
+    /// The same text model with some of its layers, in this order; all else stays.
+    ///
+    /// - layers: counted from 0
+    ///
+    /// # Errors
+    ///
+    /// A model of another kind, an adapter that is not merged yet, or a layer that is not there.
+    pub fn with_layers(&self, layers: &[usize]) -> Result<Self, BundleError> {
+        let mut config = self.text_config()?;
+        let all = config.describe().layers;
+        if let Some(layer) = layers.iter().find(|layer| **layer >= all) {
+            let last = all - 1;
+            let reason =
+                format!("the model has the layers 0 to {last}, and layer {layer} is asked for");
+            return Err(self.config_error(reason));
+        }
+        if self.adapter.is_some() {
+            let reason = "some layers of a model with an adapter are asked for; `apps convert --merge` makes one model of both";
+            return Err(self.config_error(reason.into()));
+        }
+        config.set_layers(layers.len());
+        let fewer = serde_json::to_value(&config).map_err(|e| self.config_error(e.to_string()))?;
+        let mut raw = self.config.clone();
+        if let (Some(raw), Some(fewer)) = (raw.as_object_mut(), fewer.as_object()) {
+            raw.extend(fewer.clone());
+        }
+        let weights = self.weights()?.with_layers(self.family.layer, layers);
+        Ok(Self {
+            config: raw,
+            weights: Arc::new(OnceLock::from(weights)),
+            ..self.clone()
+        })
+    }
+
     /// Where it is, for messages.
     pub fn path(&self) -> &Path {
         &self.path
@@ -546,6 +580,16 @@ impl Bundle {
             }
         };
         Ok(self.weights.get_or_init(|| weights))
+    }
+
+    /// The bytes of the files that hold its weights, an adapter's last.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`weights`](Self::weights).
+    pub fn bytes_of_weights(&self) -> Result<Vec<&[u8]>, BundleError> {
+        let adapter = self.adapter.iter().flat_map(|adapter| adapter.bytes());
+        Ok(self.weights()?.bytes().chain(adapter).collect())
     }
 
     /// Puts the bundle's weights into a model that was drawn from its configuration.

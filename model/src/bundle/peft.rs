@@ -221,6 +221,11 @@ impl SavedAdapter {
         )))
     }
 
+    /// The bytes of its files of weights.
+    pub fn bytes(&self) -> impl Iterator<Item = &[u8]> {
+        self.weights.bytes()
+    }
+
     /// The values of a base model's tensor with the adapter in them.
     ///
     /// - names: what the tensor may be called, the likeliest first

@@ -17,6 +17,7 @@ use burn::tensor::{DType, TensorData, bf16, f16};
 use memmap2::Mmap;
 
 use super::BundleError;
+use crate::names::around_layer;
 use pickle::Kind;
 
 mod format;
@@ -305,6 +306,36 @@ impl Weights {
             shape: &tensor.shape,
             dtype: tensor.dtype,
             file: &self.sources[tensor.source].name,
+        }
+    }
+
+    /// The bytes of each file.
+    pub fn bytes(&self) -> impl Iterator<Item = &[u8]> {
+        self.sources.iter().map(|source| &*source.bytes)
+    }
+
+    /// The same with some layers, which get the numbers from 0 on; what is in no layer stays.
+    ///
+    /// - before: what stands before a layer's number: `encoder.layer.`
+    pub(super) fn with_layers(&self, before: &str, layers: &[usize]) -> Self {
+        let mut tensors = BTreeMap::new();
+        for (name, tensor) in &self.tensors {
+            let Some((head, number, tail)) = around_layer(name, before) else {
+                tensors.insert(name.clone(), tensor.clone());
+                continue;
+            };
+            for (place, _) in layers
+                .iter()
+                .enumerate()
+                .filter(|(_, layer)| **layer == number)
+            {
+                tensors.insert(format!("{head}{before}{place}{tail}"), tensor.clone());
+            }
+        }
+        Self {
+            sources: self.sources.clone(),
+            tensors,
+            foreign: self.foreign.clone(),
         }
     }
 

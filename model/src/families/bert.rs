@@ -224,6 +224,11 @@ impl BertConfig {
         self.classifier_dropout = None;
     }
 
+    /// Sets the number of layers.
+    pub fn set_layers(&mut self, layers: usize) {
+        self.num_hidden_layers = layers;
+    }
+
     /// Fits the model to a tokenizer.
     pub fn set_vocabulary(&mut self, vocab_size: usize, pad: u32) {
         self.vocab_size = vocab_size;

@@ -220,6 +220,11 @@ impl DistilBertConfig {
         self.qa_dropout = rate;
     }
 
+    /// Sets the number of layers.
+    pub fn set_layers(&mut self, layers: usize) {
+        self.n_layers = layers;
+    }
+
     /// Fits the model to a tokenizer.
     pub fn set_vocabulary(&mut self, vocab_size: usize, pad: u32) {
         self.vocab_size = vocab_size;

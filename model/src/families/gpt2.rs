@@ -211,6 +211,11 @@ impl Gpt2Config {
         self.classifier_dropout = Some(rate);
     }
 
+    /// Sets the number of layers.
+    pub fn set_layers(&mut self, layers: usize) {
+        self.n_layer = layers;
+    }
+
     /// Fits the model to a tokenizer.
     pub fn set_vocabulary(&mut self, vocab_size: usize, pad: u32) {
         self.vocab_size = vocab_size;

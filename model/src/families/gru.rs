@@ -65,6 +65,11 @@ impl GruConfig {
         self.layers.set_dropout(rate);
     }
 
+    /// Sets the number of layers.
+    pub fn set_layers(&mut self, layers: usize) {
+        self.layers.set_layers(layers);
+    }
+
     /// Fits the model to a tokenizer.
     pub fn set_vocabulary(&mut self, vocab_size: usize, pad: u32) {
         self.layers.set_vocabulary(vocab_size, pad);

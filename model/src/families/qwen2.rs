@@ -81,6 +81,11 @@ impl Qwen2Config {
         self.decoder.set_dropout(rate);
     }
 
+    /// Sets the number of layers.
+    pub fn set_layers(&mut self, layers: usize) {
+        self.decoder.num_hidden_layers = layers;
+    }
+
     /// Fits the model to a tokenizer.
     pub fn set_vocabulary(&mut self, vocab_size: usize, pad: u32) {
         self.decoder.set_vocabulary(vocab_size, pad);

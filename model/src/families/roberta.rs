@@ -116,6 +116,11 @@ impl RobertaConfig {
         self.encoder.set_dropout(rate);
     }
 
+    /// Sets the number of layers.
+    pub fn set_layers(&mut self, layers: usize) {
+        self.encoder.set_layers(layers);
+    }
+
     /// Fits the model to a tokenizer.
     pub fn set_vocabulary(&mut self, vocab_size: usize, pad: u32) {
         self.encoder.set_vocabulary(vocab_size, pad);

@@ -152,7 +152,13 @@ impl<B: Backend> TokenModel<B> {
         at: Option<Tensor<B, 1, Int>>,
         cache: Option<&mut Cache<B>>,
     ) -> Tensor<B, 2> {
-        let states = self.states(input, at, cache);
+        self.scores(self.states(input, at, cache))
+    }
+
+    /// Scores of the vocabulary, `[n, vocab_size]`.
+    ///
+    /// - states: `[n, width]`, as the decoder reads them
+    pub fn scores(&self, states: Tensor<B, 2>) -> Tensor<B, 2> {
         if let Some(output) = &self.head.output {
             return output.forward(states);
         }

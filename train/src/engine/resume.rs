@@ -23,6 +23,16 @@ pub(super) struct Start<B: AutodiffBackend, O: Trainable<B>> {
     pub(super) passed_over: Vec<String>,
 }
 
+/// What differs between two digests, where a teacher's stands behind that of the data.
+fn changed(old: &str, new: &str) -> &'static str {
+    let data = |digest: &str| digest.split(' ').next().map(str::to_string);
+    if data(old) == data(new) {
+        "the teacher's weights are not those"
+    } else {
+        "the training data or its tokenizer are not those"
+    }
+}
+
 impl<B: AutodiffBackend, O: Trainable<B>> Start<B, O> {
     /// The model as it is.
     ///
@@ -61,9 +71,9 @@ impl<B: AutodiffBackend, O: Trainable<B>> Start<B, O> {
                 if !position.data.is_empty() && position.data != self.position.data =>
             {
                 Err(Failure::input(format!(
-                    "{}: the training data or its tokenizer are not those that the run began with; bring them back, \
-                     or start anew with --force",
-                    run.path().display()
+                    "{}: {} that the run began with; bring them back, or start anew with --force",
+                    run.path().display(),
+                    changed(&position.data, &self.position.data)
                 )))
             }
             Some(whole) => {

@@ -31,6 +31,7 @@ use crate::run::{Existing, write_atomically};
 use crate::session::{Options, Session, Status};
 use crate::source::{BatchSource, Counts, Unit};
 use crate::training_loop::ModelHook;
+use crate::ui::Ui;
 
 pub mod image;
 pub mod items;
@@ -67,7 +68,7 @@ pub struct Splits<T> {
     pub valid: Arc<Shared<T>>,
     /// To judge the result by, if there are any.
     pub test: Option<Arc<Shared<T>>>,
-    /// Of the training rows: a resumed run needs the same.
+    /// Of the training rows, and behind a space of what else is learned from: a resumed run needs the same.
     pub digest: String,
     /// What batches are counted in.
     pub unit: Unit,
@@ -175,6 +176,11 @@ pub trait Job: Clone + Serialize + DeserializeOwned + 'static {
 
     /// Says what is impossible about these values, if anything is.
     fn check(&self, recipe: &Recipe) -> Result<(), Impossible>;
+
+    /// Opens what training starts from.
+    fn start(&self, recipe: &Recipe, ui: Ui) -> Result<Start, Failure> {
+        Start::open(recipe, ui)
+    }
 
     /// Opens what `[data]` names, as the model that training starts from takes it.
     fn source(&self, start: &Start) -> Result<Self::Source, Failure>;
@@ -297,7 +303,7 @@ impl<J: Job> Setup<J> {
         if let Some(path) = &options.show_batch {
             check_sheet(path, options.existing, J::NAME, J::HAS_IMAGES)?;
         }
-        let start = Start::open(&self.recipe, options.ui)?;
+        let start = self.job.start(&self.recipe, options.ui)?;
         let source = self.job.source(&start)?;
         let data = self.job.data(&self.recipe, &start, source)?;
         if let Some(path) = &options.show_batch {
@@ -326,7 +332,7 @@ impl<J: Job> Setup<J> {
         options: Options,
     ) -> Result<Status, Failure> {
         self.check()?;
-        let start = Start::open(&self.recipe, options.ui)?;
+        let start = self.job.start(&self.recipe, options.ui)?;
         let data = self.job.data(&self.recipe, &start, source)?;
         let run = Prepared {
             setup: self,

@@ -23,6 +23,8 @@ use crate::ui::{Console, Ui};
 pub struct Start {
     from: String,
     bundle: Option<Bundle>,
+    /// Of a text model that is drawn anew, where there is one already.
+    tokenizer: Option<TextTokenizer>,
     adapter: Option<Adapter>,
     settings: Recipe,
     /// What the person sees before training.
@@ -98,6 +100,15 @@ impl Start {
         } else {
             open(&recipe.from)?
         };
+        Self::with_bundle(recipe, bundle, ui)
+    }
+
+    /// Starts from an opened bundle, or from nothing; `from` is what messages call it.
+    ///
+    /// # Errors
+    ///
+    /// A dropout or an adapter that fits nothing.
+    pub fn with_bundle(recipe: &Recipe, bundle: Option<Bundle>, ui: Ui) -> Result<Self, Failure> {
         if recipe.strategy.dropout >= 0.0 {
             let reason = match &bundle {
                 None => Some("is for a model that is loaded; model.dropout is that of a new one"),
@@ -124,6 +135,7 @@ impl Start {
         Ok(Self {
             from: recipe.from.clone(),
             bundle,
+            tokenizer: None,
             adapter,
             settings: recipe.clone(),
             console: Console::new(ui),
@@ -151,14 +163,22 @@ impl Start {
         self.bundle.as_ref()
     }
 
-    /// The bundle's tokenizer, if training starts from a bundle.
+    /// With the tokenizer of a text model that is drawn anew.
+    pub fn with_tokenizer(self, tokenizer: TextTokenizer) -> Self {
+        Self {
+            tokenizer: Some(tokenizer),
+            ..self
+        }
+    }
+
+    /// The bundle's tokenizer, or the one that a new model is given, if there is either.
     ///
     /// # Errors
     ///
     /// A bundle of images, or one without a tokenizer.
     pub fn tokenizer(&self) -> Result<Option<TextTokenizer>, Failure> {
         let Some(bundle) = &self.bundle else {
-            return Ok(None);
+            return Ok(self.tokenizer.clone());
         };
         bundle.text_config()?;
         Ok(Some(crate::job::text::bundle_tokenizer(bundle)?))
@@ -303,15 +323,6 @@ impl Start {
         if held == classes {
             return Ok(Load::Whole);
         }
-        let listed = |classes: &[String]| {
-            let first: Vec<_> = classes.iter().take(5).map(String::as_str).collect();
-            let more = if classes.len() > first.len() {
-                ", ..."
-            } else {
-                ""
-            };
-            format!("{} ({}{more})", classes.len(), first.join(", "))
-        };
         let reason = format!(
             "is \"keep\", and the classes of {} are {}, those of the data {}",
             self.from,
@@ -377,6 +388,17 @@ impl Start {
         } = self;
         adapter.map(|adapter| AdapterFiles::new(adapter, bundle.as_ref()))
     }
+}
+
+/// How many classes there are, and the first of them.
+pub(crate) fn listed(classes: &[String]) -> String {
+    let first: Vec<_> = classes.iter().take(5).map(String::as_str).collect();
+    let more = if classes.len() > first.len() {
+        ", ..."
+    } else {
+        ""
+    };
+    format!("{} ({}{more})", classes.len(), first.join(", "))
 }
 
 fn family_named(recipe: &Recipe) -> Option<&'static Family> {

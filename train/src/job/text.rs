@@ -172,6 +172,15 @@ impl TokenBatch {
         self.lengths.iter().enumerate().map(at).collect()
     }
 
+    /// The places of all real tokens in the flattened `[batch * seq]`.
+    pub fn real_places(&self) -> Vec<i32> {
+        let row = |(row, &length): (usize, &usize)| {
+            let first = (row * self.seq) as i32;
+            first..first + length as i32
+        };
+        self.lengths.iter().enumerate().flat_map(row).collect()
+    }
+
     /// A model's input; no mask when nothing is padded.
     pub fn input<B: Backend>(&self, device: &B::Device) -> TokenInput<B> {
         let shape = [self.lengths.len(), self.seq];

@@ -174,17 +174,28 @@ impl ClassLoss {
             let doubt = (-(-losses.clone()).exp() + 1.0).clamp_min(1e-12);
             losses = losses * doubt.powf_scalar(self.focal_gamma);
         }
-        let mut weight = n as f64;
-        if let Some(weights) = &self.weights {
-            let of_targets: Vec<f32> = targets.iter().map(|&id| weights[id as usize]).collect();
-            weight = of_targets.iter().map(|&weight| f64::from(weight)).sum();
+        if let Some(of_targets) = self.weights_of(targets) {
             losses = losses * Tensor::from_data(TensorData::new(of_targets, [n]), &device);
         }
         let mut loss = losses.sum();
         if let Some(log_p) = log_p {
             loss = loss * (1.0 - self.label_smoothing) + self.spread(log_p);
         }
-        LossSums::weighted(loss, vec![hits.float().sum()], n, weight)
+        LossSums::weighted(loss, vec![hits.float().sum()], n, self.weight(targets))
+    }
+
+    /// What the loss of these targets is divided by for its mean.
+    pub fn weight(&self, targets: &[u32]) -> f64 {
+        match self.weights_of(targets) {
+            Some(weights) => weights.into_iter().map(f64::from).sum(),
+            None => targets.len() as f64,
+        }
+    }
+
+    /// What each target counts, where classes count differently.
+    fn weights_of(&self, targets: &[u32]) -> Option<Vec<f32>> {
+        let weights = self.weights.as_ref()?;
+        Some(targets.iter().map(|&id| weights[id as usize]).collect())
     }
 
     /// Loss and hits of rows that have a share in each class, as mixing images gives them; summed over the batch.

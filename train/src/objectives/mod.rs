@@ -1,8 +1,9 @@
-//! Losses that jobs share, each over any family: chosen tokens, classes, pixels.
+//! Losses that jobs share, each over any family: chosen tokens, classes, pixels, a teacher.
 
 pub mod class_loss;
 pub mod class_tally;
 pub mod classes;
+pub mod distillation;
 pub mod pixels;
 pub mod probe;
 pub mod tokens;

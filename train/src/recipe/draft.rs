@@ -170,6 +170,13 @@ impl Draft {
         };
         let from = text(self.table.get("from"));
         let adapter = text(self.table.get("adapter").and_then(|keys| keys.get("kind")));
+        let distillation = self.table.get("distillation");
+        let teacher = text(distillation.and_then(|keys| keys.get("teacher")));
+        let layers = distillation.and_then(|keys| keys.get("layers")?.as_array());
+        let of_teacher = |key: &str| {
+            let takes_layers = layers.is_some_and(|layers| !layers.is_empty());
+            distillation.is_some() && (takes_layers || key.starts_with("tokenizer."))
+        };
         let mut lines = Vec::new();
         for (key, place) in &self.places {
             let of_model = key.starts_with("model.")
@@ -183,6 +190,13 @@ impl Draft {
                     "--from scratch draws a new model"
                 };
                 format!("has no effect, as {from} brings its model and its tokenizer; {other}")
+            } else if of_model && of_teacher(key) {
+                let other = if key == "model.dropout" {
+                    "; strategy.dropout sets the student's"
+                } else {
+                    ""
+                };
+                format!("has no effect, as the teacher {teacher} brings it{other}")
             } else if key.starts_with("adapter.") && adapter == "none" {
                 if key == "adapter.kind" {
                     continue;
