@@ -7,6 +7,7 @@ use burn::module::{
     ModuleMapper, ModuleVisitor,
 };
 use burn::prelude::*;
+use burn::tensor::Device;
 use burn::tensor::backend::AutodiffBackend;
 use data::TextTokenizer;
 use model::bundle::{Load, Scores};
@@ -82,8 +83,11 @@ fn chosen<B: Backend>(
 #[derive(Clone)]
 pub struct Teacher<B: Backend, M> {
     model: M,
-    see: fn(&M, &TokenBatch, &[i32], bool, &B::Device) -> Seen<B>,
+    see: See<B, M>,
 }
+
+/// [`Sees::see`], of a model of this backend or of the one below it.
+type See<B, M> = fn(&M, &TokenBatch, &[i32], bool, &Device<B>) -> Seen<B>;
 
 impl<B: AutodiffBackend, M: Sees<B::InnerBackend>> Teacher<B, M> {
     /// A model of the backend without gradients.
