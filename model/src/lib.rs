@@ -22,9 +22,10 @@ pub use bundle::{Bundle, BundleError, Precision};
 pub use cache::{Cache, Seq2SeqCache};
 pub use families::TokenInput;
 pub use heads::{
-    Autoencoder, ChoiceModel, ClassHead, Detector, Headed, ImageClassifier, MaskedAutoencoder,
-    QuantisedAutoencoder, ReplacedTokenModel, Segmenter, Seq2SeqModel, SpanFinder, TextClassifier,
-    TokenClassifier, TokenHead, TokenModel, VariationalAutoencoder,
+    Autoencoder, ChoiceModel, ClassHead, Detector, Generator, Headed, ImageClassifier,
+    MaskedAutoencoder, QuantisedAutoencoder, ReplacedTokenModel, Segmenter, SentencePairModel,
+    Seq2SeqModel, SpanFinder, TextClassifier, TokenClassifier, TokenHead, TokenModel,
+    VariationalAutoencoder,
 };
 pub use layers::Draw;
 pub use names::{HeadKind, Names};

@@ -10,6 +10,8 @@ pub enum HeadKind {
     Bare,
     /// The tokens of a text: masked or next.
     Tokens,
+    /// The tokens of a pair of segments, and whether the second follows the first.
+    SentencePairs,
     /// Whether each token was replaced.
     Replaced,
     /// A class of the whole input.
@@ -56,6 +58,7 @@ impl HeadKind {
         match self {
             Self::Bare => "a backbone without a head",
             Self::Tokens => "a language model",
+            Self::SentencePairs => "a model of pairs of segments",
             Self::Replaced => "a model that finds replaced tokens",
             Self::Classes => "a classifier",
             Self::TokenClasses => "a classifier of tokens",

@@ -20,6 +20,7 @@ from transformers import (
     BertConfig,
     BertForMaskedLM,
     BertForMultipleChoice,
+    BertForPreTraining,
     BertForQuestionAnswering,
     BertForSequenceClassification,
     BertForTokenClassification,
@@ -134,6 +135,7 @@ FAMILIES = {
         BertConfig,
         {
             "masked-lm": BertForMaskedLM,
+            "pretraining": BertForPreTraining,
             "classifier": BertForSequenceClassification,
             "token-classes": BertForTokenClassification,
             "spans": BertForQuestionAnswering,
@@ -241,7 +243,7 @@ FAMILIES = {
 HEADS = list(dict.fromkeys(head for _, models, _ in FAMILIES.values() for head in models))
 CLASSES = (2, 3, 5)
 # Language models have 0.
-SEEDS = {"classifier": 1, "token-classes": 2, "spans": 3, "choices": 4}
+SEEDS = {"classifier": 1, "token-classes": 2, "spans": 3, "choices": 4, "pretraining": 5}
 LENGTHS = ((11, 9, 3), (9, 8, 1), (13, 6, 4))
 
 
@@ -350,15 +352,21 @@ def compute(family, head, number, dtype=torch.float32, attention="sdpa"):
         learned = dict(start_positions=labels[:, 0], end_positions=labels[:, 1])
     else:
         learned = dict(labels=labels)
+    if head == "pretraining":
+        learned["next_sentence_label"] = torch.arange(len(labels)) % 2
     # The rows are choices of one question.
     given = {name: value[None] for name, value in inputs.items()} if head == "choices" else inputs
     output = model(**given, **learned, output_hidden_states=True)
     output.loss.backward()
     if head == "spans":
         logits = torch.stack([output.start_logits, output.end_logits], 2)
+    elif head == "pretraining":
+        logits = output.prediction_logits
     else:
         logits = output.logits.reshape(-1, 1) if head == "choices" else output.logits
     tensors = dict(inputs, labels=labels, loss=output.loss.reshape(1))
+    if head == "pretraining":
+        tensors |= dict(pair_logits=output.seq_relationship_logits, pair_labels=learned["next_sentence_label"])
     tensors |= dict(hidden=output.hidden_states[-1], logits=logits)
     tensors |= {f"grad.{name}": parameter.grad for name, parameter in model.named_parameters()}
     if head == "causal-lm" and dtype == torch.float32:

@@ -1,4 +1,4 @@
-//! Classes of tokens, spans and choices against transformers: states, logits, loss, all gradients, and the way there and back.
+//! Classes of tokens, spans, choices and pairs of segments against transformers: states, logits, loss, all gradients, and the way there and back.
 //!
 //! Tolerances are those of `families`; `tests/golden/README.md` says what the models are.
 
@@ -9,8 +9,12 @@ use burn::module::{AutodiffModule, Module};
 use burn::prelude::*;
 use burn::tensor::backend::AutodiffBackend;
 use model::bundle::{self, Load, Loaded, Precision};
+use model::families::Place;
 use model::registry::TextBackbone;
-use model::{Bundle, ChoiceModel, Draw, HeadKind, Names, SpanFinder, TextConfig, TokenClassifier};
+use model::{
+    Bundle, ChoiceModel, Draw, HeadKind, Names, SentencePairModel, SpanFinder, TextClassifier,
+    TextConfig, TokenClassifier,
+};
 
 use crate::families::{
     assert_gradients_within, assert_keys_are_those_of_transformers, mean_loss, places,
@@ -48,11 +52,12 @@ trait Head<B: Backend>: Module<B> {
 }
 
 fn labels(golden: &Tensors) -> Vec<i32> {
-    golden["labels"]
-        .1
-        .iter()
-        .map(|&label| label as i32)
-        .collect()
+    ints(golden, "labels")
+}
+
+fn ints(golden: &Tensors, name: &str) -> Vec<i32> {
+    let (_, values) = &golden[name];
+    values.iter().map(|&value| value as i32).collect()
 }
 
 impl<B: Backend> Head<B> for TokenClassifier<B> {
@@ -124,8 +129,42 @@ impl<B: Backend> Head<B> for ChoiceModel<B> {
     }
 }
 
+impl<B: Backend> Head<B> for SentencePairModel<B> {
+    const KIND: HeadKind = HeadKind::SentencePairs;
+    const NAME: &'static str = "pretraining";
+
+    fn draw(config: &TextConfig, _: usize, device: &B::Device) -> Self {
+        SentencePairModel::draw(config, &Draw::new(device, 0.02))
+    }
+
+    fn backbone(&self) -> &TextBackbone<B> {
+        &self.backbone
+    }
+
+    fn pass(&self, _: &TextConfig, golden: &Tensors) -> (Tensor<B, 2>, Tensor<B, 1>) {
+        let device = self.devices()[0].clone();
+        let at = places(golden, Place::First, &device);
+        let states = self
+            .backbone
+            .states(&golden::input(golden, &device), None, None);
+        let pairs = self.pair_logits(states.clone().select(0, at));
+        let ours = golden::values(pairs.clone());
+        assert_near("logits of pairs", &ours, &golden["pair_logits"], FORWARD);
+        let logits = self.token_logits(states);
+        let loss = mean_loss(logits.clone(), &labels(golden));
+        (
+            logits,
+            loss + mean_loss(pairs, &ints(golden, "pair_labels")),
+        )
+    }
+}
+
 fn families<B: Backend, H: Head<B>>() -> Vec<&'static str> {
-    let has = |family: &&str| H::KIND != HeadKind::Choices || CHOOSING.contains(family);
+    let has = |family: &&str| match H::KIND {
+        HeadKind::Choices => CHOOSING.contains(family),
+        HeadKind::SentencePairs => *family == "bert",
+        _ => true,
+    };
     FAMILIES.into_iter().filter(has).collect()
 }
 
@@ -137,7 +176,7 @@ pub fn folders() -> Vec<String> {
             (1..=3).map(move |number| format!("families/{family}-{}-{number}", H::NAME))
         })
     }
-    let choices = of::<ChoiceModel<Flex>>();
+    let choices = of::<ChoiceModel<Flex>>().chain(of::<SentencePairModel<Flex>>());
     of::<TokenClassifier<Flex>>()
         .chain(of::<SpanFinder<Flex>>())
         .chain(choices)
@@ -243,6 +282,7 @@ fn states_logits_and_losses_are_those_of_transformers() {
     forward_matches::<Flex, TokenClassifier<Flex>>();
     forward_matches::<Flex, SpanFinder<Flex>>();
     forward_matches::<Flex, ChoiceModel<Flex>>();
+    forward_matches::<Flex, SentencePairModel<Flex>>();
 }
 
 #[test]
@@ -250,6 +290,7 @@ fn they_are_on_a_backend_without_operations_of_our_own() {
     forward_matches::<NdArray, TokenClassifier<NdArray>>();
     forward_matches::<NdArray, SpanFinder<NdArray>>();
     forward_matches::<NdArray, ChoiceModel<NdArray>>();
+    forward_matches::<NdArray, SentencePairModel<NdArray>>();
 }
 
 #[test]
@@ -257,6 +298,7 @@ fn gradients_are_those_of_transformers() {
     backward_matches::<Autodiff<Flex>, TokenClassifier<Autodiff<Flex>>>(BACKWARD);
     backward_matches::<Autodiff<Flex>, SpanFinder<Autodiff<Flex>>>(BACKWARD);
     backward_matches::<Autodiff<Flex>, ChoiceModel<Autodiff<Flex>>>(BACKWARD);
+    backward_matches::<Autodiff<Flex>, SentencePairModel<Autodiff<Flex>>>(BACKWARD);
 }
 
 #[test]
@@ -264,6 +306,9 @@ fn gradients_are_on_a_backend_without_operations_of_our_own() {
     backward_matches::<Autodiff<NdArray>, TokenClassifier<Autodiff<NdArray>>>(BACKWARD_OF_NDARRAY);
     backward_matches::<Autodiff<NdArray>, SpanFinder<Autodiff<NdArray>>>(BACKWARD_OF_NDARRAY);
     backward_matches::<Autodiff<NdArray>, ChoiceModel<Autodiff<NdArray>>>(BACKWARD_OF_NDARRAY);
+    backward_matches::<Autodiff<NdArray>, SentencePairModel<Autodiff<NdArray>>>(
+        BACKWARD_OF_NDARRAY,
+    );
 }
 
 #[test]
@@ -271,6 +316,7 @@ fn a_model_that_is_written_and_opened_again_is_the_same() {
     round_trip::<TokenClassifier<Flex>>();
     round_trip::<SpanFinder<Flex>>();
     round_trip::<ChoiceModel<Flex>>();
+    round_trip::<SentencePairModel<Flex>>();
 }
 
 /// Classes at chosen tokens are those of the whole, wherever the last layer computes them.
@@ -297,6 +343,8 @@ fn a_head_is_not_taken_for_another() {
         ("families/bert-classifier-1", HeadKind::Spans),
         ("families/distilbert-choices-2", HeadKind::Classes),
         ("families/gpt2-spans-1", HeadKind::Tokens),
+        ("families/bert-masked-lm-1", HeadKind::SentencePairs),
+        ("families/bert-pretraining-1", HeadKind::Classes),
     ] {
         let found = open(folder).require(kind);
         if kind == HeadKind::Tokens {
@@ -306,6 +354,22 @@ fn a_head_is_not_taken_for_another() {
         }
         let error = found.unwrap_err().to_string();
         assert!(error.contains(kind.describe()), "{folder}: {error}");
+    }
+}
+
+#[test]
+fn a_classifier_starts_from_what_was_pretrained() {
+    let device = Default::default();
+    for folder in ["bert-pretraining-1", "electra-discriminator-1"] {
+        let bundle = Bundle::open(&golden::path(&format!("families/{folder}"))).unwrap();
+        let config = bundle.text_config().unwrap();
+        let names = config.names(HeadKind::Classes);
+        let fresh = TextClassifier::<Flex>::draw(&config, 3, &Draw::new(&device, 0.02));
+        let (_, loaded) = bundle.load(fresh, names, Load::Backbone).unwrap();
+        // The pooler is the backbone's.
+        let drawn = |name: &String| name.starts_with("classifier.");
+        assert!(loaded.drawn.iter().all(drawn), "{folder}: {loaded:?}");
+        assert_eq!(loaded.lost(names), None, "{folder}");
     }
 }
 

@@ -15,6 +15,16 @@ use crate::layers::{Draw, LayerNorm, Linear};
 use crate::names::{Family, HeadKind, HeadNames};
 use crate::ops::{Activation, AttentionMask, AttentionShape, attention, dropout};
 
+/// Of what scores tokens.
+const TOKEN_ALIASES: &[(&str, &str)] = &[
+    ("cls.predictions.bias", "cls.predictions.decoder.bias"),
+    ("cls.predictions.decoder.bias", "cls.predictions.bias"),
+    (
+        "bert.embeddings.word_embeddings.weight",
+        "cls.predictions.decoder.weight",
+    ),
+];
+
 /// Names of BERT in a bundle.
 pub const NAMES: Family = Family {
     model_type: "bert",
@@ -41,14 +51,20 @@ pub const NAMES: Family = Family {
                 ("bias", "cls.predictions.bias"),
                 ("output.", "cls.predictions.decoder."),
             ],
-            aliases: &[
-                ("cls.predictions.bias", "cls.predictions.decoder.bias"),
-                ("cls.predictions.decoder.bias", "cls.predictions.bias"),
-                (
-                    "bert.embeddings.word_embeddings.weight",
-                    "cls.predictions.decoder.weight",
-                ),
+            aliases: TOKEN_ALIASES,
+        },
+        HeadNames {
+            kind: HeadKind::SentencePairs,
+            class: "BertForPreTraining",
+            // First what tells it from masked LM.
+            renames: &[
+                ("pairs.", "cls.seq_relationship."),
+                ("tokens.dense.", "cls.predictions.transform.dense."),
+                ("tokens.norm.", "cls.predictions.transform.LayerNorm."),
+                ("tokens.bias", "cls.predictions.bias"),
+                ("tokens.output.", "cls.predictions.decoder."),
             ],
+            aliases: TOKEN_ALIASES,
         },
         HeadNames {
             kind: HeadKind::Classes,
@@ -264,10 +280,14 @@ impl BertConfig {
 
     /// Draws an encoder; the weights are a function of the backend's seed.
     ///
-    /// - head: a classifier wants a pooler, the others have none
+    /// - head: what classifies wants a pooler, the others have none
     pub fn init<B: Backend>(&self, head: HeadKind, draw: &Draw<'_, B>) -> Bert<B> {
         let plan = self.plan().unwrap_or_else(|reason| panic!("{reason}"));
-        plan.init(matches!(head, HeadKind::Classes | HeadKind::Choices), draw)
+        let pooler = matches!(
+            head,
+            HeadKind::Classes | HeadKind::Choices | HeadKind::SentencePairs
+        );
+        plan.init(pooler, draw)
     }
 }
 
@@ -331,8 +351,6 @@ impl EncoderPlan {
     pub fn init<B: Backend>(&self, pooler: bool, draw: &Draw<'_, B>) -> Bert<B> {
         let draw = &draw.with_std(self.std);
         let (d_model, d_embedding) = (self.d_model, self.d_embedding);
-        let project = || draw.linear("embeddings_project", d_embedding, d_model);
-        let layer = |number: usize| self.layer(&draw.inside(&format!("encoder.layer.{number}")));
         Bert {
             embeddings: BertEmbeddings {
                 word_embeddings: draw.embedding(self.vocab_size, d_embedding),
@@ -343,13 +361,26 @@ impl EncoderPlan {
                 dropout: self.dropout,
                 first_position: self.first_position,
             },
-            embeddings_project: (d_embedding != d_model).then(project),
-            encoder: BertEncoder {
-                layer: (0..self.n_layers).map(layer).collect(),
-            },
+            embeddings_project: self.project(draw),
+            encoder: self.encoder(draw),
             pooler: pooler.then(|| BertPooler {
                 dense: draw.linear("pooler.dense", d_model, d_model),
             }),
+        }
+    }
+
+    /// From the width of the tables to that of the states, where they differ.
+    pub(crate) fn project<B: Backend>(&self, draw: &Draw<'_, B>) -> Option<Linear<B>> {
+        let (d_model, d_embedding) = (self.d_model, self.d_embedding);
+        let project = || draw.linear("embeddings_project", d_embedding, d_model);
+        (d_embedding != d_model).then(project)
+    }
+
+    /// The layers alone.
+    pub(crate) fn encoder<B: Backend>(&self, draw: &Draw<'_, B>) -> BertEncoder<B> {
+        let layer = |number: usize| self.layer(&draw.inside(&format!("encoder.layer.{number}")));
+        BertEncoder {
+            layer: (0..self.n_layers).map(layer).collect(),
         }
     }
 
@@ -413,23 +444,11 @@ impl<B: Backend> Bert<B> {
         at: Option<Tensor<B, 1, Int>>,
         _: Option<&mut Cache<B>>,
     ) -> Tensor<B, 2> {
-        let [batch, seq] = input.tokens.dims();
         let mut hidden = self.embeddings.forward(input);
         if let Some(project) = &self.embeddings_project {
             hidden = project.forward(hidden);
         }
-        let bias = input.attention_bias(hidden.dtype());
-        let mask = AttentionMask {
-            bias,
-            ..AttentionMask::default()
-        };
-        let layers = self.encoder.layer.iter().enumerate();
-        for (number, layer) in layers {
-            let last = number + 1 == self.encoder.layer.len();
-            let chosen = at.clone().filter(|_| last);
-            hidden = layer.forward(hidden, [batch, seq], &mask, chosen);
-        }
-        hidden
+        self.encoder.forward(hidden, input, at)
     }
 
     /// The state that a classifier reads, through the pooler where there is one.
@@ -465,7 +484,7 @@ pub struct BertEmbeddings<B: Backend> {
 
 impl<B: Backend> BertEmbeddings<B> {
     /// - out: `[batch * seq, d_embedding]`
-    fn forward(&self, input: &TokenInput<B>) -> Tensor<B, 2> {
+    pub(crate) fn forward(&self, input: &TokenInput<B>) -> Tensor<B, 2> {
         let [batch, seq] = input.tokens.dims();
         let [_, d_embedding] = self.word_embeddings.weight.dims();
         let mut words = self.word_embeddings.forward(input.tokens.clone());
@@ -490,6 +509,29 @@ impl<B: Backend> BertEmbeddings<B> {
 pub struct BertEncoder<B: Backend> {
     /// First to last.
     pub layer: Vec<BertLayer<B>>,
+}
+
+impl<B: Backend> BertEncoder<B> {
+    /// - hidden: `[batch * seq, d_model]`
+    /// - at: rows that come out of the last layer, where it is not all of them
+    pub(crate) fn forward(
+        &self,
+        mut hidden: Tensor<B, 2>,
+        input: &TokenInput<B>,
+        at: Option<Tensor<B, 1, Int>>,
+    ) -> Tensor<B, 2> {
+        let shape = input.tokens.dims();
+        let mask = AttentionMask {
+            bias: input.attention_bias(hidden.dtype()),
+            ..AttentionMask::default()
+        };
+        for (number, layer) in self.layer.iter().enumerate() {
+            let last = number + 1 == self.layer.len();
+            let chosen = at.clone().filter(|_| last);
+            hidden = layer.forward(hidden, shape, &mask, chosen);
+        }
+        hidden
+    }
 }
 
 /// Attention and feed-forward, each added to its input and normalised.

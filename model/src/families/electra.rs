@@ -165,13 +165,38 @@ impl ElectraConfig {
         }
     }
 
-    /// Draws an encoder without a pooler; the weights are a function of the backend's seed.
-    pub fn init<B: Backend>(&self, _: HeadKind, draw: &Draw<'_, B>) -> Electra<B> {
+    /// That of a generator of as many layers, whose width, heads and feed-forward width are this share of a discriminator's,
+    /// rounded; it reads the same tables.
+    ///
+    /// # Errors
+    ///
+    /// Sizes that are impossible.
+    pub fn generator(&self, share: f64) -> Result<Self, String> {
+        let part = |size: usize| ((size as f64 * share).round() as usize).max(1);
+        let mut generator = self.clone();
+        let sizes = &mut generator.encoder;
+        sizes.hidden_size = part(sizes.hidden_size);
+        sizes.num_attention_heads = part(sizes.num_attention_heads);
+        sizes.intermediate_size = part(sizes.intermediate_size);
+        generator.check()?;
+        Ok(generator)
+    }
+
+    /// What it shares with BERT, of these sizes.
+    ///
+    /// # Panics
+    ///
+    /// If [`check`](Self::check) finds them impossible.
+    pub(crate) fn plan(&self) -> EncoderPlan {
         let plan = self.encoder.plan();
-        let plan = EncoderPlan {
+        EncoderPlan {
             d_embedding: self.embedding_size,
             ..plan.unwrap_or_else(|reason| panic!("{reason}"))
-        };
-        plan.init(false, draw)
+        }
+    }
+
+    /// Draws an encoder without a pooler; the weights are a function of the backend's seed.
+    pub fn init<B: Backend>(&self, _: HeadKind, draw: &Draw<'_, B>) -> Electra<B> {
+        self.plan().init(false, draw)
     }
 }

@@ -6,6 +6,7 @@ pub mod pyramid;
 pub mod quantised;
 pub mod replaced;
 pub mod segmentation;
+pub mod sentence_pairs;
 pub mod seq2seq;
 pub mod sequence;
 pub mod variational;
@@ -17,8 +18,9 @@ use burn::tensor::activation::sigmoid;
 pub use detection::Detector;
 pub use masked::MaskedAutoencoder;
 pub use quantised::QuantisedAutoencoder;
-pub use replaced::ReplacedTokenModel;
+pub use replaced::{Generator, ReplacedTokenModel};
 pub use segmentation::Segmenter;
+pub use sentence_pairs::SentencePairModel;
 pub use seq2seq::{Seq2SeqHead, Seq2SeqModel};
 pub use sequence::{ChoiceModel, SpanFinder, TokenClassifier};
 pub use variational::VariationalAutoencoder;
@@ -98,9 +100,11 @@ pub type TokenModel<B> = Headed<B, TextBackbone<B>, TokenHead<B>>;
 
 impl<B: Backend> TokenHead<B> {
     /// A head for a backbone of this configuration.
+    ///
+    /// - draw: inside the head
     pub fn new(config: &TextConfig, draw: &Draw<'_, B>) -> Self {
         let (plan, sizes) = (config.token_plan(), config.describe());
-        let draw = &draw.with_std(sizes.std).inside("head");
+        let draw = &draw.with_std(sizes.std);
         let (width, vocab_size) = (plan.width, sizes.vocab_size);
         let transforms = plan.transform.is_some();
         let bias = || Initializer::Zeros.init([vocab_size], draw.device);
@@ -130,13 +134,29 @@ impl<B: Backend> TokenHead<B> {
             None => states,
         }
     }
+
+    /// Scores of the vocabulary of transformed states, `[n, width]` in and `[n, vocab_size]` out.
+    ///
+    /// - table: the backbone's, `[vocab_size, width]`, where it is the decoder
+    pub fn decode(
+        &self,
+        states: Tensor<B, 2>,
+        table: impl FnOnce() -> Tensor<B, 2>,
+    ) -> Tensor<B, 2> {
+        match (&self.output, &self.bias) {
+            (Some(output), _) => output.forward(states),
+            (None, Some(bias)) => linear_transposed(states, table(), bias.val()),
+            (None, None) => states.matmul(table().transpose()),
+        }
+    }
 }
 
 impl<B: Backend> TokenModel<B> {
     /// Draws a model; the weights are a function of the backend's seed.
     pub fn draw(config: &TextConfig, draw: &Draw<'_, B>) -> Self {
         let backbone = config.init(crate::HeadKind::Tokens, &draw.inside("backbone"));
-        Self::new(backbone, TokenHead::new(config, draw))
+        let head = TokenHead::new(config, &draw.inside("head"));
+        Self::new(backbone, head)
     }
 
     /// Scores of the vocabulary at chosen places of the flattened `[batch * seq]`, or at all of them.
@@ -159,14 +179,7 @@ impl<B: Backend> TokenModel<B> {
     ///
     /// - states: `[n, width]`, as the decoder reads them
     pub fn scores(&self, states: Tensor<B, 2>) -> Tensor<B, 2> {
-        if let Some(output) = &self.head.output {
-            return output.forward(states);
-        }
-        let table = self.backbone.token_table();
-        match &self.head.bias {
-            Some(bias) => linear_transposed(states, table, bias.val()),
-            None => product_transposed(states, table),
-        }
+        self.head.decode(states, || self.backbone.token_table())
     }
 
     /// States as the decoder reads them, `[n, width]`.
