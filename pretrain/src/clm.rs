@@ -5,6 +5,7 @@
 
 use burn::tensor::backend::AutodiffBackend;
 use data::source::TextSource;
+use model::HeadKind;
 use serde::{Deserialize, Serialize};
 use train::Failure;
 use train::job::text::{NextTokenBatch, NextTokens, TextData, Texts, TrainedTokenizer};
@@ -54,7 +55,7 @@ impl Job for Clm {
     }
 
     fn product(&self, data: &TextData) -> Result<Product, Failure> {
-        data.product()
+        data.product(HeadKind::Tokens)
     }
 
     fn objective<B: AutodiffBackend>(
@@ -70,7 +71,7 @@ impl Job for Clm {
 
     fn batches(&self, recipe: &Recipe, data: TextData) -> Result<Splits<NextTokenBatch>, Failure> {
         let max_length = data.max_length;
-        data.batches(recipe, |tokenizer, _| {
+        data.batches(recipe, |tokenizer, _, _| {
             NextTokens::new(tokenizer, max_length)
         })
     }

@@ -9,6 +9,7 @@ use burn::tensor::backend::AutodiffBackend;
 use data::order::{self, Stream};
 use data::source::TextSource;
 use data::{DataError, Role, TextTokenizer};
+use model::HeadKind;
 use rand::{Rng, RngExt};
 use serde::{Deserialize, Serialize};
 use train::Failure;
@@ -63,7 +64,8 @@ const SPAN_END: f64 = 0.2;
 const LONGEST_SPAN: usize = 10;
 
 impl Masking {
-    fn check(self) -> Result<(), Impossible> {
+    /// Says what is impossible about these values, if anything is.
+    pub fn check(self) -> Result<(), Impossible> {
         let Self {
             rate, mask, random, ..
         } = self;
@@ -112,7 +114,7 @@ impl Job for Mlm {
     }
 
     fn product(&self, data: &TextData) -> Result<Product, Failure> {
-        data.product()
+        data.product(HeadKind::Tokens)
     }
 
     fn objective<B: AutodiffBackend>(
@@ -128,13 +130,18 @@ impl Job for Mlm {
 
     fn batches(&self, recipe: &Recipe, data: TextData) -> Result<Splits<Predicted>, Failure> {
         let mask = mask_token(&data.tokenizer)?;
-        data.batches(recipe, |tokenizer, seed| {
+        data.batches(recipe, |tokenizer, _, seed| {
             Masks::new(self.masking, tokenizer, mask, seed)
         })
     }
 }
 
-pub(crate) fn mask_token(tokenizer: &TextTokenizer) -> Result<u32, DataError> {
+/// What hides a token.
+///
+/// # Errors
+///
+/// A tokenizer without one.
+pub fn mask_token(tokenizer: &TextTokenizer) -> Result<u32, DataError> {
     tokenizer.required(Role::Mask)
 }
 
@@ -212,6 +219,10 @@ impl Masks {
                 for span in self.spans(tokens, rng) {
                     let fate: f64 = rng.random();
                     for place in span {
+                        // A text may end between its words.
+                        if self.special.contains(&tokens[place]) {
+                            continue;
+                        }
                         predict(place, tokens[place]);
                         tokens[place] = self.replaced(tokens[place], fate, rng);
                     }
@@ -315,7 +326,7 @@ mod tests {
     use burn::optim::{GradientsParams, Optimizer as _};
     use burn::tensor::backend::Backend;
     use data::TokenRows;
-    use model::{Draw, HeadKind, TextConfig, TokenModel};
+    use model::{Draw, TextConfig, TokenModel};
     use train::Objective;
     use train::job::Setup;
     use train::job::text::{Sequences, TextBatches};
@@ -461,6 +472,27 @@ mod tests {
                     );
                 }
             }
+        }
+    }
+
+    #[test]
+    fn spans_leave_what_separates_texts() {
+        let tokenizer = tokenizer();
+        let masking = Masking {
+            unit: MaskUnit::Span,
+            ..masking(0.5, 1.0, 0.0)
+        };
+        let masks = masks(masking, &tokenizer);
+        let one = tokenizer.encode_one("a small bird", 16).unwrap();
+        let row = [one.as_slice(), &one[1..], &one[1..]].concat();
+        for number in 0..50 {
+            let mut tokens = row.clone();
+            let mut rng = order::rng(3, Stream::Mask, number);
+            masks.mask(&mut tokens, &mut rng, &mut |_, token| {
+                assert!(!masks.special.contains(&token));
+            });
+            let ends = |tokens: &[u32]| tokens.iter().filter(|id| **id == tokenizer.sep()).count();
+            assert_eq!(ends(&tokens), 3);
         }
     }
 

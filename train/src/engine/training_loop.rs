@@ -68,6 +68,8 @@ pub fn reported<B: Backend, O: Objective<B>>(objective: &O, unit: Unit) -> Vec<S
         .collect();
     let mut metrics: Metrics = names.iter().map(|name| (name.clone(), 0.0)).collect();
     O::derive(&mut metrics);
+    // Some are for what is derived of them alone.
+    names.retain(|name| metrics.contains_key(name));
     let derived = metrics.into_keys().filter(|name| !names.contains(name));
     let derived: Vec<_> = derived.collect();
     names.extend(derived);

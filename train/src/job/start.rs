@@ -215,6 +215,31 @@ impl Start {
         Ok(config)
     }
 
+    /// The configuration of the text model before there is a tokenizer: of a new one with a vocabulary of one.
+    ///
+    /// # Errors
+    ///
+    /// A model of images, or a key that is missing or wrong.
+    pub fn text_sizes(&self) -> Result<TextConfig, Failure> {
+        match &self.bundle {
+            Some(bundle) => Ok(bundle.text_config()?),
+            None => Ok(self.settings.text_sizes()?),
+        }
+    }
+
+    /// Refuses a text model of a family without this head, before any text is read.
+    ///
+    /// # Errors
+    ///
+    /// Such a model, or one of images.
+    pub fn check_text_head(&self, head: HeadKind) -> Result<(), Failure> {
+        let family = self.text_sizes()?.family();
+        check_head(family, TEXT_FAMILIES, head).map_err(|why| match &self.bundle {
+            Some(_) => Failure::input(format!("{}: its family {why}", self.from)),
+            None => Impossible::new("model.family", why).into(),
+        })
+    }
+
     /// Refuses a text model that sees another side of a token than an objective needs, before any text is read.
     ///
     /// - causal: whether the tokens to come are to be hidden from it
@@ -224,10 +249,7 @@ impl Start {
     ///
     /// A model of the other kind, or of images.
     pub fn check_causal(&self, causal: bool, other: &str) -> Result<(), Failure> {
-        let config = match &self.bundle {
-            Some(bundle) => bundle.text_config()?,
-            None => self.settings.text_sizes()?,
-        };
+        let config = self.text_sizes()?;
         if config.describe().causal == causal {
             return Ok(());
         }

@@ -127,6 +127,15 @@ impl AdapterRecipe {
         Ok(())
     }
 
+    /// Refuses an adapter where parts of the model are new, and have to train.
+    pub fn check_none(&self) -> Result<(), Impossible> {
+        if self.kind == AdapterKind::None {
+            return Ok(());
+        }
+        let reason = "is lora, which leaves new parts of the model as they were drawn";
+        Err(Impossible::new("adapter.kind", reason))
+    }
+
     /// The adapter for a family whose usual targets are these.
     ///
     /// # Errors

@@ -343,8 +343,10 @@ pub struct TextData<C = TextConfig> {
     pub config: C,
     /// Tokens of the longest sequence.
     pub max_length: usize,
-    train: TokenRows,
-    valid: TokenRows,
+    /// To train on.
+    pub train: TokenRows,
+    /// To choose a checkpoint by.
+    pub valid: TokenRows,
     split_seed: u64,
 }
 
@@ -456,19 +458,19 @@ impl Texts {
 }
 
 impl TextData {
-    /// What the bundle of a language model holds beside its weights.
+    /// What the bundle holds beside its weights.
     ///
     /// # Errors
     ///
     /// A tokenizer that cannot be written.
-    pub fn product(&self) -> Result<Product, Failure> {
+    pub fn product(&self, head: HeadKind) -> Result<Product, Failure> {
         let Self {
             tokenizer,
             config,
             max_length,
             ..
         } = self;
-        product(tokenizer, config, HeadKind::Tokens, None, *max_length)
+        product(tokenizer, config, head, None, *max_length)
     }
 
     /// The language model: drawn, or the one that training starts from, which may lack the head.
@@ -728,7 +730,7 @@ impl<C: Collate> BatchSource for TextBatches<C> {
 impl<M> TextData<M> {
     /// Training batches in a new order every epoch, validation always the same.
     ///
-    /// - collate: gets the tokenizer and the seed of the split
+    /// - collate: gets the tokenizer, and rows and seed of the split
     ///
     /// # Errors
     ///
@@ -736,22 +738,24 @@ impl<M> TextData<M> {
     pub fn batches<C: Collate>(
         self,
         recipe: &Recipe,
-        collate: impl Fn(&TextTokenizer, u64) -> C,
+        collate: impl Fn(&TextTokenizer, &TokenRows, u64) -> C,
     ) -> Result<Splits<C::Batch>, Failure> {
-        let valid = self.valid.cut_to(self.max_length, self.tokenizer.frame());
+        let cut = |rows: &TokenRows| rows.cut_to(self.max_length, self.tokenizer.frame());
+        let (whole, valid) = (cut(&self.train), cut(&self.valid));
         let in_order = Epochs::in_order(valid.len(), recipe.training.batch_size);
         let digest = data::digest(self.train.len(), |at| {
             let row = self.train.row(at as u32).into_iter();
             row.flat_map(u32::to_le_bytes).collect()
         });
         let train = Sequences::shuffled(self.train, recipe, &self.tokenizer, self.max_length)?;
-        let batches = |sequences, seed| {
-            let collate = collate(&self.tokenizer, seed);
+        let batches = |sequences, rows: &TokenRows, seed| {
+            let collate = collate(&self.tokenizer, rows, seed);
             Shared::new(TextBatches { sequences, collate })
         };
+        let in_turn = Sequences::Texts(valid.clone(), in_order);
         Ok(Splits {
-            train: batches(train, recipe.seed),
-            valid: batches(Sequences::Texts(valid, in_order), self.split_seed),
+            train: batches(train, &whole, recipe.seed),
+            valid: batches(in_turn, &valid, self.split_seed),
             test: None,
             digest,
             unit: Unit::Tokens,
