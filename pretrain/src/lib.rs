@@ -9,6 +9,7 @@ pub mod clm;
 pub mod denoising;
 pub mod dino;
 pub mod distillation;
+pub mod electra;
 #[cfg(test)]
 #[path = "../../tests/support/objectives.rs"]
 mod golden;
@@ -17,6 +18,7 @@ pub mod mae;
 pub mod mlm;
 pub mod projector;
 pub mod rotation;
+pub mod sentence_pairs;
 pub mod simclr;
 pub mod vae;
 pub mod vqvae;
@@ -27,9 +29,11 @@ pub use clm::Clm;
 pub use denoising::Denoising;
 pub use dino::Dino;
 pub use distillation::Distillation;
+pub use electra::Electra;
 pub use mae::Mae;
 pub use mlm::Mlm;
 pub use rotation::Rotation;
+pub use sentence_pairs::SentencePairs;
 pub use simclr::SimClr;
 pub use vae::Vae;
 pub use vqvae::VqVae;
@@ -49,6 +53,8 @@ pub static TRAINER: Trainer = Trainer {
         entry::<Clm>(),
         entry::<Denoising>(),
         entry::<Distillation>(),
+        entry::<Electra>(),
+        entry::<SentencePairs>(),
         entry::<DenoisingAutoencoder>(),
         entry::<Vae>(),
         entry::<VqVae>(),

@@ -1,6 +1,8 @@
-"""Writes objectives/ next to itself: losses and metrics, in plain torch from their papers.
+"""Writes objectives/ next to itself: losses and metrics, in plain torch from their papers, and ELECTRA's with the models
+of transformers.
 
-    pip install torch==2.15.0 torchvision==0.29.2 safetensors==0.8.0 numpy==2.4.6
+    pip install torch==2.15.0 torchvision==0.29.2 transformers==5.23.0 safetensors==0.8.0 numpy==2.4.6
+    python make_objectives.py electra    # writes the files of these objectives alone
     python make_objectives.py            # writes the files
     python make_objectives.py --check    # writes nothing; prints how far f32 is from f64 on the same computation
 
@@ -15,6 +17,7 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 from torch.nn import functional
+from transformers import ElectraConfig, ElectraForMaskedLM, ElectraForPreTraining
 
 HERE = pathlib.Path(__file__).parent / "objectives"
 # How far a choice (a nearest code, a rank, a bin) is from another one, at least: more than rounding can take away.
@@ -283,6 +286,72 @@ def distillation(draw):
     )
 
 
+def electra(draw):
+    """Clark et al. 2020: a generator on the discriminator's embeddings; what it draws is given by a number a place."""
+    sizes = dict(vocab_size=29, embedding_size=7, max_position_embeddings=11, type_vocab_size=2, num_hidden_layers=2)
+    sizes |= dict(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    share, weight, mask = 0.5, 50.0, 4
+    whole = dict(hidden_size=12, num_attention_heads=4, intermediate_size=20)
+    part = {name: int(size * share) for name, size in whole.items()}
+    discriminator = ElectraForPreTraining(ElectraConfig(**whole, **sizes)).to(draw.dtype).eval()
+    generator = ElectraForMaskedLM(ElectraConfig(**part, **sizes)).to(draw.dtype).eval()
+    generator.electra.embeddings = discriminator.electra.embeddings
+    generator.generator_lm_head.weight = discriminator.electra.embeddings.word_embeddings.weight
+    leaves = dict(discriminator.named_parameters())
+    renames = {
+        "electra.": "generator.",
+        "generator_predictions.LayerNorm.": "generator.head.norm.",
+        "generator_predictions.": "generator.head.",
+        "generator_lm_head.": "generator.head.",
+    }
+    shared = {id(parameter) for parameter in leaves.values()}
+    for name, parameter in generator.named_parameters():
+        ours, theirs = next(pair for pair in renames.items() if name.startswith(pair[0]))
+        if id(parameter) not in shared:
+            leaves[theirs + name[len(ours) :]] = parameter
+    for name, parameter in leaves.items():
+        norm = name.endswith(("LayerNorm.weight", "norm.weight"))
+        parameter.data = norm + draw.normal(*parameter.shape, scale=0.3)
+
+    lengths = torch.tensor([9, 7, 4])
+    real = torch.arange(9) < lengths[:, None]
+    words = torch.where(real, 5 + draw.below(24, 3, 9), 0)
+    places = torch.tensor([1, 4, 5, 9 + 2, 9 + 3, 18 + 1, 18 + 3])
+    seen, labels = words.clone(), torch.full((3, 9), -100)
+    labels.view(-1)[places] = words.view(-1)[places]
+    # The last one is predicted as it is.
+    seen.view(-1)[places[:-1]] = mask
+    predicted = generator(seen, attention_mask=real.long(), labels=labels)
+    with torch.no_grad():
+        passed = predicted.logits.view(27, -1)[places].softmax(1).cumsum(1)
+        while True:
+            uniforms = draw.uniform(len(places))
+            # One that is drawn as it was.
+            kept = words.view(-1)[places[1]]
+            uniforms[1] = (passed[1, kept] + passed[1, kept - 1]).item() / 2
+            uniforms = uniforms.float().to(draw.dtype)
+            if (passed - uniforms[:, None]).abs().min() > LEAD:
+                break
+        drawn = (passed <= uniforms[:, None]).sum(1)
+    replaced = words.clone()
+    replaced.view(-1)[places] = drawn
+    truths = (replaced != words).long()
+    assert truths.sum() == len(places) - 1
+    judged = discriminator(replaced, attention_mask=real.long(), labels=truths)
+    return (
+        leaves,
+        dict(input_ids=seen, lengths=lengths, places=places, targets=words.view(-1)[places], uniforms=uniforms)
+        | dict(size=share, weight=weight),
+        dict(
+            drawn=drawn,
+            truths=truths,
+            generator_loss=predicted.loss,
+            replaced_loss=judged.loss,
+            loss=predicted.loss + weight * judged.loss,
+        ),
+    )
+
+
 def check_against(theirs, ours):
     assert (theirs - ours).abs().max() < 1e-5, (theirs, ours)
 
@@ -301,6 +370,7 @@ OBJECTIVES = {
     "top-k": top_k,
     "calibration": calibration,
     "distillation": distillation,
+    "electra": electra,
 }
 
 
@@ -326,19 +396,20 @@ def as_tensor(value, dtype):
     return value.reshape(1) if value.dim() == 0 else value
 
 
-def write():
-    shutil.rmtree(HERE, ignore_errors=True)
-    HERE.mkdir(parents=True)
-    for name in OBJECTIVES:
+def write(names):
+    if not names:
+        shutil.rmtree(HERE, ignore_errors=True)
+    HERE.mkdir(parents=True, exist_ok=True)
+    for name in names or OBJECTIVES:
         tensors = compute(name, torch.float64)
         tensors = {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}
         assert all(value.isfinite().all() for value in tensors.values())
         save_file(tensors, HERE / f"{name}.safetensors")
 
 
-def check():
+def check(names):
     """The rounding error of f32 itself, of 1 or of a tensor's largest value where that is more."""
-    for name in OBJECTIVES:
+    for name in names or OBJECTIVES:
         exact, ours = (compute(name, dtype) for dtype in (torch.float64, torch.float32))
         worst = max(
             ((ours[key].double() - value).abs().max().item() / max(value.abs().max().item(), 1.0), key)
@@ -350,10 +421,12 @@ def check():
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", help="objectives; all of them where none is named")
     parser.add_argument("--check", action="store_true")
     # One thread: with more, sums are taken in another order and the last bits differ.
     torch.set_num_threads(1)
-    check() if parser.parse_args().check else write()
+    options = parser.parse_args()
+    check(options.names) if options.check else write(options.names)
 
 
 if __name__ == "__main__":

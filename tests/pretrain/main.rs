@@ -26,4 +26,5 @@ mod pictures;
 mod runs;
 mod search;
 mod tensorboard;
+mod texts;
 mod ui;

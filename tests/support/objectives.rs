@@ -6,8 +6,10 @@
 mod tensors;
 
 use burn::backend::{Autodiff, Flex};
+use burn::module::AutodiffModule;
 use burn::prelude::*;
 use burn::tensor::TensorData;
+use model::{Names, walk};
 use tensors::Tensors;
 
 /// What tests compute on.
@@ -41,6 +43,32 @@ impl Golden {
     /// One that gradients are taken by.
     pub fn leaf<const D: usize>(&self, name: &str) -> Tensor<Diff, D> {
         self.tensor(name).require_grad()
+    }
+
+    /// A module with the values of this file, by Hugging Face name.
+    pub fn filled<M: Module<Diff>>(&self, module: M, names: Names) -> M {
+        walk::replace(module, names, &mut |path, shape| {
+            let (found, values) = self.0[&path.name()].clone();
+            assert_eq!(found, shape, "{}", path.name());
+            Some(TensorData::new(values, found))
+        })
+    }
+
+    /// Fails where the gradients of a module's parameters are not the golden ones.
+    #[track_caller]
+    pub fn near_gradients<M: AutodiffModule<Diff>>(
+        &self,
+        module: M,
+        names: Names,
+        loss: Tensor<Diff, 1>,
+    ) {
+        let ours = tensors::gradients(module, names, &loss.backward());
+        let theirs = tensors::under(&self.0, "grad.");
+        assert!(ours.keys().eq(theirs.keys()), "names of gradients");
+        for (name, theirs) in theirs {
+            let tolerance = TOLERANCE * tensors::largest(&theirs).max(1.0);
+            tensors::assert_near(&name, &ours[&name], &theirs, tolerance);
+        }
     }
 
     /// Fails where the values are not the golden ones, whatever the shape.
