@@ -8,8 +8,8 @@ use burn::tensor::backend::{AutodiffBackend, Backend};
 use clap::{Args, ValueEnum};
 use model::bundle::{self, Bundle, Load, peft};
 use model::{
-    Autoencoder, Draw, HeadKind, ImageClassifier, Names, Precision, TextClassifier, TokenModel,
-    walk,
+    Autoencoder, Draw, HeadKind, ImageClassifier, Names, Precision, ReplacedTokenModel,
+    SentencePairModel, TextClassifier, TokenModel, walk,
 };
 use serde_json::{Map, Value, json};
 use train::backend::with_backend;
@@ -220,6 +220,8 @@ impl Work {
                     self.write(TextClassifier::draw(&sizes, classes, draw), names)
                 }
                 HeadKind::Tokens => self.write(TokenModel::draw(&sizes, draw), names),
+                HeadKind::SentencePairs => self.write(SentencePairModel::draw(&sizes, draw), names),
+                HeadKind::Replaced => self.write(ReplacedTokenModel::draw(&sizes, draw), names),
                 _ => self.write(sizes.init::<B>(head, draw), names),
             };
         }

@@ -97,7 +97,7 @@ impl Dump {
             open::head(bundle)
         };
         match head {
-            HeadKind::Tokens => {
+            HeadKind::Tokens | HeadKind::SentencePairs => {
                 let shape = vec![n, seq, sizes.vocab_size];
                 check_size(&shape)?;
                 let model = open::language_model::<B>(bundle, &parts, device)?;

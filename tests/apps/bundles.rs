@@ -16,6 +16,7 @@ use image::{GrayImage, Luma};
 use model::bundle::{self, Precision};
 use model::families::bert::BertConfig;
 use model::families::conv_autoencoder::AutoencoderConfig;
+use model::families::electra::ElectraConfig;
 use model::families::gpt2::Gpt2Config;
 use model::heads::quantised::CodebookConfig;
 use model::heads::variational::VariationalConfig;
@@ -23,7 +24,8 @@ use model::registry::ImageDecoder;
 use model::registry::TextBackbone;
 use model::{
     Autoencoder, Bundle, Draw, HeadKind, ImageClassifier, ImageConfig, Names, QuantisedAutoencoder,
-    TextClassifier, TextConfig, TokenModel, VariationalAutoencoder,
+    ReplacedTokenModel, SentencePairModel, TextClassifier, TextConfig, TokenModel,
+    VariationalAutoencoder,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -201,6 +203,25 @@ impl Bundles {
         shares[bird] = 0.75;
         model.head.bias = Some(logarithms(&shares));
         self.write_text(name, &config, HeadKind::Tokens, &tokenizer, &model)
+    }
+
+    /// Fills masks in pairs of segments, and says how these follow.
+    pub fn sentence_pairs(&self, name: &str) -> String {
+        let (config, device) = (TextConfig::Bert(bert()), Default::default());
+        let model = SentencePairModel::<Flex>::draw(&config, &draw(&device));
+        let head = HeadKind::SentencePairs;
+        self.write_text(name, &config, head, &wordpiece(), &model)
+    }
+
+    /// Finds replaced tokens.
+    pub fn discriminator(&self, name: &str) -> String {
+        let electra = ElectraConfig {
+            encoder: bert(),
+            embedding_size: 8,
+        };
+        let (config, device) = (TextConfig::Electra(electra), Default::default());
+        let model = ReplacedTokenModel::<Flex>::draw(&config, &draw(&device));
+        self.write_text(name, &config, HeadKind::Replaced, &wordpiece(), &model)
     }
 
     /// Continues texts, each in another way.

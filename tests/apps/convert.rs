@@ -206,6 +206,8 @@ fn every_kind_of_model_keeps_its_files_and_its_head() {
             "BertForSequenceClassification",
         ),
         (bundles.masked_lm("m"), "BertForMaskedLM"),
+        (bundles.sentence_pairs("p"), "BertForPreTraining"),
+        (bundles.discriminator("d"), "ElectraForPreTraining"),
         (bundles.causal_lm("g"), "GPT2LMHeadModel"),
         (bundles.image_classifier("i"), "HearthConvImageClassifier"),
         (bundles.autoencoder("a"), "HearthConvAutoencoder"),

@@ -146,7 +146,7 @@ impl<B: Backend> TokenHead<B> {
         match (&self.output, &self.bias) {
             (Some(output), _) => output.forward(states),
             (None, Some(bias)) => linear_transposed(states, table(), bias.val()),
-            (None, None) => states.matmul(table().transpose()),
+            (None, None) => product_transposed(states, table()),
         }
     }
 }
