@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::cache::Cache;
 use crate::families::TokenInput;
 use crate::heads::TokenModel;
+use crate::ops::among_threads;
 
 /// How the next token is chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -249,11 +250,16 @@ impl<'a, B: Backend> Continuation<'a, B> {
         let tokens = Tensor::from_data(TensorData::new(new, [1, seq]), &self.device);
         let last = Tensor::from_data(TensorData::new(vec![seq as i32 - 1], [1]), &self.device);
         let input = TokenInput::new(tokens);
-        let logits = self.model.logits(&input, Some(last), self.cache.as_mut());
+        let (model, cache) = (self.model, self.cache.as_mut());
+        let logits = among_threads::<B, _>(|| model.logits(&input, Some(last), cache));
         if self.cache.is_some() {
             self.read = self.tokens.len();
         }
-        logits.into_data().iter::<f32>().collect()
+        let logits = logits.into_data();
+        match logits.as_slice() {
+            Ok(values) => values.to_vec(),
+            Err(_) => logits.iter::<f32>().collect(),
+        }
     }
 
     /// Adds the next token.

@@ -176,7 +176,7 @@ impl Job for Denoising {
         let gaps = Gaps::find(self.noise, &data.tokenizer)?;
         let tokenizer = Arc::new(data.tokenizer.clone());
         let (plan, max_length) = (data.config.describe(), data.max_length);
-        data.batches(recipe, |_, seed| Noiser {
+        data.batches(recipe, |_, _, seed| Noiser {
             noise: self.noise,
             gaps: gaps.clone(),
             frame: tokenizer.frame().clone(),

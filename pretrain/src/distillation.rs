@@ -84,7 +84,7 @@ impl Job for Distillation {
     }
 
     fn product(&self, data: &WithTeacher<TextData>) -> Result<Product, Failure> {
-        data.data.product()
+        data.data.product(HeadKind::Tokens)
     }
 
     fn objective<B: AutodiffBackend>(
@@ -113,12 +113,12 @@ impl Job for Distillation {
         let WithTeacher { data, teacher } = data;
         let max_length = data.max_length;
         let places = if data.config.describe().causal {
-            data.batches(recipe, |tokenizer, _| {
+            data.batches(recipe, |tokenizer, _, _| {
                 Places::Next(NextTokens::new(tokenizer, max_length))
             })?
         } else {
             let mask = mask_token(&data.tokenizer)?;
-            data.batches(recipe, |tokenizer, seed| {
+            data.batches(recipe, |tokenizer, _, seed| {
                 Places::Masked(Masks::new(self.mlm.masking, tokenizer, mask, seed))
             })?
         };

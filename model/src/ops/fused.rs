@@ -96,7 +96,8 @@ pub(crate) fn key() -> u64 {
     parts.fold(0, |key, &part| key << 16 | (part as u64 & 0xffff))
 }
 
-fn is<A: 'static, B: 'static>() -> bool {
+/// Whether two types are one.
+pub(crate) fn is<A: 'static, B: 'static>() -> bool {
     TypeId::of::<A>() == TypeId::of::<B>()
 }
 

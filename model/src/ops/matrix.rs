@@ -146,12 +146,7 @@ pub(crate) fn row_product(row: &[f32], b: (&[f32], View)) -> Vec<f32> {
         let work = |(part, out): (usize, &mut [f32])| {
             vectorized(
                 #[inline(always)]
-                || {
-                    for (at, out) in out.iter_mut().enumerate() {
-                        let column = (part * COLUMNS + at) * view.column;
-                        *out = strided_dot(row, &b[column..], view.row);
-                    }
-                },
+                || dots(out, row, &b[part * COLUMNS * view.column..], view),
             );
         };
         let parts = out.par_chunks_mut(if alone { usize::MAX } else { COLUMNS });
@@ -218,16 +213,19 @@ fn add_scaled_rows(sums: &mut [f32], factors: &[f32], rows: &[f32], step: usize)
     }
 }
 
-/// - step: from value to value of the second
+/// The product of a row with each column of a view that lies at the front of `b`.
 #[inline(always)]
-fn strided_dot(a: &[f32], b: &[f32], step: usize) -> f32 {
-    if step == 1 {
-        return dot(a, &b[..a.len()]);
+fn dots(out: &mut [f32], row: &[f32], b: &[f32], view: View) {
+    if view.row == 1 {
+        for (at, out) in out.iter_mut().enumerate() {
+            *out = dot(row, &b[at * view.column..at * view.column + row.len()]);
+        }
+        return;
     }
-    a.iter()
-        .zip(b.iter().step_by(step))
-        .map(|(a, b)| a * b)
-        .sum()
+    for (at, out) in out.iter_mut().enumerate() {
+        let column = b[at * view.column..].iter().step_by(view.row);
+        *out = row.iter().zip(column).map(|(a, b)| a * b).sum();
+    }
 }
 
 /// Threads that pay.

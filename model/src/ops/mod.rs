@@ -65,3 +65,15 @@ fn wrap<B: burn::prelude::Backend, const D: usize>(
 ) -> burn::Tensor<B, D> {
     burn::Tensor::from_primitive(burn::tensor::TensorPrimitive::Float(tensor))
 }
+
+/// Does work on one of the threads that Flex's operations share: one that waits for them from outside is put to sleep and woken
+/// at each of them.
+pub(crate) fn among_threads<B: burn::prelude::Backend, T: Send>(
+    work: impl FnOnce() -> T + Send,
+) -> T {
+    #[cfg(feature = "flex")]
+    if fused::is::<B, burn::backend::Flex>() {
+        return rayon::scope(|_| work());
+    }
+    work()
+}

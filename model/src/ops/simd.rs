@@ -148,10 +148,10 @@ pub(crate) fn max(values: &[f32]) -> f32 {
 #[inline(always)]
 pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
     let mut lanes = [0.0f32; LANES];
-    let (a, b) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
-    let tail = a.remainder().iter().zip(b.remainder());
+    let ((a, last_of_a), (b, last_of_b)) = (a.as_chunks::<LANES>(), b.as_chunks::<LANES>());
+    let tail = last_of_a.iter().zip(last_of_b);
     let tail: f32 = tail.map(|(a, b)| a * b).sum();
-    for (a, b) in a.zip(b) {
+    for (a, b) in a.iter().zip(b) {
         for lane in 0..LANES {
             lanes[lane] += a[lane] * b[lane];
         }
