@@ -107,6 +107,12 @@ pub fn run(flags: &Flags) -> Result<String, Failure> {
             "{model}: is no adapter, so there is nothing to merge{hint}"
         )));
     }
+    if let Some(beside) = from.beside() {
+        return Err(Failure::input(format!(
+            "{model}: holds {}, which cannot be merged into a model's weights",
+            beside.describe()
+        )));
+    }
     let written = format!("wrote {}\n", output.display());
     let precision = flags.precision;
     with_backend(

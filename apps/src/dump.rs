@@ -14,7 +14,7 @@ use burn::tensor::backend::AutodiffBackend;
 use clap::Args;
 use data::{ImageSet, TextColumns, source};
 use model::families::Pyramid;
-use model::{Autoencoder, Bundle, Draw, HeadKind, ImageClassifier, TokenInput};
+use model::{Autoencoder, Bundle, HeadKind, ImageClassifier, TokenInput};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use train::backend::with_backend;
@@ -88,7 +88,7 @@ impl Dump {
         let parts = open::text_parts(bundle)?;
         let (sizes, tokenizer) = (parts.config.describe(), &parts.tokenizer);
         // As far as the model reads, whatever training did.
-        let rows = tokenizer.encode(texts, sizes.positions)?;
+        let rows = tokenizer.encode(texts, bundle.positions(&parts.config))?;
         let inputs = TokenBatch::pad(rows.iter().map(Vec::as_slice), tokenizer.pad());
         let (n, seq) = (inputs.lengths.len(), inputs.seq);
         let head = if hidden {
@@ -119,7 +119,7 @@ impl Dump {
                 let shape = vec![n, seq, sizes.d_model];
                 check_size(&shape)?;
                 let names = parts.config.names(HeadKind::Bare);
-                let draw = Draw::new(device, 0.02);
+                let draw = bundle.draw(device, names);
                 let model = parts.config.init::<B>(HeadKind::Bare, &draw);
                 let model = open::filled(bundle, model, names)?;
                 let states =
@@ -148,13 +148,13 @@ impl Dump {
         check_size(&[&[images.len()], &input.shape[..]].concat())?;
         let levels = input.levels();
         let pixels = PixelBatch::of(images, &rows, &levels);
-        let draw = Draw::<B>::new(device, 0.02);
         let head = if hidden {
             HeadKind::Bare
         } else {
             open::head(bundle)
         };
         let names = config.names(head);
+        let draw = bundle.draw::<B>(device, names);
         let mut values = Vec::new();
         let mut shape = Vec::new();
         let mut take = |tensor: Tensor<B, 4>, axes: usize| {

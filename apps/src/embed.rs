@@ -9,7 +9,7 @@ use data::source::TextSource;
 use data::{CutTexts, TextColumns, TextTokenizer};
 use model::heads::sequence::{mean_states, normalized};
 use model::registry::TextBackbone;
-use model::{Bundle, Draw, HeadKind};
+use model::{Bundle, HeadKind};
 use safetensors::tensor::{Dtype, TensorView};
 use train::backend::with_backend;
 use train::job::text::TokenBatch;
@@ -70,7 +70,7 @@ impl<B: Backend> Embedder<B> {
             max_length,
         } = open::text_parts(bundle)?;
         let names = config.names(HeadKind::Bare);
-        let encoder = config.init(HeadKind::Bare, &Draw::new(device, 0.02));
+        let encoder = config.init(HeadKind::Bare, &bundle.draw(device, names));
         Ok(Self {
             encoder: open::filled(bundle, encoder, names)?,
             tokenizer,

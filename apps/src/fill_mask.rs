@@ -48,11 +48,10 @@ impl<B: Backend> MaskFiller<B> {
     /// A bundle of another kind, one whose tokenizer has no mask token, or whose weights do not fit.
     pub fn open(bundle: &Bundle, device: &B::Device) -> Result<Self, Failure> {
         let (model, parts) = open::token_model(bundle, false, device)?;
-        let sizes = parts.config.describe();
         Ok(Self {
             model,
+            positions: bundle.positions(&parts.config),
             tokenizer: parts.tokenizer,
-            positions: sizes.positions,
             device: device.clone(),
         })
     }

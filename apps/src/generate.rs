@@ -164,7 +164,7 @@ impl<B: Backend> Generator<B> {
             tokenizer: parts.tokenizer,
             layers: sizes.layers,
             begins: begins(bundle)?,
-            positions: sizes.positions,
+            positions: bundle.positions(&parts.config),
             device: device.clone(),
         })
     }

@@ -8,7 +8,7 @@ use burn::prelude::Backend;
 use clap::Args;
 use data::TextTokenizer;
 use model::bundle::Load;
-use model::{Bundle, Draw, HeadKind, Names, TextClassifier, TextConfig, TokenModel};
+use model::{Bundle, HeadKind, Names, TextClassifier, TextConfig, TokenModel};
 use train::job::image::ImageModel;
 use train::job::start;
 use train::job::text::bundle_tokenizer;
@@ -149,9 +149,10 @@ pub fn text_parts(bundle: &Bundle) -> Result<TextParts, Failure> {
             sizes.vocab_size
         )));
     }
-    let max_length = tokenizer.max_length().unwrap_or(sizes.positions);
+    let positions = bundle.positions(&config);
+    let max_length = tokenizer.max_length().unwrap_or(positions);
     Ok(TextParts {
-        max_length: max_length.min(sizes.positions),
+        max_length: max_length.min(positions),
         config,
         tokenizer,
     })
@@ -189,7 +190,7 @@ pub(crate) fn language_model<B: Backend>(
     device: &B::Device,
 ) -> Result<TokenModel<B>, Failure> {
     let names = bundle.require(HeadKind::Tokens)?;
-    let model = TokenModel::draw(&parts.config, &Draw::new(device, 0.02));
+    let model = TokenModel::draw(&parts.config, &bundle.draw(device, names));
     filled(bundle, model, names)
 }
 
@@ -214,7 +215,7 @@ pub(crate) fn text_classifier<B: Backend>(
 ) -> Result<(TextClassifier<B>, Vec<String>), Failure> {
     let names = bundle.require(HeadKind::Classes)?;
     let classes = bundle.classes()?;
-    let model = TextClassifier::draw(&parts.config, classes.len(), &Draw::new(device, 0.02));
+    let model = TextClassifier::draw(&parts.config, classes.len(), &bundle.draw(device, names));
     Ok((filled(bundle, model, names)?, classes))
 }
 

@@ -16,7 +16,7 @@ use data::source::TextSource;
 use data::{CutTexts, ImageSet, ItemKind, TextColumns, TextTokenizer, read_inputs};
 use model::bundle::Scores;
 use model::families::Place;
-use model::{Bundle, Draw, HeadKind, ImageClassifier, TextClassifier};
+use model::{Bundle, HeadKind, ImageClassifier, TextClassifier};
 use serde::Serialize;
 use train::backend::with_backend;
 use train::job::image::{ImageModel, PixelBatch};
@@ -253,7 +253,7 @@ impl<B: Backend> ImagePredictor<B> {
         let ImageModel { config, input } = open::image_model(bundle)?;
         let names = bundle.require(HeadKind::Classes)?;
         let classes = bundle.classes()?;
-        let model = ImageClassifier::draw(&config, classes.len(), &Draw::new(device, 0.02));
+        let model = ImageClassifier::draw(&config, classes.len(), &bundle.draw(device, names));
         let model = open::filled(bundle, model, names)?;
         Ok(Self {
             model,

@@ -8,9 +8,7 @@ use burn::tensor::backend::AutodiffBackend;
 use clap::Args;
 use model::heads::quantised::CodebookConfig;
 use model::heads::variational::VariationalConfig;
-use model::{
-    Autoencoder, Bundle, Draw, HeadKind, Names, QuantisedAutoencoder, VariationalAutoencoder,
-};
+use model::{Autoencoder, Bundle, HeadKind, Names, QuantisedAutoencoder, VariationalAutoencoder};
 use train::backend::with_backend;
 use train::job::image::{ImageModel, PixelBatch};
 use train::objectives::pixels::psnr;
@@ -50,7 +48,7 @@ pub fn reconstruct<B: Backend>(
 ) -> Result<PixelBatch, Failure> {
     let names = autoencoder_names(bundle)?;
     let ImageModel { config, input } = open::image_model(bundle)?;
-    let draw: Draw<'_, B> = Draw::new(device, 0.02);
+    let draw = bundle.draw::<B>(device, names);
     let (shape, seen) = (input.shape, images.tensor(device));
     let wrong = |reason| Failure::input(format!("{}: {reason}", bundle.path().display()));
     let outputs = match names.head.kind {

@@ -116,6 +116,10 @@ pub struct Family {
     pub defaults: &'static [(&'static str, &'static str)],
     /// Linear layers that get a low-rank adapter where none are named, as the `peft` package has them.
     pub adapter_targets: &'static [&'static str],
+    /// Linear layers that get a bottleneck where none are named: the last of each feed-forward block.
+    pub bottleneck_targets: &'static [&'static str],
+    /// Whether trained vectors can stand in front of its tokens, or in front of the keys and values of its layers.
+    pub virtual_tokens: bool,
     /// Whether a bundle holds the weights of linear layers as `[d_input, d_output]`.
     pub fan_in_fan_out: bool,
     /// The first convolution's weight, without the prefix: fits images of more or fewer channels than it was trained on. Empty
@@ -255,7 +259,7 @@ impl Names {
     /// Whether this is an embedding table, or one of the parameters beside it.
     pub fn is_table(&self, name: &str) -> bool {
         let inside = |table: &&str| name.contains(*table);
-        self.family.tables.iter().any(inside)
+        name != VIRTUAL_TOKENS && self.family.tables.iter().any(inside)
     }
 
     /// Whether this is a parameter of the backbone.
@@ -296,6 +300,8 @@ impl Family {
             fixed: &[("quantization_config", "null")],
             defaults: &[],
             adapter_targets: &[],
+            bottleneck_targets: &[],
+            virtual_tokens: false,
             fan_in_fan_out: false,
             first: "",
             positions: "",
@@ -341,8 +347,25 @@ impl Family {
     }
 }
 
-/// Norms have Burn's parameter names here and PyTorch's in a bundle; adapters those of the `peft` package.
+/// What `peft` calls the vectors of virtual tokens, whatever they stand in front of.
+pub const VIRTUAL_TOKENS: &str = "prompt_embeddings";
+
+/// Whether a parameter is an adapter's, and not the model's own.
+pub fn is_of_adapter(name: &str) -> bool {
+    name == VIRTUAL_TOKENS || name.contains(".lora_") || name.contains(".bottleneck_")
+}
+
+/// Norms have Burn's parameter names here and PyTorch's in a bundle; adapters those of the `peft` package, where it has them.
 fn torch_field(name: String) -> String {
+    if name.ends_with(VIRTUAL_TOKENS) {
+        return VIRTUAL_TOKENS.into();
+    }
+    if let Some((layer, part)) = name.split_once(".bottleneck.") {
+        return match part.strip_suffix("_bias") {
+            Some(part) => format!("{layer}.bottleneck_{part}.bias"),
+            None => format!("{layer}.bottleneck_{part}.weight"),
+        };
+    }
     if let Some((layer, part)) = name.split_once(".low_rank.") {
         return match part {
             "lora_a" => format!("{layer}.lora_A.weight"),

@@ -113,9 +113,15 @@ macro_rules! text_families {
                 match self { $(Self::$Variant(model) => model.states(input, at, cache),)+ }
             }
 
-            /// What a classifier reads of the states of one token a row, `[batch, d_model]` in and out.
-            pub fn pool(&self, states: Tensor<B, 2>) -> Tensor<B, 2> {
-                match self { $(Self::$Variant(model) => model.pool(states),)+ }
+            /// What a classifier reads of each text, `[batch, d_model]`.
+            ///
+            /// - at: `[batch]`, the place of each row's first token or its last one in the flattened `[batch * seq]`
+            ///
+            /// # Panics
+            ///
+            /// If a sequence is longer than the model has positions.
+            pub fn class_states(&self, input: &TokenInput<B>, at: Tensor<B, 1, Int>) -> Tensor<B, 2> {
+                match self { $(Self::$Variant(model) => model.class_states(input, at),)+ }
             }
 
             /// `[vocab_size, width]`

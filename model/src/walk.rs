@@ -59,7 +59,10 @@ impl ModulePath {
     /// Whether a bundle holds the matrix here the other way round.
     pub fn is_transposed(&self) -> bool {
         let container = self.structs.last().map(String::as_str);
-        matches!(container, Some("Struct:Linear" | "Struct:LowRank"))
+        matches!(
+            container,
+            Some("Struct:Linear" | "Struct:LowRank" | "Struct:Bottleneck")
+        )
     }
 }
 

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // A test that can't go on should stop.
 
+mod adapters;
 mod bundles;
 mod convert;
 mod dump;

@@ -177,6 +177,142 @@ fn an_adapter_trains_with_a_new_head_of_every_family() {
     }
 }
 
+/// Kinds of adapters that are not merged, each with its settings.
+const BESIDE: [(&str, &[&str]); 3] = [
+    ("bottleneck", &["adapter.rank=4"]),
+    ("prompt", &["adapter.virtual_tokens=3"]),
+    ("prefix", &["adapter.virtual_tokens=3"]),
+];
+
+/// Ten tokens a text, so that positions are left for virtual ones.
+fn beside<'a>(kind: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+    let settings = ["tokenizer.max_length=10", kind];
+    let all = settings.iter().chain(more);
+    all.flat_map(|setting| ["--set", setting]).collect()
+}
+
+#[test]
+fn adapters_beside_the_weights_learn_with_a_new_head_of_every_family() {
+    for (class, sizes) in FAMILIES {
+        let bench = bench(sizes);
+        // Two of them in full; of the others that they train at all.
+        let learns = class.starts_with("Bert") || class.starts_with("GPT2");
+        let steps = if learns { "400" } else { "20" };
+        let scratch = ["--set", "from=scratch", "--set", "tokenizer.max_length=10"];
+        let base = bench.train("base", &[&scratch[..], &["--steps", steps]].concat());
+        let accuracy = |run: &Run| {
+            let accuracy = &run.summary()["test"]["metrics"]["accuracy"];
+            accuracy.as_f64().unwrap()
+        };
+        for (kind, settings) in BESIDE {
+            let own = format!("adapter.kind={kind}");
+            let args = [
+                &["--from", "base", "--steps", steps],
+                &*beside(&own, settings),
+            ]
+            .concat();
+            let run = bench.train(kind, &args);
+            let parameters = &run.summary()["parameters"];
+            let [total, trainable] =
+                ["total", "trainable"].map(|key| parameters[key].as_u64().unwrap());
+            assert!(
+                trainable > 0 && trainable * 5 < total,
+                "{class} {kind}: {trainable} of {total}"
+            );
+            // A third by chance; the base has learnt the same classes.
+            let [ours, whole] = [&run, &base].map(accuracy);
+            let enough = ours > 0.5 && ours > whole - 0.15;
+            assert!(enough || !learns, "{class} {kind}: {ours}, not {whole}");
+            assert_eq!(run.config()["hearth_adapter"], "adapter");
+            let bundle = model::Bundle::find(run.path()).unwrap();
+            assert!(bundle.beside().is_some() && !bundle.has_adapter());
+            let folder = run.path().join("model/adapter");
+            assert!(model::Bundle::find(&folder).unwrap().has_adapter());
+            let words = [
+                "cannot be merged into its model",
+                "start from its base model",
+            ];
+            bench.refuses(&["--from", kind], &words);
+        }
+    }
+}
+
+#[test]
+fn a_killed_adapter_beside_the_weights_goes_on_to_the_same_end() {
+    let bench = bench(FAMILIES[0].1);
+    bench.train(
+        "base",
+        &["--set", "from=scratch", "--set", "tokenizer.max_length=10"],
+    );
+    for (kind, settings) in BESIDE {
+        let own = format!("adapter.kind={kind}");
+        let more = [
+            settings,
+            &["training.ema=0.9", "training.checkpoint_every=7"],
+        ]
+        .concat();
+        let args = [&["--from", "base", "--steps", "60"], &*beside(&own, &more)].concat();
+        let whole = bench.train(&format!("{kind}-whole"), &args);
+        let name = format!("{kind}-killed");
+        let mut child = bench.start(&name, 4, &args);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let run = bench.resume(&name);
+        run.assert_equals(&whole);
+        let own = |run: &Run| {
+            let path = run.path().join("model/adapter/adapter_model.safetensors");
+            fs::read(path).unwrap()
+        };
+        assert!(own(&run) == own(&whole), "{kind}");
+    }
+}
+
+#[test]
+fn adapters_beside_the_weights_are_refused_where_they_cannot_be() {
+    let bench = self::bench(FAMILIES[0].1);
+    let scratch = ["--set", "from=scratch"];
+    for (settings, words) in [
+        (
+            &[
+                "adapter.kind=prompt",
+                "adapter.virtual_tokens=3",
+                "tokenizer.max_length=10",
+                "strategy.kind=head",
+            ][..],
+            "adapter.kind is prompt, which decides by itself what trains",
+        ),
+        (
+            &["adapter.kind=prompt", "adapter.virtual_tokens=0"],
+            "adapter.virtual_tokens is 0",
+        ),
+        (
+            &["adapter.kind=prefix", "adapter.virtual_tokens=16"],
+            "adapter.virtual_tokens is 16, which with the 16 tokens of a text",
+        ),
+        (
+            &["adapter.kind=prompt", "adapter.virtual_tokens=3"],
+            "more than the model's 16 positions",
+        ),
+        (
+            &["adapter.kind=prompt", "training.packing=true"],
+            "every text needs a row of its own",
+        ),
+        (
+            &["adapter.kind=bottleneck", "adapter.targets=[\"c_proj\"]"],
+            "c_proj, and no linear layer has such a name",
+        ),
+    ] {
+        let sets: Vec<&str> = settings.iter().flat_map(|one| ["--set", one]).collect();
+        bench.refuses(&[&scratch[..], &sets].concat(), &[words]);
+    }
+    let recurrent = self::bench(&["model.family=hearth_lstm"]);
+    let words = ["\"prefix\", which is not implemented for hearth_lstm; it is for bert"];
+    recurrent.refuses(
+        &[&scratch[..], &["--set", "adapter.kind=prefix"]].concat(),
+        &words,
+    );
+}
+
 #[test]
 fn a_killed_adapter_goes_on_to_the_same_end() {
     let bench = bench(FAMILIES[0].1);

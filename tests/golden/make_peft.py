@@ -2,7 +2,7 @@
 
     pip install torch==2.15.0 transformers==5.23.0 peft==0.21.2 safetensors==0.8.0 numpy==2.4.6
     python make_peft.py                       # writes the files
-    python make_peft.py llama-lora qwen2-dora # writes those of these adapters alone
+    python make_peft.py llama-lora bert-prompt # writes those of these adapters alone
 
 Python 3.11. Run make_families.py first. README.md says what each file holds and how closely to match it.
 """
@@ -11,7 +11,7 @@ import shutil
 import sys
 
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PrefixTuningConfig, PromptTuningConfig, get_peft_model
 from peft.utils import get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from transformers.utils import logging
@@ -60,13 +60,28 @@ ADAPTERS = {
     ),
 }
 
+# What stands in front of the tokens, and cannot be merged.
+IN_FRONT = {
+    "bert-prompt": (("bert", "classifier", 1), PromptTuningConfig, "SEQ_CLS"),
+    "gpt2-prompt": (("gpt2", "causal-lm", 0), PromptTuningConfig, "CAUSAL_LM"),
+    "llama-prompt": (("llama", "causal-lm", 1), PromptTuningConfig, "CAUSAL_LM"),
+    "bert-prefix": (("bert", "classifier", 1), PrefixTuningConfig, "SEQ_CLS"),
+    "gpt2-prefix": (("gpt2", "classifier", 1), PrefixTuningConfig, "SEQ_CLS"),
+    "llama-prefix": (("llama", "causal-lm", 1), PrefixTuningConfig, "CAUSAL_LM"),
+}
+VIRTUAL_TOKENS = 3
+
+
+def named(base):
+    """The model under an adapter, which knows where it is."""
+    model = build(*base)
+    model.name_or_path = "families/" + "-".join((base[0], base[1], str(base[2] + 1)))
+    return model
+
 
 def adapt(base, settings, seed):
     """A model with an adapter whose matrices are all away from zero, as training leaves them."""
-    folder = "-".join((base[0], base[1], str(base[2] + 1)))
-    model = build(*base)
-    model.name_or_path = f"families/{folder}"
-    model = get_peft_model(model, LoraConfig(r=3, lora_alpha=5, lora_dropout=0.0, **settings)).eval()
+    model = get_peft_model(named(base), LoraConfig(r=3, lora_alpha=5, lora_dropout=0.0, **settings)).eval()
     config = model.peft_config["default"]
     if isinstance(config.target_modules, set):
         # A set has another order in every process, and the file would differ.
@@ -82,6 +97,50 @@ def adapt(base, settings, seed):
     return model
 
 
+def put_in_front(base, config, task, seed):
+    """A model with virtual tokens and a head that training has moved."""
+    model = get_peft_model(named(base), config(task_type=task, num_virtual_tokens=VIRTUAL_TOKENS)).eval()
+    # The names of both usual heads are in it twice.
+    if model.peft_config["default"].modules_to_save:
+        model.peft_config["default"].modules_to_save = sorted(set(model.peft_config["default"].modules_to_save))
+    generator = torch.Generator().manual_seed(100 + seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                noise = DEVIATION * torch.randn(parameter.shape, generator=generator)
+                parameter.copy_(noise + parameter * ("prompt_encoder" not in name))
+    return model
+
+
+def compute_in_front(model, base):
+    """Of real tokens alone: neither do virtual ones count in the loss, nor does the last of them predict the first word."""
+    inputs = make_inputs(model.config, base[2], base[1])
+    labels = make_labels(base[1], model.config, inputs, base[2])
+    logits = model(**inputs).logits
+    if base[1] == "causal-lm":
+        logits = logits[:, -inputs["input_ids"].shape[1] :]
+        loss = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
+    else:
+        loss = torch.nn.functional.cross_entropy(logits, labels)
+    loss.backward()
+    trained = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.requires_grad}
+    grads = {f"grad.{saved_name(name)}": value for name, value in trained.items()}
+    tensors = dict(inputs, labels=labels, loss=loss.reshape(1), logits=logits) | grads
+    tensors = {name: value.detach().clone().contiguous() for name, value in tensors.items()}
+    with torch.no_grad():
+        model.prompt_encoder["default"].embedding.weight.zero_()
+        others = model(**inputs).logits[:, -logits.shape[1] :]
+    assert (logits - others).abs().max() > 0.1, "vectors that change nothing test nothing"
+    return tensors
+
+
+def saved_name(name):
+    """What PEFT's file calls a parameter of its model."""
+    if name.startswith("prompt_encoder."):
+        return "prompt_embeddings"
+    return name.replace("modules_to_save.default.", "")
+
+
 def gradients(model):
     """Of everything that is trained, under the names that PEFT saves."""
     trained = {id(parameter): parameter.grad for parameter in model.parameters() if parameter.requires_grad}
@@ -92,7 +151,7 @@ def gradients(model):
 
 
 def compute(model, base):
-    inputs = make_inputs(model.config, base[2])
+    inputs = make_inputs(model.config, base[2], base[1])
     labels = make_labels(base[1], model.config, inputs, base[2])
     output = model(**inputs, labels=labels)
     output.loss.backward()
@@ -111,7 +170,7 @@ def main():
     torch.set_num_threads(1)
     torch.manual_seed(0)
     logging.disable_progress_bar()
-    chosen = sys.argv[1:] or ADAPTERS
+    chosen = sys.argv[1:] or [*ADAPTERS, *IN_FRONT]
     for seed, (name, (base, settings)) in enumerate(ADAPTERS.items()):
         if name not in chosen:
             continue
@@ -122,6 +181,18 @@ def main():
         (folder / "README.md").unlink(missing_ok=True)
         saved = set(load_file(folder / "adapter_model.safetensors"))
         tensors = compute(model, base)
+        assert {key.removeprefix("grad.") for key in tensors if key.startswith("grad.")} == saved
+        save_file(tensors, folder / "expected.safetensors")
+    for seed, (name, (base, config, task)) in enumerate(IN_FRONT.items()):
+        if name not in chosen:
+            continue
+        folder = HERE / "peft" / name
+        shutil.rmtree(folder, ignore_errors=True)
+        model = put_in_front(base, config, task, seed)
+        model.save_pretrained(folder)
+        (folder / "README.md").unlink(missing_ok=True)
+        tensors = compute_in_front(model, base)
+        saved = set(load_file(folder / "adapter_model.safetensors"))
         assert {key.removeprefix("grad.") for key in tensors if key.startswith("grad.")} == saved
         save_file(tensors, folder / "expected.safetensors")
 

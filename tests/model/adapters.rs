@@ -13,7 +13,8 @@ use burn::tensor::backend::AutodiffBackend;
 use model::bundle::peft::{self, AdapterFiles};
 use model::bundle::{self, Load, Precision};
 use model::layers::Adapter;
-use model::layers::low_rank::Target;
+use model::layers::adapter::Target;
+use model::layers::low_rank::LowRankPlan;
 use model::{Bundle, Draw, HeadKind, Names, TextClassifier, TokenModel, walk};
 use serde_json::Value;
 
@@ -21,7 +22,7 @@ use crate::families::{self, assert_gradients};
 use crate::golden::{self, Tensors, Values, assert_near, at_real, golden};
 
 /// Of logits.
-const TOLERANCE: f32 = 1e-4;
+pub const TOLERANCE: f32 = 1e-4;
 /// In front of every name in an adapter's file.
 const PREFIX: &str = "base_model.model.";
 
@@ -42,12 +43,12 @@ fn uniform() -> impl Iterator<Item = &'static str> {
     ALL.into_iter().filter(|name| *name != "bert-patterns")
 }
 
-fn settings(path: &Path) -> Value {
+pub fn settings(path: &Path) -> Value {
     let text = fs::read_to_string(path.join(peft::CONFIG)).unwrap();
     serde_json::from_str(&text).unwrap()
 }
 
-fn folder(name: &str) -> std::path::PathBuf {
+pub fn folder(name: &str) -> std::path::PathBuf {
     golden::path(&format!("peft/{name}"))
 }
 
@@ -58,7 +59,7 @@ fn adapter(settings: &Value) -> Adapter {
         one => vec![one.as_str().unwrap()],
     };
     let is = |key: &str| settings[key].as_bool().unwrap();
-    Adapter {
+    Adapter::LowRank(LowRankPlan {
         rank: settings["r"].as_u64().unwrap() as usize,
         alpha: settings["lora_alpha"].as_f64().unwrap(),
         dropout: settings["lora_dropout"].as_f64().unwrap(),
@@ -68,24 +69,24 @@ fn adapter(settings: &Value) -> Adapter {
             .iter()
             .map(|text| Target::parse(text).unwrap())
             .collect(),
-    }
+    })
 }
 
-fn base(settings: &Value) -> Bundle {
+pub fn base(settings: &Value) -> Bundle {
     let name = settings["base_model_name_or_path"].as_str().unwrap();
     Bundle::open(&golden::path(name)).unwrap()
 }
 
 /// A model of either kind.
 #[allow(clippy::large_enum_variant)] // A few of them, in a test.
-enum Model<B: Backend> {
+pub enum Model<B: Backend> {
     Language(TokenModel<B>),
     Classifier(TextClassifier<B>),
 }
 
 impl<B: Backend> Model<B> {
     /// Scores of the golden batch: of tokens at every place, or of classes.
-    fn logits(&self, bundle: &Bundle, golden: &Tensors) -> Tensor<B, 2> {
+    pub fn logits(&self, bundle: &Bundle, golden: &Tensors) -> Tensor<B, 2> {
         let device = Default::default();
         let input = golden::input(golden, &device);
         match self {
@@ -98,7 +99,7 @@ impl<B: Backend> Model<B> {
     }
 }
 
-fn kind(bundle: &Bundle) -> HeadKind {
+pub fn kind(bundle: &Bundle) -> HeadKind {
     if bundle
         .class()
         .unwrap()
@@ -140,7 +141,7 @@ fn unmerged<B: Backend>(path: &Path) -> (Model<B>, Bundle, Names, Adapter) {
 }
 
 /// Logits as the golden file has them, of real tokens.
-fn comparable<B: Backend>(logits: Tensor<B, 2>, golden: &Tensors) -> Values {
+pub fn comparable<B: Backend>(logits: Tensor<B, 2>, golden: &Tensors) -> Values {
     let (shape, values) = golden::values(logits);
     if golden["logits"].0.len() == 2 {
         return (shape, values);
@@ -149,14 +150,14 @@ fn comparable<B: Backend>(logits: Tensor<B, 2>, golden: &Tensors) -> Values {
     at_real(&(vec![tokens[0], tokens[1], shape[1]], values), golden)
 }
 
-fn theirs(name: &str, golden: &Tensors) -> Values {
+pub fn theirs(name: &str, golden: &Tensors) -> Values {
     if golden[name].0.len() == 2 {
         return golden[name].clone();
     }
     at_real(&golden[name], golden)
 }
 
-fn merged(path: &Path) -> (Model<Flex>, Bundle) {
+pub fn opened(path: &Path) -> (Model<Flex>, Bundle) {
     let bundle = Bundle::find(path).unwrap();
     let device = Default::default();
     let model = if kind(&bundle) == HeadKind::Classes {
@@ -171,7 +172,7 @@ fn merged(path: &Path) -> (Model<Flex>, Bundle) {
 fn an_adapters_directory_opens_as_its_base_with_the_adapter_merged() {
     for name in ALL {
         let golden = golden(&format!("peft/{name}/expected.safetensors"));
-        let (model, bundle) = merged(&folder(name));
+        let (model, bundle) = opened(&folder(name));
         let ours = comparable(model.logits(&bundle, &golden), &golden);
         let theirs = theirs("merged_logits", &golden);
         assert_near(
@@ -276,7 +277,7 @@ fn a_written_model_computes_with_the_adapter_merged_and_beside_it() {
         write(&at, name);
         let golden = golden(&format!("peft/{name}/expected.safetensors"));
         let theirs = theirs("merged_logits", &golden);
-        let (model, bundle) = merged(&at);
+        let (model, bundle) = opened(&at);
         let whole = comparable(model.logits(&bundle, &golden), &golden);
         assert_near(
             &format!("merged logits of {name}"),
@@ -285,7 +286,7 @@ fn a_written_model_computes_with_the_adapter_merged_and_beside_it() {
             TOLERANCE,
         );
         // The adapter names its base, which is opened with it; a pooler with matrices is in it whole.
-        let (model, bundle) = merged(&at.join(peft::FOLDER));
+        let (model, bundle) = opened(&at.join(peft::FOLDER));
         let again = comparable(model.logits(&bundle, &golden), &golden);
         assert_eq!(again, whole, "{name}");
     }
@@ -316,7 +317,7 @@ fn a_new_adapter_changes_nothing() {
 }
 
 /// A copy of an adapter's directory with some of its settings changed.
-fn changed(at: &Path, name: &str, change: &[(&str, Value)]) {
+pub fn changed(at: &Path, name: &str, change: &[(&str, Value)]) {
     fs::create_dir_all(at).unwrap();
     let mut settings = settings(&folder(name));
     for (key, value) in change {
@@ -546,15 +547,16 @@ fn a_bare_backbone_is_loaded_with_the_adapter_too() {
 }
 
 /// What loading a directory ends with.
-fn load_error(at: &Path, load: Load) -> String {
+pub fn load_error(at: &Path, load: Load) -> String {
     let device = Default::default();
     let bundle = match Bundle::find(at) {
         Ok(bundle) => bundle,
         Err(error) => return error.to_string(),
     };
-    let (config, draw) = (bundle.text_config().unwrap(), Draw::new(&device, 0.02));
+    let config = bundle.text_config().unwrap();
     let kind = kind(&bundle);
     let names = bundle.require(kind).unwrap();
+    let draw = bundle.draw(&device, names);
     let loaded = if kind == HeadKind::Classes {
         let model = TextClassifier::<Flex>::draw(&config, 3, &draw);
         bundle.load(model, names, load).map(drop)
@@ -733,7 +735,7 @@ fn patterns_are_tried_in_the_order_of_the_file() {
         );
         assert!(text.contains(patterns));
         fs::write(at.join(peft::CONFIG), text).unwrap();
-        let (model, bundle) = merged(&at);
+        let (model, bundle) = opened(&at);
         golden::values(model.logits(&bundle, &golden))
     };
     let alone = logits(r#"{"self.query": 40}"#);
@@ -782,7 +784,7 @@ fn an_untied_decoder_is_adapted_in_its_layout() {
         config["tie_word_embeddings"] = false.into();
         config["vocab_size"] = vocab_size.into();
         let config: model::TextConfig = serde_json::from_value(config).unwrap();
-        let adapter = Adapter {
+        let adapter = Adapter::LowRank(LowRankPlan {
             rank: 2,
             alpha: 8.0,
             dropout: 0.0,
@@ -791,7 +793,7 @@ fn an_untied_decoder_is_adapted_in_its_layout() {
             targets: ["lm_head", "c_proj"]
                 .map(|name| Target::parse(name).unwrap())
                 .to_vec(),
-        };
+        });
         let draw = Draw::<Flex>::new(&device, 0.5).with_adapter(Some(&adapter), names);
         let model = peft::set_magnitudes(TokenModel::draw(&config, &draw), names);
         let model = walk::replace(model, names, &mut |path, shape| {
@@ -815,7 +817,7 @@ fn an_untied_decoder_is_adapted_in_its_layout() {
         files
             .write(&at, &json, &model, names, Precision::F32, &[])
             .unwrap();
-        let (merged, _) = merged(&at);
+        let (merged, _) = opened(&at);
         let Model::Language(merged) = merged else {
             unreachable!()
         };

@@ -13,8 +13,8 @@ use burn::tensor::backend::AutodiffBackend;
 use model::bundle::{self, Load, Loaded, Precision};
 use model::families::Place;
 use model::{
-    Bundle, Cache, Draw, HeadKind, Names, ReplacedTokenModel, TextClassifier, TextConfig,
-    TokenInput, TokenModel,
+    Bundle, Cache, HeadKind, Names, ReplacedTokenModel, TextClassifier, TextConfig, TokenInput,
+    TokenModel,
 };
 
 use crate::golden::{self, Tensors, Values, assert_near, at_real, largest};
@@ -201,7 +201,7 @@ pub fn discriminator<B: Backend>(
 ) -> (ReplacedTokenModel<B>, Names) {
     let names = bundle.require(HeadKind::Replaced).unwrap();
     let config = bundle.text_config().unwrap();
-    let fresh = ReplacedTokenModel::draw(&config, &Draw::new(device, 0.02));
+    let fresh = ReplacedTokenModel::draw(&config, &bundle.draw(device, names));
     let (model, loaded) = bundle.load(fresh, names, Load::Whole).unwrap();
     assert_eq!(loaded, Loaded::default(), "{}", bundle.path().display());
     (model, names)
@@ -211,7 +211,7 @@ pub fn discriminator<B: Backend>(
 pub fn language_model<B: Backend>(bundle: &Bundle, device: &B::Device) -> (TokenModel<B>, Names) {
     let names = bundle.require(HeadKind::Tokens).unwrap();
     let config = bundle.text_config().unwrap();
-    let fresh = TokenModel::draw(&config, &Draw::new(device, 0.02));
+    let fresh = TokenModel::draw(&config, &bundle.draw(device, names));
     let (model, loaded) = bundle.load(fresh, names, Load::Whole).unwrap();
     assert_eq!(loaded, Loaded::default(), "{}", bundle.path().display());
     (model, names)
@@ -222,7 +222,7 @@ pub fn classifier<B: Backend>(bundle: &Bundle, device: &B::Device) -> (TextClass
     let names = bundle.require(HeadKind::Classes).unwrap();
     let config = bundle.text_config().unwrap();
     let classes = bundle.classes().unwrap().len();
-    let fresh = TextClassifier::draw(&config, classes, &Draw::new(device, 0.02));
+    let fresh = TextClassifier::draw(&config, classes, &bundle.draw(device, names));
     let (model, loaded) = bundle.load(fresh, names, Load::Whole).unwrap();
     assert_eq!(loaded, Loaded::default(), "{}", bundle.path().display());
     (model, names)

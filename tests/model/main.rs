@@ -8,6 +8,7 @@ mod golden;
 mod tiny_bert;
 
 mod adapters;
+mod beside;
 mod directories;
 mod encoder;
 mod families;

@@ -16,7 +16,8 @@ use model::families::t5::Places;
 use model::families::{Seq2SeqPlan, Seq2SeqTokens};
 use model::heads::seq2seq::shift_right;
 use model::layers::Adapter;
-use model::layers::low_rank::Target;
+use model::layers::adapter::Target;
+use model::layers::low_rank::LowRankPlan;
 use model::{Bundle, Draw, HeadKind, Names, Seq2SeqCache, Seq2SeqConfig, Seq2SeqModel, TokenInput};
 use serde_json::{Value, json};
 
@@ -460,14 +461,14 @@ fn adapters_are_beside_the_layers_that_peft_names() {
         let config = open(&format!("seq2seq/{name}")).seq2seq_config().unwrap();
         let names = config.names(HeadKind::Tokens);
         let targets = names.family.adapter_targets.iter();
-        let adapter = Adapter {
+        let adapter = Adapter::LowRank(LowRankPlan {
             rank: 2,
             alpha: 4.0,
             dropout: 0.0,
             rslora: false,
             dora: false,
             targets: targets.map(|name| Target::parse(name).unwrap()).collect(),
-        };
+        });
         let draw = Draw::<Flex>::new(&device, 0.02).with_adapter(Some(&adapter), names);
         let all = golden::parameters(&Seq2SeqModel::draw(&config, &draw), names);
         let adapters: Vec<_> = all.keys().filter(|name| name.contains(".lora_")).collect();

@@ -506,6 +506,35 @@ fn an_adapter_trains_few_parameters_and_leaves_merged_weights_and_its_own() {
 }
 
 #[test]
+fn virtual_tokens_and_bottlenecks_train_and_leave_the_weights_as_they_were() {
+    for (objective, sizes) in [("mlm", ENCODERS[0]), ("clm", GPT2)] {
+        let bench = bench(sizes);
+        let short = ["tokenizer.max_length=12", "training.packing=false"];
+        let base = bench.train("base", &[&[objective], &sets(&short)[..]].concat());
+        for (kind, count) in [("bottleneck", 8), ("prompt", 1), ("prefix", 1)] {
+            let own = format!("adapter.kind={kind}");
+            let more = [&own, "adapter.virtual_tokens=4", "optimizer.lr=0.05"];
+            let all = [&short[..], &more].concat();
+            let args = [&[objective, "--from", "base"], &sets(&all)[..]].concat();
+            let run = bench.train(kind, &args);
+            assert!(run.weights() == base.weights(), "{objective} {kind}");
+            let folder = run.path().join("model/adapter");
+            let bytes = fs::read(folder.join("adapter_model.safetensors")).unwrap();
+            let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+            assert_eq!(tensors.len(), count, "{objective} {kind}");
+            let losses = run.metric("valid", "loss");
+            assert!(losses.iter().all(|loss| loss.is_finite()), "{losses:?}");
+            let words = ["cannot be merged into its model"];
+            bench.refuses(&[objective, "--from", kind], &words);
+        }
+    }
+    let bench = bench(GPT2);
+    let prompt = sets(&["adapter.kind=prompt", "adapter.virtual_tokens=4"]);
+    let words = ["training.packing is true", "a row of its own"];
+    bench.refuses(&[&["clm"], &prompt[..]].concat(), &words);
+}
+
+#[test]
 fn a_killed_adapter_goes_on_to_the_same_end() {
     let bench = bench(ENCODERS[0]);
     bench.train("base", &[]);

@@ -3,7 +3,7 @@
 
 use burn::prelude::*;
 use data::{CutTexts, Encoded, TextTokenizer};
-use model::{Bundle, Draw, HeadKind, SpanFinder};
+use model::{Bundle, HeadKind, SpanFinder};
 use serde::Serialize;
 use train::Failure;
 use train::job::text::TokenBatch;
@@ -53,7 +53,7 @@ impl<B: Backend> AnswerPredictor<B> {
             max_length,
         } = open::text_parts(bundle)?;
         let names = bundle.require(HeadKind::Spans)?;
-        let model = SpanFinder::draw(&config, &Draw::new(device, 0.02));
+        let model = SpanFinder::draw(&config, &bundle.draw(device, names));
         Ok(Self {
             model: open::filled(bundle, model, names)?,
             types: config.describe().segments > 1,

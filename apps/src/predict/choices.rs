@@ -3,7 +3,7 @@
 use burn::prelude::*;
 use data::{CutTexts, Encoded, TextTokenizer};
 use model::families::Place;
-use model::{Bundle, ChoiceModel, Draw, HeadKind};
+use model::{Bundle, ChoiceModel, HeadKind};
 use train::Failure;
 use train::job::text::{TokenBatch, indices};
 
@@ -38,7 +38,7 @@ impl<B: Backend> ChoicePredictor<B> {
             max_length,
         } = open::text_parts(bundle)?;
         let names = bundle.require(HeadKind::Choices)?;
-        let model = ChoiceModel::draw(&config, &Draw::new(device, 0.02));
+        let model = ChoiceModel::draw(&config, &bundle.draw(device, names));
         Ok(Self {
             model: open::filled(bundle, model, names)?,
             at: config.class_plan().place,

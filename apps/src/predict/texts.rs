@@ -3,7 +3,7 @@
 use burn::prelude::*;
 use data::{CutTexts, TextTokenizer};
 use model::beam::{Search, generate};
-use model::{Bundle, Draw, HeadKind, Seq2SeqModel};
+use model::{Bundle, HeadKind, Seq2SeqModel};
 use serde::Serialize;
 use train::Failure;
 use train::job::seq2seq::end_with;
@@ -61,7 +61,7 @@ impl<B: Backend> TextWriter<B> {
             )));
         }
         let names = bundle.require(HeadKind::Tokens)?;
-        let model = Seq2SeqModel::draw(&config, &Draw::new(device, 0.02));
+        let model = Seq2SeqModel::draw(&config, &bundle.draw(device, names));
         let mut search = Search::of(bundle, &plan)?;
         search.num_beams = beams.unwrap_or(search.num_beams);
         search.check(&plan).map_err(wrong)?;

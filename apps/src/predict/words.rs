@@ -3,7 +3,7 @@
 use burn::prelude::*;
 use burn::tensor::activation::softmax;
 use data::{CutTexts, Encoded, TextTokenizer};
-use model::{Bundle, Draw, HeadKind, TokenClassifier};
+use model::{Bundle, HeadKind, TokenClassifier};
 use serde::Serialize;
 use train::Failure;
 use train::job::text::TokenBatch;
@@ -57,7 +57,7 @@ impl<B: Backend> WordPredictor<B> {
         } = open::text_parts(bundle)?;
         let names = bundle.require(HeadKind::TokenClasses)?;
         let tags = bundle.classes()?;
-        let model = TokenClassifier::draw(&config, tags.len(), &Draw::new(device, 0.02));
+        let model = TokenClassifier::draw(&config, tags.len(), &bundle.draw(device, names));
         Ok(Self {
             model: open::filled(bundle, model, names)?,
             tokenizer,

@@ -32,7 +32,8 @@ pub use preprocessor::ImageInput;
 use weights::{Mismatch, Weights};
 
 use crate::families::t5;
-use crate::names::{Family, HeadKind, Names};
+use crate::layers::{Adapter, Draw};
+use crate::names::{Family, HeadKind, Names, VIRTUAL_TOKENS, is_of_adapter};
 use crate::registry::{ImageConfig, Seq2SeqConfig, TextConfig};
 use crate::walk::{self, Parameter};
 
@@ -133,6 +134,8 @@ pub struct Bundle {
     config: Value,
     weights: Arc<OnceLock<Weights>>,
     adapter: Option<Arc<SavedAdapter>>,
+    /// Whether the adapter is a part of this bundle, and not this bundle the adapter's base.
+    own_adapter: bool,
     /// Where the tokenizer is, if not beside the weights.
     tokenizer: Option<PathBuf>,
 }
@@ -173,7 +176,28 @@ impl Bundle {
         if !path.join(CONFIG).is_file() {
             return Err(wrong("config.json is missing"));
         }
-        Self::with_files(path.into(), Files::Directory)
+        let mut bundle = Self::with_files(path.into(), Files::Directory)?;
+        if bundle.config.get(peft::KEY).is_some() {
+            bundle.own_adapter = true;
+            bundle.take_adapter(SavedAdapter::open(&path.join(peft::FOLDER))?)?;
+        }
+        Ok(bundle)
+    }
+
+    /// Takes an adapter that its model can have.
+    fn take_adapter(&mut self, adapter: SavedAdapter) -> Result<(), BundleError> {
+        let family = self.family;
+        match adapter.beside() {
+            Some(beside) if beside.virtual_tokens() > 0 && !family.virtual_tokens => {
+                let (kind, family) = (beside.describe(), family.model_type);
+                let reason = format!(
+                    "is a {family}, and its adapter {kind}, which is not implemented for this family"
+                );
+                return Err(self.config_error(reason));
+            }
+            _ => self.adapter = Some(Arc::new(adapter)),
+        }
+        Ok(())
     }
 
     /// Opens the base model of an adapter; its weights are loaded with the adapter merged into them.
@@ -200,7 +224,14 @@ impl Bundle {
             vocabularies.any(|name| folder.join(name).is_file())
         };
         bundle.tokenizer = folders.into_iter().flatten().find(holds);
-        bundle.adapter = Some(Arc::new(adapter));
+        if let Some(other) = bundle.beside() {
+            let reason = format!(
+                "holds {}, and an adapter beside another is not implemented",
+                other.describe()
+            );
+            return Err(bundle.config_error(reason));
+        }
+        bundle.take_adapter(adapter)?;
         bundle.take_classes(merged.as_ref())?;
         Ok(bundle)
     }
@@ -264,6 +295,7 @@ impl Bundle {
             config,
             weights: Arc::default(),
             adapter: None,
+            own_adapter: false,
             tokenizer: None,
         })
     }
@@ -280,7 +312,27 @@ impl Bundle {
 
     /// Whether it is an adapter beside its base model.
     pub fn has_adapter(&self) -> bool {
-        self.adapter.is_some()
+        self.adapter.is_some() && !self.own_adapter
+    }
+
+    /// The adapter that stays beside the weights, if there is one: models that are [drawn](Self::draw) for it have it.
+    pub fn beside(&self) -> Option<&Adapter> {
+        self.adapter.as_ref()?.beside()
+    }
+
+    /// What the layers of its model are drawn with.
+    ///
+    /// - names: of the model
+    pub fn draw<'a, B: Backend>(&'a self, device: &'a B::Device, names: Names) -> Draw<'a, B> {
+        Draw::new(device, 0.02).with_adapter(self.beside(), names)
+    }
+
+    /// Tokens of the longest text, where the adapter takes positions of its own.
+    ///
+    /// - config: of its model
+    pub fn positions(&self, config: &TextConfig) -> usize {
+        let taken = self.beside().map_or(0, Adapter::virtual_tokens);
+        config.describe().positions.saturating_sub(taken)
     }
 
     /// `config.json`, with what the family means by keys that are left out.
@@ -370,6 +422,10 @@ impl Bundle {
         self.expect_family(families, "a text model")?;
         let config: TextConfig = self.parsed()?;
         config.check().map_err(|reason| self.config_error(reason))?;
+        if self.positions(&config) == 0 {
+            let reason = "has no position left for a token behind those of its adapter";
+            return Err(self.config_error(reason.into()));
+        }
         Ok(config)
     }
 
@@ -706,8 +762,9 @@ fn check_adapter(
             Some(inside) => optional(inside),
             None => !name.contains(names.family.layer),
         };
-        bare && outside
+        bare && outside && name != VIRTUAL_TOKENS
     };
+    adapter.check_own(all.iter().map(|one| one.name.as_str()))?;
     adapter.check_layers(&|name| known.contains(name) || elsewhere(name))?;
     for Parameter { name, shape } in all {
         let taken = load != Load::Backbone || names.is_backbone(name);
@@ -814,7 +871,7 @@ fn choose(
         let found = found.or(there);
         placed.extend(found.map(|tensor| tensor.name));
         let backbone = names.is_backbone(name);
-        let adapter = name.contains(".lora_");
+        let adapter = is_of_adapter(name);
         if (load == Load::Backbone && !backbone) || adapter {
             loaded.drawn.push(name.clone());
             continue;

@@ -1,6 +1,9 @@
 //! Adapters in the format of the `peft` package: `adapter_config.json` and `adapter_model.safetensors`.
 //!
-//! In: a directory that `peft` or Hearth wrote. Out: its base model with the adapter merged into the weights; and back.
+//! In: a directory that `peft` or Hearth wrote. Out: its base model with the adapter merged into the weights, or beside them
+//! where it can't be merged; and back.
+
+mod beside;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -16,18 +19,19 @@ use serde_json::{Value, json};
 use super::weights::Weights;
 use super::{BundleError, Precision, safetensors_of, stored, write_directory};
 use crate::layers::Adapter;
-use crate::layers::low_rank::{Target, scale};
-use crate::names::{HeadKind, Names};
+use crate::layers::adapter::Target;
+use crate::layers::low_rank::{LowRankPlan, scale};
+use crate::names::{HeadKind, Names, VIRTUAL_TOKENS, is_of_adapter};
 use crate::walk;
 
 /// The adapter's settings, in its directory.
 pub const CONFIG: &str = "adapter_config.json";
 /// The adapter's weights, in its directory.
 pub const WEIGHTS: &str = "adapter_model.safetensors";
-/// In front of every name in the adapter's weights.
-const PREFIX: &str = "base_model.model.";
+/// In `config.json` of a model whose adapter is beside its weights, in the [folder](FOLDER) of the model.
+pub(super) const KEY: &str = "hearth_adapter";
 
-/// What of `adapter_config.json` changes what the adapter computes.
+/// What of `adapter_config.json` changes what a low-rank adapter computes.
 #[derive(Clone, Debug, Deserialize)]
 struct Settings {
     base_model_name_or_path: Option<String>,
@@ -141,12 +145,21 @@ impl Settings {
     }
 }
 
-/// An adapter that was saved, to be merged into its base model.
+/// An adapter that was saved, to be merged into its base model or to stand beside it.
 #[derive(Debug)]
 pub struct SavedAdapter {
     path: PathBuf,
-    settings: Settings,
+    base: Option<String>,
+    kind: Kind,
     weights: Weights,
+}
+
+#[derive(Debug)]
+enum Kind {
+    /// Two matrices, to be merged.
+    LowRank(Settings),
+    /// What is no part of a weight.
+    Beside(Adapter),
 }
 
 impl SavedAdapter {
@@ -154,7 +167,7 @@ impl SavedAdapter {
     ///
     /// # Errors
     ///
-    /// A file that is missing or malformed, or an adapter of another kind than LoRA.
+    /// A file that is missing or malformed, or an adapter of a kind that is not implemented.
     pub fn open(path: &Path) -> Result<Self, BundleError> {
         let at = path.join(CONFIG);
         let wrong = |reason: String| BundleError::Config {
@@ -165,16 +178,24 @@ impl SavedAdapter {
             path: at.clone(),
             source,
         })?;
-        // The keys of other kinds are others.
-        let kind: Value = serde_json::from_slice(&bytes).map_err(|e| wrong(e.to_string()))?;
-        let kind = &kind["peft_type"];
-        if kind != "LORA" {
-            let reason = format!("peft_type is {kind}; only \"LORA\" is implemented");
+        // The keys of each kind are others.
+        let json: Value = serde_json::from_slice(&bytes).map_err(|e| wrong(e.to_string()))?;
+        let (kind, base) = if json["peft_type"] == "LORA" {
+            let settings: Settings =
+                serde_json::from_slice(&bytes).map_err(|e| wrong(e.to_string()))?;
+            settings.check().map_err(wrong)?;
+            let base = settings.base_model_name_or_path.clone();
+            (Kind::LowRank(settings), base)
+        } else if let Some(adapter) = beside::adapter(&json).map_err(wrong)? {
+            let base = json["base_model_name_or_path"].as_str().map(str::to_string);
+            (Kind::Beside(adapter), base)
+        } else {
+            let reason = format!(
+                "peft_type is {}; LoRA, prompt tuning and prefix tuning are implemented",
+                json["peft_type"]
+            );
             return Err(wrong(reason));
-        }
-        let settings: Settings =
-            serde_json::from_slice(&bytes).map_err(|e| wrong(e.to_string()))?;
-        settings.check().map_err(wrong)?;
+        };
         let safetensors = path.join(WEIGHTS);
         let weights = if safetensors.is_file() {
             Weights::open_file(&safetensors)?
@@ -183,9 +204,18 @@ impl SavedAdapter {
         };
         Ok(Self {
             path: path.into(),
-            settings,
+            base,
+            kind,
             weights,
         })
+    }
+
+    /// What stands beside the base model's weights; none where the adapter is merged into them.
+    pub fn beside(&self) -> Option<&Adapter> {
+        match &self.kind {
+            Kind::LowRank(_) => None,
+            Kind::Beside(adapter) => Some(adapter),
+        }
     }
 
     /// Where its base model is: a directory as it is named, or seen from the adapter or a folder above it; or the name of a
@@ -199,7 +229,7 @@ impl SavedAdapter {
             path: self.path.join(CONFIG),
             reason,
         };
-        let name = self.settings.base_model_name_or_path.as_deref();
+        let name = self.base.as_deref();
         let Some(name) = name.filter(|name| !name.trim().is_empty()) else {
             return Err(wrong("base_model_name_or_path is missing".into()));
         };
@@ -245,13 +275,16 @@ impl SavedAdapter {
             self.check_whole(names, &base.shape)?;
             return self.weights.data(&whole);
         }
+        let Kind::LowRank(settings) = &self.kind else {
+            return Ok(base);
+        };
         let mut layers = names.iter().filter_map(|name| name.strip_suffix(".weight"));
         let first = |layer: &&str| self.weights.get(&matrix(layer, "A")).is_some();
         let Some(layer) = layers.find(first) else {
             return Ok(base);
         };
         let [a, b] = ["A", "B"].map(|part| self.weights.data(&matrix(layer, part)));
-        let magnitude = format!("{PREFIX}{layer}.lora_magnitude_vector");
+        let magnitude = beside::in_file(None, &format!("{layer}.lora_magnitude_vector"));
         let magnitude = [magnitude.clone(), format!("{magnitude}.weight")]
             .into_iter()
             .find(|name| self.weights.get(name).is_some())
@@ -259,7 +292,7 @@ impl SavedAdapter {
             .transpose()?;
         let wrong = |reason| self.wrong_weights(format!("{layer}: {reason}"));
         let (a, b) = (a?, b?);
-        let scale = self.scale(layer, a.shape[0]).map_err(wrong)?;
+        let scale = settings.scale(layer, a.shape[0]).map_err(wrong)?;
         merged(base, a, b, magnitude, scale, turned).map_err(wrong)
     }
 
@@ -283,14 +316,42 @@ impl SavedAdapter {
     /// Whether it holds a parameter whole whose name begins like this.
     pub fn holds_part(&self, start: &str) -> bool {
         self.weights.iter().any(|tensor| {
-            let name = tensor.name.strip_prefix(PREFIX).unwrap_or(tensor.name);
-            name.starts_with(start) && !name.contains(".lora_")
+            let name = self.inside(tensor.name).unwrap_or(tensor.name);
+            name.starts_with(start) && !is_of_adapter(name)
         })
     }
 
     fn whole(&self, names: &[String]) -> Option<String> {
-        let mut inside = names.iter().map(|name| format!("{PREFIX}{name}"));
+        let mut inside = names.iter().map(|name| self.in_file(name));
         inside.find(|name| self.weights.get(name).is_some())
+    }
+
+    /// What its file calls a parameter.
+    fn in_file(&self, name: &str) -> String {
+        beside::in_file(self.beside(), name)
+    }
+
+    /// A parameter by its name in the file.
+    fn inside<'a>(&self, name: &'a str) -> Option<&'a str> {
+        if self.in_file(name) == name {
+            return Some(name);
+        }
+        name.strip_prefix(beside::prefix(self.beside()))
+    }
+
+    /// Refuses a file without a parameter of the adapter that the model has.
+    ///
+    /// - all: names of the model's parameters
+    ///
+    /// # Errors
+    ///
+    /// The first such parameter.
+    pub fn check_own<'a>(&self, all: impl Iterator<Item = &'a str>) -> Result<(), BundleError> {
+        let mut own = all.filter(|name| self.beside().is_some() && is_of_adapter(name));
+        match own.find(|name| self.whole(&[name.to_string()]).is_none()) {
+            Some(name) => Err(self.wrong_weights(format!("lacks {name}"))),
+            None => Ok(()),
+        }
     }
 
     /// Refuses tensors that would be lost: for layers that the model does not have, without their other half, or of a kind
@@ -310,12 +371,14 @@ impl SavedAdapter {
     }
 
     fn check_tensor(&self, name: &str, takes: &dyn Fn(&str) -> bool) -> Result<(), String> {
-        let Some(inside) = name.strip_prefix(PREFIX) else {
+        let Some(inside) = self.inside(name) else {
+            let prefix = beside::prefix(self.beside());
             return Err(format!(
-                "holds {name}, which does not begin with {PREFIX} as peft's names do"
+                "holds {name}, which does not begin with {prefix} as peft's names do"
             ));
         };
-        let Some((layer, part)) = inside.split_once(".lora_") else {
+        let matrix_of = inside.split_once(".lora_");
+        let Some((layer, part)) = matrix_of.filter(|_| self.beside().is_none()) else {
             if takes(inside) {
                 return Ok(());
             }
@@ -366,7 +429,7 @@ impl SavedAdapter {
         match tensor.filter(|tensor| tensor.shape != wanted) {
             Some(tensor) => Err(self.wrong_weights(format!(
                 "holds {} of shape {:?} where the model has {wanted:?}",
-                tensor.name.strip_prefix(PREFIX).unwrap_or(tensor.name),
+                self.inside(tensor.name).unwrap_or(tensor.name),
                 tensor.shape
             ))),
             None => Ok(()),
@@ -397,24 +460,25 @@ impl SavedAdapter {
             reason,
         }
     }
+}
 
+impl Settings {
     /// What the product of a layer's matrices, of which the first has so many rows, is multiplied by.
     fn scale(&self, layer: &str, rows: usize) -> Result<f64, String> {
-        let Settings { r, lora_alpha, .. } = self.settings;
-        let rank = self.settings.rank_pattern.of(layer).unwrap_or(r);
+        let rank = self.rank_pattern.of(layer).unwrap_or(self.r);
         if rank != rows {
             return Err(format!(
                 "its matrices have rank {rows}, and {CONFIG} says {rank}"
             ));
         }
-        let alpha = self.settings.alpha_pattern.of(layer).unwrap_or(lora_alpha);
-        Ok(scale(alpha, rank, self.settings.use_rslora))
+        let alpha = self.alpha_pattern.of(layer).unwrap_or(self.lora_alpha);
+        Ok(scale(alpha, rank, self.use_rslora))
     }
 }
 
 /// A layer's first matrix or its second, in the adapter's file.
 fn matrix(layer: &str, part: &str) -> String {
-    format!("{PREFIX}{layer}.lora_{part}.weight")
+    beside::in_file(None, &format!("{layer}.lora_{part}.weight"))
 }
 
 /// `base + scale b a`, with DoRA's lengths of columns where there are any.
@@ -480,12 +544,10 @@ fn merged(
     Ok(TensorData::new(weight, base.shape))
 }
 
-/// Layers of a model that have an adapter.
+/// Parameters of a model that are its adapter's.
 pub fn count<B: Backend, M: Module<B>>(module: &M, names: Names) -> usize {
     let all = walk::parameters(module, names);
-    all.iter()
-        .filter(|parameter| parameter.name.ends_with(".lora_A.weight"))
-        .count()
+    all.iter().filter(|one| is_of_adapter(&one.name)).count()
 }
 
 /// Gives DoRA's lengths the values at which the layers compute what they did without an adapter.
@@ -518,7 +580,8 @@ pub fn set_magnitudes<B: Backend, M: Module<B>>(module: M, names: Names) -> M {
     })
 }
 
-/// Writes the bundle of a model that trains with an adapter: the merged model, and the adapter in a folder beside it.
+/// Writes the bundle of a model that trains with an adapter: the merged model, and the adapter in a folder beside it. Of an
+/// adapter that can't be merged, the model is the base, which is opened with what is in the folder.
 #[derive(Clone, Debug)]
 pub struct AdapterFiles {
     adapter: Adapter,
@@ -558,8 +621,12 @@ impl AdapterFiles {
         };
         let merged = merged_weights(module, names, &self.adapter, precision).map_err(wrong)?;
         let own = self.weights(module, names).map_err(wrong)?;
+        let settings = format!("{:#}\n", self.settings(module, names, config));
+        let mut config = config.clone();
+        if self.adapter.low_rank().is_none() {
+            config[KEY] = FOLDER.into();
+        }
         let config = format!("{config:#}\n");
-        let settings = format!("{:#}\n", self.settings(module, names));
         let (settings_at, weights_at) =
             (format!("{FOLDER}/{CONFIG}"), format!("{FOLDER}/{WEIGHTS}"));
         let mut all: Vec<(&str, &[u8])> = vec![
@@ -572,9 +639,9 @@ impl AdapterFiles {
         write_directory(path, &all)
     }
 
-    /// `adapter_model.safetensors`: the matrices, and a classifier's new head whole.
+    /// `adapter_model.safetensors`: what the adapter consists of, and a classifier's new head whole.
     ///
-    /// A layer that is saved whole has its matrices in its weight: `peft` puts none beside what it saves whole.
+    /// Of a low-rank one, a layer that is saved whole has its matrices in its weight: `peft` puts none beside what it saves whole.
     fn weights<B: Backend, M: Module<B>>(
         &self,
         module: &M,
@@ -582,12 +649,16 @@ impl AdapterFiles {
     ) -> Result<Vec<u8>, String> {
         let mut tensors = Vec::new();
         let mut add = |name: &str, data: TensorData| {
-            tensors.push(stored(format!("{PREFIX}{name}"), data, Precision::F32));
+            let name = beside::in_file(Some(&self.adapter), name);
+            tensors.push(stored(name, data, Precision::F32));
         };
         walk::values(module, names, &mut |path, data| {
             let name = path.name();
-            let layer = name.split_once(".lora_").map(|(layer, _)| layer);
-            if layer.is_some_and(|layer| !is_saved_whole(layer, names)) {
+            let whole = match name.split_once(".lora_") {
+                Some((layer, _)) => is_saved_whole(layer, names),
+                None => false,
+            };
+            if is_of_adapter(&name) && !whole {
                 add(&name, data);
             }
         });
@@ -599,33 +670,32 @@ impl AdapterFiles {
         safetensors_of(&tensors, Precision::F32)
     }
 
-    fn settings<B: Backend, M: Module<B>>(&self, module: &M, names: Names) -> Value {
-        let Adapter {
-            rank,
-            alpha,
-            dropout,
-            rslora,
-            dora,
-            targets,
-        } = &self.adapter;
-        let suffixes: Vec<_> = targets
-            .iter()
-            .filter_map(|target| match target {
-                Target::Suffix(suffix) => Some(suffix.clone()),
-                Target::Pattern(_) => None,
-            })
-            .collect();
-        // A list of suffixes, or the names themselves where a pattern chose them.
-        let modules = if suffixes.len() == targets.len() {
-            suffixes
-        } else {
-            let all = walk::parameters(module, names).into_iter();
-            all.filter_map(|one| Some(one.name.strip_suffix(".lora_A.weight")?.to_string()))
-                .filter(|layer| !is_saved_whole(layer, names))
-                .collect()
+    fn settings<B: Backend, M: Module<B>>(
+        &self,
+        module: &M,
+        names: Names,
+        config: &Value,
+    ) -> Value {
+        let all = walk::parameters(module, names);
+        let own = match &self.adapter {
+            Adapter::LowRank(plan) => of_low_rank(plan, &all, names),
+            Adapter::Bottleneck(plan) => {
+                let layers = all.iter().filter_map(|one| {
+                    let layer = one.name.strip_suffix(".bottleneck_down.weight")?;
+                    // As a backbone without a head calls it, so that this opens with the adapter too.
+                    Some(layer.strip_prefix(names.prefix()).unwrap_or(layer).into())
+                });
+                beside::of_bottleneck(plan, &layers.collect::<Vec<_>>())
+            }
+            Adapter::Prompt(_) | Adapter::Prefix(_) => {
+                let is_prefix = matches!(self.adapter, Adapter::Prefix(_));
+                let vectors = all.iter().find(|one| one.name == VIRTUAL_TOKENS);
+                let shape = vectors.map_or([0, 0], |one| [one.shape[0], one.shape[1]]);
+                beside::of_virtual_tokens(is_prefix, &shape, config)
+            }
         };
-        let mut whole: Vec<String> = walk::parameters(module, names)
-            .into_iter()
+        let mut whole: Vec<String> = all
+            .iter()
             .filter(|one| saved_whole(&one.name, names))
             .filter_map(|one| {
                 let inside = one.name.strip_prefix(names.prefix()).unwrap_or(&one.name);
@@ -634,30 +704,76 @@ impl AdapterFiles {
             .collect();
         whole.sort();
         whole.dedup();
-        let task = match names.head.kind {
-            HeadKind::Classes => json!("SEQ_CLS"),
-            HeadKind::TokenClasses => json!("TOKEN_CLS"),
-            HeadKind::Spans => json!("QUESTION_ANS"),
-            HeadKind::Tokens if is_causal(names.head.class) => json!("CAUSAL_LM"),
-            HeadKind::Tokens if names.family.is_of_two_texts() => json!("SEQ_2_SEQ_LM"),
-            _ => Value::Null,
-        };
-        json!({
-            "peft_type": "LORA",
+        let mut settings = json!({
+            "peft_type": own["peft_type"],
             "base_model_name_or_path": self.base,
-            "task_type": task,
-            "r": rank,
-            "lora_alpha": alpha,
-            "lora_dropout": dropout,
-            "use_rslora": rslora,
-            "use_dora": dora,
-            "target_modules": modules,
-            "modules_to_save": if whole.is_empty() { Value::Null } else { json!(whole) },
-            "fan_in_fan_out": names.family.fan_in_fan_out,
-            "bias": "none",
-            "inference_mode": true,
-        })
+            "task_type": task(names),
+        });
+        if let (Some(settings), Value::Object(own)) = (settings.as_object_mut(), own) {
+            settings.extend(own);
+        }
+        settings["modules_to_save"] = if whole.is_empty() {
+            Value::Null
+        } else {
+            json!(whole)
+        };
+        settings["inference_mode"] = true.into();
+        settings
     }
+}
+
+/// What `peft` calls the task of a model with this head.
+fn task(names: Names) -> Value {
+    match names.head.kind {
+        HeadKind::Classes => json!("SEQ_CLS"),
+        HeadKind::TokenClasses => json!("TOKEN_CLS"),
+        HeadKind::Spans => json!("QUESTION_ANS"),
+        HeadKind::Tokens if is_causal(names.head.class) => json!("CAUSAL_LM"),
+        HeadKind::Tokens if names.family.is_of_two_texts() => json!("SEQ_2_SEQ_LM"),
+        _ => Value::Null,
+    }
+}
+
+/// What `adapter_config.json` says of a low-rank adapter alone.
+///
+/// - all: parameters of the model
+fn of_low_rank(plan: &LowRankPlan, all: &[walk::Parameter], names: Names) -> Value {
+    let LowRankPlan {
+        rank,
+        alpha,
+        dropout,
+        rslora,
+        dora,
+        targets,
+    } = plan;
+    let suffixes: Vec<_> = targets
+        .iter()
+        .filter_map(|target| match target {
+            Target::Suffix(suffix) => Some(suffix.clone()),
+            Target::Pattern(_) => None,
+        })
+        .collect();
+    // A list of suffixes, or the names themselves where a pattern chose them.
+    let modules = if suffixes.len() == targets.len() {
+        suffixes
+    } else {
+        all.iter()
+            .filter_map(|one| Some(one.name.strip_suffix(".lora_A.weight")?.to_string()))
+            .filter(|layer| !is_saved_whole(layer, names))
+            .collect()
+    };
+    json!({
+        "peft_type": "LORA",
+        "r": rank,
+        "lora_alpha": alpha,
+        "lora_dropout": dropout,
+        "use_rslora": rslora,
+        "use_dora": dora,
+        "target_modules": modules,
+        "modules_to_save": null,
+        "fan_in_fan_out": names.family.fan_in_fan_out,
+        "bias": "none",
+    })
 }
 
 /// Whether a class of a language model predicts the next token.
@@ -668,7 +784,7 @@ fn is_causal(class: &str) -> bool {
 /// Whether a parameter trains beside the adapter, and is saved as it is: the head of a classifier, and parts of the backbone
 /// that bundles may lack.
 fn saved_whole(name: &str, names: Names) -> bool {
-    if !names.head.kind.is_of_a_task() || name.contains(".lora_") {
+    if !names.head.kind.is_of_a_task() || is_of_adapter(name) {
         return false;
     }
     let inside = name.strip_prefix(names.prefix());
@@ -686,7 +802,8 @@ fn is_saved_whole(layer: &str, names: Names) -> bool {
     saved_whole(&format!("{layer}.weight"), names)
 }
 
-/// The model's values with the adapter in them, under the names of a model without one.
+/// The model's values with a low-rank adapter in them, under the names of a model without one; of another kind the values
+/// that are not the adapter's.
 fn merged_values<B: Backend, M: Module<B>>(
     module: &M,
     names: Names,
@@ -699,6 +816,10 @@ fn merged_values<B: Backend, M: Module<B>>(
         }
         all.insert(path.name(), data);
     });
+    let Some(plan) = adapter.low_rank() else {
+        all.retain(|name, _| !is_of_adapter(name));
+        return Ok(all);
+    };
     let layers: Vec<String> = all
         .keys()
         .filter_map(|name| Some(name.strip_suffix(".lora_A.weight")?.to_string()))
@@ -712,7 +833,7 @@ fn merged_values<B: Backend, M: Module<B>>(
         };
         let name = format!("{layer}.weight");
         let turned = turned.contains(&name);
-        let weight = merged(base, a, b, magnitude, adapter.scale(), turned);
+        let weight = merged(base, a, b, magnitude, plan.scale(), turned);
         let weight = weight.map_err(|reason| format!("{layer}: {reason}"))?;
         all.insert(name, weight);
     }

@@ -67,6 +67,8 @@ pub const NAMES: Family = Family {
         ("eos_token_id", "2"),
     ],
     adapter_targets: &["q_proj", "v_proj"],
+    bottleneck_targets: &["fc2"],
+    virtual_tokens: false,
     fan_in_fan_out: false,
     first: "",
     positions: "",

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::cache::Cache;
 use crate::families::{Place, Plan, TokenInput, check_dropout, check_heads, check_sizes};
 use crate::heads::{ClassPlan, TokenPlan};
+use crate::layers::virtual_tokens::{self, VirtualTokens};
 use crate::layers::{Draw, LayerNorm, Linear};
 use crate::names::{Family, HeadKind, HeadNames};
 use crate::ops::{Activation, AttentionMask, AttentionShape, attention, dropout};
@@ -105,6 +106,8 @@ pub const NAMES: Family = Family {
     ],
     defaults: &[],
     adapter_targets: &["query", "value"],
+    bottleneck_targets: &[r".*layer\.\d+\.output\.dense"],
+    virtual_tokens: true,
     fan_in_fan_out: false,
     first: "",
     positions: "",
@@ -366,6 +369,7 @@ impl EncoderPlan {
             pooler: pooler.then(|| BertPooler {
                 dense: draw.linear("pooler.dense", d_model, d_model),
             }),
+            virtual_tokens: draw.virtual_tokens(d_embedding, self.n_layers, d_model),
         }
     }
 
@@ -427,6 +431,8 @@ pub struct Bert<B: Backend> {
     pub encoder: BertEncoder<B>,
     /// The first token's state, transformed; masked LM has none.
     pub pooler: Option<BertPooler<B>>,
+    /// In front of every text, where an adapter has them.
+    pub virtual_tokens: Option<VirtualTokens<B>>,
 }
 
 impl<B: Backend> Bert<B> {
@@ -444,17 +450,50 @@ impl<B: Backend> Bert<B> {
         at: Option<Tensor<B, 1, Int>>,
         _: Option<&mut Cache<B>>,
     ) -> Tensor<B, 2> {
-        let mut hidden = self.embeddings.forward(input);
+        let Some(prompt) = virtual_tokens::prompt(&self.virtual_tokens, 0) else {
+            return self.encode(input, None, at);
+        };
+        let front = prompt.dims()[0];
+        let hidden = self.encode(input, Some(prompt), None);
+        virtual_tokens::behind(hidden, input.tokens.dims(), front, at)
+    }
+
+    /// The same, and those of a prompt in front of each text's.
+    ///
+    /// - at: indices into the flattened `[batch * (prompt + seq)]`
+    fn encode(
+        &self,
+        input: &TokenInput<B>,
+        prompt: Option<Tensor<B, 2>>,
+        at: Option<Tensor<B, 1, Int>>,
+    ) -> Tensor<B, 2> {
+        let [batch, _] = input.tokens.dims();
+        let mut own = None;
+        let cache = virtual_tokens::prefixed(&self.virtual_tokens, None, &mut own, batch);
+        let read = cache.as_deref().map_or(0, Cache::read);
+        let front = virtual_tokens::length(&prompt);
+        let mut hidden = self.embeddings.forward(input, prompt, read);
         if let Some(project) = &self.embeddings_project {
             hidden = project.forward(hidden);
         }
-        self.encoder.forward(hidden, input, at)
+        self.encoder.forward(hidden, input, front, cache, at)
     }
 
-    /// The state that a classifier reads, through the pooler where there is one.
+    /// What a classifier reads of each text, `[batch, d_model]`: a token's state, through the pooler where there is one.
     ///
-    /// - state: `[batch, d_model]`, of the first tokens
-    pub fn pool(&self, state: Tensor<B, 2>) -> Tensor<B, 2> {
+    /// - at: `[batch]`, of each text's first token
+    pub fn class_states(&self, input: &TokenInput<B>, at: Tensor<B, 1, Int>) -> Tensor<B, 2> {
+        let state = match virtual_tokens::prompt(&self.virtual_tokens, 0) {
+            // The first of a text is one of the prompt's then, as in `peft`.
+            Some(prompt) => {
+                let [front, _] = prompt.dims();
+                let [batch, seq] = input.tokens.dims();
+                let rows = Tensor::arange(0..batch as i64, &at.device());
+                let firsts = rows.mul_scalar((front + seq) as i64);
+                self.encode(input, Some(prompt), Some(firsts))
+            }
+            None => self.states(input, Some(at), None),
+        };
         match &self.pooler {
             Some(pooler) => tanh(pooler.dense.forward(state)),
             None => state,
@@ -483,15 +522,30 @@ pub struct BertEmbeddings<B: Backend> {
 }
 
 impl<B: Backend> BertEmbeddings<B> {
-    /// - out: `[batch * seq, d_embedding]`
-    pub(crate) fn forward(&self, input: &TokenInput<B>) -> Tensor<B, 2> {
-        let [batch, seq] = input.tokens.dims();
-        let [_, d_embedding] = self.word_embeddings.weight.dims();
-        let mut words = self.word_embeddings.forward(input.tokens.clone());
+    /// - prompt: in front of each text's tokens, `[front, d_embedding]`
+    /// - before: tokens that stand in front of these
+    /// - out: `[batch * (front + seq), d_embedding]`
+    pub(crate) fn forward(
+        &self,
+        input: &TokenInput<B>,
+        prompt: Option<Tensor<B, 2>>,
+        before: usize,
+    ) -> Tensor<B, 2> {
+        let front = virtual_tokens::length(&prompt);
+        let words = self.word_embeddings.forward(input.tokens.clone());
+        let mut words = virtual_tokens::in_front(prompt, words);
+        let [batch, seq, d_embedding] = words.dims();
         let table = self.position_embeddings.weight.val();
-        let mut positions = table.narrow(0, self.first_position, seq);
+        let mut positions = table.narrow(0, self.first_position + before, seq);
         match (&self.token_type_embeddings, &input.token_types) {
-            (Some(table), Some(types)) => words = words + table.forward(types.clone()),
+            (Some(table), Some(types)) => {
+                let mut types = types.clone();
+                if front > 0 {
+                    let first = Tensor::zeros([batch, front], &types.device());
+                    types = Tensor::cat(vec![first, types], 1);
+                }
+                words = words + table.forward(types);
+            }
             (Some(table), None) => positions = positions + table.weight.val().narrow(0, 0, 1),
             (None, _) => {}
         }
@@ -512,23 +566,29 @@ pub struct BertEncoder<B: Backend> {
 }
 
 impl<B: Backend> BertEncoder<B> {
-    /// - hidden: `[batch * seq, d_model]`
+    /// - hidden: `[batch * (front + seq), d_model]`
+    /// - front: vectors in front of each text's tokens
+    /// - cache: keys and values that stand in front of them all
     /// - at: rows that come out of the last layer, where it is not all of them
     pub(crate) fn forward(
         &self,
         mut hidden: Tensor<B, 2>,
         input: &TokenInput<B>,
+        front: usize,
+        mut cache: Option<&mut Cache<B>>,
         at: Option<Tensor<B, 1, Int>>,
     ) -> Tensor<B, 2> {
-        let shape = input.tokens.dims();
+        let [batch, seq] = input.tokens.dims();
+        let read = cache.as_deref().map_or(0, Cache::read);
         let mask = AttentionMask {
-            bias: input.attention_bias(hidden.dtype()),
+            bias: input.attention_bias(read + front, hidden.dtype()),
             ..AttentionMask::default()
         };
         for (number, layer) in self.layer.iter().enumerate() {
             let last = number + 1 == self.layer.len();
             let chosen = at.clone().filter(|_| last);
-            hidden = layer.forward(hidden, shape, &mask, chosen);
+            let kept = cache.as_deref_mut().map(|cache| (cache, number));
+            hidden = layer.forward(hidden, [batch, front + seq], &mask, kept, chosen);
         }
         hidden
     }
@@ -547,16 +607,18 @@ pub struct BertLayer<B: Backend> {
 
 impl<B: Backend> BertLayer<B> {
     /// - hidden, out: `[batch * seq, d_model]`; flat, so that each projection is one matrix product
+    /// - prefix: in which keys and values of this layer stand in front of those of `hidden`
     /// - chosen: the rows that come out, where it is not all of them
     fn forward(
         &self,
         hidden: Tensor<B, 2>,
         shape: [usize; 2],
         mask: &AttentionMask<B>,
+        prefix: Option<(&mut Cache<B>, usize)>,
         chosen: Option<Tensor<B, 1, Int>>,
     ) -> Tensor<B, 2> {
         let attention = &self.attention.self_attention;
-        let context = attention.forward(hidden.clone(), shape, mask);
+        let context = attention.forward(hidden.clone(), shape, mask, prefix);
         let (context, hidden) = match chosen {
             Some(chosen) => (context.select(0, chosen.clone()), hidden.select(0, chosen)),
             None => (context, hidden),
@@ -596,11 +658,20 @@ impl<B: Backend> BertSelfAttention<B> {
         hidden: Tensor<B, 2>,
         [batch, seq]: [usize; 2],
         mask: &AttentionMask<B>,
+        prefix: Option<(&mut Cache<B>, usize)>,
     ) -> Tensor<B, 2> {
         let query = self.query.forward(hidden.clone());
-        let key = self.key.forward(hidden.clone());
-        let value = self.value.forward(hidden);
-        let shape = AttentionShape::square(batch, seq, self.n_heads);
+        let mut key = self.key.forward(hidden.clone());
+        let mut value = self.value.forward(hidden);
+        let mut keys = seq;
+        if let Some((prefix, layer)) = prefix {
+            keys += prefix.read();
+            [key, value] = prefix.extend(layer, [key, value], [batch, seq]);
+        }
+        let shape = AttentionShape {
+            keys,
+            ..AttentionShape::square(batch, seq, self.n_heads)
+        };
         attention([query, key, value], mask, shape, self.dropout)
     }
 }

@@ -35,6 +35,7 @@ pub const NAMES: Family = Family {
     ],
     layer: "encoder.stages.",
     adapter_targets: &["pwconv1", "pwconv2"],
+    bottleneck_targets: &["pwconv2"],
     first: "embeddings.patch_embeddings.weight",
     torchvision: Some(torchvision),
     ..Family::of_images("convnext")

@@ -89,6 +89,8 @@ pub const NAMES: Family = Family {
     fixed: &[("pruned_heads", "{}"), ("quantization_config", "null")],
     defaults: &[],
     adapter_targets: &["q_lin", "v_lin"],
+    bottleneck_targets: &["ffn.lin2"],
+    virtual_tokens: true,
     fan_in_fan_out: false,
     first: "",
     positions: "",

@@ -10,6 +10,7 @@ use crate::cache::Cache;
 use crate::families::bert::encoder_parameters;
 use crate::families::{Place, Plan, TokenInput, check_dropout, check_heads, check_sizes};
 use crate::heads::{ClassPlan, TokenPlan};
+use crate::layers::virtual_tokens::{self, VirtualTokens};
 use crate::layers::{Conv1d, Draw, LayerNorm};
 use crate::names::{Family, HeadKind, HeadNames};
 use crate::ops::{Activation, AttentionMask, AttentionShape, attention, dropout};
@@ -66,6 +67,8 @@ pub const NAMES: Family = Family {
     ],
     defaults: &[],
     adapter_targets: &["c_attn"],
+    bottleneck_targets: &["mlp.c_proj"],
+    virtual_tokens: true,
     fan_in_fan_out: true,
     first: "",
     positions: "",
@@ -255,6 +258,7 @@ impl Gpt2Config {
             wpe: draw.embedding(self.n_positions, self.n_embd),
             h: (0..self.n_layer).map(layer).collect(),
             ln_f: draw.norm(self.n_embd, self.layer_norm_epsilon),
+            virtual_tokens: draw.virtual_tokens(self.n_embd, self.n_layer, self.n_embd),
             dropout: self.embd_pdrop,
         }
     }
@@ -294,6 +298,8 @@ pub struct Gpt2<B: Backend> {
     pub h: Vec<Gpt2Layer<B>>,
     /// After the last layer.
     pub ln_f: LayerNorm<B>,
+    /// In front of every text, where an adapter has them.
+    pub virtual_tokens: Option<VirtualTokens<B>>,
     dropout: f64,
 }
 
@@ -310,34 +316,41 @@ impl<B: Backend> Gpt2<B> {
         &self,
         input: &TokenInput<B>,
         at: Option<Tensor<B, 1, Int>>,
-        mut cache: Option<&mut Cache<B>>,
+        cache: Option<&mut Cache<B>>,
     ) -> Tensor<B, 2> {
         let [batch, seq] = input.tokens.dims();
+        let mut own = None;
+        let mut cache = virtual_tokens::prefixed(&self.virtual_tokens, cache, &mut own, batch);
         let read = cache.as_deref().map_or(0, Cache::read);
-        let mut hidden = dropout(self.embed(input, read), self.dropout);
+        let prompt = virtual_tokens::prompt(&self.virtual_tokens, read);
+        let front = virtual_tokens::length(&prompt);
+        let mut hidden = dropout(self.embed(input, prompt, read), self.dropout);
         let mask = AttentionMask {
             causal: true,
-            bias: input.attention_bias(hidden.dtype()),
+            bias: input.attention_bias(read + front, hidden.dtype()),
             scale: None,
         };
         for (number, layer) in self.h.iter().enumerate() {
             let kept = cache.as_deref_mut().map(|cache| (cache, number));
-            hidden = layer.forward(hidden, [batch, seq], &mask, kept);
+            hidden = layer.forward(hidden, [batch, front + seq], &mask, kept);
         }
         if let Some(cache) = cache {
-            cache.advance(seq);
+            cache.advance(front + seq);
         }
-        if let Some(at) = at {
-            hidden = hidden.select(0, at);
-        }
+        let hidden = virtual_tokens::behind(hidden, [batch, seq], front, at);
         self.ln_f.forward(hidden)
     }
 
-    /// Sum of token and position vectors, `[batch * seq, d_model]`.
-    fn embed(&self, input: &TokenInput<B>, read: usize) -> Tensor<B, 2> {
-        let [batch, seq] = input.tokens.dims();
-        let [_, d_model] = self.wte.weight.dims();
+    /// Sum of token and position vectors, `[batch * seq, d_model]`; those of a prompt are in front of each text's.
+    fn embed(
+        &self,
+        input: &TokenInput<B>,
+        prompt: Option<Tensor<B, 2>>,
+        read: usize,
+    ) -> Tensor<B, 2> {
         let words = self.wte.forward(input.tokens.clone());
+        let words = virtual_tokens::in_front(prompt, words);
+        let [batch, seq, d_model] = words.dims();
         if let Some(positions) = &input.positions {
             let sum = words + self.wpe.forward(positions.clone());
             return sum.reshape([batch * seq, d_model]);
@@ -348,9 +361,11 @@ impl<B: Backend> Gpt2<B> {
         sum.reshape([batch * seq, d_model])
     }
 
-    /// A decoder has no pooler: the states as they are.
-    pub fn pool(&self, states: Tensor<B, 2>) -> Tensor<B, 2> {
-        states
+    /// What a classifier reads of each text, `[batch, d_model]`: a decoder has no pooler.
+    ///
+    /// - at: `[batch]`, of each text's last token
+    pub fn class_states(&self, input: &TokenInput<B>, at: Tensor<B, 1, Int>) -> Tensor<B, 2> {
+        self.states(input, Some(at), None)
     }
 
     /// `[vocab_size, d_model]`

@@ -10,6 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::cache::Cache;
 use crate::families::{Place, Plan, TokenInput, check_dropout, check_heads, check_sizes};
 use crate::heads::{ClassPlan, TokenPlan};
+use crate::layers::virtual_tokens::{self, VirtualTokens};
 use crate::layers::{Draw, Linear, RmsNorm, Rope, Rotary};
 use crate::names::{Family, HeadKind, HeadNames};
 use crate::ops::{Activation, AttentionMask, AttentionShape, Turns, attention, rotate};
@@ -63,6 +64,8 @@ pub const NAMES: Family = Family {
     ],
     defaults: &[("tie_word_embeddings", "false")],
     adapter_targets: &["q_proj", "v_proj"],
+    bottleneck_targets: &["down_proj"],
+    virtual_tokens: true,
     fan_in_fan_out: false,
     first: "",
     positions: "",
@@ -375,6 +378,11 @@ impl DecoderConfig {
             layers: (0..self.num_hidden_layers).map(layer).collect(),
             norm: draw.rms_norm(self.hidden_size, self.rms_norm_eps),
             rotary: Rotary { speeds },
+            virtual_tokens: draw.virtual_tokens(
+                self.hidden_size,
+                self.num_hidden_layers,
+                self.kv_heads() * self.d_head(),
+            ),
         }
     }
 
@@ -422,6 +430,8 @@ pub struct Llama<B: Backend> {
     /// After the last layer.
     pub norm: RmsNorm<B>,
     rotary: Rotary,
+    /// In front of every text, where an adapter has them.
+    pub virtual_tokens: Option<VirtualTokens<B>>,
 }
 
 impl<B: Backend> Llama<B> {
@@ -433,36 +443,41 @@ impl<B: Backend> Llama<B> {
         &self,
         input: &TokenInput<B>,
         at: Option<Tensor<B, 1, Int>>,
-        mut cache: Option<&mut Cache<B>>,
+        cache: Option<&mut Cache<B>>,
     ) -> Tensor<B, 2> {
         let [batch, seq] = input.tokens.dims();
-        let [_, d_model] = self.embed_tokens.weight.dims();
-        let words = self.embed_tokens.forward(input.tokens.clone());
-        let mut hidden = words.reshape([batch * seq, d_model]);
+        let mut own = None;
+        let mut cache = virtual_tokens::prefixed(&self.virtual_tokens, cache, &mut own, batch);
         let read = cache.as_deref().map_or(0, Cache::read);
+        let prompt = virtual_tokens::prompt(&self.virtual_tokens, read);
+        let front = virtual_tokens::length(&prompt);
+        let words = self.embed_tokens.forward(input.tokens.clone());
+        let words = virtual_tokens::in_front(prompt, words);
+        let [_, all, d_model] = words.dims();
+        let mut hidden = words.reshape([batch * all, d_model]);
         let positions = input.positions.as_ref();
-        let turns = self.rotary.turns(read..read + seq, positions, &hidden);
+        let turns = self.rotary.turns(read..read + all, positions, &hidden);
         let mask = AttentionMask {
             causal: true,
-            bias: input.attention_bias(hidden.dtype()),
+            bias: input.attention_bias(read + front, hidden.dtype()),
             scale: None,
         };
         for (number, layer) in self.layers.iter().enumerate() {
             let kept = cache.as_deref_mut().map(|cache| (cache, number));
-            hidden = layer.forward(hidden, [batch, seq], &turns, &mask, kept);
+            hidden = layer.forward(hidden, [batch, all], &turns, &mask, kept);
         }
         if let Some(cache) = cache {
-            cache.advance(seq);
+            cache.advance(all);
         }
-        if let Some(at) = at {
-            hidden = hidden.select(0, at);
-        }
+        let hidden = virtual_tokens::behind(hidden, [batch, seq], front, at);
         self.norm.forward(hidden)
     }
 
-    /// A decoder has no pooler: the states as they are.
-    pub fn pool(&self, states: Tensor<B, 2>) -> Tensor<B, 2> {
-        states
+    /// What a classifier reads of each text, `[batch, d_model]`: a decoder has no pooler.
+    ///
+    /// - at: `[batch]`, of each text's last token
+    pub fn class_states(&self, input: &TokenInput<B>, at: Tensor<B, 1, Int>) -> Tensor<B, 2> {
+        self.states(input, Some(at), None)
     }
 
     /// `[vocab_size, d_model]`

@@ -60,6 +60,8 @@ pub const NAMES: Family = Family {
     fixed: &[("quantization_config", "null")],
     defaults: &[],
     adapter_targets: &[],
+    bottleneck_targets: &[],
+    virtual_tokens: false,
     fan_in_fan_out: false,
     first: "",
     positions: "",
@@ -293,9 +295,11 @@ impl<B: Backend> Lstm<B> {
         }
     }
 
-    /// There is no pooler: the states as they are.
-    pub fn pool(&self, states: Tensor<B, 2>) -> Tensor<B, 2> {
-        states
+    /// What a classifier reads of each text, `[batch, d_model]`: there is no pooler.
+    ///
+    /// - at: `[batch]`, of each text's last token
+    pub fn class_states(&self, input: &TokenInput<B>, at: Tensor<B, 1, Int>) -> Tensor<B, 2> {
+        self.states(input, Some(at), None)
     }
 
     /// `[vocab_size, embedding_size]`

@@ -167,19 +167,29 @@ impl<B: Backend> TokenInput<B> {
 
     /// What is added to the attention scores: 0, or a value no softmax survives, where there is padding or another text.
     ///
-    /// - out: `[batch, 1, 1, seq]`, or `[batch, 1, seq, seq]` where a row holds several texts
-    pub fn attention_bias(&self, dtype: DType) -> Option<Tensor<B, 4>> {
+    /// - before: keys of every text in front of those of its tokens
+    /// - out: `[batch, 1, 1, before + seq]`, or `[batch, 1, seq, seq]` where a row holds several texts
+    ///
+    /// # Panics
+    ///
+    /// If a row holds several texts and something is in front of it.
+    pub fn attention_bias(&self, before: usize, dtype: DType) -> Option<Tensor<B, 4>> {
         let [batch, seq] = self.tokens.dims();
         // Finite: a row of nothing but padding must not become NaN.
         let bias = |hidden: Tensor<B, 4, Bool>| hidden.float().mul_scalar(-1e30).cast(dtype);
         if let Some(texts) = &self.texts {
+            assert_eq!(before, 0, "nothing is in front of each of several texts");
             let keys: Tensor<B, 4, Int> = texts.clone().reshape([batch, 1, 1, seq]);
             let queries: Tensor<B, 4, Int> = texts.clone().reshape([batch, 1, seq, 1]);
             let shape = [batch, 1, seq, seq];
             return Some(bias(queries.expand(shape).not_equal(keys.expand(shape))));
         }
-        let mask = self.mask_pad.clone()?;
-        Some(bias(mask.reshape([batch, 1, 1, seq])))
+        let mut mask = self.mask_pad.clone()?;
+        if before > 0 {
+            let seen = Tensor::<B, 2, Int>::zeros([batch, before], &mask.device()).bool();
+            mask = Tensor::cat(vec![seen, mask], 1);
+        }
+        Some(bias(mask.reshape([batch, 1, 1, before + seq])))
     }
 
     /// The same of rows that hold a text each: `[batch, 1, 1, seq]`.
@@ -192,7 +202,7 @@ impl<B: Backend> TokenInput<B> {
             self.texts.is_none() && self.positions.is_none(),
             "an encoder-decoder takes one text a row"
         );
-        self.attention_bias(dtype)
+        self.attention_bias(0, dtype)
     }
 }
 

@@ -69,6 +69,8 @@ pub const NAMES: Family = Family {
     ],
     defaults: &[("pad_token_id", "0"), ("eos_token_id", "1")],
     adapter_targets: &["q", "v"],
+    bottleneck_targets: &["wo"],
+    virtual_tokens: false,
     fan_in_fan_out: false,
     first: "",
     positions: "",

@@ -45,6 +45,7 @@ pub const NAMES: Family = Family {
     ignored: &["embeddings.mask_token"],
     optional: &["pooler."],
     adapter_targets: &["query", "value"],
+    bottleneck_targets: &[r".*layer\.\d+\.output\.dense"],
     first: "embeddings.patch_embeddings.projection.weight",
     positions: "embeddings.position_embeddings",
     torchvision: Some(torchvision),

@@ -198,7 +198,7 @@ impl<B: Backend> TokenModel<B> {
     pub fn decoder(&self) -> Option<(Tensor<B, 2>, Option<Tensor<B, 1>>)> {
         let bias = |bias: &Option<Param<Tensor<B, 1>>>| bias.as_ref().map(Param::val);
         match &self.head.output {
-            Some(output) if output.low_rank.is_some() => None,
+            Some(output) if !output.is_plain() => None,
             Some(output) => Some((output.weight.val().transpose(), bias(&output.bias))),
             None => Some((self.backbone.token_table(), bias(&self.head.bias))),
         }
@@ -300,8 +300,7 @@ impl<B: Backend> TextClassifier<B> {
     ///
     /// - at: `[batch]`, the place of each row's state in the flattened `[batch * seq]`: its first token's or its last one's
     pub fn logits(&self, input: &TokenInput<B>, at: Tensor<B, 1, Int>) -> Tensor<B, 2> {
-        let states = self.backbone.states(input, Some(at), None);
-        self.head.forward(self.backbone.pool(states))
+        self.head.forward(self.backbone.class_states(input, at))
     }
 }
 

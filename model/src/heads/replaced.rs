@@ -107,11 +107,11 @@ impl<B: Backend> Generator<B> {
         at: Tensor<B, 1, Int>,
     ) -> Tensor<B, 2> {
         let tables = discriminator.electra();
-        let mut hidden = tables.embeddings.forward(input);
+        let mut hidden = tables.embeddings.forward(input, None, 0);
         if let Some(project) = &self.embeddings_project {
             hidden = project.forward(hidden);
         }
-        let states = self.encoder.forward(hidden, input, Some(at));
+        let states = self.encoder.forward(hidden, input, 0, None, Some(at));
         self.head
             .decode(self.head.transform(states), || tables.token_table())
     }

@@ -89,7 +89,7 @@ impl<B: Backend> Seq2SeqModel<B> {
     /// `None` where an adapter is beside it: no one matrix gives the scores then, [`logits`](Self::logits) does.
     pub fn decoder(&self) -> Option<(Tensor<B, 2>, Option<Tensor<B, 1>>)> {
         let table = match &self.head.output {
-            Some(output) if output.low_rank.is_some() => return None,
+            Some(output) if !output.is_plain() => return None,
             Some(output) => output.weight.val().transpose(),
             None => self.backbone.token_table(),
         };

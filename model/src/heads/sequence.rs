@@ -149,7 +149,7 @@ impl<B: Backend> ChoiceModel<B> {
     ///
     /// - at: `[batch]`, the place of each row's state in the flattened `[batch * seq]`
     pub fn logits(&self, input: &TokenInput<B>, at: Tensor<B, 1, Int>) -> Tensor<B, 2> {
-        let states = self.backbone.states(input, Some(at), None);
-        self.head.score.forward(self.backbone.pool(states))
+        let states = self.backbone.class_states(input, at);
+        self.head.score.forward(states)
     }
 }

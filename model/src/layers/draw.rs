@@ -1,13 +1,16 @@
-//! Makes layers: from what their parameters are drawn, and which of them get a low-rank adapter.
+//! Makes layers: from what their parameters are drawn, and which of them get an adapter.
 
 use burn::module::{Initializer, Module, ModuleVisitor, Param};
 use burn::nn::Embedding;
 use burn::prelude::*;
 
+use crate::layers::adapter::{Adapter, Target};
 use crate::layers::batch_norm::BatchNorm;
+use crate::layers::bottleneck::Bottleneck;
 use crate::layers::linear::{Conv1d, Linear};
-use crate::layers::low_rank::{Adapter, LowRank};
+use crate::layers::low_rank::LowRank;
 use crate::layers::norm::{LayerNorm, RmsNorm};
+use crate::layers::virtual_tokens::VirtualTokens;
 use crate::names::Names;
 
 /// Draws the layers of a model; the values are functions of the backend's seed.
@@ -34,7 +37,7 @@ impl<'a, B: Backend> Draw<'a, B> {
         }
     }
 
-    /// The same, with an adapter beside each linear layer that it targets.
+    /// The same, with an adapter: beside each linear layer that it targets, or in front of the tokens.
     ///
     /// - names: of the model, so that targets match Hugging Face names
     pub fn with_adapter(self, adapter: Option<&'a Adapter>, names: Names) -> Self {
@@ -76,19 +79,57 @@ impl<'a, B: Backend> Draw<'a, B> {
     }
 
     fn low_rank(&self, name: &str, d_input: usize, d_output: usize) -> Option<LowRank<B>> {
-        let (adapter, names) = self.adapter?;
+        let Some((Adapter::LowRank(plan), names)) = self.adapter else {
+            return None;
+        };
+        self.is_among(&plan.targets, name, names)
+            .then(|| LowRank::new(plan, d_input, d_output, self.device))
+    }
+
+    fn bottleneck(&self, name: &str, d_output: usize) -> Option<Bottleneck<B>> {
+        let Some((Adapter::Bottleneck(plan), names)) = self.adapter else {
+            return None;
+        };
+        self.is_among(&plan.targets, name, names)
+            .then(|| Bottleneck::new(plan, d_output, self.device))
+    }
+
+    fn is_among(&self, targets: &[Target], name: &str, names: Names) -> bool {
         // As of a parameter inside the layer: names change by whole parts, dots included.
         let inside = names.theirs(&format!("{}.", self.at(name)));
         let theirs = inside.trim_end_matches('.');
-        adapter
-            .targets(theirs)
-            .then(|| LowRank::new(adapter, d_input, d_output, self.device))
+        targets.iter().any(|target| target.matches(theirs))
+    }
+
+    /// What stands in front of every text, where the adapter is of that kind.
+    ///
+    /// - d_embedding: width of the token table
+    /// - layers: of the model
+    /// - width: of the keys of a layer
+    pub fn virtual_tokens(
+        &self,
+        d_embedding: usize,
+        layers: usize,
+        width: usize,
+    ) -> Option<VirtualTokens<B>> {
+        let (adapter, _) = self.adapter?;
+        match *adapter {
+            Adapter::Prompt(n) => {
+                Some(VirtualTokens::prompt(n, d_embedding, self.std, self.device))
+            }
+            Adapter::Prefix(n) => {
+                let tokens = VirtualTokens::prefix(n, layers, width, self.std, self.device);
+                Some(tokens)
+            }
+            Adapter::LowRank(_) | Adapter::Bottleneck(_) => None,
+        }
     }
 
     /// A linear layer with a bias of zero; `name` is its path in the part that is drawn.
     pub fn linear(&self, name: &str, d_input: usize, d_output: usize) -> Linear<B> {
         Linear {
             low_rank: self.low_rank(name, d_input, d_output),
+            bottleneck: self.bottleneck(name, d_output),
             ..Linear::normal(d_input, d_output, self.std, self.device)
         }
     }
@@ -105,6 +146,7 @@ impl<'a, B: Backend> Draw<'a, B> {
     pub fn uniform_linear(&self, name: &str, d_input: usize, d_output: usize) -> Linear<B> {
         Linear {
             low_rank: self.low_rank(name, d_input, d_output),
+            bottleneck: self.bottleneck(name, d_output),
             ..Linear::uniform(d_input, d_output, self.device)
         }
     }
@@ -116,6 +158,7 @@ impl<'a, B: Backend> Draw<'a, B> {
             weight,
             bias,
             low_rank: self.low_rank(name, d_input, d_output),
+            bottleneck: self.bottleneck(name, d_output),
         }
     }
 

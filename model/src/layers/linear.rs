@@ -3,6 +3,7 @@
 use burn::module::{Initializer, Module, Param};
 use burn::prelude::*;
 
+use crate::layers::bottleneck::Bottleneck;
 use crate::layers::low_rank::LowRank;
 use crate::ops;
 
@@ -13,17 +14,25 @@ pub struct Linear<B: Backend> {
     pub weight: Param<Tensor<B, 2>>,
     /// `[d_output]`
     pub bias: Option<Param<Tensor<B, 1>>>,
-    /// What an adapter adds.
+    /// What an adapter adds to the product with the weight.
     pub low_rank: Option<LowRank<B>>,
+    /// What an adapter makes of the output.
+    pub bottleneck: Option<Bottleneck<B>>,
 }
 
 impl<B: Backend> Linear<B> {
+    /// Whether the weight and the bias are all that it computes with.
+    pub fn is_plain(&self) -> bool {
+        self.low_rank.is_none() && self.bottleneck.is_none()
+    }
+
     /// Weights from N(0, `std`), bias zero: as BERT is initialised.
     pub fn normal(d_input: usize, d_output: usize, std: f64, device: &B::Device) -> Self {
         Self {
             weight: Initializer::Normal { mean: 0.0, std }.init([d_input, d_output], device),
             bias: Some(Initializer::Zeros.init([d_output], device)),
             low_rank: None,
+            bottleneck: None,
         }
     }
 
@@ -35,13 +44,15 @@ impl<B: Backend> Linear<B> {
             weight: uniform.init([d_input, d_output], device),
             bias: Some(uniform.init([d_output], device)),
             low_rank: None,
+            bottleneck: None,
         }
     }
 
     /// - x: `[n, d_input]`
     /// - out: `[n, d_output]`
     pub fn forward(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
-        project(x, &self.weight, &self.bias, &self.low_rank)
+        let output = project(x, &self.weight, &self.bias, &self.low_rank);
+        adapted(output, &self.bottleneck)
     }
 }
 
@@ -52,15 +63,25 @@ pub struct Conv1d<B: Backend> {
     pub weight: Param<Tensor<B, 2>>,
     /// `[d_output]`
     pub bias: Option<Param<Tensor<B, 1>>>,
-    /// What an adapter adds.
+    /// What an adapter adds to the product with the weight.
     pub low_rank: Option<LowRank<B>>,
+    /// What an adapter makes of the output.
+    pub bottleneck: Option<Bottleneck<B>>,
 }
 
 impl<B: Backend> Conv1d<B> {
     /// - x: `[n, d_input]`
     /// - out: `[n, d_output]`
     pub fn forward(&self, x: Tensor<B, 2>) -> Tensor<B, 2> {
-        project(x, &self.weight, &self.bias, &self.low_rank)
+        let output = project(x, &self.weight, &self.bias, &self.low_rank);
+        adapted(output, &self.bottleneck)
+    }
+}
+
+fn adapted<B: Backend>(output: Tensor<B, 2>, adapter: &Option<Bottleneck<B>>) -> Tensor<B, 2> {
+    match adapter {
+        Some(adapter) => adapter.adapt(output),
+        None => output,
     }
 }
 

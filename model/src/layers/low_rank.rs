@@ -6,13 +6,13 @@
 
 use burn::module::{Initializer, Module, Param};
 use burn::prelude::*;
-use regex::Regex;
 
+use crate::layers::adapter::Target;
 use crate::ops::dropout;
 
-/// Which linear layers get an adapter, and of what kind.
+/// Which linear layers get two thin matrices, and how these count.
 #[derive(Clone, Debug)]
-pub struct Adapter {
+pub struct LowRankPlan {
     /// Columns of the first matrix, rows of the second.
     pub rank: usize,
     /// The product is multiplied by `alpha / rank`.
@@ -27,52 +27,10 @@ pub struct Adapter {
     pub targets: Vec<Target>,
 }
 
-/// Names layers as `target_modules` of `peft` does.
-#[derive(Clone, Debug)]
-pub enum Target {
-    /// The last parts of a name: `query`, `attention.self.query`.
-    Suffix(String),
-    /// A regular expression that matches the whole name.
-    Pattern(Regex),
-}
-
-impl Target {
-    /// A plain name is a suffix, anything else a regular expression over the whole name.
-    ///
-    /// # Errors
-    ///
-    /// What is neither.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        let plain = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-        if !text.is_empty() && text.chars().all(plain) {
-            return Ok(Self::Suffix(text.into()));
-        }
-        let pattern = Regex::new(&format!("^(?:{text})$"));
-        pattern
-            .map(Self::Pattern)
-            .map_err(|_| format!("\"{text}\" is neither a name nor a regular expression"))
-    }
-
-    fn matches(&self, layer: &str) -> bool {
-        match self {
-            Self::Suffix(suffix) => {
-                let before = layer.strip_suffix(suffix.as_str());
-                before.is_some_and(|before| before.is_empty() || before.ends_with('.'))
-            }
-            Self::Pattern(pattern) => pattern.is_match(layer),
-        }
-    }
-}
-
-impl Adapter {
+impl LowRankPlan {
     /// What the product of the two matrices is multiplied by.
     pub fn scale(&self) -> f64 {
         scale(self.alpha, self.rank, self.rslora)
-    }
-
-    /// Whether a layer of this Hugging Face name gets an adapter.
-    pub fn targets(&self, layer: &str) -> bool {
-        self.targets.iter().any(|target| target.matches(layer))
     }
 }
 
@@ -97,16 +55,16 @@ pub struct LowRank<B: Backend> {
 
 impl<B: Backend> LowRank<B> {
     /// The first matrix as PyTorch draws a linear layer, the second zero.
-    pub fn new(adapter: &Adapter, d_input: usize, d_output: usize, device: &B::Device) -> Self {
+    pub fn new(plan: &LowRankPlan, d_input: usize, d_output: usize, device: &B::Device) -> Self {
         let k = 1.0 / (d_input as f64).sqrt();
         let uniform = Initializer::Uniform { min: -k, max: k };
         let magnitude = || Initializer::Ones.init([d_output], device);
         Self {
-            lora_a: uniform.init([d_input, adapter.rank], device),
-            lora_b: Initializer::Zeros.init([adapter.rank, d_output], device),
-            magnitude: adapter.dora.then(magnitude),
-            scale: adapter.scale(),
-            dropout: adapter.dropout,
+            lora_a: uniform.init([d_input, plan.rank], device),
+            lora_b: Initializer::Zeros.init([plan.rank, d_output], device),
+            magnitude: plan.dora.then(magnitude),
+            scale: plan.scale(),
+            dropout: plan.dropout,
         }
     }
 

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::failure::Failure;
 use crate::job::start::check_head;
 use crate::job::text::{
-    TextSplits, TokenBatch, TokenizerRecipe, check_lengths, check_text, introduce, limited_rows,
+    TextSplits, TokenBatch, TokenizerRecipe, check_text, introduce, limited_rows,
 };
 use crate::job::{Recipe, Shared, Splits, Start};
 use crate::recipe::Impossible;
@@ -180,7 +180,7 @@ impl Items {
             );
         }
         let config = start.text_config(&tokenizer)?;
-        check_lengths(max_length, config.describe().positions)?;
+        start.check_length(max_length, &config)?;
         check_head(config.family(), TEXT_FAMILIES, head)
             .map_err(|why| Impossible::new("model.family", why))?;
         let data = &self.splits;

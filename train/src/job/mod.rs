@@ -377,6 +377,7 @@ impl<J: Job> Setup<J> {
         let recipe = &self.recipe;
         recipe.strategy.check()?;
         recipe.adapter.check()?;
+        recipe.adapter.check_packing(recipe.training.packing)?;
         recipe.training.check()?;
         recipe.optimizer.check()?;
         recipe.schedule.check()?;

@@ -8,13 +8,14 @@ use data::TextTokenizer;
 use model::bundle::peft::AdapterFiles;
 use model::bundle::{Bundle, ImageInput, Load};
 use model::layers::{Adapter, Draw, materialise};
-use model::names::Family;
+use model::names::{Family, is_of_adapter};
 use model::registry::{IMAGE_FAMILIES, SEQ2SEQ_FAMILIES, TEXT_FAMILIES};
 use model::{HeadKind, ImageConfig, Names, Seq2SeqConfig, TextConfig};
 
 use crate::failure::Failure;
 use crate::job::Recipe;
-use crate::job::strategy::{AdapterKind, HeadStart, StrategyKind};
+use crate::job::strategy::{HeadStart, StrategyKind};
+use crate::job::text::check_lengths;
 use crate::recipe::{Draft, Impossible};
 use crate::run::{self, Held};
 use crate::ui::{Console, Ui};
@@ -125,13 +126,14 @@ impl Start {
             Some(bundle) => Some(bundle.family()),
             None => family_named(recipe),
         };
-        let adapter = match recipe.adapter.kind {
-            AdapterKind::None => None,
-            AdapterKind::Lora => {
-                let defaults = family.map_or(&[][..], |family| family.adapter_targets);
-                Some(recipe.adapter.adapter(defaults)?)
-            }
-        };
+        if let Some(beside) = bundle.as_ref().and_then(Bundle::beside) {
+            return Err(Failure::input(format!(
+                "{}: holds {}, which cannot be merged into its model, so no training starts from it; start from its base model",
+                recipe.from,
+                beside.describe()
+            )));
+        }
+        let adapter = recipe.adapter.adapter(family)?;
         Ok(Self {
             from: recipe.from.clone(),
             bundle,
@@ -301,6 +303,17 @@ impl Start {
         Ok(config)
     }
 
+    /// Refuses texts of more tokens than the model has positions for, beside those that an adapter takes.
+    ///
+    /// - config: of the model
+    ///
+    /// # Errors
+    ///
+    /// Fewer than 3 tokens, or more than positions.
+    pub fn check_length(&self, max_length: usize, config: &TextConfig) -> Result<(), Impossible> {
+        self.settings.check_length(max_length, config)
+    }
+
     /// What the bundle's model sees of an image, if training starts from one of images.
     ///
     /// # Errors
@@ -366,9 +379,16 @@ impl Start {
         load: Load,
     ) -> Result<M, Failure> {
         let mut module = materialise(module);
-        if self.adapter.is_some() && model::bundle::peft::count::<B, M>(&module, names) == 0 {
+        let usual = match &self.adapter {
+            Some(Adapter::LowRank(_)) => Some(names.family.adapter_targets),
+            Some(Adapter::Bottleneck(_)) => Some(names.family.bottleneck_targets),
+            Some(Adapter::Prompt(_) | Adapter::Prefix(_)) | None => None,
+        };
+        if let Some(usual) = usual
+            && model::bundle::peft::count::<B, M>(&module, names) == 0
+        {
             let targets = match &self.settings.adapter.targets[..] {
-                [] => names.family.adapter_targets.join(", "),
+                [] => usual.join(", "),
                 named => named.join(", "),
             };
             let reason = format!("are {targets}, and no linear layer has such a name");
@@ -386,7 +406,8 @@ impl Start {
                 self.console.warn_outside(&text);
             }
         }
-        if self.adapter.as_ref().is_some_and(|adapter| adapter.dora) {
+        let low_rank = self.adapter.as_ref().and_then(Adapter::low_rank);
+        if low_rank.is_some_and(|plan| plan.dora) {
             module = model::bundle::peft::set_magnitudes(module, names);
         }
         Ok(module)
@@ -396,7 +417,7 @@ impl Start {
     fn report(&self, drawn: &[String], names: Names) {
         let head = drawn
             .iter()
-            .any(|name| !names.is_backbone(name) && !name.contains(".lora_"));
+            .any(|name| !names.is_backbone(name) && !is_of_adapter(name));
         if head && !names.head.kind.is_of_a_task() {
             let text = format!("{} has no such head: it is drawn anew", self.from);
             self.console.note(&text);
@@ -471,6 +492,24 @@ impl Recipe {
             config.extend(further.clone());
         }
         Ok(config)
+    }
+
+    /// Refuses texts of more tokens than the model has positions for, beside those that an adapter takes.
+    ///
+    /// # Errors
+    ///
+    /// Fewer than 3 tokens, or more than positions.
+    pub fn check_length(&self, max_length: usize, config: &TextConfig) -> Result<(), Impossible> {
+        let (positions, taken) = (config.describe().positions, self.adapter.taken());
+        check_lengths(max_length, positions)?;
+        if taken == 0 || taken.saturating_add(max_length) <= positions {
+            return Ok(());
+        }
+        let reason = format!(
+            "is {taken}, which with the {max_length} tokens of a text (tokenizer.max_length) is more than the model's \
+             {positions} positions"
+        );
+        Err(Impossible::new("adapter.virtual_tokens", reason))
     }
 
     /// The text model that `[model]` describes, with a vocabulary of one.

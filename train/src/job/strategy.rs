@@ -5,7 +5,11 @@
 use burn::prelude::*;
 use model::Names;
 use model::layers::Adapter;
-use model::layers::low_rank::Target;
+use model::layers::adapter::Target;
+use model::layers::bottleneck::BottleneckPlan;
+use model::layers::low_rank::LowRankPlan;
+use model::names::{Family, VIRTUAL_TOKENS};
+use model::registry::TEXT_FAMILIES;
 use regex::Regex;
 use serde::{Deserialize, Serialize};
 
@@ -80,14 +84,48 @@ impl StrategyRecipe {
     }
 }
 
-/// Small matrices beside the weights.
+/// What trains beside the weights, which stay as they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AdapterKind {
-    /// None.
+    /// Nothing.
     None,
-    /// Low-rank ones.
+    /// Low-rank matrices.
     Lora,
+    /// Small networks behind linear layers.
+    Bottleneck,
+    /// Vectors in front of the tokens.
+    Prompt,
+    /// Keys and values in front of those of each layer.
+    Prefix,
+}
+
+impl AdapterKind {
+    /// As recipes name it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Lora => "lora",
+            Self::Bottleneck => "bottleneck",
+            Self::Prompt => "prompt",
+            Self::Prefix => "prefix",
+        }
+    }
+
+    /// A pattern of the names of its parameters.
+    fn parameters(self) -> Option<String> {
+        match self {
+            Self::None => None,
+            Self::Lora => Some(r"\.lora_".into()),
+            Self::Bottleneck => Some(r"\.bottleneck_".into()),
+            Self::Prompt | Self::Prefix => Some(format!("^{VIRTUAL_TOKENS}$")),
+        }
+    }
+
+    /// Whether it takes positions of every text.
+    fn has_virtual_tokens(self) -> bool {
+        matches!(self, Self::Prompt | Self::Prefix)
+    }
 }
 
 /// The `[adapter]` of a recipe.
@@ -101,6 +139,12 @@ pub struct AdapterRecipe {
     pub targets: Vec<String>,
     pub rslora: bool,
     pub dora: bool,
+    #[serde(default = "twenty")]
+    pub virtual_tokens: usize,
+}
+
+fn twenty() -> usize {
+    20
 }
 
 impl AdapterRecipe {
@@ -109,6 +153,9 @@ impl AdapterRecipe {
         let wrong = |name: &str, reason| Err(Impossible::new(format!("adapter.{name}"), reason));
         if self.rank == 0 {
             return wrong("rank", "is 0; it must be at least 1".into());
+        }
+        if self.virtual_tokens == 0 {
+            return wrong("virtual_tokens", "is 0; it must be at least 1".into());
         }
         if !(self.alpha.is_finite() && self.alpha > 0.0) {
             return wrong("alpha", format!("is {}; it must be above 0", self.alpha));
@@ -132,16 +179,71 @@ impl AdapterRecipe {
         if self.kind == AdapterKind::None {
             return Ok(());
         }
-        let reason = "is lora, which leaves new parts of the model as they were drawn";
+        let reason = format!(
+            "is {}, which leaves new parts of the model as they were drawn",
+            self.kind.name()
+        );
         Err(Impossible::new("adapter.kind", reason))
     }
 
-    /// The adapter for a family whose usual targets are these.
+    /// Refuses texts that share rows where something stands in front of each text.
+    ///
+    /// - packing: whether texts share rows
+    pub fn check_packing(&self, packing: bool) -> Result<(), Impossible> {
+        if !(packing && self.kind.has_virtual_tokens()) {
+            return Ok(());
+        }
+        let reason = format!(
+            "is true, and with adapter.kind = \"{}\" every text needs a row of its own; set it to false",
+            self.kind.name()
+        );
+        Err(Impossible::new("training.packing", reason))
+    }
+
+    /// Positions that the adapter takes of every text.
+    pub fn taken(&self) -> usize {
+        if self.kind.has_virtual_tokens() {
+            self.virtual_tokens
+        } else {
+            0
+        }
+    }
+
+    /// The adapter for a family, if there is to be one.
     ///
     /// # Errors
     ///
-    /// A family without usual targets, and none that are named.
-    pub fn adapter(&self, usual: &[&str]) -> Result<Adapter, Impossible> {
+    /// A family without usual targets where none are named, or one that can't have such an adapter.
+    pub fn adapter(&self, family: Option<&Family>) -> Result<Option<Adapter>, Impossible> {
+        let usual = |of: fn(&Family) -> &'static [&'static str]| family.map_or(&[][..], of);
+        let adapter = match self.kind {
+            AdapterKind::None => return Ok(None),
+            AdapterKind::Lora => Adapter::LowRank(LowRankPlan {
+                rank: self.rank,
+                alpha: self.alpha,
+                dropout: self.dropout,
+                rslora: self.rslora,
+                dora: self.dora,
+                targets: self.chosen(usual(|family| family.adapter_targets))?,
+            }),
+            AdapterKind::Bottleneck => Adapter::Bottleneck(BottleneckPlan {
+                rank: self.rank,
+                dropout: self.dropout,
+                targets: self.chosen(usual(|family| family.bottleneck_targets))?,
+            }),
+            AdapterKind::Prompt => Adapter::Prompt(self.virtual_tokens),
+            AdapterKind::Prefix => Adapter::Prefix(self.virtual_tokens),
+        };
+        match family {
+            Some(family) if self.kind.has_virtual_tokens() && !family.virtual_tokens => {
+                Err(self.without_front(family))
+            }
+            _ => Ok(Some(adapter)),
+        }
+    }
+
+    /// The layers that are named, or the usual ones.
+    fn chosen(&self, usual: &[&str]) -> Result<Vec<Target>, Impossible> {
         let named: Vec<&str> = if self.targets.is_empty() {
             usual.to_vec()
         } else {
@@ -152,14 +254,19 @@ impl AdapterRecipe {
             return Err(wrong("is empty, and this family has no usual ones".into()));
         }
         let targets = named.iter().map(|text| Target::parse(text));
-        Ok(Adapter {
-            rank: self.rank,
-            alpha: self.alpha,
-            dropout: self.dropout,
-            rslora: self.rslora,
-            dora: self.dora,
-            targets: targets.collect::<Result<_, _>>().map_err(wrong)?,
-        })
+        targets.collect::<Result<_, _>>().map_err(wrong)
+    }
+
+    fn without_front(&self, family: &Family) -> Impossible {
+        let others = TEXT_FAMILIES.iter().filter(|family| family.virtual_tokens);
+        let others: Vec<_> = others.map(|family| family.model_type).collect();
+        let reason = format!(
+            "is \"{}\", which is not implemented for {}; it is for {}",
+            self.kind.name(),
+            family.model_type,
+            others.join(", ")
+        );
+        Impossible::new("adapter.kind", reason)
     }
 }
 
@@ -212,13 +319,16 @@ pub fn groups(recipe: &Recipe, names: Names) -> Result<Vec<Group>, Impossible> {
             groups.push(group(&format!("^{}", regex::escape(head)), 1.0)?);
         }
     }
-    if recipe.adapter.kind == AdapterKind::Lora {
+    if let Some(own) = recipe.adapter.kind.parameters() {
         if matches!(kind, StrategyKind::Head | StrategyKind::BitFit) || *backbone_lr != 1.0 {
-            let reason = "is lora, which decides by itself what trains; leave out strategy.kind and \
-                          strategy.backbone_lr";
+            let reason = format!(
+                "is {}, which decides by itself what trains; leave out strategy.kind and \
+                 strategy.backbone_lr",
+                recipe.adapter.kind.name()
+            );
             return Err(Impossible::new("adapter.kind", reason));
         }
-        groups.push(group(r"\.lora_", 1.0)?);
+        groups.push(group(&own, 1.0)?);
         if names.head.kind.is_of_a_task() {
             // The head of a classifier is new, and so may a part be that bundles lack: they have to train.
             for part in names.family.optional {
@@ -280,7 +390,6 @@ mod tests {
     use super::*;
     use crate::recipe::Draft;
     use model::HeadKind;
-    use model::registry::TEXT_FAMILIES;
 
     const RECIPE: &str = "objective = \"x\"\nlayers = [\"shared\", \"models/bert\"]\n";
 
@@ -348,6 +457,55 @@ mod tests {
         );
         assert_eq!(multiplier(&settings, &format!("{query}.weight")), 0.0);
         assert_eq!(multiplier(&settings, "classifier.weight"), 1.0);
+        let output = "bert.encoder.layer.0.output.dense";
+        for (kind, own) in [
+            ("bottleneck", &*format!("{output}.bottleneck_up.bias")),
+            ("prompt", VIRTUAL_TOKENS),
+            ("prefix", VIRTUAL_TOKENS),
+        ] {
+            let settings = [&*format!("adapter.kind={kind}")];
+            assert_eq!(multiplier(&settings, own), 1.0, "{kind}");
+            assert_eq!(multiplier(&settings, &format!("{output}.bias")), 0.0);
+            assert_eq!(multiplier(&settings, "classifier.weight"), 1.0);
+        }
+    }
+
+    #[test]
+    fn each_kind_has_its_families_and_its_usual_targets() {
+        let family = |name: &str| {
+            let mut all = TEXT_FAMILIES.iter().copied();
+            all.find(|family| family.model_type == name)
+        };
+        let adapter = |kind: &str, name: &str| {
+            let recipe = recipe(&[&format!("adapter.kind={kind}")]).adapter;
+            recipe.adapter(family(name))
+        };
+        let Ok(Some(Adapter::Bottleneck(plan))) = adapter("bottleneck", "bert") else {
+            panic!("no bottleneck");
+        };
+        let is_target = |name: &str| plan.targets.iter().any(|target| target.matches(name));
+        assert!(is_target("bert.encoder.layer.11.output.dense"));
+        assert!(!is_target("bert.encoder.layer.1.attention.output.dense"));
+        assert!(matches!(adapter("none", "bert"), Ok(None)));
+        assert!(matches!(
+            adapter("prompt", "gpt2"),
+            Ok(Some(Adapter::Prompt(20)))
+        ));
+        let told = |kind, name| adapter(kind, name).unwrap_err().to_string();
+        let reason = told("prefix", "hearth_lstm");
+        assert!(reason.contains(
+            "\"prefix\", which is not implemented for hearth_lstm; it is for bert, roberta"
+        ));
+        assert!(told("bottleneck", "hearth_gru").contains("no usual ones"));
+    }
+
+    #[test]
+    fn what_stands_in_front_of_a_text_needs_a_row_a_text() {
+        for (kind, refused) in [("lora", false), ("bottleneck", false), ("prompt", true)] {
+            let recipe = recipe(&[&format!("adapter.kind={kind}")]).adapter;
+            assert!(recipe.check_packing(false).is_ok());
+            assert_eq!(recipe.check_packing(true).is_err(), refused, "{kind}");
+        }
     }
 
     #[test]
@@ -370,6 +528,7 @@ mod tests {
         }
         for (settings, word) in [
             ("adapter.rank=0", "adapter.rank"),
+            ("adapter.virtual_tokens=0", "adapter.virtual_tokens"),
             ("adapter.alpha=0.0", "adapter.alpha"),
             ("adapter.dropout=1.0", "adapter.dropout"),
             ("adapter.targets=[\"(\"]", "neither a name nor"),

@@ -326,7 +326,7 @@ pub(super) fn check_text(
     // The texts bound the vocabulary, whatever the recipe allows.
     config.set_vocabulary(1, 0);
     config.check().map_err(wrong)?;
-    check_lengths(tokenizer.max_length, config.describe().positions)?;
+    recipe.check_length(tokenizer.max_length, &config)?;
     check_memory(config.describe().parameters, Held::Training).map_err(wrong)
 }
 
@@ -931,7 +931,7 @@ impl LabelledTexts {
         let max_length = tokenizer.max_length;
         let tokenizer = tokenizer.open(start)?;
         let config = start.text_config(&tokenizer)?;
-        check_lengths(max_length, config.describe().positions)?;
+        start.check_length(max_length, &config)?;
         let data = &self.splits;
         let shares = SplitShares {
             valid: data.valid,
@@ -1165,7 +1165,7 @@ mod tests {
             ints(input.positions.clone().unwrap()),
             [0, 1, 0, 1, 2, 0, 1]
         );
-        let bias = input.attention_bias(burn::tensor::DType::F32).unwrap();
+        let bias = input.attention_bias(0, burn::tensor::DType::F32).unwrap();
         assert_eq!(bias.dims(), [1, 1, 7, 7]);
         let bias: Vec<f32> = bias.into_data().iter().collect();
         let texts = [0, 0, 1, 1, 1, 2, 2];

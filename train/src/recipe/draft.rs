@@ -37,6 +37,17 @@ const RENAMED: &[(&str, &str, &str)] = &[
     ("data", "labels", "label_limit"),
 ];
 
+/// Keys of `[adapter]`, and the kinds that use them.
+const OF_ADAPTERS: [(&str, &[&str]); 7] = [
+    ("adapter.rank", &["lora", "bottleneck"]),
+    ("adapter.alpha", &["lora"]),
+    ("adapter.dropout", &["lora", "bottleneck"]),
+    ("adapter.targets", &["lora", "bottleneck"]),
+    ("adapter.rslora", &["lora"]),
+    ("adapter.dora", &["lora"]),
+    ("adapter.virtual_tokens", &["prompt", "prefix"]),
+];
+
 impl Draft {
     /// Opens a built-in recipe by name, or a file over the built-in one that its `key` names.
     ///
@@ -202,6 +213,11 @@ impl Draft {
                     continue;
                 }
                 "has no effect while adapter.kind is \"none\"".into()
+            } else if OF_ADAPTERS
+                .iter()
+                .any(|(of, kinds)| key == of && !kinds.contains(&adapter.as_str()))
+            {
+                format!("has no effect while adapter.kind is \"{adapter}\"")
             } else {
                 continue;
             };
@@ -551,6 +567,8 @@ mod tests {
         let rank = "--set adapter.rank=8 has no effect while adapter.kind is \"none\"";
         assert_eq!(lines(&["adapter.rank=8"]), [rank]);
         assert!(lines(&["adapter.rank=8", "adapter.kind=lora"]).is_empty());
+        let rank = "--set adapter.rank=8 has no effect while adapter.kind is \"prompt\"";
+        assert_eq!(lines(&["adapter.rank=8", "adapter.kind=prompt"]), [rank]);
     }
 
     #[test]
