@@ -2,7 +2,7 @@
 
     pip install torch==2.15.0 transformers==5.23.0 peft==0.21.2 tokenizers==0.23.3 safetensors==0.8.0 numpy==2.4.6
     apps dump --model ADAPTER_DIR --input texts.txt --output FILE
-    apps convert --merge ADAPTER_DIR MERGED_DIR
+    apps convert --merge ADAPTER_DIR MERGED_DIR   # of LoRA alone
     python compare_peft.py BASE_DIR ADAPTER_DIR FILE [--merged MERGED_DIR]
 
 Python 3.11. BASE_DIR is the Hugging Face directory under the adapter, ADAPTER_DIR holds adapter_config.json and
@@ -72,6 +72,20 @@ def merged_faults(ours, theirs):
     return faults
 
 
+class RealTokens(torch.nn.Module):
+    """A model with a prompt, whose scores of virtual tokens are left out."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model, self.config = model, model.config
+
+    def forward(self, input_ids, **inputs):
+        output = self.model(input_ids=input_ids, **inputs)
+        if output.logits.dim() == 3:
+            output.logits = output.logits[:, -input_ids.shape[1] :]
+        return output
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("base", type=pathlib.Path, metavar="BASE_DIR")
@@ -87,8 +101,12 @@ def main():
     tensors, dump = load_file(args.adapter / "adapter_model.safetensors"), read_dump(args.file)
     base = open_base(args.base, settings, tensors)
     model = PeftModel.from_pretrained(base, args.adapter).eval()
-    print(f"model: {type(base).__name__} with {settings['peft_type']}, rank {settings['r']}, alpha {settings['lora_alpha']}")
     faults = adapter_faults(model, tensors)
+    if settings["peft_type"] != "LORA":
+        print(f"model: {type(base).__name__} with {settings['peft_type']}, {settings['num_virtual_tokens']} virtual tokens")
+        finish(faults + output_faults(RealTokens(model), dump, "adapted"))
+        return
+    print(f"model: {type(base).__name__} with {settings['peft_type']}, rank {settings['r']}, alpha {settings['lora_alpha']}")
     faults += output_faults(model, dump, "adapted")
     by_peft = model.merge_and_unload()
     faults += output_faults(by_peft, dump, "merged by peft")

@@ -393,7 +393,7 @@ impl Texts {
         let longest = if packing { LONGEST_PACKED } else { max_length };
         let corpus = self.open(self.plan(source, tokenizer, longest), start)?;
         let config = start.text_config(&corpus.tokenizer)?;
-        check_lengths(max_length, config.describe().positions)?;
+        start.check_length(max_length, &config)?;
         Ok(self.data(corpus, config, max_length))
     }
 
