@@ -95,12 +95,11 @@ struct Linear {
 impl Operation for Linear {
     fn run<B: Backend>(&self, inputs: Vec<Tensor<B, 2>>) -> Tensor<B, 2> {
         let [x, weight] = [0, 1].map(|at| inputs[at].clone());
-        let bias = inputs.get(2).map(|bias| bias.clone().flatten(0, 1));
-        match (bias, self.transposed) {
-            (Some(bias), true) => ops::linear_transposed(x, weight, bias),
-            (Some(bias), false) => ops::linear(x, weight, bias),
-            (None, true) => ops::product_transposed(x, weight),
-            (None, false) => ops::product(x, weight),
+        let bias = inputs[2].clone().flatten(0, 1);
+        if self.transposed {
+            ops::linear_transposed(x, weight, bias)
+        } else {
+            ops::linear(x, weight, bias)
         }
     }
 }
@@ -487,17 +486,8 @@ fn clipping_changes_no_input_that_somebody_holds() {
 
 #[test]
 fn linear_is_that_of_double_precision() {
-    for [n, d_in, d_out] in [
-        [1, 1, 1],
-        [1, 70, 1501],
-        [5, 3, 17],
-        [70, 33, 65],
-        [300, 130, 61],
-    ] {
+    for [n, d_in, d_out] in [[1, 1, 1], [5, 3, 17], [70, 33, 65], [300, 130, 61]] {
         let (x, bias) = ([n, d_in], [1, d_out]);
-        for (transposed, weight) in [(false, [d_in, d_out]), (true, [d_out, d_in])] {
-            check("product", Linear { transposed }, &[x, weight]);
-        }
         let transposed = false;
         check("linear", Linear { transposed }, &[x, [d_in, d_out], bias]);
         let transposed = true;

@@ -9,7 +9,6 @@ use serde::{Deserialize, Serialize};
 use crate::cache::Cache;
 use crate::families::TokenInput;
 use crate::heads::TokenModel;
-use crate::ops::among_threads;
 
 /// How the next token is chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -250,8 +249,7 @@ impl<'a, B: Backend> Continuation<'a, B> {
         let tokens = Tensor::from_data(TensorData::new(new, [1, seq]), &self.device);
         let last = Tensor::from_data(TensorData::new(vec![seq as i32 - 1], [1]), &self.device);
         let input = TokenInput::new(tokens);
-        let (model, cache) = (self.model, self.cache.as_mut());
-        let logits = among_threads::<B, _>(|| model.logits(&input, Some(last), cache));
+        let logits = self.model.logits(&input, Some(last), self.cache.as_mut());
         if self.cache.is_some() {
             self.read = self.tokens.len();
         }

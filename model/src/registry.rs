@@ -124,6 +124,11 @@ macro_rules! text_families {
                 match self { $(Self::$Variant(model) => model.class_states(input, at),)+ }
             }
 
+            /// The same of states that are known, of the token that a classifier reads of each text: `[n, d_model]` in and out.
+            pub fn pool(&self, states: Tensor<B, 2>) -> Tensor<B, 2> {
+                match self { $(Self::$Variant(model) => model.pool(states),)+ }
+            }
+
             /// `[vocab_size, width]`
             pub fn token_table(&self) -> Tensor<B, 2> {
                 match self { $(Self::$Variant(model) => model.token_table(),)+ }

@@ -494,6 +494,11 @@ impl<B: Backend> Bert<B> {
             }
             None => self.states(input, Some(at), None),
         };
+        self.pool(state)
+    }
+
+    /// What a classifier reads of the states of one token a text, `[n, d_model]` in and out: the pooler's, where there is one.
+    pub fn pool(&self, state: Tensor<B, 2>) -> Tensor<B, 2> {
         match &self.pooler {
             Some(pooler) => tanh(pooler.dense.forward(state)),
             None => state,

@@ -368,6 +368,11 @@ impl<B: Backend> Gpt2<B> {
         self.states(input, Some(at), None)
     }
 
+    /// What a classifier reads of the states of one token a text: the states.
+    pub fn pool(&self, state: Tensor<B, 2>) -> Tensor<B, 2> {
+        state
+    }
+
     /// `[vocab_size, d_model]`
     pub fn token_table(&self) -> Tensor<B, 2> {
         self.wte.weight.val()

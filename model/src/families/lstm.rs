@@ -302,6 +302,11 @@ impl<B: Backend> Lstm<B> {
         self.states(input, Some(at), None)
     }
 
+    /// What a classifier reads of the states of one token a text: the states.
+    pub fn pool(&self, state: Tensor<B, 2>) -> Tensor<B, 2> {
+        state
+    }
+
     /// `[vocab_size, embedding_size]`
     pub fn token_table(&self) -> Tensor<B, 2> {
         self.embed_tokens.weight.val()

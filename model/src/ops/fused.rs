@@ -96,8 +96,7 @@ pub(crate) fn key() -> u64 {
     parts.fold(0, |key, &part| key << 16 | (part as u64 & 0xffff))
 }
 
-/// Whether two types are one.
-pub(crate) fn is<A: 'static, B: 'static>() -> bool {
+fn is<A: 'static, B: 'static>() -> bool {
     TypeId::of::<A>() == TypeId::of::<B>()
 }
 

@@ -38,31 +38,6 @@ pub fn linear_transposed<B: Backend>(
     affine(x, weight, bias, true)
 }
 
-/// `x weight`; a single row, as of a text that is written token by token, is as fast as memory gives the weight.
-///
-/// - x: `[n, d_in]`
-/// - weight: `[d_in, d_out]`
-/// - out: `[n, d_out]`
-pub fn product<B: Backend>(x: Tensor<B, 2>, weight: Tensor<B, 2>) -> Tensor<B, 2> {
-    product_of(x, weight, false)
-}
-
-/// [`product`] with a weight that lies the other way.
-///
-/// - weight: `[d_out, d_in]`
-pub fn product_transposed<B: Backend>(x: Tensor<B, 2>, weight: Tensor<B, 2>) -> Tensor<B, 2> {
-    product_of(x, weight, true)
-}
-
-fn product_of<B: Backend>(x: Tensor<B, 2>, weight: Tensor<B, 2>, turned: bool) -> Tensor<B, 2> {
-    #[cfg(feature = "flex")]
-    if x.dims()[0] == 1 && fused::takes::<B>(&[x.dtype(), weight.dtype()]) {
-        let inputs = [primitive(x), primitive(weight)];
-        return wrap(fused::apply::<B, _, 2>(fast::Product { turned }, inputs));
-    }
-    x.matmul(if turned { weight.transpose() } else { weight })
-}
-
 /// - turned: whether the weight is `[d_out, d_in]`
 fn affine<B: Backend>(
     x: Tensor<B, 2>,
@@ -93,75 +68,25 @@ mod fast {
     use burn::tensor::TensorMetadata;
 
     use crate::ops::fused::{Fused, contiguous, slice, tensor};
-    use crate::ops::matrix::{View, product, product_onto, row_product};
-    use crate::ops::simd::{column_sums, joined, repeated};
-
-    /// A product with no bias.
-    #[derive(Debug)]
-    pub(super) struct Product {
-        /// Whether the weight is `[d_out, d_in]`.
-        pub(super) turned: bool,
-    }
-
-    /// How a weight lies, as `[d_in, d_out]`.
-    fn lies(weight: &FlexTensor, turned: bool) -> View {
-        let [rows, columns] = dims(weight);
-        let view = View::whole(rows, columns);
-        if turned { view.transposed() } else { view }
-    }
-
-    /// The gradient of the rows, where it is wanted, and that of the weight.
-    fn of_product(
-        [x, weight]: [FlexTensor; 2],
-        turned: bool,
-        grad: &FlexTensor,
-        wanted: [bool; 2],
-    ) -> [Option<FlexTensor>; 2] {
-        let ([n, d_in], [_, d_out]) = (dims(&x), dims(grad));
-        let (grad, grads) = (slice(grad), View::whole(n, d_out));
-        let (rows, view) = (View::whole(n, d_in), lies(&weight, turned));
-        let to_x = || {
-            let weight = (slice(&weight), view.transposed());
-            tensor(product(rows, (grad, grads), weight), [n, d_in])
-        };
-        let to_weight = || {
-            let x = (slice(&x), rows.transposed());
-            tensor(product(view, x, (grad, grads)), weight.shape())
-        };
-        [wanted[0].then(to_x), wanted[1].then(to_weight)]
-    }
-
-    impl Fused<2> for Product {
-        /// Rows and weight.
-        type Saved = [FlexTensor; 2];
-
-        fn forward(&self, inputs: [FlexTensor; 2]) -> (FlexTensor, [FlexTensor; 2]) {
-            let [x, weight] = inputs.map(contiguous);
-            let ([n, d_in], view) = (dims(&x), lies(&weight, self.turned));
-            let (rows, weights) = (slice(&x), slice(&weight));
-            let out = if n == 1 {
-                row_product(rows, (weights, view))
-            } else {
-                let out = View::whole(n, view.columns);
-                product(out, (rows, View::whole(n, d_in)), (weights, view))
-            };
-            (tensor(out, [n, view.columns]), [x, weight])
-        }
-
-        fn backward(
-            &self,
-            saved: [FlexTensor; 2],
-            grad: FlexTensor,
-            wanted: [bool; 2],
-        ) -> [Option<FlexTensor>; 2] {
-            of_product(saved, self.turned, &grad, wanted)
-        }
-    }
+    use crate::ops::matrix::{View, product, product_onto};
+    use crate::ops::simd::{column_sums, repeated};
 
     #[derive(Debug)]
     pub(super) struct Linear {
         /// Whether the weight is `[d_out, d_in]`.
         pub(super) turned: bool,
+    }
+
+    impl Linear {
+        /// As `[d_in, d_out]`, however it lies.
+        fn weight(&self, weight: &FlexTensor) -> View {
+            let [rows, columns] = dims(weight);
+            if self.turned {
+                View::whole(rows, columns).transposed()
+            } else {
+                View::whole(rows, columns)
+            }
+        }
     }
 
     impl Fused<3> for Linear {
@@ -171,16 +96,12 @@ mod fast {
         fn forward(&self, inputs: [FlexTensor; 3]) -> (FlexTensor, [FlexTensor; 2]) {
             let [x, weight, bias] = inputs.map(contiguous);
             let [n, d_in] = dims(&x);
-            let (view, bias) = (lies(&weight, self.turned), slice(&bias));
-            let (rows, weights) = (slice(&x), slice(&weight));
-            let out = if n == 1 {
-                joined(&row_product(rows, (weights, view)), bias, |_, x, bias| {
-                    x + bias
-                })
-            } else {
-                let rows = (rows, View::whole(n, d_in));
-                product_onto(repeated(bias, n), rows, (weights, view))
-            };
+            let (view, bias) = (self.weight(&weight), slice(&bias));
+            let out = product_onto(
+                repeated(bias, n),
+                (slice(&x), View::whole(n, d_in)),
+                (slice(&weight), view),
+            );
             (tensor(out, [n, bias.len()]), [x, weight])
         }
 
@@ -190,11 +111,23 @@ mod fast {
             grad: FlexTensor,
             wanted: [bool; 3],
         ) -> [Option<FlexTensor>; 3] {
-            let [to_x, to_weight] =
-                of_product([x, weight], self.turned, &grad, [wanted[0], wanted[1]]);
-            let [_, d_out] = dims(&grad);
-            let to_bias = || tensor(column_sums(slice(&grad), d_out), [d_out]);
-            [to_x, to_weight, wanted[2].then(to_bias)]
+            let ([n, d_in], [_, d_out]) = (dims(&x), dims(&grad));
+            let (grad, grads) = (slice(&grad), View::whole(n, d_out));
+            let rows = View::whole(n, d_in);
+            let to_x = || {
+                let weight = (slice(&weight), self.weight(&weight).transposed());
+                tensor(product(rows, (grad, grads), weight), [n, d_in])
+            };
+            let to_weight = || {
+                let x = (slice(&x), rows.transposed());
+                let out = product(self.weight(&weight), x, (grad, grads));
+                tensor(out, weight.shape())
+            };
+            [
+                wanted[0].then(to_x),
+                wanted[1].then(to_weight),
+                wanted[2].then(|| tensor(column_sums(grad, d_out), [d_out])),
+            ]
         }
     }
 

@@ -1,9 +1,6 @@
 //! Products of matrices that lie inside slices. In: views. Out: the product, in place.
 
 use gemm::Parallelism;
-use rayon::prelude::*;
-
-use crate::ops::simd::{dot, vectorized};
 
 /// A matrix inside a slice: where it begins, and from row to row and column to column.
 #[derive(Clone, Copy, Debug)]
@@ -127,105 +124,6 @@ pub(crate) fn product(view: View, a: (&[f32], View), b: (&[f32], View)) -> Vec<f
         out.set_len(n);
     }
     out
-}
-
-/// A row times a matrix, as fast as memory gives the matrix, which is read once: what a model that writes a text one token
-/// at a time spends its time on.
-///
-/// # Panics
-///
-/// If shapes do not fit each other or their slice.
-pub(crate) fn row_product(row: &[f32], b: (&[f32], View)) -> Vec<f32> {
-    let (b, view) = b;
-    assert!(row.len() == view.rows && view.end() <= b.len());
-    let b = &b[view.start..];
-    let alone = view.rows * view.columns < ROW_ALONE;
-    if view.column != 1 {
-        // Each column is a dot product.
-        let mut out = vec![0.0; view.columns];
-        let work = |(part, out): (usize, &mut [f32])| {
-            vectorized(
-                #[inline(always)]
-                || dots(out, row, &b[part * COLUMNS * view.column..], view),
-            );
-        };
-        let parts = out.par_chunks_mut(if alone { usize::MAX } else { COLUMNS });
-        parts.enumerate().for_each(work);
-        return out;
-    }
-    // Each thread reads rows in a row: memory is fastest so. How many they are depends on the sizes alone, and so does the
-    // order of the sums.
-    let rows = if alone {
-        view.rows.max(1)
-    } else {
-        view.rows.div_ceil(PARTS).next_multiple_of(4)
-    };
-    let sums = |(part, factors): (usize, &[f32])| {
-        let mut sums = vec![0.0; view.columns];
-        let b = &b[part * rows * view.row..];
-        vectorized(
-            #[inline(always)]
-            || add_scaled_rows(&mut sums, factors, b, view.row),
-        );
-        sums
-    };
-    let parts: Vec<Vec<f32>> = row.par_chunks(rows).enumerate().map(sums).collect();
-    let add = |mut all: Vec<f32>, part: Vec<f32>| {
-        all.iter_mut().zip(part).for_each(|(sum, x)| *sum += x);
-        all
-    };
-    let sum = parts.into_iter().reduce(add);
-    sum.unwrap_or_else(|| vec![0.0; view.columns])
-}
-
-/// Columns that a thread takes at a time, and the parts that rows are cut into.
-const COLUMNS: usize = 512;
-const PARTS: usize = 8;
-
-/// Multiplications under which one thread is faster.
-const ROW_ALONE: usize = 1 << 16;
-
-/// Adds rows, each times its factor; four at a time, so that sums are read and written as seldom.
-///
-/// - step: from row to row
-#[inline(always)]
-fn add_scaled_rows(sums: &mut [f32], factors: &[f32], rows: &[f32], step: usize) {
-    let n = sums.len();
-    let row = |number: usize| &rows[number * step..number * step + n];
-    let mut fours = factors.chunks_exact(4);
-    let mut number = 0;
-    for four in fours.by_ref() {
-        let [a, b, c, d] = [0, 1, 2, 3].map(|at| row(number + at));
-        for place in 0..n {
-            let (first, second) = (
-                a[place] * four[0] + b[place] * four[1],
-                c[place] * four[2] + d[place] * four[3],
-            );
-            sums[place] += first + second;
-        }
-        number += 4;
-    }
-    for (at, factor) in fours.remainder().iter().enumerate() {
-        let row = row(number + at);
-        sums.iter_mut()
-            .zip(row)
-            .for_each(|(sum, x)| *sum += x * factor);
-    }
-}
-
-/// The product of a row with each column of a view that lies at the front of `b`.
-#[inline(always)]
-fn dots(out: &mut [f32], row: &[f32], b: &[f32], view: View) {
-    if view.row == 1 {
-        for (at, out) in out.iter_mut().enumerate() {
-            *out = dot(row, &b[at * view.column..at * view.column + row.len()]);
-        }
-        return;
-    }
-    for (at, out) in out.iter_mut().enumerate() {
-        let column = b[at * view.column..].iter().step_by(view.row);
-        *out = row.iter().zip(column).map(|(a, b)| a * b).sum();
-    }
 }
 
 /// Threads that pay.

@@ -44,7 +44,7 @@ pub use cross_entropy::cross_entropy;
 pub use dropout::dropout;
 pub use gelu::gelu;
 pub use layer_norm::{layer_norm, layer_norm_of_sum};
-pub use linear::{linear, linear_transposed, product, product_transposed};
+pub use linear::{linear, linear_transposed};
 pub use linear_cross_entropy::linear_cross_entropy;
 pub use pooling::{adaptive_avg_pool2d, avg_pool2d, global_avg_pool, max_pool2d};
 pub use recurrent::recurrent;
@@ -64,16 +64,4 @@ fn wrap<B: burn::prelude::Backend, const D: usize>(
     tensor: burn::tensor::ops::FloatTensor<B>,
 ) -> burn::Tensor<B, D> {
     burn::Tensor::from_primitive(burn::tensor::TensorPrimitive::Float(tensor))
-}
-
-/// Does work on one of the threads that Flex's operations share: one that waits for them from outside is put to sleep and woken
-/// at each of them.
-pub(crate) fn among_threads<B: burn::prelude::Backend, T: Send>(
-    work: impl FnOnce() -> T + Send,
-) -> T {
-    #[cfg(feature = "flex")]
-    if fused::is::<B, burn::backend::Flex>() {
-        return rayon::scope(|_| work());
-    }
-    work()
 }

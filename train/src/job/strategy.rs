@@ -102,7 +102,7 @@ pub enum AdapterKind {
 
 impl AdapterKind {
     /// As recipes name it.
-    fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Self::None => "none",
             Self::Lora => "lora",

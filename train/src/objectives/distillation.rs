@@ -77,6 +77,10 @@ impl DistillationRecipe {
                 "and distillation.hidden_weight are 0, so nothing is learned from the teacher";
             return impossible("teacher_weight", reason);
         }
+        if recipe.adapter.taken() > 0 {
+            let reason = "puts vectors in front of each text, which no teacher has";
+            return Err(Impossible::new("adapter.kind", reason));
+        }
         if self.layers.is_empty() {
             return Ok(());
         }
@@ -91,8 +95,11 @@ impl DistillationRecipe {
             );
             return impossible("layers", reason);
         }
-        if recipe.adapter.kind == AdapterKind::Lora {
-            let reason = "is lora, which belongs beside the weights of a bundle, and distillation.layers takes some of them";
+        if recipe.adapter.kind != AdapterKind::None {
+            let reason = format!(
+                "is {}, which belongs beside the weights of a bundle, and distillation.layers takes some of them",
+                recipe.adapter.kind.name()
+            );
             return Err(Impossible::new("adapter.kind", reason));
         }
         Ok(())
