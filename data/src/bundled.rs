@@ -79,7 +79,7 @@ fn collected(stream: TextStream) -> TextSet {
 /// The bytes that a bundled set is made of.
 pub(crate) fn packed(name: &str) -> &'static [u8] {
     match name {
-        "verses" | "verse-pairs" => VERSES,
+        "verses" | "verse-pairs" | "verse-places" => VERSES,
         "poems" => POEMS,
         "brown" => BROWN,
         "questions" | "definition-answers" => QUESTIONS,
@@ -95,6 +95,7 @@ pub(crate) fn rows(name: &str) -> (Format, Bytes) {
         "brown" => (Format::Conll, plain),
         "questions" => (Format::Jsonl, plain),
         "verse-pairs" => (Format::Jsonl, made(verse_pairs())),
+        "verse-places" => (Format::Jsonl, made(verse_places())),
         "definition-choices" => (Format::Jsonl, made(definition_choices())),
         "wordnet-labels" => (Format::Jsonl, made(wordnet_labels())),
         "definition-answers" => (Format::Jsonl, made(definition_answers())),
@@ -138,6 +139,89 @@ fn verse_pairs() -> String {
         json!({"first": row[1], "second": rows[other][2], "label": label})
     };
     lines(rows.iter().enumerate().map(pair))
+}
+
+/// The books that verses are of, in their order.
+const BOOKS: [&str; 66] = [
+    "Genesis",
+    "Exodus",
+    "Leviticus",
+    "Numbers",
+    "Deuteronomy",
+    "Joshua",
+    "Judges",
+    "Ruth",
+    "I Samuel",
+    "II Samuel",
+    "I Kings",
+    "II Kings",
+    "I Chronicles",
+    "II Chronicles",
+    "Ezra",
+    "Nehemiah",
+    "Esther",
+    "Job",
+    "Psalms",
+    "Proverbs",
+    "Ecclesiastes",
+    "Song of Solomon",
+    "Isaiah",
+    "Jeremiah",
+    "Lamentations",
+    "Ezekiel",
+    "Daniel",
+    "Hosea",
+    "Joel",
+    "Amos",
+    "Obadiah",
+    "Jonah",
+    "Micah",
+    "Nahum",
+    "Habakkuk",
+    "Zephaniah",
+    "Haggai",
+    "Zechariah",
+    "Malachi",
+    "Matthew",
+    "Mark",
+    "Luke",
+    "John",
+    "Acts",
+    "Romans",
+    "I Corinthians",
+    "II Corinthians",
+    "Galatians",
+    "Ephesians",
+    "Philippians",
+    "Colossians",
+    "I Thessalonians",
+    "II Thessalonians",
+    "I Timothy",
+    "II Timothy",
+    "Titus",
+    "Philemon",
+    "Hebrews",
+    "James",
+    "I Peter",
+    "II Peter",
+    "I John",
+    "II John",
+    "III John",
+    "Jude",
+    "Revelation of John",
+];
+
+/// Verses of the World English Bible, each with the number of its book, from 1 to 66: the style and the subjects of books change
+/// along their order.
+fn verse_places() -> String {
+    let text = unpacked(VERSES);
+    let row = |line: &str| {
+        let mut columns = line.split('\t');
+        let (book, _) = columns.next()?.rsplit_once(' ')?;
+        let place = BOOKS.iter().position(|name| *name == book)?;
+        Some(json!({"text": columns.nth(1)?, "score": place + 1}))
+    };
+    lines(text.lines().skip(1).filter_map(row))
 }
 
 /// Definitions of nouns, each with four kinds of things, one of which is what it defines.
@@ -345,6 +429,21 @@ mod tests {
             .map(|pair| pair["second"].as_str().unwrap())
             .collect();
         assert_eq!(second.len(), 10_500, "each verse is in one pair");
+    }
+
+    #[test]
+    fn every_verse_has_the_number_of_its_book() {
+        let places = made("verse-places");
+        assert_eq!(places.len(), 10_500);
+        let books: BTreeSet<u64> = places
+            .iter()
+            .map(|verse| verse["score"].as_u64().unwrap())
+            .collect();
+        assert_eq!(books, (1..=66).collect());
+        // II Chronicles 35:2.
+        let text = places[0]["text"].as_str().unwrap();
+        assert!(text.starts_with("He set the priests in their offices"));
+        assert_eq!(places[0]["score"], 14);
     }
 
     #[test]

@@ -21,6 +21,7 @@ const TEXTS: &[&str] = &[
     "brown",
     "questions",
     "verse-pairs",
+    "verse-places",
     "definition-choices",
     "wordnet-labels",
     "definition-answers",
@@ -366,7 +367,7 @@ mod tests {
         );
         assert_eq!(
             texts(&[], &columns).unwrap_err().to_string(),
-            "no data is named; give paths, or one of the bundled sets: wordnet, wordnet-nouns, verses, poems, brown, questions, verse-pairs, definition-choices, wordnet-labels, definition-answers"
+            "no data is named; give paths, or one of the bundled sets: wordnet, wordnet-nouns, verses, poems, brown, questions, verse-pairs, verse-places, definition-choices, wordnet-labels, definition-answers"
         );
         let error = texts(&["wordnet".into(), path], &columns).unwrap_err();
         assert!(matches!(error, DataError::BundledNotAlone { .. }));
