@@ -82,7 +82,7 @@ pub(crate) fn packed(name: &str) -> &'static [u8] {
         "verses" | "verse-pairs" | "verse-places" => VERSES,
         "poems" => POEMS,
         "brown" => BROWN,
-        "questions" | "definition-answers" => QUESTIONS,
+        "questions" | "definition-answers" | "glossaries" => QUESTIONS,
         _ => DEFINITIONS,
     }
 }
@@ -99,6 +99,7 @@ pub(crate) fn rows(name: &str) -> (Format, Bytes) {
         "definition-choices" => (Format::Jsonl, made(definition_choices())),
         "wordnet-labels" => (Format::Jsonl, made(wordnet_labels())),
         "definition-answers" => (Format::Jsonl, made(definition_answers())),
+        "glossaries" => (Format::Jsonl, made(glossaries())),
         _ => (Format::Tsv, plain),
     }
 }
@@ -271,6 +272,23 @@ fn definition_answers() -> String {
         let question: Value = serde_json::from_str(line).ok()?;
         let answer = question["answers"]["text"][0].as_str()?;
         Some(json!({"prompt": question["question"], "completion": answer}))
+    };
+    lines(text.lines().filter_map(row))
+}
+
+/// Passages of several entries, and the words that they explain.
+fn glossaries() -> String {
+    let text = unpacked(QUESTIONS);
+    let row = |line: &str| -> Option<Value> {
+        let question: Value = serde_json::from_str(line).ok()?;
+        let passage = question["context"].as_str()?;
+        // An entry is `word: definition.`
+        let words: Vec<&str> = passage
+            .split_terminator(". ")
+            .filter_map(|entry| entry.split_once(": "))
+            .map(|(word, _)| word)
+            .collect();
+        Some(json!({"text": passage, "summary": words.join(", ")}))
     };
     lines(text.lines().filter_map(row))
 }
@@ -472,6 +490,10 @@ mod tests {
             (labels.len(), &labels[0]["labels"]),
             (117_659, &json!(["noun", "Tops"]))
         );
+        let glossaries = made("glossaries");
+        assert_eq!(glossaries.len(), 5_400);
+        let words = "closing time, small hours, midnight, closing, early-morning hour";
+        assert_eq!(glossaries[0]["summary"], words);
         let answers = made("definition-answers");
         assert_eq!(answers.len(), 4_320);
         assert!(

@@ -25,6 +25,7 @@ const TEXTS: &[&str] = &[
     "definition-choices",
     "wordnet-labels",
     "definition-answers",
+    "glossaries",
 ];
 const IMAGES: &[&str] = &["mnist"];
 
@@ -367,7 +368,7 @@ mod tests {
         );
         assert_eq!(
             texts(&[], &columns).unwrap_err().to_string(),
-            "no data is named; give paths, or one of the bundled sets: wordnet, wordnet-nouns, verses, poems, brown, questions, verse-pairs, verse-places, definition-choices, wordnet-labels, definition-answers"
+            "no data is named; give paths, or one of the bundled sets: wordnet, wordnet-nouns, verses, poems, brown, questions, verse-pairs, verse-places, definition-choices, wordnet-labels, definition-answers, glossaries"
         );
         let error = texts(&["wordnet".into(), path], &columns).unwrap_err();
         assert!(matches!(error, DataError::BundledNotAlone { .. }));
