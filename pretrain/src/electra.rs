@@ -216,16 +216,6 @@ pub struct ReplacedTokens<B: Backend> {
     weight: f64,
 }
 
-/// Places of the real tokens in the flattened `[batch * seq]`; nothing where all are.
-fn real_places(batch: &TokenBatch) -> Option<Vec<i32>> {
-    let rows = batch.lengths.iter().enumerate();
-    let places = rows.flat_map(|(row, &length)| {
-        let first = row * batch.seq;
-        (first..first + length).map(|place| place as i32)
-    });
-    (batch.real() < batch.tokens.len()).then(|| places.collect())
-}
-
 /// A class a row, drawn by its probability: the first at which the sum of the probabilities is above the row's number.
 ///
 /// - logits: `[n, n_classes]`
@@ -301,7 +291,8 @@ impl<B: Backend> ReplacedTokens<B> {
             generated = loss.sums(logits, &masked.targets);
             (input.tokens, truths) = replaced(masked, input.tokens, drawn);
         }
-        let at = real_places(&masked.inputs).map(|places| indices(&places, device));
+        let padded = masked.inputs.real() < masked.inputs.tokens.len();
+        let at = padded.then(|| indices(&masked.inputs.real_places(), device));
         let logits = self.model.logits_at(&input, at.clone());
         let logits = logits.cast(FloatDType::F32);
         let truths = match at {
