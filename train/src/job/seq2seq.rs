@@ -89,14 +89,8 @@ pub fn read(
         splits, summary, ..
     } = set.split(shares, "pairs")?;
     let max_length = tokenizer.given.max_length;
-    let tokenizer = match start.bundle() {
-        Some(bundle) => {
-            bundle.seq2seq_config()?;
-            bundle_tokenizer(bundle)?
-        }
-        None if !tokenizer.given.path.is_empty() => {
-            TextTokenizer::load(tokenizer.given.path.as_ref())?
-        }
+    let tokenizer = match given(tokenizer, start)? {
+        Some(tokenizer) => tokenizer,
         None => {
             let texts = splits.train.iter().flat_map(|&row| &set.items[row].texts);
             let texts: Vec<&String> = texts.collect();
@@ -160,6 +154,19 @@ pub fn read(
         valid,
         test,
     })
+}
+
+/// The tokenizer of the bundle that training starts from, or the one that is named; none where one is to be trained.
+fn given(tokenizer: &TrainedTokenizer, start: &Start) -> Result<Option<TextTokenizer>, Failure> {
+    if let Some(bundle) = start.bundle() {
+        bundle.seq2seq_config()?;
+        return Ok(Some(bundle_tokenizer(bundle)?));
+    }
+    let path = tokenizer.given.path.as_str();
+    if path.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(TextTokenizer::load(path.as_ref())?))
 }
 
 /// Refuses texts longer than the model has positions for.
@@ -233,14 +240,8 @@ impl Texts {
         start: &Start,
     ) -> Result<TextData<Seq2SeqConfig>, Failure> {
         let max_length = tokenizer.given.max_length;
-        let tokenizer = match start.bundle() {
-            Some(bundle) => {
-                bundle.seq2seq_config()?;
-                bundle_tokenizer(bundle)?
-            }
-            None if !tokenizer.given.path.is_empty() => {
-                TextTokenizer::load(tokenizer.given.path.as_ref())?
-            }
+        let tokenizer = match given(tokenizer, start)? {
+            Some(tokenizer) => tokenizer,
             None => {
                 let plan = self.plan(source.clone(), tokenizer.source(), max_length);
                 let watch = start.console.now_and_then();
