@@ -764,7 +764,7 @@ fn check_adapter(
         };
         bare && outside && name != VIRTUAL_TOKENS
     };
-    adapter.check_own(all.iter().map(|one| one.name.as_str()))?;
+    adapter.check_own(all.iter().map(candidates))?;
     adapter.check_layers(&|name| known.contains(name) || elsewhere(name))?;
     for Parameter { name, shape } in all {
         let taken = load != Load::Backbone || names.is_backbone(name);

@@ -341,15 +341,17 @@ impl SavedAdapter {
 
     /// Refuses a file without a parameter of the adapter that the model has.
     ///
-    /// - all: names of the model's parameters
+    /// - all: what each of the model's parameters may be called
     ///
     /// # Errors
     ///
     /// The first such parameter.
-    pub fn check_own<'a>(&self, all: impl Iterator<Item = &'a str>) -> Result<(), BundleError> {
-        let mut own = all.filter(|name| self.beside().is_some() && is_of_adapter(name));
-        match own.find(|name| self.whole(&[name.to_string()]).is_none()) {
-            Some(name) => Err(self.wrong_weights(format!("lacks {name}"))),
+    pub fn check_own(&self, mut all: impl Iterator<Item = Vec<String>>) -> Result<(), BundleError> {
+        let lacks = |names: &Vec<String>| {
+            names.iter().all(|name| is_of_adapter(name)) && self.whole(names).is_none()
+        };
+        match all.find(|names| self.beside().is_some() && lacks(names)) {
+            Some(names) => Err(self.wrong_weights(format!("lacks {}", names[0]))),
             None => Ok(()),
         }
     }
