@@ -9,8 +9,8 @@
 //! 3. tokenizer: [`tokenizer`] trains or loads the one that turns text into ids
 //! 4. tokens: [`corpus`] makes those of both splits and keeps them in the [`cache`]; [`tokens`] holds them
 //! 5. order: [`order`] shuffles, batches and hands out random generators, all as pure functions of the seed;
-//!    [`packing`] joins texts into full sequences, [`augment`] changes images; [`mod@digest`] tells whether a resumed
-//!    run sees the same rows
+//!    [`packing`] joins texts into full sequences, [`streams`] into ones that go on from batch to batch, [`augment`] changes
+//!    images; [`mod@digest`] tells whether a resumed run sees the same rows
 //!
 //! Every failure is a [`DataError`] that names the file, the line and the value.
 
@@ -41,6 +41,7 @@ mod parquet;
 pub mod room;
 pub mod source;
 pub mod split;
+pub mod streams;
 pub mod summary;
 mod table;
 pub mod text;
@@ -72,6 +73,7 @@ pub use labels::Labels;
 pub use order::Stream;
 pub use packing::{Packed, Sequence};
 pub use split::{Splits, label_subset, split_by_content, split_labelled, text_key};
+pub use streams::Streams;
 pub use summary::{ClassCounts, DataSummary};
 pub use text::{TextColumns, TextExample, TextRow, TextSet, TextStream, read_text};
 pub use tokenizer::{Encoded, Frame, Role, Roles, TextDecoder, TextTokenizer};

@@ -21,8 +21,11 @@ const BLOCK: usize = 256;
 pub struct Packed {
     rows: TokenRows,
     join: Join,
+    /// Of all texts joined.
+    tokens: u64,
     sequences: usize,
-    seed: u64,
+    /// Of the order of texts; without one it is that of the rows.
+    seed: Option<u64>,
     epochs: PerEpoch<EpochPlaces>,
 }
 
@@ -52,7 +55,7 @@ pub struct Sequence {
 }
 
 /// The order of an epoch's texts, and where every 256th of them begins.
-struct EpochPlaces {
+pub(crate) struct EpochPlaces {
     order: Vec<u32>,
     blocks: Vec<u64>,
 }
@@ -91,6 +94,11 @@ impl Packed {
         Self::joined(rows, join, seed)
     }
 
+    /// With the texts in the order of the rows, in every epoch.
+    pub(crate) fn in_order(self) -> Self {
+        Self { seed: None, ..self }
+    }
+
     fn joined(rows: TokenRows, join: Join, seed: u64) -> Self {
         let bodies = (0..rows.len() as u32).map(|row| join.body(&rows, row));
         let tokens: u64 = bodies.sum();
@@ -98,9 +106,10 @@ impl Packed {
         let shared = (join.len - join.step) as u64;
         Self {
             sequences: (tokens.saturating_sub(shared) / join.step as u64) as usize,
+            tokens,
             rows,
             join,
-            seed,
+            seed: Some(seed),
             epochs: PerEpoch::default(),
         }
     }
@@ -108,6 +117,11 @@ impl Packed {
     /// Sequences of an epoch; 0 where all texts together do not fill one.
     pub fn sequences(&self) -> usize {
         self.sequences
+    }
+
+    /// Tokens of all texts joined.
+    pub(crate) fn tokens(&self) -> u64 {
+        self.tokens
     }
 
     /// The tokens of a sequence of an epoch: a pure function of (seed, epoch, sequence).
@@ -124,13 +138,21 @@ impl Packed {
     /// If the epoch has no such sequence.
     pub fn sequence_of_texts(&self, epoch: u64, sequence: usize) -> Sequence {
         assert!(sequence < self.sequences, "no sequence {sequence}");
-        let places = self.places(epoch, sequence);
+        // Far enough in that no thread is in the last epoch any more.
+        let places = self.places(epoch, sequence > 4096);
+        let first = sequence as u64 * self.join.step as u64;
+        self.cut(&places, first, self.join.len)
+    }
+
+    /// So many tokens of an epoch's texts joined.
+    ///
+    /// - first: the place of the first of them
+    pub(crate) fn cut(&self, places: &EpochPlaces, first: u64, len: usize) -> Sequence {
         let join = self.join;
-        let first = sequence as u64 * join.step as u64;
-        let (mut at, mut skip) = self.find(&places, first);
-        let mut tokens = Vec::with_capacity(join.len + 1);
+        let (mut at, mut skip) = self.find(places, first);
+        let mut tokens = Vec::with_capacity(len + 1);
         tokens.extend(join.first);
-        let seq_len = tokens.len() + join.len;
+        let seq_len = tokens.len() + len;
         let mut starts = vec![0];
         while tokens.len() < seq_len {
             let row = self.rows.row(places.order[at]);
@@ -147,11 +169,13 @@ impl Packed {
         Sequence { tokens, starts }
     }
 
-    fn places(&self, epoch: u64, sequence: usize) -> Arc<EpochPlaces> {
-        // Far enough in that no thread is in the last epoch any more.
-        let settled = sequence > 4096;
+    /// - settled: whether no thread is in the epoch before any more
+    pub(crate) fn places(&self, epoch: u64, settled: bool) -> Arc<EpochPlaces> {
         self.epochs.get(epoch, settled, || {
-            let order = order::shuffled(self.rows.len(), self.seed, epoch);
+            let order = match self.seed {
+                Some(seed) => order::shuffled(self.rows.len(), seed, epoch),
+                None => (0..self.rows.len() as u32).collect(),
+            };
             let (mut blocks, mut begin) = (Vec::new(), 0);
             for (at, &row) in order.iter().enumerate() {
                 if at.is_multiple_of(BLOCK) {
