@@ -23,6 +23,24 @@ impl<B: Backend> Cache<B> {
         }
     }
 
+    /// What recurrent layers left, to go on from.
+    ///
+    /// - states: `[layers, batch, width]`
+    pub fn of_states(states: Tensor<B, 3>) -> Self {
+        let [layers, batch, width] = states.dims();
+        let state = |layer| states.clone().narrow(0, layer, 1).reshape([batch, width]);
+        Self {
+            states: (0..layers).map(state).map(Some).collect(),
+            ..Self::new(layers)
+        }
+    }
+
+    /// What all recurrent layers leave, `[layers, batch, width]`, if they have read anything.
+    pub fn states(&self) -> Option<Tensor<B, 3>> {
+        let states: Option<Vec<_>> = self.states.iter().cloned().collect();
+        states.map(|states| Tensor::stack(states, 0))
+    }
+
     /// Tokens of each sequence that were read.
     pub fn read(&self) -> usize {
         self.read

@@ -21,6 +21,7 @@ use crate::families::{
 use crate::heads::{ClassPlan, TokenPlan};
 use crate::layers::Draw;
 use crate::names::{Family, HeadKind, Names};
+use crate::ops::recurrent::Cell;
 
 /// Two enums, a variant a family, and the matches that choose between them.
 macro_rules! text_families {
@@ -157,6 +158,15 @@ impl TextConfig {
     /// If the family has no such head.
     pub fn names(&self, head: HeadKind) -> Names {
         Names::new(self.family(), head)
+    }
+
+    /// Of a recurrent family: layers, and the values that each leaves of a row for the tokens to come.
+    pub fn states(&self) -> Option<[usize; 2]> {
+        match self {
+            Self::Lstm(config) => Some(config.states(Cell::Lstm)),
+            Self::Gru(config) => Some(config.layers.states(Cell::Gru)),
+            _ => None,
+        }
     }
 }
 

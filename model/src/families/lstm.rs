@@ -6,7 +6,8 @@
 //!
 //! In PyTorch: `embed_tokens = nn.Embedding(..)`, `rnn = nn.LSTM(.., batch_first=True)`, `lm_head = nn.Linear(..)`. Every row of a
 //! batch begins with a state of zero, and so does every text of a row that holds several. States go on from tokens to later
-//! tokens in a [`Cache`] alone: not from one batch of training to the next.
+//! tokens in a [`Cache`] alone: from one token to the next where a text is continued, and from one batch to the next where
+//! training carries them.
 
 use burn::module::{Initializer, Module, Param};
 use burn::nn::Embedding;
@@ -138,6 +139,11 @@ impl LstmConfig {
     /// What registry and heads need to know of it.
     pub fn describe(&self) -> Plan {
         self.plan(Cell::Lstm)
+    }
+
+    /// Layers, and the values that each leaves of a row for the tokens to come.
+    pub(crate) fn states(&self, cell: Cell) -> [usize; 2] {
+        [self.num_hidden_layers, cell.states() * self.hidden_size]
     }
 
     pub(crate) fn plan(&self, cell: Cell) -> Plan {
