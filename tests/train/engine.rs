@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use burn::backend::{Autodiff, Flex, NdArray};
-use burn::module::Param;
+use burn::module::{Param, ParamId};
 use burn::prelude::*;
 use burn::tensor::{Distribution, FloatDType, TensorData};
-use model::layers::batch_norm::BatchNorm;
+use model::layers::batch_norm::{BatchNorm, follow};
 use model::registry::TEXT_FAMILIES;
 use model::{HeadKind, Names};
 use safetensors::SafeTensors;
@@ -196,6 +196,39 @@ impl<B: Backend> Objective<B> for Followed<B> {
         let teacher = self.teacher.clone().map(|old| old * 0.75 + weight * 0.25);
         let line = self.line.clone();
         Some(Self { line, teacher })
+    }
+}
+
+/// With the number of batches that went on where the one before ended.
+#[derive(Module, Debug)]
+struct Counting<B: Backend> {
+    line: Line<B>,
+    count: Param<Tensor<B, 1>>,
+}
+
+impl<B: Backend> Objective<B> for Counting<B> {
+    type Batch = Points;
+    type Tally = SumTally;
+    const MEANS: &'static [&'static str] = &[];
+    const METRICS: &'static [Metric] = &[Metric::LOSS];
+
+    fn loss(&self, batch: &Points, device: &B::Device) -> LossSums<B> {
+        follow(&self.count, self.count.val() + 1.0, 1.0);
+        self.line.loss(batch, device)
+    }
+
+    fn evaluate(&self, batch: &Points, device: &B::Device) -> SumTally {
+        self.line.evaluate(batch, device)
+    }
+
+    fn carried(&self) -> Option<ParamId> {
+        Some(self.count.id)
+    }
+
+    fn emptied(&self) -> Option<Self> {
+        let count = self.count.clone().map(|count| count.zeros_like());
+        let line = self.line.clone();
+        Some(Self { line, count })
     }
 }
 
@@ -1046,6 +1079,35 @@ fn a_teacher_follows_the_steps_that_count_and_is_resumed() {
         let stopped = stopped.outcome();
         assert_eq!(stopped.kept(6, "teacher"), whole.kept(6, "teacher"));
         assert_eq!(stopped.weight(), whole.weight());
+    }
+}
+
+#[test]
+fn what_is_carried_follows_the_steps_that_count_is_not_averaged_and_is_emptied_by_going_back() {
+    let bundle = |counting: &Counting<Flex>| counting.line.weight.val();
+    for backend in WAYS {
+        let mut bench = Bench::on(backend);
+        bench.guard.skips = 1;
+        bench.training.checkpoint_every = 1;
+        bench.training.keep = 99;
+        bench.training.ema = 0.5;
+        // One step is skipped; two in a row, and the run goes back.
+        bench.source.spoilt = |number| [4, 12, 13].contains(&number).then_some(f32::NAN);
+        let count = Tensor::<B, 1>::zeros([1], &Default::default());
+        let counting = Counting {
+            line: line(),
+            count: Param::from_tensor(count).set_require_grad(false),
+        };
+        bench.launch_objective(counting, bundle, |_| {}).unwrap();
+        let outcome = bench.outcome();
+        assert_eq!(outcome.summary()["rollbacks"], 1);
+        for (step, count) in [(4, 4.0), (6, 5.0), (12, 11.0), (13, 1.0), (20, 8.0)] {
+            assert_eq!(outcome.kept(step, "count"), [count], "step {step}");
+        }
+        let averages = "checkpoints/step-00000020/ema.safetensors";
+        let averages = fs::read(outcome.path.join(averages)).unwrap();
+        let averages = SafeTensors::deserialize(&averages).unwrap();
+        assert_eq!(averages.names(), ["line.weight"]);
     }
 }
 

@@ -6,13 +6,14 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use burn::module::{AutodiffModule, ModuleDisplay, ModuleMapper, Param};
+use burn::module::{AutodiffModule, ModuleDisplay, ModuleMapper, Param, ParamId};
 use burn::optim::GradientsParams;
 use burn::prelude::*;
 use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::{DType, FloatDType};
 use burn::train::{InferenceStep, ItemLazy, TrainOutput, TrainStep};
 
+use model::Cache;
 use model::layers::batch_norm::{self, Proposal};
 
 use crate::metrics::{Metric, Metrics, Report};
@@ -54,12 +55,36 @@ pub trait Objective<B: Backend>: Module<B> + ModuleDisplay {
     /// Collects a batch of a split that is only looked at.
     fn evaluate(&self, batch: &Self::Batch, device: &B::Device) -> Self::Tally;
 
+    /// [`evaluate`](Self::evaluate) of the next batch of a split, where batches go on where those before them ended.
+    ///
+    /// - left: by the batch before; nothing at the beginning of a split
+    fn evaluate_next(
+        &self,
+        batch: &Self::Batch,
+        device: &B::Device,
+        _left: &mut Option<Cache<B>>,
+    ) -> Self::Tally {
+        self.evaluate(batch, device)
+    }
+
     /// Adds what follows from the other figures: perplexity from loss.
     fn derive(_metrics: &mut Metrics) {}
 
     /// The objective after an optimizer step that counts, where something of it follows the weights without a gradient: a
     /// teacher that is their average. Parameters keep their ids.
     fn after_step(&self) -> Option<Self> {
+        None
+    }
+
+    /// The parameter that holds what a batch leaves for the next, where there is one. It is no weight: it is kept with them,
+    /// and not averaged.
+    fn carried(&self) -> Option<ParamId> {
+        None
+    }
+
+    /// The objective with nothing [carried](Self::carried), where something can be: for a batch that does not go on where the
+    /// last one ended. Parameters keep their ids.
+    fn emptied(&self) -> Option<Self> {
         None
     }
 }
@@ -391,7 +416,7 @@ pub struct Pass<B: AutodiffBackend> {
     pub sums: LossSums<B::InnerBackend>,
     /// To be divided by [`LossSums::gradient_weight`] of the whole step.
     pub grads: GradientsParams,
-    /// Statistics that layers of batch normalisation take on if the step counts.
+    /// What parameters without a gradient take on if the step counts: statistics of batch norms, states that are carried.
     pub proposals: Vec<Proposal<B>>,
 }
 

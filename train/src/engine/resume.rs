@@ -40,6 +40,7 @@ impl<B: AutodiffBackend, O: Trainable<B>> Start<B, O> {
     /// - names: of the model's parameters
     /// - data: the digest of the training rows
     pub(super) fn fresh(model: Trainee<B, O>, ema: f64, names: Names, data: &str) -> Self {
+        let carried = model.objective.carried();
         Self {
             model,
             position: Position {
@@ -47,7 +48,7 @@ impl<B: AutodiffBackend, O: Trainable<B>> Start<B, O> {
                 ..Position::default()
             },
             best: None,
-            ema: (ema > 0.0).then(|| Ema::new(ema, names)),
+            ema: (ema > 0.0).then(|| Ema::new(ema, names).without(carried)),
             passed_over: Vec::new(),
         }
     }

@@ -41,6 +41,10 @@ impl<B: AutodiffBackend, O: Trainable<B>> LoopDriver<'_, B, O> {
             &whole.position,
             &device,
         )?;
+        // The batches to come do not go on where those before the checkpoint ended.
+        if let Some(emptied) = self.model.objective.emptied() {
+            self.model.objective = emptied;
+        }
         self.restore_best(whole.position.best.as_ref(), &device)?;
         let step = whole.position.step;
         self.state.position = Position {

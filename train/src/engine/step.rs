@@ -80,7 +80,7 @@ impl<'a, T: Counts> Parts<'a, T> {
 struct Passes<B: AutodiffBackend> {
     sums: LossSums<B::InnerBackend>,
     grads: GradientsParams,
-    /// Statistics that batch norms take on if the step counts.
+    /// What parameters without a gradient take on if the step counts.
     proposals: Vec<Proposal<B>>,
 }
 
@@ -219,7 +219,8 @@ impl<B: AutodiffBackend, O: Trainable<B>> LoopDriver<'_, B, O> {
         Ok(verdict)
     }
 
-    /// What follows an update: statistics of batch norms, the objective's own, the average of the weights.
+    /// What follows an update: statistics of batch norms, states that are carried, the objective's own, the average of the
+    /// weights.
     ///
     /// - outcome: of a step that the device judges, `[2]`: where it is not finite, nothing changes
     fn commit(&mut self, proposals: Vec<Proposal<B>>, outcome: Option<Tensor<B::InnerBackend, 1>>) {

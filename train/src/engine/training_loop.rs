@@ -14,9 +14,9 @@ use burn::module::AutodiffModule;
 use burn::prelude::*;
 use burn::tensor::backend::AutodiffBackend;
 use burn::train::{
-    EventProcessorTraining, InferenceStep, Interrupter, Learner, LearnerEvent,
-    LearningComponentsMarker, SupervisedLearningStrategy, SupervisedTrainingEventProcessor,
-    TrainLoader, TrainingComponents, TrainingItem, ValidLoader,
+    EventProcessorTraining, Interrupter, Learner, LearnerEvent, LearningComponentsMarker,
+    SupervisedLearningStrategy, SupervisedTrainingEventProcessor, TrainLoader, TrainingComponents,
+    TrainingItem, ValidLoader,
 };
 
 use crate::checkpoint::{self, Best, Position, Snapshot};
@@ -527,18 +527,17 @@ pub struct Judged {
     pub is_empty: bool,
 }
 
-/// Judges a model by the batches of a split.
+/// Judges a model by the batches of a split, in their order.
 pub fn judge<B: AutodiffBackend, O: Trainable<B>>(
     model: &Trainee<B::InnerBackend, O::InnerModule>,
     batches: &mut dyn Iterator<Item = <O as Objective<B>>::Batch>,
 ) -> Judged {
     let mut tally = <O as Objective<B>>::Tally::default();
-    let mut is_empty = true;
+    let device = model.devices().into_iter().next().unwrap_or_default();
+    let (mut is_empty, mut left) = (true, None);
     for batch in batches.filter(|batch| !batch.is_without_targets()) {
-        if let SplitOutput::Tally(part) = model.step(batch) {
-            is_empty = false;
-            tally.merge(part);
-        }
+        is_empty = false;
+        tally.merge(model.objective.evaluate_next(&batch, &device, &mut left));
     }
     is_empty |= tally.is_empty();
     let mut metrics = tally.metrics();

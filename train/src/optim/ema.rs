@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 
-use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
+use burn::module::{Module, ModuleMapper, ModuleVisitor, Param, ParamId};
 use burn::prelude::*;
 use burn::tensor::TensorData;
 
@@ -20,6 +20,7 @@ use crate::optim::optimizer::HostTensor;
 pub struct Ema<B: Backend> {
     decay: f64,
     names: Names,
+    left_out: Option<ParamId>,
     averages: HashMap<String, Average<B>>,
 }
 
@@ -38,7 +39,16 @@ impl<B: Backend> Ema<B> {
         Self {
             decay,
             names,
+            left_out: None,
             averages: HashMap::new(),
+        }
+    }
+
+    /// The same that leaves a parameter out, which is no weight.
+    pub fn without(self, param: Option<ParamId>) -> Self {
+        Self {
+            left_out: param,
+            ..self
         }
     }
 
@@ -96,6 +106,9 @@ impl<B: Backend> ModuleVisitor<B> for Updater<'_, B> {
     }
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<B, D>>) {
+        if self.ema.left_out == Some(param.id) {
+            return;
+        }
         let weights = param.val();
         let shape = weights.dims().to_vec();
         let new = weights.reshape([shape.iter().product::<usize>()]);
