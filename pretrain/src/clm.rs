@@ -1,13 +1,15 @@
 //! Causal language modelling. In: texts. Out: a decoder with its tokenizer.
 //!
 //! Radford et al. 2018, "Improving Language Understanding by Generative Pre-Training". Texts that share a sequence do not
-//! see each other, and each counts its positions from 0.
+//! see each other, and each counts its positions from 0. Where a recurrent model carries its states, texts are streams instead, and
+//! states flow on from text to text.
 
 use burn::tensor::backend::AutodiffBackend;
 use data::source::TextSource;
 use model::HeadKind;
 use serde::{Deserialize, Serialize};
 use train::Failure;
+use train::job::streams::StatesRecipe;
 use train::job::text::{NextTokenBatch, NextTokens, TextData, Texts, TrainedTokenizer};
 use train::job::{Job, Product, Recipe, Splits, Start};
 use train::objectives::class_loss::{ClassLoss, SmoothingRecipe};
@@ -23,6 +25,8 @@ pub struct Clm {
     pub tokenizer: TrainedTokenizer,
     /// Cross-entropy over the vocabulary.
     pub loss: SmoothingRecipe,
+    /// What a recurrent model keeps of the batches before.
+    pub states: StatesRecipe,
 }
 
 impl Job for Clm {
@@ -37,7 +41,8 @@ impl Job for Clm {
 
     fn check(&self, recipe: &Recipe) -> Result<(), Impossible> {
         self.loss.check()?;
-        self.data.check(&self.tokenizer, recipe)
+        self.data.check(&self.tokenizer, recipe)?;
+        self.states.check(recipe)
     }
 
     fn source(&self, _: &Start) -> Result<TextSource, Failure> {
@@ -51,6 +56,7 @@ impl Job for Clm {
         source: TextSource,
     ) -> Result<TextData, Failure> {
         start.check_causal(true, "pretrain mlm")?;
+        self.states.check_start(start)?;
         self.data.read(source, &self.tokenizer, recipe, start)
     }
 
@@ -66,10 +72,14 @@ impl Job for Clm {
     ) -> Result<NextTokenPrediction<B>, Failure> {
         let model = data.token_model(start, device)?;
         let loss = ClassLoss::smoothed(self.loss.label_smoothing);
-        Ok(NextTokenPrediction::new(model, loss))
+        let carried = self.states.first(&data.config, start, device);
+        Ok(NextTokenPrediction::new(model, loss).carrying(carried))
     }
 
     fn batches(&self, recipe: &Recipe, data: TextData) -> Result<Splits<NextTokenBatch>, Failure> {
+        if self.states.carry {
+            return Ok(data.streams(recipe)?);
+        }
         let max_length = data.max_length;
         data.batches(recipe, |tokenizer, _, _| {
             NextTokens::new(tokenizer, max_length)

@@ -25,6 +25,7 @@ mod models;
 mod pictures;
 mod runs;
 mod search;
+mod streams;
 mod tensorboard;
 mod texts;
 mod ui;

@@ -1,7 +1,7 @@
 //! What an objective or a task is, and the one driver that runs them all. In: a recipe and data. Out: a run.
 //!
 //! Reading order: [`Job`] and [`Setup`] here, [`start`] (what weights start from), [`strategy`] (which of them train),
-//! [`text`], [`items`], [`seq2seq`], [`image`] and [`labels`] (from rows to batches).
+//! [`text`], [`streams`], [`items`], [`seq2seq`], [`image`] and [`labels`] (from rows to batches).
 
 use std::path::Path;
 use std::sync::Arc;
@@ -39,6 +39,7 @@ pub mod labels;
 pub mod seq2seq;
 pub mod start;
 pub mod strategy;
+pub mod streams;
 pub mod text;
 
 pub use start::Start;

@@ -654,10 +654,7 @@ impl Sequences {
         };
         let sequences = packed.sequences();
         match sequences / batch_size.max(1) {
-            0 => Err(Impossible::new(
-                "training.batch_size",
-                format!("is {batch_size}; the texts fill {sequences} sequences of {max_length}"),
-            )),
+            0 => Err(too_few(batch_size, sequences, max_length)),
             batches => Ok(Self::Packed {
                 packed,
                 batch_size,
@@ -708,6 +705,12 @@ impl Sequences {
     }
 }
 
+/// Refuses batches of more sequences than there are.
+pub(super) fn too_few(batch_size: usize, sequences: usize, max_length: usize) -> Impossible {
+    let reason = format!("is {batch_size}; the texts fill {sequences} sequences of {max_length}");
+    Impossible::new("training.batch_size", reason)
+}
+
 impl<C: Collate> TextBatches<C> {
     /// Batches of sequences.
     pub fn new(sequences: Sequences, collate: C) -> Self {
@@ -728,6 +731,14 @@ impl<C: Collate> BatchSource for TextBatches<C> {
 }
 
 impl<M> TextData<M> {
+    /// Of the training texts and their tokenizer.
+    pub(super) fn digest(&self) -> String {
+        data::digest(self.train.len(), |at| {
+            let row = self.train.row(at as u32).into_iter();
+            row.flat_map(u32::to_le_bytes).collect()
+        })
+    }
+
     /// Training batches in a new order every epoch, validation always the same.
     ///
     /// - collate: gets the tokenizer, and rows and seed of the split
@@ -743,10 +754,7 @@ impl<M> TextData<M> {
         let cut = |rows: &TokenRows| rows.cut_to(self.max_length, self.tokenizer.frame());
         let (whole, valid) = (cut(&self.train), cut(&self.valid));
         let in_order = Epochs::in_order(valid.len(), recipe.training.batch_size);
-        let digest = data::digest(self.train.len(), |at| {
-            let row = self.train.row(at as u32).into_iter();
-            row.flat_map(u32::to_le_bytes).collect()
-        });
+        let digest = self.digest();
         let train = Sequences::shuffled(self.train, recipe, &self.tokenizer, self.max_length)?;
         let batches = |sequences, rows: &TokenRows, seed| {
             let collate = collate(&self.tokenizer, rows, seed);
@@ -806,34 +814,24 @@ impl NextTokens {
         let texts = vec![0; framed.len().saturating_sub(1)];
         (framed, texts)
     }
-}
 
-impl Collate for NextTokens {
-    type Batch = NextTokenBatch;
-
-    fn collate(&self, rows: Vec<Sample>) -> NextTokenBatch {
-        let (rows, texts): (Vec<_>, Vec<_>) = rows.into_iter().map(|row| self.framed(row)).unzip();
-        // A text without a token, where no end token is around it, is one place that predicts nothing.
+    /// A batch of rows that hold what they predict, each token from those before it.
+    ///
+    /// - goes_on: whether each row does where that of the batch before ended
+    pub(super) fn batch(&self, rows: &[Vec<u32>], goes_on: bool) -> NextTokenBatch {
+        // A row without a token to read is one place that predicts nothing.
         let pad = [self.pad];
         let known = rows.iter().map(|row| match row.as_slice() {
             [known @ .., _] if !known.is_empty() => known,
             _ => &pad[..],
         });
-        let mut inputs = TokenBatch::pad(known, self.pad);
+        let inputs = TokenBatch::pad(known, self.pad);
         let (mut at, mut targets) = (Vec::new(), Vec::new());
         for (number, row) in rows.iter().enumerate() {
             let first = (number * inputs.seq) as i32;
             let following = row.get(1..).unwrap_or_default();
             at.extend(first..first + following.len() as i32);
             targets.extend(following);
-        }
-        if texts.iter().any(|row| row.last() > Some(&0)) {
-            let padded = texts.into_iter().flat_map(|mut row| {
-                // Padding is a text that no token belongs to.
-                row.resize(inputs.seq, -1);
-                row
-            });
-            inputs.texts = Some(padded.collect());
         }
         let bytes = |&id: &u32| u64::from(self.bytes[id as usize]);
         let bytes = targets.iter().map(bytes).sum();
@@ -842,7 +840,27 @@ impl Collate for NextTokens {
             at,
             targets,
             bytes,
+            goes_on,
         }
+    }
+}
+
+impl Collate for NextTokens {
+    type Batch = NextTokenBatch;
+
+    fn collate(&self, rows: Vec<Sample>) -> NextTokenBatch {
+        let (rows, texts): (Vec<_>, Vec<_>) = rows.into_iter().map(|row| self.framed(row)).unzip();
+        let mut batch = self.batch(&rows, false);
+        let seq = batch.inputs.seq;
+        if texts.iter().any(|row| row.last() > Some(&0)) {
+            let padded = texts.into_iter().flat_map(|mut row| {
+                // Padding is a text that no token belongs to.
+                row.resize(seq, -1);
+                row
+            });
+            batch.inputs.texts = Some(padded.collect());
+        }
+        batch
     }
 }
 
@@ -857,6 +875,8 @@ pub struct NextTokenBatch {
     pub targets: Vec<u32>,
     /// Bytes of text that the targets are.
     pub bytes: u64,
+    /// Whether each row goes on where that of the batch before ended: in streams, but for the first batch of an epoch.
+    pub goes_on: bool,
 }
 
 impl Counts for NextTokenBatch {

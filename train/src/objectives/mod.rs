@@ -1,5 +1,7 @@
-//! Losses that jobs share, each over any family: chosen tokens, classes, pixels, a teacher.
+//! Losses that jobs share, each over any family: chosen tokens, classes, pixels, a teacher; and states that go on from batch to
+//! batch.
 
+pub mod carried;
 pub mod class_loss;
 pub mod class_tally;
 pub mod classes;

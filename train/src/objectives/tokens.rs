@@ -1,14 +1,16 @@
 //! Cross-entropy over the vocabulary at chosen places: masked, next or other tokens. In: batches of tokens. Out: sums.
 
+use burn::module::ParamId;
 use burn::prelude::*;
 use model::ops::linear_cross_entropy;
-use model::{Seq2SeqModel, TokenModel};
+use model::{Cache, Seq2SeqModel, TokenModel};
 
 use crate::job::seq2seq::PairBatch;
 use crate::job::text::{NextTokenBatch, TokenBatch, indices};
 use crate::job::{BundleWriter, Exported};
 use crate::metrics::{Metric, Metrics};
 use crate::objective::{LossSums, Objective, SumTally};
+use crate::objectives::carried::Carried;
 use crate::objectives::class_loss::{self, ClassLoss};
 use crate::source::Counts;
 
@@ -97,26 +99,44 @@ impl<B: Backend> Objective<B> for TokenPrediction<B> {
 pub struct NextTokenPrediction<B: Backend> {
     /// The model.
     pub model: TokenModel<B>,
+    /// What a recurrent model begins the next batch of streams with; absent where every batch begins anew.
+    pub carried: Option<Carried<B>>,
     loss: ClassLoss,
 }
 
 impl<B: Backend> NextTokenPrediction<B> {
     /// A model that learns by this loss.
     pub fn new(model: TokenModel<B>, loss: ClassLoss) -> Self {
-        Self { model, loss }
+        Self {
+            model,
+            carried: None,
+            loss,
+        }
     }
 
-    fn sums(&self, batch: &NextTokenBatch, loss: &ClassLoss, device: &B::Device) -> LossSums<B> {
+    /// The same on streams, where there is something to carry.
+    pub fn carrying(self, carried: Option<Carried<B>>) -> Self {
+        Self { carried, ..self }
+    }
+
+    /// - cache: what the batch before left
+    fn sums(
+        &self,
+        batch: &NextTokenBatch,
+        loss: &ClassLoss,
+        cache: Option<&mut Cache<B>>,
+        device: &B::Device,
+    ) -> LossSums<B> {
         let at = (batch.at.len() < batch.inputs.tokens.len()).then(|| indices(&batch.at, device));
         let input = batch.inputs.input(device);
         let decoder = self.model.decoder().filter(|_| loss.is_plain());
         let mut sums = if let Some((table, bias)) = decoder {
             // Every place is predicted: the scores of a large vocabulary are never all there at once.
-            let states = self.model.states(&input, at, None);
+            let states = self.model.states(&input, at, cache);
             let (losses, hits) = linear_cross_entropy(states, table, bias, &batch.targets);
             LossSums::new(losses.sum(), vec![hits.sum()], batch.targets.len())
         } else {
-            loss.sums(self.model.logits(&input, at, None), &batch.targets)
+            loss.sums(self.model.logits(&input, at, cache), &batch.targets)
         };
         let bytes = Tensor::from_floats([batch.bytes as f32], device);
         sums.sums.push(bytes);
@@ -142,13 +162,41 @@ impl<B: Backend> Objective<B> for NextTokenPrediction<B> {
     ];
 
     fn loss(&self, batch: &NextTokenBatch, device: &B::Device) -> LossSums<B> {
-        self.sums(batch, &self.loss, device)
+        let Some(carried) = &self.carried else {
+            return self.sums(batch, &self.loss, None, device);
+        };
+        let mut cache = carried.cache(batch.goes_on);
+        let sums = self.sums(batch, &self.loss, Some(&mut cache), device);
+        carried.follow(&cache);
+        sums
     }
 
     fn evaluate(&self, batch: &NextTokenBatch, device: &B::Device) -> SumTally {
+        self.evaluate_next(batch, device, &mut None)
+    }
+
+    fn evaluate_next(
+        &self,
+        batch: &NextTokenBatch,
+        device: &B::Device,
+        left: &mut Option<Cache<B>>,
+    ) -> SumTally {
+        if let Some(carried) = &self.carried {
+            let before = left.take().filter(|_| batch.goes_on);
+            *left = Some(before.unwrap_or_else(|| carried.cache(false)));
+        }
         // Without smoothing: perplexity follows from it.
-        let sums = self.sums(batch, &ClassLoss::default(), device);
+        let sums = self.sums(batch, &ClassLoss::default(), left.as_mut(), device);
         SumTally::read(sums, <Self as Objective<B>>::MEANS)
+    }
+
+    fn carried(&self) -> Option<ParamId> {
+        self.carried.as_ref().map(|carried| carried.states.id)
+    }
+
+    fn emptied(&self) -> Option<Self> {
+        let emptied = self.carried.as_ref()?.emptied();
+        Some(self.clone().carrying(Some(emptied)))
     }
 
     fn derive(metrics: &mut Metrics) {
