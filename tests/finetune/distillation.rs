@@ -193,7 +193,7 @@ fn a_teacher_that_is_of_no_use_is_refused() {
             &[TAUGHT, new, "model.hidden_size=8"],
             &[
                 "distillation.hidden_weight is 1",
-                "8 wide, those of the teacher 16",
+                "8 wide, those of the teacher 32",
             ],
         ),
     ] {
