@@ -52,8 +52,12 @@ fn some_layers_of_an_encoder_learn_from_the_whole() {
     assert_eq!(config["num_hidden_layers"], 2);
     assert_eq!(config["vocab_size"], teacher.config()["vocab_size"]);
     assert_eq!(config["architectures"][0], "BertForMaskedLM");
+    // It begins near its teacher, and stays there.
     let divergences = run.metric("valid", "divergence");
-    assert!(divergences.last() < divergences.first(), "{divergences:?}");
+    assert!(
+        divergences.iter().all(|divergence| *divergence < 0.1),
+        "{divergences:?}"
+    );
     // Figures are those of masked language modelling.
     let (losses, perplexities) = (
         run.metric("valid", "loss"),
