@@ -17,7 +17,7 @@ use model::{Draw, Generator, HeadKind, ReplacedTokenModel, TextConfig};
 use rand::RngExt;
 use serde::{Deserialize, Serialize};
 use train::Failure;
-use train::job::text::{Collate, Sample, TextData, Texts, TokenBatch, TrainedTokenizer, indices};
+use train::job::text::{Collate, Sample, TextData, Texts, TrainedTokenizer, indices};
 use train::job::{BundleWriter, Exported, Job, Product, Recipe, Splits, Start};
 use train::metrics::{Metric, Metrics, share};
 use train::objective::{LossSums, Objective, SumTally};
