@@ -348,7 +348,8 @@ impl SavedAdapter {
     /// The first such parameter.
     pub fn check_own(&self, mut all: impl Iterator<Item = Vec<String>>) -> Result<(), BundleError> {
         let lacks = |names: &Vec<String>| {
-            names.iter().all(|name| is_of_adapter(name)) && self.whole(names).is_none()
+            let own = names.first().is_some_and(|name| is_of_adapter(name));
+            own && self.whole(names).is_none()
         };
         match all.find(|names| self.beside().is_some() && lacks(names)) {
             Some(names) => Err(self.wrong_weights(format!("lacks {}", names[0]))),
