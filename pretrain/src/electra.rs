@@ -363,6 +363,7 @@ mod tests {
     use super::*;
     use crate::golden::{Diff, Golden};
     use train::job::Setup;
+    use train::job::text::TokenBatch;
 
     /// The objective of the golden file, its batch and its names.
     fn golden() -> (Golden, ReplacedTokens<Diff>, Replaceable) {
