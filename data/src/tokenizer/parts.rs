@@ -16,7 +16,7 @@ use crate::caught::caught;
 pub struct Encoded {
     /// Token ids.
     pub ids: Vec<u32>,
-    /// Token types: to which text each token belongs, as the model is told.
+    /// Token type ids, which tell the model to which text of a pair each token belongs.
     pub types: Vec<u32>,
     /// Which text each token is of, from 0; `None` for special tokens.
     pub parts: Vec<Option<u8>>,

@@ -327,7 +327,7 @@ impl Bundle {
         Draw::new(device, 0.02).with_adapter(self.beside(), names)
     }
 
-    /// Tokens of the longest text, where the adapter takes positions of its own.
+    /// The most tokens that a text may have: the model's positions without those that virtual tokens take.
     ///
     /// - config: of its model
     pub fn positions(&self, config: &TextConfig) -> usize {

@@ -145,7 +145,7 @@ impl Settings {
     }
 }
 
-/// An adapter that was saved, to be merged into its base model or to stand beside it.
+/// A saved adapter: LoRA is merged into its base model, the other kinds are applied beside it.
 #[derive(Debug)]
 pub struct SavedAdapter {
     path: PathBuf,
@@ -210,7 +210,7 @@ impl SavedAdapter {
         })
     }
 
-    /// What stands beside the base model's weights; none where the adapter is merged into them.
+    /// The adapter that is applied beside the base model's weights; none for LoRA, which is merged into them.
     pub fn beside(&self) -> Option<&Adapter> {
         match &self.kind {
             Kind::LowRank(_) => None,

@@ -528,7 +528,7 @@ pub struct BertEmbeddings<B: Backend> {
 
 impl<B: Backend> BertEmbeddings<B> {
     /// - prompt: in front of each text's tokens, `[front, d_embedding]`
-    /// - before: tokens that stand in front of these
+    /// - before: number of positions already taken in front of these tokens
     /// - out: `[batch * (front + seq), d_embedding]`
     pub(crate) fn forward(
         &self,
@@ -573,7 +573,7 @@ pub struct BertEncoder<B: Backend> {
 impl<B: Backend> BertEncoder<B> {
     /// - hidden: `[batch * (front + seq), d_model]`
     /// - front: vectors in front of each text's tokens
-    /// - cache: keys and values that stand in front of them all
+    /// - cache: keys and values of a prefix, which every token attends to
     /// - at: rows that come out of the last layer, where it is not all of them
     pub(crate) fn forward(
         &self,
