@@ -396,6 +396,8 @@ fn adapters_that_compute_something_else_are_refused() {
     let bytes = crate::directories::file(&tensors, safetensors::Dtype::F32);
     fs::write(at.join(peft::WEIGHTS), bytes).unwrap();
     assert!(fault(&at).contains("lacks prompt_embeddings"));
+    fs::remove_file(at.join(peft::WEIGHTS)).unwrap();
+    assert!(fault(&at).contains(peft::WEIGHTS));
 }
 
 /// What opening or loading a directory ends with.

@@ -196,12 +196,10 @@ impl SavedAdapter {
             );
             return Err(wrong(reason));
         };
-        let safetensors = path.join(WEIGHTS);
-        let weights = if safetensors.is_file() {
-            Weights::open_file(&safetensors)?
-        } else {
-            Weights::open_file(&path.join("adapter_model.bin"))?
-        };
+        let (safetensors, pickled) = (path.join(WEIGHTS), path.join("adapter_model.bin"));
+        // Where neither is there, the one that is usual is missed.
+        let is_pickled = pickled.is_file() && !safetensors.is_file();
+        let weights = Weights::open_file(if is_pickled { &pickled } else { &safetensors })?;
         Ok(Self {
             path: path.into(),
             base,
