@@ -1,22 +1,21 @@
 //! Rewrites a model. In: any directory that opens, an adapter among them. Out: a bundle with `model.safetensors`.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::path::{Component, Path, PathBuf};
 
 use burn::module::Module;
+use burn::tensor::TensorData;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use clap::{Args, ValueEnum};
-use model::bundle::{self, Bundle, Load, peft};
-use model::{
-    Autoencoder, Draw, HeadKind, ImageClassifier, Names, Precision, ReplacedTokenModel,
-    SentencePairModel, TextClassifier, TokenModel, walk,
-};
+use model::bundle::{self, Bundle, Load, TOKENIZER_FILES, peft};
+use model::{HeadKind, Names, Precision, walk};
 use serde_json::{Map, Value, json};
 use train::backend::with_backend;
-use train::job::image::ImageModel;
 use train::run::check_writable;
 use train::{Failure, WithBackend};
 
+use crate::any_model::{AnyImageModel, AnyTextModel};
 use crate::open::{self, BackendFlag};
 
 /// Rewrite a model: shards and pickles to one file, an adapter merged into its base model
@@ -59,6 +58,27 @@ pub enum Bits {
     F32,
     /// 16 bit.
     F16,
+    /// 16 bit with the range of 32 bit.
+    Bf16,
+}
+
+impl Bits {
+    fn precision(self) -> Precision {
+        match self {
+            Self::F32 => Precision::F32,
+            Self::F16 => Precision::F16,
+            Self::Bf16 => Precision::Bf16,
+        }
+    }
+
+    /// As PyTorch calls it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::F32 => "float32",
+            Self::F16 => "float16",
+            Self::Bf16 => "bfloat16",
+        }
+    }
 }
 
 impl Flags {
@@ -150,8 +170,16 @@ fn check_output(output: &Path, force: bool) -> Result<(), Failure> {
         return wrong("holds no model; --force replaces models only");
     }
     let entries = output.read_dir().map_err(Failure::running)?;
+    let modules = fs::read(output.join(MODULES)).unwrap_or_default();
+    let modules = folders_of_modules(&modules);
     let mut names = entries.filter_map(|entry| Some(entry.ok()?.file_name()));
-    match names.find(|name| !is_part_of_a_model(&name.to_string_lossy())) {
+    let is_part = |name: &str| {
+        is_part_of_a_model(name)
+            || modules
+                .iter()
+                .any(|folder| Path::new(folder).starts_with(name))
+    };
+    match names.find(|name| !is_part(&name.to_string_lossy())) {
         Some(name) => wrong(&format!(
             "holds {}, which is no part of a model; --force replaces models only",
             name.display()
@@ -166,6 +194,7 @@ fn is_part_of_a_model(name: &str) -> bool {
     name == bundle::CONFIG
         || name.starts_with("pytorch_model")
         || weights.iter().any(|end| name.ends_with(end))
+        || TOKENIZER_FILES.contains(&name)
         || BESIDE.contains(&name)
 }
 
@@ -188,21 +217,37 @@ struct Work {
     torchvision: bool,
 }
 
-/// From here up, values round to infinity in 16 bits.
-const HALF_OVERFLOWS: f32 = 65520.0;
+/// What `sentence-transformers` makes of a model's states, a folder each.
+const MODULES: &str = "modules.json";
 
-/// Files beside configuration and weights that go with a model.
-const BESIDE: [&str; 9] = [
-    bundle::TOKENIZER,
-    bundle::TOKENIZER_CONFIG,
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-    "generation_config.json",
+/// Files beside configuration, weights and tokenizer that go with a model.
+const BESIDE: [&str; 11] = [
+    bundle::GENERATION,
     bundle::PREPROCESSOR,
+    MODULES,
+    "sentence_bert_config.json",
+    "config_sentence_transformers.json",
+    // Vocabularies of tokenizers that Python has.
+    "spiece.model",
+    "tokenizer.model",
+    "sentencepiece.bpe.model",
+    "spm.model",
+    "source.spm",
+    "target.spm",
 ];
+
+/// Folders inside the model's that its modules are in.
+///
+/// - modules: [`MODULES`], or nothing
+fn folders_of_modules(modules: &[u8]) -> Vec<String> {
+    let modules: Vec<Value> = serde_json::from_slice(modules).unwrap_or_default();
+    let folders = modules.iter().filter_map(|module| module["path"].as_str());
+    let is_inside = |folder: &&str| {
+        let mut parts = Path::new(folder).components();
+        !folder.is_empty() && parts.all(|part| matches!(part, Component::Normal(_)))
+    };
+    folders.filter(is_inside).map(str::to_string).collect()
+}
 
 impl WithBackend for Work {
     type Output = Result<(), Failure>;
@@ -215,73 +260,86 @@ impl WithBackend for Work {
 impl Work {
     /// Draws a model of the right kind, to be filled and written.
     fn rewrite<B: Backend>(&self, device: &B::Device) -> Result<(), Failure> {
-        let (from, draw) = (&self.from, &Draw::<B>::new(device, 0.02));
-        let head = open::head(from);
-        if from.is_text() {
-            let sizes = open::text_model(from)?;
-            let names = sizes.names(head);
-            return match head {
-                HeadKind::Classes => {
-                    let classes = from.classes()?.len();
-                    self.write(TextClassifier::draw(&sizes, classes, draw), names)
-                }
-                HeadKind::Tokens => self.write(TokenModel::draw(&sizes, draw), names),
-                HeadKind::SentencePairs => self.write(SentencePairModel::draw(&sizes, draw), names),
-                HeadKind::Replaced => self.write(ReplacedTokenModel::draw(&sizes, draw), names),
-                _ => self.write(sizes.init::<B>(head, draw), names),
-            };
+        let names = open::names(&self.from);
+        if self.from.is_text() {
+            let drawn = AnyTextModel::<B>::draw(&self.from, names, device)?;
+            return self.write(drawn, names);
         }
-        let ImageModel {
-            config: sizes,
-            input,
-        } = open::image_model(from)?;
-        let names = sizes.names(head);
-        match head {
-            HeadKind::Classes => {
-                let classes = from.classes()?.len();
-                self.write(ImageClassifier::draw(&sizes, classes, draw), names)
-            }
-            HeadKind::Pixels => self.write(Autoencoder::draw(&sizes, input.shape, draw), names),
-            _ => self.write(sizes.init::<B>(draw), names),
-        }
+        let drawn = AnyImageModel::<B>::draw(&self.from, names, device)?;
+        self.write(drawn, names)
     }
 
     /// Fills a drawn model with the weights, and writes it.
     fn write<B: Backend, M: Module<B>>(&self, drawn: M, names: Names) -> Result<(), Failure> {
         let (model, loaded) = self.from.load(drawn, names, Load::Whole)?;
-        warn_of_unused(&loaded.unused);
-        let precision = match self.precision {
-            Bits::F32 => Precision::F32,
-            Bits::F16 => {
-                let place = self.from.path().display();
-                let wrong = |reason| Failure::input(format!("{place}: {reason}"));
-                check_half(&model, names).map_err(wrong)?;
-                Precision::F16
-            }
-        };
+        let place = self.from.path().display();
+        let wrong = |reason| Failure::input(format!("{place}: {reason}"));
+        let precision = self.precision.precision();
         if self.torchvision {
-            let place = self.from.path().display();
-            let wrong = |reason| Failure::input(format!("{place}: {reason}"));
+            warn_of_unused(&loaded.unused);
+            check_range(&model, names, &[], precision).map_err(wrong)?;
             let bytes = bundle::serialise_for_torchvision(&model, names, precision);
             return open::write_output(&self.output, &bytes.map_err(wrong)?);
         }
+        let (kept, unused): (Vec<_>, Vec<_>) = loaded
+            .unused
+            .into_iter()
+            .partition(|name| is_optional(name, names));
+        warn_of_unused(&unused);
+        let further = kept.iter().map(|name| {
+            let own = name.strip_prefix(names.family.prefix).unwrap_or(name);
+            Ok((own.to_string(), self.from.weights()?.data(name)?))
+        });
+        let further = further.collect::<Result<Vec<_>, Failure>>()?;
+        check_range(&model, names, &further, precision).map_err(wrong)?;
+        let weights = bundle::serialise_with(&model, names, precision, further);
+        let config = format!("{:#}\n", self.config(names)?);
+        let mut files = self.files()?;
+        files.push((bundle::CONFIG.into(), config.into_bytes()));
+        files.push((bundle::WEIGHTS.into(), weights.map_err(wrong)?));
+        let files = files
+            .iter()
+            .map(|(name, bytes)| (name.as_str(), &bytes[..]));
+        bundle::write_directory(&self.output, &files.collect::<Vec<_>>())?;
+        Ok(())
+    }
+
+    /// `config.json` of the new bundle.
+    fn config(&self, names: Names) -> Result<Value, Failure> {
         let mut config = self.from.raw_config().clone();
         name_precision(&mut config, self.precision);
         if let Some(config) = config.as_object_mut() {
             config.insert("architectures".into(), Value::from(vec![names.head.class]));
-            if names.head.kind == HeadKind::Classes {
+            if names.head.kind.class_layer().is_some() {
                 name_classes(config, &self.from.classes()?);
             }
         }
-        let mut beside = Vec::new();
-        for name in BESIDE {
-            beside.extend(self.from.read_optional(name)?.map(|bytes| (name, bytes)));
-        }
-        let files = beside.iter().map(|(name, bytes)| (*name, &bytes[..]));
-        let files: Vec<(&str, &[u8])> = files.collect();
-        bundle::write(&self.output, &config, &model, names, precision, &files)?;
-        Ok(())
+        Ok(config)
     }
+
+    /// Names and contents of what goes with the model.
+    fn files(&self) -> Result<Vec<(String, Vec<u8>)>, Failure> {
+        let own = TOKENIZER_FILES.iter().chain(&BESIDE);
+        let mut names: Vec<String> = own.map(|name| name.to_string()).collect();
+        let modules = self.from.read_optional(MODULES)?.unwrap_or_default();
+        for folder in folders_of_modules(&modules) {
+            let parts = [bundle::CONFIG, bundle::WEIGHTS, "pytorch_model.bin"];
+            names.extend(parts.map(|part| format!("{folder}/{part}")));
+        }
+        let mut files = Vec::new();
+        for name in names {
+            let bytes = self.from.read_optional(&name)?;
+            files.extend(bytes.map(|bytes| (name, bytes)));
+        }
+        Ok(files)
+    }
+}
+
+/// Whether a tensor is of a part that a bare backbone may have or lack, which no head here reads: it stays.
+fn is_optional(name: &str, names: Names) -> bool {
+    let own = name.strip_prefix(names.family.prefix).unwrap_or(name);
+    let mut parts = names.family.optional.iter();
+    names.head.kind == HeadKind::Bare && parts.any(|part| own.starts_with(part))
 }
 
 /// `transformers` takes the number of classes from their names; without names there are two.
@@ -298,16 +356,12 @@ fn name_precision(config: &mut Value, precision: Bits) {
     let Some(config) = config.as_object_mut() else {
         return;
     };
-    let name = match precision {
-        Bits::F32 => "float32",
-        Bits::F16 => "float16",
-    };
     let key = if config.contains_key("torch_dtype") {
         "torch_dtype"
     } else {
         "dtype"
     };
-    config.insert(key.into(), name.into());
+    config.insert(key.into(), precision.name().into());
 }
 
 /// Another head, or parts that no family here has: they are not in the new bundle.
@@ -323,17 +377,31 @@ fn warn_of_unused(unused: &[String]) {
 }
 
 /// Refuses values that would become infinite.
-fn check_half<B: Backend, M: Module<B>>(model: &M, names: Names) -> Result<(), String> {
+///
+/// - further: tensors that are written beside the model's
+fn check_range<B: Backend, M: Module<B>>(
+    model: &M,
+    names: Names,
+    further: &[(String, TensorData)],
+    precision: Precision,
+) -> Result<(), String> {
+    if precision == Precision::F32 {
+        return Ok(());
+    }
     let mut beyond = None;
-    walk::values(model, names, &mut |path, data| {
+    let mut look = |name: &dyn Fn() -> String, data: &TensorData| {
         let mut values = data.iter::<f32>();
-        if let Some(value) = values.find(|value| value.abs() >= HALF_OVERFLOWS) {
-            beyond.get_or_insert_with(|| (path.name(), value));
+        if let Some(value) = values.find(|value| value.abs() >= precision.limit()) {
+            beyond.get_or_insert_with(|| (name(), value));
         }
-    });
+    };
+    walk::values(model, names, &mut |path, data| look(&|| path.name(), &data));
+    for (name, data) in further {
+        look(&|| name.clone(), data);
+    }
     match beyond {
         Some((name, value)) => Err(format!(
-            "{name} holds {value}, which is beyond what f16 can hold; --precision f32 keeps it"
+            "{name} holds {value}, which is beyond what 16 bits can hold; --precision f32 keeps it"
         )),
         None => Ok(()),
     }

@@ -1,30 +1,50 @@
 //! What a model computes, for other programs to compare with. In: a bundle, and texts or images. Out: safetensors.
 //!
-//! Of texts: `input_ids` and `attention_mask` (1 = real token), `[n, seq]`, 64-bit integers; `logits`, 32-bit floats: `[n, seq,
-//! vocab_size]` of a language model, `[n, n_classes]` of a classifier; or `hidden`, `[n, seq, d_model]`, of a model without a
-//! head. Of images: `pixel_values` as the model sees them, `[n, channels, height, width]`; `logits`, `[n, n_classes]` of a
-//! classifier or those of pixels; or `hidden`, the last maps. `tests/interop` holds the programs that compare them with
-//! Python's `transformers`.
+//! Of texts: `input_ids` and `attention_mask` (1 = real token), `[n, seq]`, 64-bit integers; of an encoder-decoder
+//! `decoder_input_ids` too: the same texts, as if it were to write what it reads. Of images: `pixel_values` as the model sees
+//! them, `[n, channels, height, width]`. And 32-bit floats, of a model without a head `hidden`: `[n, seq, d_model]`, or the last
+//! maps of images; of another `logits`:
+//!
+//! | model | `logits` | and |
+//! |---|---|---|
+//! | language model, encoder-decoder | `[n, seq, vocab_size]` | |
+//! | of pairs of segments | `[n, seq, vocab_size]` | `pair_logits` `[n, 2]` |
+//! | that finds replaced tokens | `[n, seq]` | |
+//! | classifier of texts, images | `[n, n_classes]` | |
+//! | classifier of tokens | `[n, seq, n_classes]` | |
+//! | that finds answers | `[n, seq, 2]` | |
+//! | that chooses | `[n, 1]` | |
+//! | autoencoder | `[n, channels, height, width]` | of a variational one `mean` and `log_variance`, `[n, latent_size]` |
+//! | masked autoencoder | `[n, patches, values]`, with no patch hidden | |
+//! | that segments | `[n, n_classes, height, width]` | |
+//! | that finds boxes | `[n, cells, n_classes]` | `distances` `[n, cells, 4]`, `centerness` `[n, cells]` |
+//!
+//! `tests/interop` holds the programs that compare them with Python's `transformers`.
 
 use std::path::PathBuf;
 
 use anyhow::Context;
 use burn::prelude::*;
+use burn::tensor::TensorData;
 use burn::tensor::backend::AutodiffBackend;
 use clap::Args;
 use data::{ImageSet, TextColumns, source};
-use model::families::Pyramid;
-use model::{Autoencoder, Bundle, HeadKind, ImageClassifier, TokenInput};
+use model::families::{Place, Pyramid};
+use model::heads::masked::Order;
+use model::heads::seq2seq::shift_right;
+use model::{Bundle, HeadKind, Names};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
 use train::backend::with_backend;
 use train::job::image::{ImageModel, PixelBatch};
+use train::job::seq2seq::end_with;
 use train::job::text::{TokenBatch, indices};
 use train::run::memory_bytes;
 use train::{Failure, WithBackend};
 
+use crate::any_model::{AnyImageModel, AnyTextModel};
 use crate::images;
-use crate::open::{self, ModelFlags};
+use crate::open::{self, ModelFlags, Seq2SeqParts};
 
 /// Texts in a forward pass.
 const BATCH: usize = 16;
@@ -54,6 +74,8 @@ pub struct Flags {
 pub enum Inputs {
     /// Token ids, padded to the longest text.
     Tokens(TokenBatch),
+    /// The same, and what an encoder-decoder has written before each of them, `[n, seq]`.
+    TwoTexts(TokenBatch, Vec<i32>),
     /// Images.
     Pixels(PixelBatch),
 }
@@ -63,12 +85,70 @@ pub enum Inputs {
 pub struct Dump {
     /// What it sees.
     pub inputs: Inputs,
-    /// `logits` or `hidden`.
+    /// What it computes; the first is `logits` or `hidden`.
+    pub outputs: Vec<Values>,
+}
+
+/// A tensor that a model computes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Values {
+    /// In the file.
     pub name: &'static str,
     /// Row-major.
     pub values: Vec<f32>,
-    /// Of `values`.
+    /// The first axis is that of texts or images.
     pub shape: Vec<usize>,
+}
+
+impl Values {
+    fn new<B: Backend, const D: usize>(name: &'static str, tensor: Tensor<B, D>) -> Self {
+        Self {
+            name,
+            shape: tensor.dims().to_vec(),
+            values: tensor.into_data().iter::<f32>().collect(),
+        }
+    }
+
+    /// Of each token of a batch.
+    ///
+    /// - tensor: `[rows * seq, width]`
+    fn of_tokens<B: Backend>(
+        name: &'static str,
+        tensor: Tensor<B, 2>,
+        [rows, seq]: [usize; 2],
+    ) -> Self {
+        let [_, width] = tensor.dims();
+        Self::new(name, tensor.reshape([rows, seq, width]))
+    }
+}
+
+/// Values of all batches as one.
+///
+/// - n: rows of all of them
+fn joined(n: usize, batches: impl Iterator<Item = Vec<Values>>) -> Result<Vec<Values>, Failure> {
+    let mut all: Vec<Values> = Vec::new();
+    for batch in batches {
+        if !all.is_empty() {
+            for (all, one) in all.iter_mut().zip(batch) {
+                all.values.extend(one.values);
+            }
+            continue;
+        }
+        all = batch;
+        for one in &mut all {
+            one.shape[0] = n;
+            check_size(&one.shape)?;
+        }
+    }
+    Ok(all)
+}
+
+/// Names of the bundle's model with its head, or without.
+fn names(bundle: &Bundle, hidden: bool) -> Names {
+    if hidden {
+        return Names::new(bundle.family(), HeadKind::Bare);
+    }
+    open::names(bundle)
 }
 
 impl Dump {
@@ -85,49 +165,43 @@ impl Dump {
         hidden: bool,
         device: &B::Device,
     ) -> Result<Self, Failure> {
-        let parts = open::text_parts(bundle)?;
-        let (sizes, tokenizer) = (parts.config.describe(), &parts.tokenizer);
-        // As far as the model reads, whatever training did.
-        let rows = tokenizer.encode(texts, bundle.positions(&parts.config))?;
-        let inputs = TokenBatch::pad(rows.iter().map(Vec::as_slice), tokenizer.pad());
-        let (n, seq) = (inputs.lengths.len(), inputs.seq);
-        let head = if hidden {
-            HeadKind::Bare
+        let names = names(bundle, hidden);
+        let (read, written, place) = if bundle.family().is_of_two_texts() {
+            let (read, written) = two_texts(bundle, texts)?;
+            (read, Some(written), Place::First)
         } else {
-            open::head(bundle)
+            let parts = open::text_parts(bundle)?;
+            // As far as the model reads, whatever training did.
+            let positions = parts.config.describe().positions;
+            let rows = parts.tokenizer.encode(texts, positions)?;
+            let read = TokenBatch::pad(rows.iter().map(Vec::as_slice), parts.tokenizer.pad());
+            (read, None, parts.config.class_plan().place)
         };
-        match head {
-            HeadKind::Tokens | HeadKind::SentencePairs => {
-                let shape = vec![n, seq, sizes.vocab_size];
-                check_size(&shape)?;
-                let model = open::language_model::<B>(bundle, &parts, device)?;
-                let logits =
-                    |_: &TokenBatch, input: TokenInput<B>| model.logits(&input, None, None);
-                let values = in_batches(&inputs, logits, device);
-                Ok(Self::new(inputs, "logits", values, shape))
-            }
-            HeadKind::Classes => {
-                let (model, classes) = open::text_classifier::<B>(bundle, &parts, device)?;
-                let place = parts.config.class_plan().place;
-                let logits = |batch: &TokenBatch, input: TokenInput<B>| {
-                    model.logits(&input, indices(&batch.places(place), device))
-                };
-                let values = in_batches(&inputs, logits, device);
-                Ok(Self::new(inputs, "logits", values, vec![n, classes.len()]))
-            }
-            _ => {
-                let shape = vec![n, seq, sizes.d_model];
-                check_size(&shape)?;
-                let names = parts.config.names(HeadKind::Bare);
-                let draw = bundle.draw(device, names);
-                let model = parts.config.init::<B>(HeadKind::Bare, &draw);
-                let model = open::filled(bundle, model, names)?;
-                let states =
-                    |_: &TokenBatch, input: TokenInput<B>| model.states(&input, None, None);
-                let values = in_batches(&inputs, states, device);
-                Ok(Self::new(inputs, "hidden", values, shape))
-            }
-        }
+        let model = AnyTextModel::<B>::draw(bundle, names, device)?;
+        let model = open::filled(bundle, model, names)?;
+        let at_a_time = (BATCH * read.seq).max(1);
+        let batches = read
+            .lengths
+            .chunks(BATCH)
+            .zip(read.tokens.chunks(at_a_time));
+        let batches = batches.enumerate().map(|(number, (lengths, tokens))| {
+            let batch = TokenBatch {
+                tokens: tokens.to_vec(),
+                lengths: lengths.to_vec(),
+                seq: read.seq,
+                texts: None,
+                types: None,
+            };
+            let written = written.as_deref().unwrap_or_default();
+            let written = written.chunks(at_a_time).nth(number).unwrap_or_default();
+            of_texts(&model, &batch, written, place, device)
+        });
+        let outputs = joined(read.lengths.len(), batches)?;
+        let inputs = match written {
+            None => Inputs::Tokens(read),
+            Some(written) => Inputs::TwoTexts(read, written),
+        };
+        Ok(Self { inputs, outputs })
     }
 
     /// Runs an image model over images of the shape that it sees.
@@ -143,74 +217,21 @@ impl Dump {
         hidden: bool,
         device: &B::Device,
     ) -> Result<Self, Failure> {
-        let ImageModel { config, input } = open::image_model(bundle)?;
+        let ImageModel { input, .. } = open::image_model(bundle)?;
         let rows: Vec<u32> = (0..images.len() as u32).collect();
         check_size(&[&[images.len()], &input.shape[..]].concat())?;
         let levels = input.levels();
-        let pixels = PixelBatch::of(images, &rows, &levels);
-        let head = if hidden {
-            HeadKind::Bare
-        } else {
-            open::head(bundle)
-        };
-        let names = config.names(head);
-        let draw = bundle.draw::<B>(device, names);
-        let mut values = Vec::new();
-        let mut shape = Vec::new();
-        let mut take = |tensor: Tensor<B, 4>, axes: usize| {
-            shape = tensor.dims()[..axes].to_vec();
-            values.extend(tensor.into_data().iter::<f32>());
-        };
+        let names = names(bundle, hidden);
+        let model = AnyImageModel::<B>::draw(bundle, names, device)?;
+        let model = open::filled(bundle, model, names)?;
         let batches = rows.chunks(BATCH).map(|rows| {
             let batch = PixelBatch::of(images, rows, &levels);
-            batch.tensor::<B>(device)
+            of_images(&model, batch.tensor(device))
         });
-        match head {
-            HeadKind::Classes => {
-                let classes = bundle.classes()?.len();
-                let model = ImageClassifier::draw(&config, classes, &draw);
-                let model = open::filled(bundle, model, names)?;
-                batches.for_each(|batch| take(model.logits(batch).unsqueeze_dims(&[2, 3]), 2));
-            }
-            HeadKind::Pixels => {
-                let model = Autoencoder::draw(&config, input.shape, &draw);
-                let model = open::filled(bundle, model, names)?;
-                batches.for_each(|batch| take(model.logits(batch), 4));
-            }
-            _ => {
-                let model = open::filled(bundle, config.init::<B>(&draw), names)?;
-                batches.for_each(|batch| {
-                    let Pyramid { mut levels, pooled } = model.forward(batch);
-                    match levels.pop() {
-                        Some(last) => take(last, 4),
-                        None => take(pooled.unsqueeze_dims(&[2, 3]), 2),
-                    }
-                });
-            }
-        }
-        if let Some(first) = shape.first_mut() {
-            *first = images.len();
-        }
-        let name = if head == HeadKind::Bare {
-            "hidden"
-        } else {
-            "logits"
-        };
         Ok(Self {
-            inputs: Inputs::Pixels(pixels),
-            name,
-            values,
-            shape,
+            outputs: joined(images.len(), batches)?,
+            inputs: Inputs::Pixels(PixelBatch::of(images, &rows, &levels)),
         })
-    }
-
-    fn new(inputs: TokenBatch, name: &'static str, values: Vec<f32>, shape: Vec<usize>) -> Self {
-        Self {
-            inputs: Inputs::Tokens(inputs),
-            name,
-            values,
-            shape,
-        }
     }
 
     /// As a safetensors file.
@@ -219,37 +240,174 @@ impl Dump {
     ///
     /// None that the shapes above allow.
     pub fn to_bytes(&self) -> Result<Vec<u8>, safetensors::SafeTensorError> {
-        let bytes = |values: &[f32]| -> Vec<u8> {
-            let values = values.iter();
-            values.flat_map(|value| value.to_le_bytes()).collect()
-        };
-        let values = bytes(&self.values);
-        let floats = TensorView::new(Dtype::F32, self.shape.clone(), &values)?;
-        let inputs = match &self.inputs {
-            Inputs::Tokens(inputs) => inputs,
+        let mut tensors = match &self.inputs {
+            Inputs::Tokens(read) => of_tokens(read),
+            Inputs::TwoTexts(read, written) => {
+                let shape = vec![read.lengths.len(), read.seq];
+                let written = integers(written.iter().map(|&id| i64::from(id)));
+                let written = ("decoder_input_ids", Dtype::I64, shape, written);
+                of_tokens(read).into_iter().chain([written]).collect()
+            }
             Inputs::Pixels(images) => {
                 let shape = vec![images.n, images.channels, images.height, images.width];
-                let pixels = bytes(&images.pixels);
-                let pixels = TensorView::new(Dtype::F32, shape, &pixels)?;
-                return safetensors::serialize(
-                    [("pixel_values", pixels), (self.name, floats)],
-                    None,
-                );
+                vec![("pixel_values", Dtype::F32, shape, floats(&images.pixels))]
             }
         };
-        let (n, seq) = (inputs.lengths.len(), inputs.seq);
-        let real = |&length: &usize| (0..seq).map(move |at| i64::from(at < length));
-        let mask = inputs.lengths.iter().flat_map(real);
-        let ids = inputs.tokens.iter().map(|&id| i64::from(id));
-        let ids: Vec<u8> = ids.flat_map(i64::to_le_bytes).collect();
-        let mask: Vec<u8> = mask.flat_map(i64::to_le_bytes).collect();
-        let integers = |bytes| TensorView::new(Dtype::I64, vec![n, seq], bytes);
-        let views = [
-            ("input_ids", integers(&ids)?),
-            ("attention_mask", integers(&mask)?),
-            (self.name, floats),
-        ];
+        let outputs = self.outputs.iter();
+        tensors.extend(outputs.map(|one| {
+            let shape = one.shape.clone();
+            (one.name, Dtype::F32, shape, floats(&one.values))
+        }));
+        let views = tensors.iter().map(|(name, dtype, shape, bytes)| {
+            Ok((*name, TensorView::new(*dtype, shape.clone(), bytes)?))
+        });
+        let views = views.collect::<Result<Vec<_>, safetensors::SafeTensorError>>()?;
         safetensors::serialize(views, None)
+    }
+}
+
+/// A tensor of a file: its name, its element type, its shape and its bytes.
+type Stored = (&'static str, Dtype, Vec<usize>, Vec<u8>);
+
+fn of_tokens(inputs: &TokenBatch) -> Vec<Stored> {
+    let (n, seq) = (inputs.lengths.len(), inputs.seq);
+    let real = |&length: &usize| (0..seq).map(move |at| i64::from(at < length));
+    let mask = integers(inputs.lengths.iter().flat_map(real));
+    let ids = integers(inputs.tokens.iter().map(|&id| i64::from(id)));
+    vec![
+        ("input_ids", Dtype::I64, vec![n, seq], ids),
+        ("attention_mask", Dtype::I64, vec![n, seq], mask),
+    ]
+}
+
+fn integers(values: impl Iterator<Item = i64>) -> Vec<u8> {
+    values.flat_map(i64::to_le_bytes).collect()
+}
+
+fn floats(values: &[f32]) -> Vec<u8> {
+    let values = values.iter();
+    values.flat_map(|value| value.to_le_bytes()).collect()
+}
+
+/// Texts that an encoder-decoder reads, and the same as it is to write them.
+fn two_texts(
+    bundle: &Bundle,
+    texts: &[impl AsRef<str> + Sync],
+) -> Result<(TokenBatch, Vec<i32>), Failure> {
+    let Seq2SeqParts {
+        config,
+        tokenizer,
+        max_length,
+    } = open::seq2seq_parts(bundle)?;
+    let plan = config.describe();
+    let longest = plan.positions.unwrap_or(max_length);
+    let mut rows = tokenizer.encode(texts, longest)?;
+    let end = plan.eos.first().copied();
+    rows.iter_mut().for_each(|row| end_with(row, end, longest));
+    let read = TokenBatch::pad(rows.iter().map(Vec::as_slice), plan.pad);
+    // Behind its end a text has no targets.
+    let targets = rows.iter().map(|row| {
+        let mut targets: Vec<i32> = row.iter().map(|&id| id as i32).collect();
+        targets.resize(read.seq, -1);
+        targets
+    });
+    let written = shift_right(&targets.collect::<Vec<_>>(), &plan);
+    Ok((read, written.concat()))
+}
+
+/// What a model makes of a batch of texts.
+///
+/// - written: what an encoder-decoder has written before each token, `[batch, seq]`
+/// - place: whose state a classifier reads
+fn of_texts<B: Backend>(
+    model: &AnyTextModel<B>,
+    batch: &TokenBatch,
+    written: &[i32],
+    place: Place,
+    device: &B::Device,
+) -> Vec<Values> {
+    let shape = [batch.lengths.len(), batch.seq];
+    let input = &batch.input(device);
+    let at = || indices(&batch.places(place), device);
+    let hidden = |states| vec![Values::of_tokens("hidden", states, shape)];
+    let tokens = |logits| vec![Values::of_tokens("logits", logits, shape)];
+    match model {
+        AnyTextModel::Bare(model) => hidden(model.states(input, None, None)),
+        AnyTextModel::BareSeq2Seq(model) => hidden(model.encode(input).states),
+        AnyTextModel::Tokens(model) => tokens(model.logits(input, None, None)),
+        AnyTextModel::Seq2Seq(model) => {
+            let written = TensorData::new(written.to_vec(), shape);
+            let written = Tensor::<B, 2, Int>::from_data(written, device);
+            tokens(model.logits(input, written, None))
+        }
+        AnyTextModel::SentencePairs(model) => {
+            let states = model.backbone.states(input, None, None);
+            let first = states.clone().select(0, at());
+            let mut outputs = tokens(model.token_logits(states));
+            outputs.push(Values::new("pair_logits", model.pair_logits(first)));
+            outputs
+        }
+        AnyTextModel::Replaced(model) => {
+            let logits: Tensor<B, 2> = model.logits(input).reshape(shape);
+            vec![Values::new("logits", logits)]
+        }
+        AnyTextModel::Classes(model) => vec![Values::new("logits", model.logits(input, at()))],
+        AnyTextModel::TokenClasses(model) => tokens(model.logits(input)),
+        AnyTextModel::Spans(model) => tokens(model.logits(input)),
+        AnyTextModel::Choices(model) => vec![Values::new("logits", model.logits(input, at()))],
+    }
+}
+
+/// What a model makes of a batch of images.
+///
+/// - images: `[batch, channels, height, width]`
+fn of_images<B: Backend>(model: &AnyImageModel<B>, images: Tensor<B, 4>) -> Vec<Values> {
+    match model {
+        AnyImageModel::Bare(model) => {
+            let Pyramid { mut levels, pooled } = model.forward(images);
+            vec![match levels.pop() {
+                Some(last) => Values::new("hidden", last),
+                None => Values::new("hidden", pooled),
+            }]
+        }
+        AnyImageModel::Classes(model) => vec![Values::new("logits", model.logits(images))],
+        AnyImageModel::Pixels(model) => vec![Values::new("logits", model.logits(images))],
+        AnyImageModel::Variational(model) => {
+            let [mean, log_variance] = model.posterior(images);
+            vec![
+                Values::new("logits", model.decode(mean.clone())),
+                Values::new("mean", mean),
+                Values::new("log_variance", log_variance),
+            ]
+        }
+        AnyImageModel::Codes(model) => {
+            let (vectors, shape) = model.encode(images);
+            let quantised = model.head.codebook.quantise(vectors);
+            vec![Values::new(
+                "logits",
+                model.decode(quantised.vectors, shape),
+            )]
+        }
+        AnyImageModel::Patches(model) => {
+            let [batch, ..] = images.dims();
+            let [_, tokens, _] = model.head.decoder_pos_embed.dims();
+            let all = 0..tokens as u32 - 1;
+            let order = Order {
+                patches: (0..batch).flat_map(|_| all.clone()).collect(),
+                batch,
+                visible: all.len(),
+            };
+            vec![Values::new("logits", model.forward(images, &order))]
+        }
+        AnyImageModel::Masks(model) => vec![Values::new("logits", model.logits(images))],
+        AnyImageModel::Boxes(model) => {
+            let found = model.find(images);
+            vec![
+                Values::new("logits", found.classes),
+                Values::new("distances", found.distances),
+                Values::new("centerness", found.centerness),
+            ]
+        }
     }
 }
 
@@ -272,27 +430,6 @@ pub fn check_size(shape: &[usize]) -> Result<(), Failure> {
         }
         _ => Ok(()),
     }
-}
-
-fn in_batches<B: Backend>(
-    inputs: &TokenBatch,
-    forward: impl Fn(&TokenBatch, TokenInput<B>) -> Tensor<B, 2>,
-    device: &B::Device,
-) -> Vec<f32> {
-    let tokens = inputs.tokens.chunks((BATCH * inputs.seq).max(1));
-    let mut values = Vec::new();
-    for (tokens, lengths) in tokens.zip(inputs.lengths.chunks(BATCH)) {
-        let batch = TokenBatch {
-            tokens: tokens.to_vec(),
-            lengths: lengths.to_vec(),
-            seq: inputs.seq,
-            texts: None,
-            types: None,
-        };
-        let out = forward(&batch, batch.input(device));
-        values.extend(out.into_data().iter::<f32>());
-    }
-    values
 }
 
 /// Dumps what the flags name, and gives what is printed.
@@ -337,15 +474,16 @@ pub fn run(flags: &Flags) -> Result<String, Failure> {
         .context("serialising")
         .map_err(Failure::Running)?;
     open::write_output(&flags.output, &bytes)?;
-    let (name, output) = (dump.name, flags.output.display());
     let inputs = match &dump.inputs {
-        Inputs::Tokens(texts) => format!("{} texts", texts.lengths.len()),
+        Inputs::Tokens(texts) | Inputs::TwoTexts(texts, _) => {
+            format!("{} texts", texts.lengths.len())
+        }
         Inputs::Pixels(images) => format!("{} images", images.n),
     };
-    Ok(format!(
-        "wrote {output}: {name} of {inputs}, {:?}\n",
-        dump.shape
-    ))
+    let outputs = dump.outputs.iter();
+    let outputs = outputs.map(|one| format!("{} of {inputs}, {:?}", one.name, one.shape));
+    let outputs = outputs.collect::<Vec<_>>().join("; ");
+    Ok(format!("wrote {}: {outputs}\n", flags.output.display()))
 }
 
 /// Prepared work, waiting for its backend.

@@ -117,9 +117,12 @@ pub fn run(flags: &Flags) -> Result<String, Failure> {
     let backend = flags.model.backend.choose()?;
     let bundle = flags.model.bundle()?;
     if !bundle.is_text() {
-        let place = bundle.path().display();
+        let (place, command) = (
+            bundle.path().display(),
+            open::command(&bundle, bundle.head()),
+        );
         return Err(Failure::input(format!(
-            "{place}: is a model of images, and texts are embedded"
+            "{place}: is a model of images, and texts are embedded; {command}"
         )));
     }
     if let Some(output) = &flags.output {

@@ -1,9 +1,11 @@
 //! What people do with a trained bundle, a command a file; each a function or a type here.
 //!
-//! Reading order: [`open`] (the flags that all commands share, and what they name), [`guess`] (the best of a
+//! Reading order: [`open`] (the flags that all commands share, and what they name), [`any_model`] (the model of a bundle,
+//! whatever head it has), [`guess`] (the best of a
 //! distribution), [`images`] (images as a model wants them), then the commands: [`predict`], [`fill_mask`],
 //! [`generate`], [`embed`], [`reconstruct`], [`dump`], [`convert`].
 
+pub mod any_model;
 pub mod convert;
 pub mod dump;
 pub mod embed;

@@ -8,7 +8,9 @@ use burn::prelude::Backend;
 use clap::Args;
 use data::TextTokenizer;
 use model::bundle::Load;
-use model::{Bundle, HeadKind, Names, TextClassifier, TextConfig, TokenModel};
+use model::{
+    Bundle, BundleError, HeadKind, Names, Seq2SeqConfig, TextClassifier, TextConfig, TokenModel,
+};
 use train::job::image::ImageModel;
 use train::job::start;
 use train::job::text::bundle_tokenizer;
@@ -97,7 +99,21 @@ pub struct TextParts {
 ///
 /// A bundle of another kind, or a model that this machine cannot hold.
 pub fn text_model(bundle: &Bundle) -> Result<TextConfig, Failure> {
-    let mut config = bundle.text_config()?;
+    let config = bundle.text_config();
+    let mut config = config.map_err(|error| with_command(bundle, error))?;
+    fits(bundle, config.describe().parameters)?;
+    config.set_dropout(0.0);
+    Ok(config)
+}
+
+/// The same of an encoder-decoder.
+///
+/// # Errors
+///
+/// A bundle of another kind, or a model that this machine cannot hold.
+pub fn seq2seq_model(bundle: &Bundle) -> Result<Seq2SeqConfig, Failure> {
+    let config = bundle.seq2seq_config();
+    let mut config = config.map_err(|error| with_command(bundle, error))?;
     fits(bundle, config.describe().parameters)?;
     config.set_dropout(0.0);
     Ok(config)
@@ -109,26 +125,58 @@ pub(crate) fn fits(bundle: &Bundle, parameters: f64) -> Result<(), Failure> {
     check_memory(parameters, Held::Value).map_err(wrong)
 }
 
-/// The head that a bundle has: what its class says, else what its weights hold.
-pub fn head(bundle: &Bundle) -> HeadKind {
-    let named = bundle.class().and_then(|class| {
-        let mut heads = bundle.family().heads.iter();
-        heads.find(|head| head.class == class)
-    });
-    // An adapter brings a head that its base's class does not name.
-    if let Some(head) = named
-        && !bundle.has_adapter()
-    {
-        return head.kind;
+/// Names of the model that a bundle holds, with its head.
+pub fn names(bundle: &Bundle) -> Names {
+    Names::new(bundle.family(), bundle.head())
+}
+
+/// Names with a head; a bundle without it is refused, and the command for it is named.
+///
+/// # Errors
+///
+/// A family that has no such head, or weights without it.
+pub fn require(bundle: &Bundle, head: HeadKind) -> Result<Names, Failure> {
+    let names = bundle.require(head);
+    names.map_err(|error| with_command(bundle, error))
+}
+
+/// Says which command a model of another kind is for.
+fn with_command(bundle: &Bundle, error: BundleError) -> Failure {
+    let head = bundle.head();
+    match &error {
+        // Of weights without the head that they are said to have, nothing more is known.
+        BundleError::WrongKind { .. } if bundle.require(head).is_ok() => {
+            Failure::input(format!("{error}; {}", command(bundle, head)))
+        }
+        BundleError::WrongKind { .. }
+        | BundleError::NotABundle { .. }
+        | BundleError::Config { .. }
+        | BundleError::Weights { .. }
+        | BundleError::Io { .. } => error.into(),
     }
-    let kinds = [
-        HeadKind::Classes,
-        HeadKind::Spans,
-        HeadKind::Tokens,
-        HeadKind::Pixels,
-    ];
-    let held = kinds.into_iter().find(|kind| bundle.require(*kind).is_ok());
-    held.unwrap_or(HeadKind::Bare)
+}
+
+/// What is done with a model of this kind, for messages.
+pub fn command(bundle: &Bundle, head: HeadKind) -> String {
+    let name = match head {
+        HeadKind::Bare if bundle.text_config().is_ok() => "embed",
+        HeadKind::Tokens if bundle.family().is_of_two_texts() => "predict",
+        HeadKind::Tokens => match bundle.text_config() {
+            Ok(config) if config.describe().causal => "generate",
+            Ok(_) | Err(_) => "fill-mask",
+        },
+        HeadKind::SentencePairs => "fill-mask",
+        HeadKind::Classes | HeadKind::TokenClasses | HeadKind::Spans | HeadKind::Choices => {
+            "predict"
+        }
+        HeadKind::Pixels | HeadKind::Variational | HeadKind::Codes => "reconstruct",
+        HeadKind::Bare
+        | HeadKind::Replaced
+        | HeadKind::Patches
+        | HeadKind::Masks
+        | HeadKind::Boxes => return "apps dump writes what it computes".into(),
+    };
+    format!("apps {name} is for it")
 }
 
 /// Sizes and tokenizer of a text model.
@@ -158,6 +206,41 @@ pub fn text_parts(bundle: &Bundle) -> Result<TextParts, Failure> {
     })
 }
 
+/// Sizes, tokenizer and longest text of an encoder-decoder.
+#[derive(Clone, Debug)]
+pub struct Seq2SeqParts {
+    /// Nothing is dropped in it.
+    pub config: Seq2SeqConfig,
+    /// Of both texts.
+    pub tokenizer: TextTokenizer,
+    /// Tokens of the longest text: as in training, where the bundle says so.
+    pub max_length: usize,
+}
+
+/// Sizes and tokenizer of an encoder-decoder.
+///
+/// # Errors
+///
+/// A bundle of another kind, or one whose tokenizer has more tokens than its model.
+pub fn seq2seq_parts(bundle: &Bundle) -> Result<Seq2SeqParts, Failure> {
+    let config = seq2seq_model(bundle)?;
+    let plan = config.describe();
+    let tokenizer = bundle_tokenizer(bundle)?;
+    let (tokens, room) = (tokenizer.largest_id() as usize + 1, plan.vocab_size);
+    if tokens > room {
+        let place = bundle.path().display();
+        return Err(Failure::input(format!(
+            "{place}: the tokenizer has {tokens} tokens and the model {room}"
+        )));
+    }
+    let most = tokenizer.max_length().or(plan.positions).unwrap_or(512);
+    Ok(Seq2SeqParts {
+        max_length: plan.positions.map_or(most, |positions| positions.min(most)),
+        config,
+        tokenizer,
+    })
+}
+
 /// A language model with its weights, and its parts.
 ///
 /// - causal: whether the tokens to come are to be hidden from it
@@ -171,6 +254,7 @@ pub fn token_model<B: Backend>(
     device: &B::Device,
 ) -> Result<(TokenModel<B>, TextParts), Failure> {
     let parts = text_parts(bundle)?;
+    let names = require(bundle, HeadKind::Tokens)?;
     if parts.config.describe().causal != causal {
         let reason = if causal {
             "sees the tokens to come, so it continues no text; apps fill-mask is for it"
@@ -180,18 +264,8 @@ pub fn token_model<B: Backend>(
         let place = bundle.path().display();
         return Err(Failure::input(format!("{place}: {reason}")));
     }
-    Ok((language_model(bundle, &parts, device)?, parts))
-}
-
-/// A language model of either kind, whose parts are read already.
-pub(crate) fn language_model<B: Backend>(
-    bundle: &Bundle,
-    parts: &TextParts,
-    device: &B::Device,
-) -> Result<TokenModel<B>, Failure> {
-    let names = bundle.require(HeadKind::Tokens)?;
     let model = TokenModel::draw(&parts.config, &bundle.draw(device, names));
-    filled(bundle, model, names)
+    Ok((filled(bundle, model, names)?, parts))
 }
 
 /// A model with the bundle's weights; says which of them it has no place for.
@@ -213,7 +287,7 @@ pub(crate) fn text_classifier<B: Backend>(
     parts: &TextParts,
     device: &B::Device,
 ) -> Result<(TextClassifier<B>, Vec<String>), Failure> {
-    let names = bundle.require(HeadKind::Classes)?;
+    let names = require(bundle, HeadKind::Classes)?;
     let classes = bundle.classes()?;
     let model = TextClassifier::draw(&parts.config, classes.len(), &bundle.draw(device, names));
     Ok((filled(bundle, model, names)?, classes))
@@ -225,7 +299,8 @@ pub(crate) fn text_classifier<B: Backend>(
 ///
 /// A bundle of another kind, or a model that this machine cannot hold.
 pub fn image_model(bundle: &Bundle) -> Result<ImageModel, Failure> {
-    let config = bundle.image_config()?;
+    let config = bundle.image_config();
+    let config = config.map_err(|error| with_command(bundle, error))?;
     fits(bundle, config.describe().parameters)?;
     let input = bundle.image_input(&config)?;
     Ok(ImageModel { config, input })

@@ -251,7 +251,7 @@ impl<B: Backend> ImagePredictor<B> {
     /// A bundle of another kind, or one whose weights do not fit.
     pub fn open(bundle: &Bundle, device: &B::Device) -> Result<Self, Failure> {
         let ImageModel { config, input } = open::image_model(bundle)?;
-        let names = bundle.require(HeadKind::Classes)?;
+        let names = open::require(bundle, HeadKind::Classes)?;
         let classes = bundle.classes()?;
         let model = ImageClassifier::draw(&config, classes.len(), &bundle.draw(device, names));
         let model = open::filled(bundle, model, names)?;
@@ -307,20 +307,16 @@ fn best<B: Backend>(
 pub fn run(flags: &Flags) -> Result<String, Failure> {
     let backend = flags.model.backend.choose()?;
     let bundle = flags.model.bundle()?;
-    let kind = match open::head(&bundle) {
-        kind @ HeadKind::Tokens if bundle.family().is_of_two_texts() => kind,
-        kind @ (HeadKind::TokenClasses | HeadKind::Spans | HeadKind::Choices) => kind,
-        _ => bundle.require(HeadKind::Classes)?.head.kind,
-    };
-    check_flags(flags, kind, &bundle)?;
+    let task = Task::of(&bundle)?;
+    check_flags(flags, task, &bundle)?;
     let work = Work {
-        input: Input::read(flags, kind, &bundle)?,
-        kind,
+        input: Input::read(flags, task, &bundle)?,
+        task,
         bundle,
         top: flags.top.get(),
         beams: flags.beams.map(NonZeroUsize::get),
     };
-    if kind == HeadKind::Classes {
+    if task == Task::Classes {
         note_scores(work.bundle.scores()?);
     }
     let predictions = with_backend(backend, work)??;
@@ -331,10 +327,56 @@ pub fn run(flags: &Flags) -> Result<String, Failure> {
     Ok(lines(&predictions))
 }
 
+/// What a model is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Task {
+    Classes,
+    Words,
+    Answers,
+    Choices,
+    Texts,
+}
+
+impl Task {
+    /// What the bundle's model was trained for.
+    fn of(bundle: &Bundle) -> Result<Self, Failure> {
+        let task = match bundle.head() {
+            HeadKind::TokenClasses => Self::Words,
+            HeadKind::Spans => Self::Answers,
+            HeadKind::Choices => Self::Choices,
+            HeadKind::Tokens if bundle.family().is_of_two_texts() => Self::Texts,
+            // Whatever its class says, its weights may be a classifier's.
+            HeadKind::Classes
+            | HeadKind::Bare
+            | HeadKind::Tokens
+            | HeadKind::SentencePairs
+            | HeadKind::Replaced
+            | HeadKind::Pixels
+            | HeadKind::Variational
+            | HeadKind::Codes
+            | HeadKind::Patches
+            | HeadKind::Masks
+            | HeadKind::Boxes => Self::Classes,
+        };
+        open::require(bundle, task.head())?;
+        Ok(task)
+    }
+
+    fn head(self) -> HeadKind {
+        match self {
+            Self::Classes => HeadKind::Classes,
+            Self::Words => HeadKind::TokenClasses,
+            Self::Answers => HeadKind::Spans,
+            Self::Choices => HeadKind::Choices,
+            Self::Texts => HeadKind::Tokens,
+        }
+    }
+}
+
 /// Refuses flags that the model has no use for, and asks for those that it needs.
-fn check_flags(flags: &Flags, kind: HeadKind, bundle: &Bundle) -> Result<(), Failure> {
+fn check_flags(flags: &Flags, task: Task, bundle: &Bundle) -> Result<(), Failure> {
     let place = bundle.path().display();
-    let is = kind.describe();
+    let is = task.head().describe();
     let wrong = |reason: String| Err(Failure::input(format!("{place}: {reason}")));
     let given = [
         ("--pair", flags.pair.is_some()),
@@ -342,12 +384,12 @@ fn check_flags(flags: &Flags, kind: HeadKind, bundle: &Bundle) -> Result<(), Fai
         ("--choice", !flags.choice.is_empty()),
         ("--beams", flags.beams.is_some()),
     ];
-    let used: &[&str] = match kind {
-        HeadKind::Classes if bundle.is_text() => &["--pair", "--pair-column"],
-        HeadKind::Spans => &["--pair", "--pair-column"],
-        HeadKind::Choices => &["--choice", "--pair-column"],
-        HeadKind::Tokens => &["--beams"],
-        _ => &[],
+    let used: &[&str] = match task {
+        Task::Classes if bundle.is_text() => &["--pair", "--pair-column"],
+        Task::Classes | Task::Words => &[],
+        Task::Answers => &["--pair", "--pair-column"],
+        Task::Choices => &["--choice", "--pair-column"],
+        Task::Texts => &["--beams"],
     };
     if let Some((flag, _)) = given
         .iter()
@@ -356,17 +398,17 @@ fn check_flags(flags: &Flags, kind: HeadKind, bundle: &Bundle) -> Result<(), Fai
         return wrong(format!("holds {is}, which has no use for {flag}"));
     }
     let has_second = given.iter().any(|(_, given)| *given);
-    match kind {
-        HeadKind::Spans if !has_second => wrong(format!(
+    if task == Task::Answers && !has_second {
+        return wrong(format!(
             "holds {is}; ask with --question beside --text, or name the column of questions by --pair-column"
-        )),
-        HeadKind::Choices if flags.choice.len() < 2 && flags.pair_column.is_none() => {
-            wrong(format!(
-                "holds {is}; give at least two --choice beside --text, or name the column of choices by --pair-column"
-            ))
-        }
-        _ => Ok(()),
+        ));
     }
+    if task == Task::Choices && flags.choice.len() < 2 && flags.pair_column.is_none() {
+        return wrong(format!(
+            "holds {is}; give at least two --choice beside --text, or name the column of choices by --pair-column"
+        ));
+    }
+    Ok(())
 }
 
 /// Says what the figures are, where they are not shares of one whole.
@@ -419,9 +461,9 @@ enum Input {
 }
 
 impl Input {
-    fn read(flags: &Flags, kind: HeadKind, bundle: &Bundle) -> Result<Self, Failure> {
+    fn read(flags: &Flags, task: Task, bundle: &Bundle) -> Result<Self, Failure> {
         if let (Some(input), Some(second)) = (&flags.input, &flags.pair_column) {
-            return Self::pairs(input, &flags.column, second, kind);
+            return Self::pairs(input, &flags.column, second, task);
         }
         let seconds = flags.pair.iter().chain(&flags.choice);
         if seconds.clone().any(|second| second.trim().is_empty()) {
@@ -463,11 +505,11 @@ impl Input {
         Ok(Self::Texts { texts, rows })
     }
 
-    fn pairs(input: &str, column: &str, second: &str, kind: HeadKind) -> Result<Self, Failure> {
-        let kind = match kind {
-            HeadKind::Choices => ItemKind::Choice,
-            HeadKind::Spans => ItemKind::Answers,
-            _ => ItemKind::Class,
+    fn pairs(input: &str, column: &str, second: &str, task: Task) -> Result<Self, Failure> {
+        let kind = match task {
+            Task::Choices => ItemKind::Choice,
+            Task::Answers => ItemKind::Answers,
+            Task::Classes | Task::Words | Task::Texts => ItemKind::Class,
         };
         let source = TextSource::named(&[input.into()])?;
         let (mut texts, mut rows) = (Vec::new(), Vec::new());
@@ -491,7 +533,7 @@ impl Input {
 
 /// Prepared work, waiting for its backend.
 struct Work {
-    kind: HeadKind,
+    task: Task,
     bundle: Bundle,
     input: Input,
     top: usize,
@@ -545,8 +587,8 @@ impl Work {
             .iter()
             .filter_map(|texts| Some((texts[0].as_str(), texts.get(1)?.as_str())))
             .collect();
-        match self.kind {
-            HeadKind::Tokens => {
+        match self.task {
+            Task::Texts => {
                 let writer = TextWriter::<B>::open(&self.bundle, self.beams, device)?;
                 let (written, cut) = writer.write(&first, self.top)?;
                 note_cut(cut, writer.max_length());
@@ -558,7 +600,7 @@ impl Work {
                     })
                     .collect())
             }
-            HeadKind::TokenClasses => {
+            Task::Words => {
                 let predictor = WordPredictor::<B>::open(&self.bundle, device)?;
                 let (found, cut) = predictor.predict(&first)?;
                 note_cut(cut, predictor.max_length());
@@ -572,7 +614,7 @@ impl Work {
                     })
                     .collect())
             }
-            HeadKind::Spans => {
+            Task::Answers => {
                 let predictor = AnswerPredictor::<B>::open(&self.bundle, device)?;
                 let (answers, cut) = predictor.predict(&pairs, self.top)?;
                 note_cut(cut, predictor.max_length());
@@ -584,7 +626,7 @@ impl Work {
                     })
                     .collect())
             }
-            HeadKind::Choices => {
+            Task::Choices => {
                 let predictor = ChoicePredictor::<B>::open(&self.bundle, device)?;
                 let mut all = CutTexts::default();
                 let row = |texts: &Vec<String>| {
@@ -599,7 +641,7 @@ impl Work {
                 note_cut(all, predictor.max_length());
                 rows
             }
-            _ => {
+            Task::Classes => {
                 let predictor = TextPredictor::<B>::open(&self.bundle, device)?;
                 let classes = if pairs.is_empty() {
                     note_cut(predictor.cut(&first)?, predictor.max_length);

@@ -6,15 +6,14 @@ use anyhow::Context;
 use burn::prelude::*;
 use burn::tensor::backend::AutodiffBackend;
 use clap::Args;
-use model::heads::quantised::CodebookConfig;
-use model::heads::variational::VariationalConfig;
-use model::{Autoencoder, Bundle, HeadKind, Names, QuantisedAutoencoder, VariationalAutoencoder};
+use model::{Bundle, HeadKind, Names};
 use train::backend::with_backend;
-use train::job::image::{ImageModel, PixelBatch};
+use train::job::image::PixelBatch;
 use train::objectives::pixels::psnr;
 use train::report::grid::grid_png;
 use train::{Failure, WithBackend};
 
+use crate::any_model::AnyImageModel;
 use crate::images;
 use crate::open::{self, ModelFlags};
 
@@ -47,39 +46,38 @@ pub fn reconstruct<B: Backend>(
     device: &B::Device,
 ) -> Result<PixelBatch, Failure> {
     let names = autoencoder_names(bundle)?;
-    let ImageModel { config, input } = open::image_model(bundle)?;
-    let draw = bundle.draw::<B>(device, names);
-    let (shape, seen) = (input.shape, images.tensor(device));
-    let wrong = |reason| Failure::input(format!("{}: {reason}", bundle.path().display()));
-    let outputs = match names.head.kind {
-        HeadKind::Variational => {
-            let head: VariationalConfig = bundle.head_config()?;
-            head.check().map_err(wrong)?;
-            let model = VariationalAutoencoder::draw(&config, head, shape, &draw);
-            open::filled(bundle, model, names)?.reconstruct(seen)
-        }
-        HeadKind::Codes => {
-            let head: CodebookConfig = bundle.head_config()?;
-            head.check(&config).map_err(wrong)?;
-            let model = QuantisedAutoencoder::draw(&config, head, shape, &draw);
-            open::filled(bundle, model, names)?.reconstruct(seen)
-        }
-        _ => {
-            let model = Autoencoder::draw(&config, shape, &draw);
-            open::filled(bundle, model, names)?.reconstruct(seen)
-        }
+    let model = AnyImageModel::<B>::draw(bundle, names, device)?;
+    let seen = images.tensor(device);
+    let outputs = match open::filled(bundle, model, names)? {
+        AnyImageModel::Pixels(model) => model.reconstruct(seen),
+        AnyImageModel::Variational(model) => model.reconstruct(seen),
+        AnyImageModel::Codes(model) => model.reconstruct(seen),
+        AnyImageModel::Bare(_)
+        | AnyImageModel::Classes(_)
+        | AnyImageModel::Patches(_)
+        | AnyImageModel::Masks(_)
+        | AnyImageModel::Boxes(_) => unreachable!("the names are an autoencoder's"),
     };
     Ok(PixelBatch::read(outputs))
 }
 
 /// Names of the autoencoder that a bundle holds, of whichever kind.
 fn autoencoder_names(bundle: &Bundle) -> Result<Names, Failure> {
-    let kinds = [HeadKind::Variational, HeadKind::Codes];
-    let found = kinds.into_iter().find_map(|kind| bundle.require(kind).ok());
-    Ok(match found {
-        Some(names) => names,
-        None => bundle.require(HeadKind::Pixels)?,
-    })
+    let kind = match bundle.head() {
+        kind @ (HeadKind::Pixels | HeadKind::Variational | HeadKind::Codes) => kind,
+        HeadKind::Bare
+        | HeadKind::Tokens
+        | HeadKind::SentencePairs
+        | HeadKind::Replaced
+        | HeadKind::Classes
+        | HeadKind::TokenClasses
+        | HeadKind::Spans
+        | HeadKind::Choices
+        | HeadKind::Patches
+        | HeadKind::Masks
+        | HeadKind::Boxes => HeadKind::Pixels,
+    };
+    open::require(bundle, kind)
 }
 
 /// Peak signal-to-noise ratio of each image, in decibels.

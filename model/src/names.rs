@@ -39,18 +39,78 @@ pub enum HeadKind {
 impl HeadKind {
     /// Whether a model with this head gives images back.
     pub fn gives_images(self) -> bool {
-        matches!(
-            self,
-            Self::Pixels | Self::Variational | Self::Codes | Self::Patches
-        )
+        match self {
+            Self::Pixels | Self::Variational | Self::Codes | Self::Patches => true,
+            Self::Bare
+            | Self::Tokens
+            | Self::SentencePairs
+            | Self::Replaced
+            | Self::Classes
+            | Self::TokenClasses
+            | Self::Spans
+            | Self::Choices
+            | Self::Masks
+            | Self::Boxes => false,
+        }
     }
 
     /// Whether fine-tuning draws it anew, as its outputs are those of a task.
     pub fn is_of_a_task(self) -> bool {
-        matches!(
-            self,
-            Self::Classes | Self::TokenClasses | Self::Spans | Self::Choices
-        )
+        match self {
+            Self::Classes
+            | Self::TokenClasses
+            | Self::Spans
+            | Self::Choices
+            | Self::Masks
+            | Self::Boxes => true,
+            Self::Bare
+            | Self::Tokens
+            | Self::SentencePairs
+            | Self::Replaced
+            | Self::Pixels
+            | Self::Variational
+            | Self::Codes
+            | Self::Patches => false,
+        }
+    }
+
+    /// The path of the weights that have a row a class, where its outputs are classes, which have names.
+    pub fn class_layer(self) -> Option<&'static str> {
+        match self {
+            Self::Classes | Self::TokenClasses | Self::Masks => Some("head.output.weight"),
+            Self::Boxes => Some("head.classes.weight"),
+            Self::Bare
+            | Self::Tokens
+            | Self::SentencePairs
+            | Self::Replaced
+            | Self::Spans
+            | Self::Choices
+            | Self::Pixels
+            | Self::Variational
+            | Self::Codes
+            | Self::Patches => None,
+        }
+    }
+
+    /// Of the heads that weights may be of where nothing names one, that with the least number is taken: parts of one head
+    /// begin like those of another, and every model has a backbone.
+    pub(crate) fn rank(self) -> usize {
+        match self {
+            Self::Classes => 0,
+            Self::TokenClasses => 1,
+            Self::Choices => 2,
+            Self::Spans => 3,
+            Self::Replaced => 4,
+            Self::SentencePairs => 5,
+            Self::Tokens => 6,
+            Self::Variational => 7,
+            Self::Codes => 8,
+            Self::Patches => 9,
+            Self::Masks => 10,
+            Self::Boxes => 11,
+            Self::Pixels => 12,
+            Self::Bare => 13,
+        }
     }
 
     /// What a model with this head is called in messages.
@@ -319,7 +379,8 @@ impl Family {
         self.all_heads().find(|head| head.class == class)
     }
 
-    fn all_heads(&'static self) -> impl Iterator<Item = &'static HeadNames> {
+    /// All heads that models of it can have, the bare backbone first.
+    pub fn all_heads(&'static self) -> impl Iterator<Item = &'static HeadNames> {
         let of_images: &[HeadNames] = if self.is_of_images() { OF_IMAGES } else { &[] };
         self.heads.iter().chain(of_images)
     }

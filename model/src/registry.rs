@@ -379,7 +379,15 @@ impl ImageConfig {
     pub fn head_dropout(&self) -> f64 {
         match self {
             Self::MobileNetV2(config) => config.classifier_dropout_prob,
-            _ => 0.0,
+            Self::ConvAutoencoder(_)
+            | Self::Mlp(_)
+            | Self::Cnn(_)
+            | Self::ResNet(_)
+            | Self::SmallResNet(_)
+            | Self::Vgg(_)
+            | Self::ViT(_)
+            | Self::ConvNext(_)
+            | Self::UNet(_) => 0.0,
         }
     }
 

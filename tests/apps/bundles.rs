@@ -14,18 +14,23 @@ use burn::prelude::*;
 use data::TextTokenizer;
 use image::{GrayImage, Luma};
 use model::bundle::{self, Precision};
+use model::families::bart::BartConfig;
 use model::families::bert::BertConfig;
 use model::families::conv_autoencoder::AutoencoderConfig;
 use model::families::electra::ElectraConfig;
 use model::families::gpt2::Gpt2Config;
+use model::families::vit::ViTConfig;
+use model::heads::masked::MaskedConfig;
 use model::heads::quantised::CodebookConfig;
 use model::heads::variational::VariationalConfig;
-use model::registry::ImageDecoder;
-use model::registry::TextBackbone;
+use model::registry::{
+    IMAGE_FAMILIES, ImageDecoder, SEQ2SEQ_FAMILIES, TEXT_FAMILIES, TextBackbone,
+};
 use model::{
-    Autoencoder, Bundle, Draw, HeadKind, ImageClassifier, ImageConfig, Names, QuantisedAutoencoder,
-    ReplacedTokenModel, SentencePairModel, TextClassifier, TextConfig, TokenModel,
-    VariationalAutoencoder,
+    Autoencoder, Bundle, ChoiceModel, Detector, Draw, HeadKind, ImageClassifier, ImageConfig,
+    MaskedAutoencoder, Names, QuantisedAutoencoder, ReplacedTokenModel, Segmenter,
+    SentencePairModel, Seq2SeqConfig, Seq2SeqModel, SpanFinder, TextClassifier, TextConfig,
+    TokenClassifier, TokenModel, VariationalAutoencoder,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -83,6 +88,54 @@ pub fn images() -> ImageConfig {
         channels: vec![2],
         latent_size: 3,
     })
+}
+
+/// The encoder-decoder of texts that [`wordpiece`] reads; 16 wide, 12 positions.
+pub fn bart() -> BartConfig {
+    let tokenizer = wordpiece();
+    let end = tokenizer.separator().unwrap();
+    serde_json::from_value(json!({
+        "vocab_size": tokenizer.vocab_size(),
+        "max_position_embeddings": 12,
+        "d_model": 16,
+        "encoder_layers": 1,
+        "encoder_ffn_dim": 20,
+        "encoder_attention_heads": 2,
+        "decoder_layers": 1,
+        "decoder_ffn_dim": 24,
+        "decoder_attention_heads": 2,
+        "pad_token_id": tokenizer.pad(),
+        "eos_token_id": end,
+        "decoder_start_token_id": end,
+    }))
+    .unwrap()
+}
+
+/// Six patches of 2x2.
+pub fn vit() -> ViTConfig {
+    serde_json::from_value(json!({
+        "hidden_size": 8,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 12,
+        "image_size": [4, 6],
+        "patch_size": 2,
+        "num_channels": 1,
+    }))
+    .unwrap()
+}
+
+/// Every head that some family has.
+pub fn heads() -> Vec<HeadKind> {
+    let families = TEXT_FAMILIES.iter().chain(SEQ2SEQ_FAMILIES);
+    let families = families.chain(IMAGE_FAMILIES).copied();
+    let mut heads = Vec::new();
+    for head in families.flat_map(|family| family.all_heads()) {
+        if !heads.contains(&head.kind) {
+            heads.push(head.kind);
+        }
+    }
+    heads
 }
 
 pub fn draw(device: &FlexDevice) -> Draw<'_, Flex> {
@@ -170,7 +223,7 @@ impl Bundles {
         files: &[(&str, &[u8])],
         model: &M,
     ) -> String {
-        let classes = (names.head.kind == HeadKind::Classes).then(classes);
+        let classes = names.head.kind.class_layer().map(|_| classes());
         let json = bundle::config_json(names, config, classes.as_deref());
         bundle::write(&self.path(name), &json, model, names, Precision::F32, files).unwrap();
         self.at(name)
@@ -224,6 +277,107 @@ impl Bundles {
         self.write_text(name, &config, HeadKind::Replaced, &wordpiece(), &model)
     }
 
+    /// A bundle with this head; another's name is that of its head too.
+    pub fn of_head(&self, head: HeadKind) -> String {
+        let name = &format!("{head:?}");
+        match head {
+            HeadKind::Bare => self.encoder(name),
+            HeadKind::Tokens => self.masked_lm(name),
+            HeadKind::SentencePairs => self.sentence_pairs(name),
+            HeadKind::Replaced => self.discriminator(name),
+            HeadKind::Classes => self.text_classifier(name),
+            HeadKind::TokenClasses => self.tagger(name, ["DET", "NOUN", "VERB"]),
+            HeadKind::Spans => self.finder(name),
+            HeadKind::Choices => self.chooser(name),
+            HeadKind::Pixels => self.autoencoder(name),
+            HeadKind::Variational => self.variational(name),
+            HeadKind::Codes => self.quantised(name),
+            HeadKind::Patches => self.masked_autoencoder(name),
+            HeadKind::Masks => self.segmenter(name),
+            HeadKind::Boxes => self.detector(name),
+        }
+    }
+
+    /// A bundle of each head, and of models of another medium with the same head.
+    pub fn of_all_heads(&self) -> Vec<(HeadKind, String)> {
+        let mut all: Vec<_> = heads()
+            .into_iter()
+            .map(|head| (head, self.of_head(head)))
+            .collect();
+        all.extend([
+            (HeadKind::Tokens, self.causal_lm("causal")),
+            (HeadKind::Tokens, self.translator("translator")),
+            (HeadKind::Bare, self.bare_translator("bare-translator")),
+            (HeadKind::Classes, self.image_classifier("images")),
+            (HeadKind::Bare, self.image_encoder("bare-images")),
+        ]);
+        all
+    }
+
+    /// An encoder without a head.
+    pub fn encoder(&self, name: &str) -> String {
+        let (config, device) = (TextConfig::Bert(bert()), Default::default());
+        let model = config.init::<Flex>(HeadKind::Bare, &draw(&device));
+        self.write_text(name, &config, HeadKind::Bare, &wordpiece(), &model)
+    }
+
+    /// Gives each word the tags with the probabilities of [`SHARES`].
+    pub fn tagger(&self, name: &str, tags: [&str; 3]) -> String {
+        let (config, device) = (TextConfig::Bert(bert()), Default::default());
+        let mut model = TokenClassifier::<Flex>::draw(&config, 3, &draw(&device));
+        model.head.output.weight = zeros(&model.head.output.weight);
+        model.head.output.bias = Some(logarithms(&SHARES));
+        let path = self.write_text(name, &config, HeadKind::TokenClasses, &wordpiece(), &model);
+        edit_config(&path, |config| {
+            config["id2label"] = json!({"0": tags[0], "1": tags[1], "2": tags[2]});
+            config["label2id"] = json!({tags[0]: 0, tags[1]: 1, tags[2]: 2});
+        });
+        path
+    }
+
+    /// Finds answers of no kind.
+    pub fn finder(&self, name: &str) -> String {
+        let (config, device) = (TextConfig::Bert(bert()), Default::default());
+        let model = SpanFinder::<Flex>::draw(&config, &draw(&device));
+        self.write_text(name, &config, HeadKind::Spans, &wordpiece(), &model)
+    }
+
+    /// Likes all choices as much.
+    pub fn chooser(&self, name: &str) -> String {
+        let (config, device) = (TextConfig::Bert(bert()), Default::default());
+        let mut model = ChoiceModel::<Flex>::draw(&config, &draw(&device));
+        model.head.score.output.weight = zeros(&model.head.score.output.weight);
+        self.write_text(name, &config, HeadKind::Choices, &wordpiece(), &model)
+    }
+
+    /// Writes texts of others.
+    pub fn translator(&self, name: &str) -> String {
+        let (config, device) = (Seq2SeqConfig::Bart(bart()), Default::default());
+        let model = Seq2SeqModel::<Flex>::draw(&config, &draw(&device));
+        let names = config.names(HeadKind::Tokens);
+        self.write_two_texts(name, names, &config, &model)
+    }
+
+    /// The same without what scores words.
+    pub fn bare_translator(&self, name: &str) -> String {
+        let (config, device) = (Seq2SeqConfig::Bart(bart()), Default::default());
+        let model = config.init::<Flex>(&draw(&device));
+        let names = config.names(HeadKind::Bare);
+        self.write_two_texts(name, names, &config, &model)
+    }
+
+    fn write_two_texts<M: Module<Flex>>(
+        &self,
+        name: &str,
+        names: Names,
+        config: &Seq2SeqConfig,
+        model: &M,
+    ) -> String {
+        let tokenizer = wordpiece().to_json().unwrap();
+        let files: &[(&str, &[u8])] = &[(bundle::TOKENIZER, tokenizer.as_bytes())];
+        self.write(name, names, config, files, model)
+    }
+
     /// Continues texts, each in another way.
     pub fn causal_lm(&self, name: &str) -> String {
         let (config, device) = (TextConfig::Gpt2(gpt2()), Default::default());
@@ -264,6 +418,48 @@ impl Bundles {
         model.head.output.bias = Some(logarithms(&SHARES));
         let names = config.names(HeadKind::Classes);
         self.write(name, names, &config, &[], &model)
+    }
+
+    /// An encoder of images without a head.
+    pub fn image_encoder(&self, name: &str) -> String {
+        let (config, device) = (images(), Default::default());
+        let model = config.init::<Flex>(&draw(&device));
+        self.write(name, config.names(HeadKind::Bare), &config, &[], &model)
+    }
+
+    /// Gives each pixel a class.
+    pub fn segmenter(&self, name: &str) -> String {
+        let (config, device) = (images(), Default::default());
+        let model = Segmenter::<Flex>::draw(&config, 3, &draw(&device));
+        self.write(name, config.names(HeadKind::Masks), &config, &[], &model)
+    }
+
+    /// Finds boxes.
+    pub fn detector(&self, name: &str) -> String {
+        let (config, device) = (images(), Default::default());
+        let model = Detector::<Flex>::draw(&config, 3, &draw(&device));
+        self.write(name, config.names(HeadKind::Boxes), &config, &[], &model)
+    }
+
+    /// Gives hidden patches back.
+    pub fn masked_autoencoder(&self, name: &str) -> String {
+        let (config, device) = (ImageConfig::ViT(vit()), Default::default());
+        let head = MaskedConfig {
+            decoder_hidden_size: 6,
+            decoder_num_hidden_layers: 1,
+            decoder_num_attention_heads: 2,
+            decoder_intermediate_size: 10,
+            mask_ratio: 0.5,
+            norm_pix_loss: false,
+        };
+        let model = MaskedAutoencoder::<Flex>::draw(&config, head, &draw(&device));
+        let path = self.write(name, config.names(HeadKind::Patches), &config, &[], &model);
+        edit_config(&path, |config| {
+            let head = serde_json::to_value(head).unwrap();
+            let head = head.as_object().unwrap().clone();
+            config.as_object_mut().unwrap().extend(head);
+        });
+        path
     }
 
     /// Reconstructs every image as half grey: the sigmoid of nothing.

@@ -4,6 +4,7 @@ use std::fs;
 
 use apps::dump::{Dump, Inputs};
 use burn::backend::Flex;
+use data::TextTokenizer;
 use model::{HeadKind, TextConfig};
 use safetensors::SafeTensors;
 
@@ -39,7 +40,7 @@ fn a_dump_holds_tokens_padding_and_logits() {
     assert!(real.eq(lengths.iter().map(Vec::len)));
 
     let dump = Dump::of::<Flex>(&open(&model), &texts, false, &Default::default()).unwrap();
-    assert_eq!(dump.shape, [21, 12, vocab_size]);
+    assert_eq!(dump.outputs[0].shape, [21, 12, vocab_size]);
     assert_eq!(dump.to_bytes().unwrap(), bytes);
 }
 
@@ -48,8 +49,9 @@ fn a_classifier_dumps_a_row_of_classes_a_text() {
     let bundles = Bundles::new();
     let model = open(&bundles.text_classifier("bundle"));
     let dump = Dump::of::<Flex>(&model, &TEXTS, false, &Default::default()).unwrap();
-    assert_eq!((dump.name, &dump.shape[..]), ("logits", &[4, 3][..]));
-    for row in dump.values.chunks_exact(3) {
+    let logits = &dump.outputs[0];
+    assert_eq!((logits.name, &logits.shape[..]), ("logits", &[4, 3][..]));
+    for row in logits.values.chunks_exact(3) {
         assert_eq!(row, SHARES.map(f32::ln));
     }
 }
@@ -63,9 +65,10 @@ fn a_decoder_dumps_its_vocabulary_at_each_token() {
         bpe().encode_one("a tool", 40).unwrap().len(),
         gpt2().vocab_size,
     );
-    assert_eq!(dump.shape, [2, seq, words]);
+    let logits = &dump.outputs[0];
+    assert_eq!(logits.shape, [2, seq, words]);
     // A token sees those before it alone: both texts begin alike.
-    let row = |text: usize| &dump.values[text * seq * words..text * seq * words + words];
+    let row = |text: usize| &logits.values[text * seq * words..text * seq * words + words];
     for (one, other) in row(0).iter().zip(row(1)) {
         assert!((one - other).abs() < 1e-4, "{one} {other}");
     }
@@ -80,13 +83,17 @@ fn hidden_states_are_those_of_a_bare_encoder_with_or_without_a_head() {
     let path = bundles.write_text("bare", &config, HeadKind::Bare, &wordpiece(), &bare);
     let dump = Dump::of::<Flex>(&open(&path), &["a tool"], false, &device).unwrap();
     // [CLS] a tool [SEP]
-    assert_eq!((dump.name, &dump.shape[..]), ("hidden", &[1, 4, 16][..]));
+    let hidden = &dump.outputs[0];
+    assert_eq!(
+        (hidden.name, &hidden.shape[..]),
+        ("hidden", &[1, 4, 16][..])
+    );
     let Inputs::Tokens(tokens) = &dump.inputs else {
         panic!("texts are tokens");
     };
     let states = bare.states(&tokens.input(&device), None, None);
     let states: Vec<f32> = states.into_data().iter::<f32>().collect();
-    assert_eq!(dump.values, states);
+    assert_eq!(hidden.values, states);
 
     let all = [
         bundles.masked_lm("masked"),
@@ -105,6 +112,135 @@ fn hidden_states_are_those_of_a_bare_encoder_with_or_without_a_head() {
         let hidden = file.tensor("hidden").unwrap();
         assert_eq!(hidden.shape()[2], 16);
         assert!(file.tensor("logits").is_err());
+    }
+}
+
+/// Names and shapes of what a model of this head makes of four texts or of two images.
+fn outputs(head: HeadKind, model: &str) -> Vec<(&'static str, Vec<usize>)> {
+    let longest = |tokenizer: &TextTokenizer| {
+        let tokens = TEXTS.map(|text| tokenizer.encode_one(text, 40).unwrap().len());
+        tokens.into_iter().max().unwrap()
+    };
+    let (texts, words) = (4, wordpiece().vocab_size());
+    let seq = longest(&wordpiece()).min(12);
+    let is = |name: &str| model.ends_with(name);
+    match head {
+        HeadKind::Bare if is("images") => vec![("hidden", vec![2, 2, 2, 3])],
+        HeadKind::Bare => vec![("hidden", vec![texts, seq, 16])],
+        HeadKind::Tokens if is("causal") => {
+            vec![("logits", vec![texts, longest(&bpe()), gpt2().vocab_size])]
+        }
+        HeadKind::Tokens => vec![("logits", vec![texts, seq, words])],
+        HeadKind::SentencePairs => vec![
+            ("logits", vec![texts, seq, words]),
+            ("pair_logits", vec![texts, 2]),
+        ],
+        HeadKind::Replaced => vec![("logits", vec![texts, seq])],
+        HeadKind::Classes if is("images") => vec![("logits", vec![2, 3])],
+        HeadKind::Classes => vec![("logits", vec![texts, 3])],
+        HeadKind::TokenClasses => vec![("logits", vec![texts, seq, 3])],
+        HeadKind::Spans => vec![("logits", vec![texts, seq, 2])],
+        HeadKind::Choices => vec![("logits", vec![texts, 1])],
+        HeadKind::Pixels | HeadKind::Codes => vec![("logits", vec![2, 1, 4, 6])],
+        HeadKind::Variational => vec![
+            ("logits", vec![2, 1, 4, 6]),
+            ("mean", vec![2, 2]),
+            ("log_variance", vec![2, 2]),
+        ],
+        HeadKind::Patches => vec![("logits", vec![2, 6, 4])],
+        HeadKind::Masks => vec![("logits", vec![2, 3, 4, 6])],
+        HeadKind::Boxes => vec![
+            ("logits", vec![2, 6, 3]),
+            ("distances", vec![2, 6, 4]),
+            ("centerness", vec![2, 6]),
+        ],
+    }
+}
+
+#[test]
+fn every_head_dumps_what_it_computes() {
+    let bundles = Bundles::new();
+    let texts = bundles.file("texts.txt", TEXTS.join("\n"));
+    fs::create_dir(bundles.path("photos")).unwrap();
+    for (name, value) in [("photos/a.png", 51), ("photos/b.png", 255)] {
+        bundles.png(name, value);
+    }
+    let photos = bundles.at("photos");
+    for (head, model) in bundles.of_all_heads() {
+        let input = if open(&model).is_text() {
+            &texts
+        } else {
+            &photos
+        };
+        let output = format!("{model}.safetensors");
+        let dump = |more: &[&str]| {
+            let args = [
+                "dump", "--model", &model, "--input", input, "--output", &output,
+            ];
+            printed(&[&args, more].concat());
+            fs::read(&output).unwrap()
+        };
+        let bytes = dump(&[]);
+        let file = SafeTensors::deserialize(&bytes).unwrap();
+        let inputs = [
+            "input_ids",
+            "attention_mask",
+            "decoder_input_ids",
+            "pixel_values",
+        ];
+        let mut names: Vec<&str> = file.names();
+        names.retain(|name| !inputs.contains(name));
+        let expected = outputs(head, &model);
+        assert_eq!(names.len(), expected.len(), "{model}: {names:?}");
+        for (name, shape) in expected {
+            assert_eq!(file.tensor(name).unwrap().shape(), shape, "{model}: {name}");
+            let values = file.tensor(name).unwrap();
+            let values = values.data().as_chunks::<4>().0.iter();
+            let mut values = values.map(|bytes| f32::from_le_bytes(*bytes));
+            assert!(values.all(f32::is_finite), "{model}: {name}");
+        }
+        let bytes = dump(&["--hidden"]);
+        let file = SafeTensors::deserialize(&bytes).unwrap();
+        assert!(
+            file.tensor("hidden").is_ok() && file.tensor("logits").is_err(),
+            "{model}"
+        );
+        // The new bundle computes the same.
+        let copy = format!("{model}-copy");
+        printed(&["convert", &model, &copy]);
+        let before = dump(&[]);
+        let args = [
+            "dump", "--model", &copy, "--input", input, "--output", &output,
+        ];
+        printed(&args);
+        assert!(fs::read(&output).unwrap() == before, "{model}");
+    }
+}
+
+#[test]
+fn an_encoder_decoder_is_to_write_what_it_reads() {
+    let bundles = Bundles::new();
+    let path = bundles.translator("translator");
+    let device = Default::default();
+    let dump = Dump::of::<Flex>(&open(&path), &["a tool", "a"], false, &device).unwrap();
+    let Inputs::TwoTexts(read, written) = &dump.inputs else {
+        panic!("it reads one text and writes another");
+    };
+    // [CLS] a tool [SEP] and [CLS] a [SEP] [PAD], behind the start token, which is [SEP].
+    let (end, pad) = (
+        wordpiece().separator().unwrap() as i32,
+        wordpiece().pad() as i32,
+    );
+    assert_eq!((read.seq, &read.lengths[..]), (4, &[4, 3][..]));
+    assert_eq!(written[..4], [&[end], &read.tokens[..3]].concat());
+    assert_eq!(written[4..], [&[end], &read.tokens[4..7]].concat());
+    assert_eq!(read.tokens[7], pad);
+    // A place sees those before it alone: the first of both, and of a text by itself.
+    let alone = Dump::of::<Flex>(&open(&path), &["a"], false, &device).unwrap();
+    let words = wordpiece().vocab_size();
+    let pairs = alone.outputs[0].values[..2 * words].iter();
+    for (one, other) in pairs.zip(&dump.outputs[0].values[4 * words..]) {
+        assert!((one - other).abs() < 1e-4, "{one} {other}");
     }
 }
 

@@ -2,35 +2,10 @@
 
 use std::fs;
 
-use burn::backend::Flex;
-use model::{ChoiceModel, HeadKind, SpanFinder, TextConfig, TokenClassifier};
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
 
-use crate::bundles::{
-    Bundles, SHARES, apps, bert, draw, edit_config, logarithms, printed, refused, wordpiece, zeros,
-};
-
-/// A bundle whose tags have the probabilities of [`SHARES`] for every word.
-fn tagger(bundles: &Bundles, name: &str, tags: [&str; 3]) -> String {
-    let (config, device) = (TextConfig::Bert(bert()), Default::default());
-    let mut model = TokenClassifier::<Flex>::draw(&config, 3, &draw(&device));
-    model.head.output.weight = zeros(&model.head.output.weight);
-    model.head.output.bias = Some(logarithms(&SHARES));
-    let path = bundles.write_text(name, &config, HeadKind::TokenClasses, &wordpiece(), &model);
-    edit_config(&path, |config| {
-        config["id2label"] = json!({"0": tags[0], "1": tags[1], "2": tags[2]});
-        config["label2id"] = json!({tags[0]: 0, tags[1]: 1, tags[2]: 2});
-    });
-    path
-}
-
-/// A bundle that likes the word "bird" as an answer's both ends as much as any other.
-fn finder(bundles: &Bundles) -> String {
-    let (config, device) = (TextConfig::Bert(bert()), Default::default());
-    let model = SpanFinder::<Flex>::draw(&config, &draw(&device));
-    bundles.write_text("finder", &config, HeadKind::Spans, &wordpiece(), &model)
-}
+use crate::bundles::{Bundles, apps, edit_config, printed, refused};
 
 fn lines(text: &str) -> Vec<Value> {
     text.lines()
@@ -41,7 +16,7 @@ fn lines(text: &str) -> Vec<Value> {
 #[test]
 fn words_have_their_tags_and_places() {
     let bundles = Bundles::new();
-    let model = tagger(&bundles, "words", ["DET", "NOUN", "VERB"]);
+    let model = bundles.tagger("words", ["DET", "NOUN", "VERB"]);
     let text = printed(&["predict", "--model", &model, "--text", "A small  bird"]);
     assert_eq!(
         text,
@@ -53,7 +28,7 @@ fn words_have_their_tags_and_places() {
 fn entities_are_what_their_tags_mark() {
     let bundles = Bundles::new();
     // Every word begins an entity.
-    let begins = tagger(&bundles, "begins", ["O", "B-BIRD", "I-BIRD"]);
+    let begins = bundles.tagger("begins", ["O", "B-BIRD", "I-BIRD"]);
     let args = ["predict", "--model", &begins, "--text", "a bird", "--json"];
     let found = &lines(&printed(&args))[0]["entities"];
     let names: Vec<&str> = found
@@ -68,11 +43,11 @@ fn entities_are_what_their_tags_mark() {
         (&json!("bird"), &json!(2), &json!(6))
     );
     // Every word goes on with the one before: one entity.
-    let goes_on = tagger(&bundles, "goes-on", ["O", "I-BIRD", "B-BIRD"]);
+    let goes_on = bundles.tagger("goes-on", ["O", "I-BIRD", "B-BIRD"]);
     let text = printed(&["predict", "--model", &goes_on, "--text", "été: a bird"]);
     assert_eq!(text, "été: a bird  BIRD  0.700  0-11\n");
     // None at all.
-    let none = tagger(&bundles, "none", ["B-BIRD", "O", "I-BIRD"]);
+    let none = bundles.tagger("none", ["B-BIRD", "O", "I-BIRD"]);
     let args = ["predict", "--model", &none, "--text", "a bird", "--json"];
     assert_eq!(lines(&printed(&args))[0]["entities"], json!([]));
     // A file keeps its rows.
@@ -86,7 +61,7 @@ fn entities_are_what_their_tags_mark() {
 #[test]
 fn answers_are_parts_of_the_context_however_long_it_is() {
     let bundles = Bundles::new();
-    let model = finder(&bundles);
+    let model = bundles.finder("finder");
     let context = "a small bird that sings; ".repeat(9);
     let args = [
         "predict",
@@ -136,7 +111,7 @@ fn answers_are_parts_of_the_context_however_long_it_is() {
 #[test]
 fn no_answer_is_given_only_where_training_had_questions_without() {
     let bundles = Bundles::new();
-    let model = finder(&bundles);
+    let model = bundles.finder("finder");
     let texts = || -> Vec<String> {
         let args = [
             "predict",
@@ -179,9 +154,9 @@ fn no_answer_is_given_only_where_training_had_questions_without() {
 #[test]
 fn what_is_cut_is_said_of_each_kind() {
     let bundles = Bundles::new();
-    let tags = tagger(&bundles, "words", ["DET", "NOUN", "VERB"]);
+    let tags = bundles.tagger("words", ["DET", "NOUN", "VERB"]);
     let classes = bundles.text_classifier("pairs");
-    let answers = finder(&bundles);
+    let answers = bundles.finder("finder");
     let long = "a small bird that sings ".repeat(40);
     for args in [
         &["--model", &tags, "--text", &long][..],
@@ -199,10 +174,7 @@ fn what_is_cut_is_said_of_each_kind() {
 #[test]
 fn choices_come_with_their_probabilities() {
     let bundles = Bundles::new();
-    let (config, device) = (TextConfig::Bert(bert()), Default::default());
-    let mut model = ChoiceModel::<Flex>::draw(&config, &draw(&device));
-    model.head.score.output.weight = zeros(&model.head.score.output.weight);
-    let model = bundles.write_text("chooser", &config, HeadKind::Choices, &wordpiece(), &model);
+    let model = bundles.chooser("chooser");
     let args = [
         "predict",
         "--model",
@@ -312,8 +284,8 @@ fn texts_are_embedded_and_compared() {
 #[test]
 fn flags_that_a_model_has_no_use_for_are_refused() {
     let bundles = Bundles::new();
-    let words = tagger(&bundles, "words", ["DET", "NOUN", "VERB"]);
-    let answers = finder(&bundles);
+    let words = bundles.tagger("words", ["DET", "NOUN", "VERB"]);
+    let answers = bundles.finder("finder");
     let classes = bundles.text_classifier("classes");
     for (args, reason) in [
         (

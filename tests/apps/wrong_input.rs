@@ -2,7 +2,10 @@
 
 use std::fs;
 
-use crate::bundles::{Bundles, TEXTS, edit_config, refused};
+use burn::backend::Flex;
+use model::{HeadKind, TextClassifier, TextConfig};
+
+use crate::bundles::{Bundles, TEXTS, bpe, draw, edit_config, gpt2, refused};
 
 #[test]
 fn the_wrong_model_is_refused() {
@@ -15,19 +18,19 @@ fn the_wrong_model_is_refused() {
     };
     assert_eq!(
         refused(&["predict", "--model", &masked_lm, "--text", "a"]),
-        "masked: holds BertForMaskedLM, and a classifier is needed here"
+        "masked: holds BertForMaskedLM, and a classifier is needed here; apps fill-mask is for it"
     );
     assert_eq!(
         refused(&["fill-mask", "--model", &images, "[MASK]"]),
-        "images: holds a model of type hearth_conv, and a text model is needed here"
+        "images: holds a model of type hearth_conv, and a text model is needed here; apps predict is for it"
     );
     assert_eq!(
         refused(&["reconstruct", "--model", &images, "--input", "mnist"]),
-        "images: holds HearthConvImageClassifier, and an autoencoder is needed here"
+        "images: holds HearthConvImageClassifier, and an autoencoder is needed here; apps predict is for it"
     );
     assert_eq!(
         refused(&["reconstruct", "--model", &masked_lm, "--input", "mnist"]),
-        "masked: holds a model of type bert, and an autoencoder is needed here"
+        "masked: holds a model of type bert, and an autoencoder is needed here; apps fill-mask is for it"
     );
     assert_eq!(
         refused(&["predict", "--model", &images, "--text", "a"]),
@@ -80,6 +83,60 @@ fn the_wrong_model_is_refused() {
         message.starts_with("masked") && message.contains("tokenizer.json"),
         "{message}"
     );
+}
+
+/// What a command says of a model that it is not for.
+#[test]
+fn the_command_for_a_model_is_named() {
+    let bundles = Bundles::new();
+    let png = bundles.png("a.png", 1);
+    let images = ["--input", &png];
+    let commands: [(&str, &[&str]); 4] = [
+        ("predict", &["--text", "a"]),
+        ("fill-mask", &["a [MASK]"]),
+        ("generate", &["a"]),
+        ("reconstruct", &images),
+    ];
+    for (head, model) in bundles.of_all_heads() {
+        let is = |name: &str| model.ends_with(name);
+        let right = match head {
+            HeadKind::Bare if is("bare-translator") || is("bare-images") => "dump",
+            HeadKind::Bare => "embed",
+            HeadKind::Tokens if is("translator") => "predict",
+            HeadKind::Tokens if is("causal") => "generate",
+            HeadKind::Tokens | HeadKind::SentencePairs => "fill-mask",
+            HeadKind::Classes | HeadKind::TokenClasses | HeadKind::Spans | HeadKind::Choices => {
+                "predict"
+            }
+            HeadKind::Pixels | HeadKind::Variational | HeadKind::Codes => "reconstruct",
+            HeadKind::Replaced | HeadKind::Patches | HeadKind::Masks | HeadKind::Boxes => "dump",
+        };
+        for (command, args) in commands {
+            if command == right {
+                continue;
+            }
+            let message = refused(&[&[command, "--model", &model], args].concat());
+            assert!(
+                message.contains(&format!("apps {right} ")),
+                "{command} on {head:?}: {message}"
+            );
+        }
+    }
+    let message = refused(&["embed", "--model", &bundles.at("images"), "--text", "a"]);
+    assert!(message.ends_with("apps predict is for it"), "{message}");
+}
+
+/// The token table scores words of a decoder: nothing in its weights tells a language model from a classifier.
+#[test]
+fn a_classifier_on_a_decoder_continues_no_text() {
+    let bundles = Bundles::new();
+    let (config, device) = (TextConfig::Gpt2(gpt2()), Default::default());
+    let model = TextClassifier::<Flex>::draw(&config, 3, &draw(&device));
+    let path = bundles.write_text("decoder", &config, HeadKind::Classes, &bpe(), &model);
+    let message = refused(&["generate", "--model", &path, "a"]);
+    let words = "holds GPT2ForSequenceClassification, and a language model is needed here; \
+                 apps predict is for it";
+    assert!(message.ends_with(words), "{message}");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::fs;
 
+use model::Bundle;
 use serde_json::{Value, json};
 
 use crate::support::{Bench, arguments};
@@ -293,6 +294,28 @@ fn adapters_train_beside_every_head() {
         let adapter = run.path().join("model/adapter/adapter_config.json");
         let adapter: Value = serde_json::from_slice(&fs::read(adapter).unwrap()).unwrap();
         assert_ne!(adapter["modules_to_save"], Value::Null, "{name}");
+    }
+}
+
+#[test]
+fn an_adapter_says_what_it_was_trained_for() {
+    let bench = bench();
+    let few = ["training.steps=2", "training.validate_every=2"];
+    let base = [TASKS[0].1, &few].concat();
+    bench.train("base", &arguments(TASKS[0].0, &base));
+    for (name, settings, _, _) in TASKS {
+        let own = ["from='base'", "adapter.kind=lora", "adapter.rank=2"];
+        let settings = [settings, &few[..], &own].concat();
+        let run = bench.train(&format!("{name}-lora"), &arguments(name, &settings));
+        let merged = Bundle::open(&run.path().join("model")).unwrap();
+        let adapter = Bundle::open(&run.path().join("model/adapter")).unwrap();
+        assert!(adapter.has_adapter());
+        assert_eq!(adapter.head(), merged.head(), "{name}");
+        assert!(adapter.require(merged.head()).is_ok(), "{name}");
+        for key in ["id2label", "problem_type", "answers"] {
+            let [ours, theirs] = [&adapter, &merged].map(|bundle| &bundle.raw_config()[key]);
+            assert_eq!(ours, theirs, "{name}: {key}");
+        }
     }
 }
 

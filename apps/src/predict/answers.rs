@@ -52,7 +52,7 @@ impl<B: Backend> AnswerPredictor<B> {
             tokenizer,
             max_length,
         } = open::text_parts(bundle)?;
-        let names = bundle.require(HeadKind::Spans)?;
+        let names = open::require(bundle, HeadKind::Spans)?;
         let model = SpanFinder::draw(&config, &bundle.draw(device, names));
         Ok(Self {
             model: open::filled(bundle, model, names)?,

@@ -37,7 +37,7 @@ impl<B: Backend> ChoicePredictor<B> {
             tokenizer,
             max_length,
         } = open::text_parts(bundle)?;
-        let names = bundle.require(HeadKind::Choices)?;
+        let names = open::require(bundle, HeadKind::Choices)?;
         let model = ChoiceModel::draw(&config, &bundle.draw(device, names));
         Ok(Self {
             model: open::filled(bundle, model, names)?,

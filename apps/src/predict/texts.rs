@@ -7,10 +7,10 @@ use model::{Bundle, HeadKind, Seq2SeqModel};
 use serde::Serialize;
 use train::Failure;
 use train::job::seq2seq::end_with;
-use train::job::text::{TokenBatch, bundle_tokenizer};
+use train::job::text::TokenBatch;
 
 use super::BATCH;
-use crate::open;
+use crate::open::{self, Seq2SeqParts};
 
 /// A text that was written.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -47,28 +47,21 @@ impl<B: Backend> TextWriter<B> {
         beams: Option<usize>,
         device: &B::Device,
     ) -> Result<Self, Failure> {
-        let mut config = bundle.seq2seq_config()?;
-        config.set_dropout(0.0);
+        let Seq2SeqParts {
+            config,
+            tokenizer,
+            max_length,
+        } = open::seq2seq_parts(bundle)?;
         let plan = config.describe();
-        open::fits(bundle, plan.parameters)?;
-        let tokenizer = bundle_tokenizer(bundle)?;
-        let (tokens, room) = (tokenizer.largest_id() as usize + 1, plan.vocab_size);
-        let wrong =
-            |reason: String| Failure::input(format!("{}: {reason}", bundle.path().display()));
-        if tokens > room {
-            return Err(wrong(format!(
-                "the tokenizer has {tokens} tokens and the model {room}"
-            )));
-        }
-        let names = bundle.require(HeadKind::Tokens)?;
+        let names = open::require(bundle, HeadKind::Tokens)?;
         let model = Seq2SeqModel::draw(&config, &bundle.draw(device, names));
         let mut search = Search::of(bundle, &plan)?;
         search.num_beams = beams.unwrap_or(search.num_beams);
+        let wrong = |reason| Failure::input(format!("{}: {reason}", bundle.path().display()));
         search.check(&plan).map_err(wrong)?;
-        let most = tokenizer.max_length().or(plan.positions).unwrap_or(512);
         Ok(Self {
             model: open::filled(bundle, model, names)?,
-            max_length: plan.positions.map_or(most, |positions| positions.min(most)),
+            max_length,
             layers: plan.layers[1],
             pad: plan.pad,
             end: plan.eos.first().copied(),

@@ -55,7 +55,7 @@ impl<B: Backend> WordPredictor<B> {
             tokenizer,
             max_length,
         } = open::text_parts(bundle)?;
-        let names = bundle.require(HeadKind::TokenClasses)?;
+        let names = open::require(bundle, HeadKind::TokenClasses)?;
         let tags = bundle.classes()?;
         let model = TokenClassifier::draw(&config, tags.len(), &bundle.draw(device, names));
         Ok(Self {

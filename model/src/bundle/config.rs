@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::{Bundle, BundleError};
-use crate::names::{Family, HeadKind, Names};
+use crate::names::{Family, HeadKind, HeadNames, Names};
 use crate::registry::{IMAGE_FAMILIES, SEQ2SEQ_FAMILIES, TEXT_FAMILIES};
 
 /// What a classifier's logits mean.
@@ -18,6 +18,9 @@ pub enum Scores {
     /// They are the values themselves.
     Values,
 }
+
+/// Keys that say what a classifier's logits are of.
+const OF_CLASSES: [&str; 4] = ["id2label", "label2id", "num_labels", "problem_type"];
 
 fn families() -> impl Iterator<Item = &'static Family> {
     let of_texts = TEXT_FAMILIES.iter().chain(SEQ2SEQ_FAMILIES);
@@ -139,18 +142,62 @@ impl Bundle {
         table.iter().map(pair).collect()
     }
 
+    /// Names the class of what an adapter was trained for, which its base's may not be: what the adapter says itself, else what
+    /// its merged model says, else what the parts that it brings are of.
+    pub(super) fn take_class(&mut self, merged: Option<&Value>) {
+        let Some(adapter) = self.adapter.clone() else {
+            return;
+        };
+        let family = self.family;
+        let class = merged.and_then(|merged| merged["architectures"][0].as_str());
+        let of_merged = class.and_then(|class| family.head_of_class(class));
+        let of_task = adapter.head(family);
+        let brings = |head: &&HeadNames| {
+            let first = head.renames.first();
+            head.kind.is_of_a_task() && first.is_some_and(|(_, part)| adapter.holds_part(part))
+        };
+        let brought = family.all_heads().filter(brings);
+        let brought = brought.min_by_key(|head| head.kind.rank());
+        // What lies above may be another model, as the base is.
+        let is_like = |head: &&HeadNames| head.kind.is_of_a_task() == brought.is_some();
+        let head = of_task.or(of_merged.filter(is_like)).or(brought);
+        let Some(head) = head else {
+            return;
+        };
+        if let Some(config) = self.config.as_object_mut() {
+            config.insert("architectures".into(), json!([head.class]));
+        }
+    }
+
+    /// Takes what its merged model says of an adapter's training, where that is its merged model.
+    pub(super) fn take_settings(&mut self, merged: Option<&Value>) -> Result<bool, BundleError> {
+        let class = self.class().unwrap_or_default();
+        let Some(merged) = merged.filter(|merged| merged["architectures"][0] == class) else {
+            return Ok(false);
+        };
+        if self.family.is_of_images() {
+            // It was fitted to images of another size than its base's, perhaps.
+            let mut config = merged.clone();
+            complete(&mut config, self.family).map_err(|reason| self.config_error(reason))?;
+            self.config = config;
+        } else {
+            self.set_keys(&OF_CLASSES, merged);
+            self.set_keys(&["answers"], merged);
+        }
+        Ok(true)
+    }
+
     /// Gives a classifier that an adapter brings the classes of its merged model, if that is known, else those of the base
     /// model; or none, if they are of another number.
     pub(super) fn take_classes(&mut self, merged: Option<&Value>) -> Result<(), BundleError> {
-        const KEYS: [&str; 4] = ["id2label", "label2id", "num_labels", "problem_type"];
         let Some(rows) = self.rows_of_adapter() else {
             return Ok(());
         };
         if let Some(merged) = merged {
-            self.set_keys(&KEYS, merged);
+            self.set_keys(&OF_CLASSES, merged);
         }
         if self.label_table()?.len() != rows {
-            self.set_keys(&KEYS, &Value::Null);
+            self.set_keys(&OF_CLASSES, &Value::Null);
         }
         Ok(())
     }
@@ -168,18 +215,18 @@ impl Bundle {
         }
     }
 
-    /// Name of the last layer's weights, of a family that has classifiers.
+    /// Name of the weights with a row a class, of a family that has classifiers.
     fn last_layer(&self) -> Option<String> {
         let named = self
             .class()
             .and_then(|class| self.family.head_of_class(class));
-        let named = named.filter(|head| head.kind == HeadKind::TokenClasses);
+        let named = named.filter(|head| head.kind.class_layer().is_some());
         let head = named.or_else(|| self.family.head(HeadKind::Classes))?;
         let names = Names {
             family: self.family,
             head,
         };
-        Some(names.theirs("head.output.weight"))
+        head.kind.class_layer().map(|layer| names.theirs(layer))
     }
 
     /// Rows of the last layer that an adapter brings.

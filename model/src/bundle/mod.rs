@@ -59,6 +59,20 @@ pub enum Precision {
     F32,
     /// 16 bit, half the size.
     F16,
+    /// The same size with the range of 32 bit and fewer digits.
+    Bf16,
+}
+
+impl Precision {
+    /// From this value on, values round to infinity.
+    pub fn limit(self) -> f32 {
+        match self {
+            Self::F32 => f32::INFINITY,
+            Self::F16 => 65520.0,
+            // Half a step above the largest value.
+            Self::Bf16 => f32::from_bits(0x7f7f_8000),
+        }
+    }
 }
 
 /// A buffer of encoder-decoders that files may lack: it is zero then.
@@ -138,10 +152,12 @@ pub struct Bundle {
     own_adapter: bool,
     /// Where the tokenizer is, if not beside the weights.
     tokenizer: Option<PathBuf>,
+    /// Where the merged model of an adapter is, if it is known.
+    trained: Option<PathBuf>,
 }
 
 /// Files that make a tokenizer; those that make one by themselves, or with `merges.txt`, come first.
-const TOKENIZER_FILES: [&str; 7] = [
+pub const TOKENIZER_FILES: [&str; 8] = [
     TOKENIZER,
     "vocab.txt",
     "vocab.json",
@@ -149,6 +165,7 @@ const TOKENIZER_FILES: [&str; 7] = [
     TOKENIZER_CONFIG,
     "special_tokens_map.json",
     "added_tokens.json",
+    "chat_template.jinja",
 ];
 
 impl Bundle {
@@ -232,6 +249,10 @@ impl Bundle {
             return Err(bundle.config_error(reason));
         }
         bundle.take_adapter(adapter)?;
+        bundle.take_class(merged.as_ref());
+        if bundle.take_settings(merged.as_ref())? {
+            bundle.trained = Some(path.join(".."));
+        }
         bundle.take_classes(merged.as_ref())?;
         Ok(bundle)
     }
@@ -297,6 +318,7 @@ impl Bundle {
             adapter: None,
             own_adapter: false,
             tokenizer: None,
+            trained: None,
         })
     }
 
@@ -387,6 +409,12 @@ impl Bundle {
     pub fn read(&self, name: &str) -> Result<Vec<u8>, BundleError> {
         if let Some(folder) = &self.tokenizer
             && TOKENIZER_FILES.contains(&name)
+        {
+            return read(folder, &Files::Directory, name);
+        }
+        if let Some(folder) = &self.trained
+            && [GENERATION, PREPROCESSOR].contains(&name)
+            && folder.join(name).is_file()
         {
             return read(folder, &Files::Directory, name);
         }
@@ -520,38 +548,29 @@ impl Bundle {
             Some(class) if class == head.class => {
                 format!(
                     "{}, as its weights lack the head of {class}",
-                    self.likely_kind()
+                    self.held_head().describe()
                 )
             }
             Some(class) => class.to_string(),
-            None => self.likely_kind(),
+            None => self.held_head().describe().into(),
         }))
     }
 
-    /// What the weights look like, for messages.
-    fn likely_kind(&self) -> String {
-        let kinds = [
-            HeadKind::Tokens,
-            HeadKind::Replaced,
-            HeadKind::Classes,
-            HeadKind::Spans,
-            HeadKind::Variational,
-            HeadKind::Codes,
-            HeadKind::Patches,
-            HeadKind::Masks,
-            HeadKind::Boxes,
-            HeadKind::Pixels,
-        ];
-        let holds = |kind: &&HeadKind| {
-            let head = self.family.head(**kind);
-            let names = head.map(|head| Names {
-                family: self.family,
-                head,
-            });
-            names.is_some_and(|names| self.holds(&names).unwrap_or(false))
-        };
-        let found = kinds.iter().find(holds).unwrap_or(&HeadKind::Bare);
-        found.describe().into()
+    /// The head that its model has: what its class says, else what its weights hold.
+    pub fn head(&self) -> HeadKind {
+        let class = self.class();
+        let named = class.and_then(|class| self.family.head_of_class(class));
+        named.map_or_else(|| self.held_head(), |head| head.kind)
+    }
+
+    fn held_head(&self) -> HeadKind {
+        let family = self.family;
+        let held = family.all_heads().filter(|head| {
+            let names = Names { family, head };
+            self.holds(&names).unwrap_or(false)
+        });
+        let first = held.map(|head| head.kind).min_by_key(|kind| kind.rank());
+        first.unwrap_or(HeadKind::Bare)
     }
 
     /// Whether the weights hold this head.
@@ -593,8 +612,11 @@ impl Bundle {
             return Ok(true);
         }
         let Some((_, needed)) = needed else {
-            // Nothing but the tied token table.
-            return Ok(true);
+            // Nothing but the tied token table, which a classifier has too.
+            let named = self.family.head_of_class(class).map(|head| head.kind);
+            let kinds = [names.head.kind, HeadKind::Bare];
+            return Ok(names.head.kind == HeadKind::Bare
+                || named.is_none_or(|named| kinds.contains(&named)));
         };
         let mut all = weights.iter();
         let in_base = all.any(|tensor| without_wrapper(tensor.name).starts_with(needed));
@@ -1043,7 +1065,23 @@ pub fn serialise<B: Backend, M: Module<B>>(
     names: Names,
     precision: Precision,
 ) -> Result<Vec<u8>, String> {
-    let mut tensors = Vec::new();
+    serialise_with(module, names, precision, Vec::new())
+}
+
+/// The same with further tensors, which the module has no place for.
+///
+/// # Errors
+///
+/// Values that cannot be read from the device, or two tensors of one name.
+pub fn serialise_with<B: Backend, M: Module<B>>(
+    module: &M,
+    names: Names,
+    precision: Precision,
+    further: Vec<(String, TensorData)>,
+) -> Result<Vec<u8>, String> {
+    let further = further.into_iter();
+    let further = further.map(|(name, data)| stored(name, data, precision));
+    let mut tensors: Vec<_> = further.collect();
     walk::values(module, names, &mut |path, data| {
         tensors.push(stored(path.name(), data, precision));
     });
@@ -1055,6 +1093,7 @@ fn stored(name: String, data: TensorData, precision: Precision) -> (String, Vec<
     let data = data.convert_dtype(match precision {
         Precision::F32 => DType::F32,
         Precision::F16 => DType::F16,
+        Precision::Bf16 => DType::BF16,
     });
     (name, data.shape.to_vec(), data.as_bytes().to_vec())
 }
@@ -1067,6 +1106,7 @@ pub(crate) fn safetensors_of(
     let stored = match precision {
         Precision::F32 => Dtype::F32,
         Precision::F16 => Dtype::F16,
+        Precision::Bf16 => Dtype::BF16,
     };
     let mut views = Vec::with_capacity(tensors.len());
     for (name, shape, bytes) in tensors {

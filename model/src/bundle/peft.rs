@@ -21,7 +21,7 @@ use super::{BundleError, Precision, safetensors_of, stored, write_directory};
 use crate::layers::Adapter;
 use crate::layers::adapter::Target;
 use crate::layers::low_rank::{LowRankPlan, scale};
-use crate::names::{HeadKind, Names, VIRTUAL_TOKENS, is_of_adapter};
+use crate::names::{Family, HeadKind, HeadNames, Names, VIRTUAL_TOKENS, is_of_adapter};
 use crate::walk;
 
 /// The adapter's settings, in its directory.
@@ -247,6 +247,13 @@ impl SavedAdapter {
         Err(wrong(format!(
             "base_model_name_or_path is \"{name}\", and there is no directory of that name with config.json and weights, neither here nor above the adapter"
         )))
+    }
+
+    /// The head that it was trained with, where `peft` has a word for it.
+    pub fn head(&self, family: &'static Family) -> Option<&'static HeadNames> {
+        let named = self.settings.others.get("task_type")?.as_str()?;
+        let mut heads = family.all_heads();
+        heads.find(|head| task(Names { family, head }) == Some(named))
     }
 
     /// The bytes of its files of weights.
@@ -723,15 +730,24 @@ impl AdapterFiles {
     }
 }
 
-/// What `peft` calls the task of a model with this head.
-fn task(names: Names) -> Value {
+/// What `peft` calls the task of a model with this head; none where it has no word for it.
+fn task(names: Names) -> Option<&'static str> {
     match names.head.kind {
-        HeadKind::Classes => json!("SEQ_CLS"),
-        HeadKind::TokenClasses => json!("TOKEN_CLS"),
-        HeadKind::Spans => json!("QUESTION_ANS"),
-        HeadKind::Tokens if is_causal(names.head.class) => json!("CAUSAL_LM"),
-        HeadKind::Tokens if names.family.is_of_two_texts() => json!("SEQ_2_SEQ_LM"),
-        _ => Value::Null,
+        HeadKind::Classes => Some("SEQ_CLS"),
+        HeadKind::TokenClasses => Some("TOKEN_CLS"),
+        HeadKind::Spans => Some("QUESTION_ANS"),
+        HeadKind::Tokens if is_causal(names.head.class) => Some("CAUSAL_LM"),
+        HeadKind::Tokens => names.family.is_of_two_texts().then_some("SEQ_2_SEQ_LM"),
+        HeadKind::Bare
+        | HeadKind::SentencePairs
+        | HeadKind::Replaced
+        | HeadKind::Choices
+        | HeadKind::Pixels
+        | HeadKind::Variational
+        | HeadKind::Codes
+        | HeadKind::Patches
+        | HeadKind::Masks
+        | HeadKind::Boxes => None,
     }
 }
 

@@ -286,10 +286,20 @@ impl BertConfig {
     /// - head: what classifies wants a pooler, the others have none
     pub fn init<B: Backend>(&self, head: HeadKind, draw: &Draw<'_, B>) -> Bert<B> {
         let plan = self.plan().unwrap_or_else(|reason| panic!("{reason}"));
-        let pooler = matches!(
-            head,
-            HeadKind::Classes | HeadKind::Choices | HeadKind::SentencePairs
-        );
+        let pooler = match head {
+            HeadKind::Classes | HeadKind::Choices | HeadKind::SentencePairs => true,
+            HeadKind::Bare
+            | HeadKind::Tokens
+            | HeadKind::Replaced
+            | HeadKind::TokenClasses
+            | HeadKind::Spans
+            | HeadKind::Pixels
+            | HeadKind::Variational
+            | HeadKind::Codes
+            | HeadKind::Patches
+            | HeadKind::Masks
+            | HeadKind::Boxes => false,
+        };
         plan.init(pooler, draw)
     }
 }

@@ -161,6 +161,22 @@ impl RobertaConfig {
             first_position: self.first_position(),
             ..plan
         };
-        plan.init(head == HeadKind::Choices, draw)
+        let pooler = match head {
+            HeadKind::Choices => true,
+            HeadKind::Bare
+            | HeadKind::Tokens
+            | HeadKind::SentencePairs
+            | HeadKind::Replaced
+            | HeadKind::Classes
+            | HeadKind::TokenClasses
+            | HeadKind::Spans
+            | HeadKind::Pixels
+            | HeadKind::Variational
+            | HeadKind::Codes
+            | HeadKind::Patches
+            | HeadKind::Masks
+            | HeadKind::Boxes => false,
+        };
+        plan.init(pooler, draw)
     }
 }

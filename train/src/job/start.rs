@@ -351,7 +351,7 @@ impl Start {
             return Err(Impossible::new("strategy.head", reason).into());
         };
         bundle.require(head)?;
-        if matches!(head, HeadKind::Spans | HeadKind::Choices) {
+        if head.class_layer().is_none() {
             return Ok(Load::Whole);
         }
         let held = bundle.classes()?;
