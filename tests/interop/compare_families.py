@@ -6,7 +6,7 @@
 
 Python 3.11. BUNDLE_DIR holds config.json, model.safetensors and, of most models, tokenizer.json: any family, with the head
 that `architectures` names or none. FILE is a safetensors dump: input_ids and attention_mask (1 = real) [n, seq], perhaps
-token_type_ids [n, seq], and logits [n, seq, vocab] or [n, classes], or hidden [n, seq, width], or both. Exits 1 if a row or a
+token_type_ids or decoder_input_ids [n, seq], and logits, hidden or both, as apps/src/dump.rs lists them. Exits 1 if a row or a
 real position differs by more than 1e-4, a weight is missing or unexpected, or AutoTokenizer reads the tokenizer otherwise
 than we do.
 """
@@ -23,7 +23,8 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer
 # f32 sums in another order move logits of this size by about 1e-5; a wrong layer moves them by far more.
 LIMIT = 1e-4
 ROWS = 16
-INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+INPUTS = ("input_ids", "attention_mask", "token_type_ids", "decoder_input_ids")
+OUTPUTS = ("hidden", "logits", "pair_logits")
 # Capitals, an accent, punctuation and a character outside the vocabulary: where two readings would part.
 SENTENCES = ("The Quick café, isn't it?", "a living plant; 12 foods", "漢字 \U0001f33f", "  two  spaces\nand a line")
 
@@ -38,6 +39,18 @@ def read_dump(file):
     return dump
 
 
+def computed(output, name):
+    """What transformers calls a tensor of ours."""
+    if name == "hidden":
+        # The last of the hidden states is the backbone's output, norm included, for every family.
+        return output["encoder_last_hidden_state"] if "encoder_last_hidden_state" in output else output.hidden_states[-1]
+    if name == "pair_logits":
+        return output.seq_relationship_logits
+    if "start_logits" in output:
+        return torch.stack([output.start_logits, output.end_logits], dim=-1)
+    return output.prediction_logits if "prediction_logits" in output else output.logits
+
+
 def largest_difference(model, dump, name):
     """Of logits or hidden states: largest absolute difference over real positions; NaN if either side has one there."""
     worst = torch.zeros(())
@@ -45,15 +58,17 @@ def largest_difference(model, dump, name):
         rows = slice(start, start + ROWS)
         inputs = {key: dump[key][rows].long() for key in INPUTS if key in dump}
         ours = dump[name][rows].float()
+        mask = inputs["attention_mask"] == 1
+        if type(model).__name__.endswith("ForMultipleChoice"):
+            # One choice each.
+            inputs = {key: value[:, None] for key, value in inputs.items()}
         with torch.no_grad():
-            # The last of the hidden states is the backbone's output, norm included, for every family.
-            output = model(**inputs, output_hidden_states=True)
-        theirs = output.logits if name == "logits" else output.hidden_states[-1]
+            theirs = computed(model(**inputs, output_hidden_states=True), name)
         if theirs.shape != ours.shape:
             sys.exit(f"{name}: ours {list(ours.shape)}, transformers {list(theirs.shape)}")
         difference = (theirs - ours).abs()
         # The logits of a classifier have no positions.
-        difference = difference[inputs["attention_mask"] == 1] if difference.ndim == 3 else difference
+        difference = difference[mask] if difference.shape[:2] == mask.shape else difference
         if difference.numel():
             worst = torch.maximum(worst, difference.max())
     return worst.item()
@@ -62,7 +77,7 @@ def largest_difference(model, dump, name):
 def output_faults(model, dump, what):
     """Compares all that the dump holds."""
     faults = []
-    for name in ("hidden", "logits"):
+    for name in OUTPUTS:
         if name in dump:
             difference = largest_difference(model, dump, name)
             print(f"{what}: max absolute {name} difference in {len(dump[name])} rows: {difference:.3g} (limit {LIMIT:g})")

@@ -804,14 +804,9 @@ fn saved_whole(name: &str, names: Names) -> bool {
     if !names.head.kind.is_of_a_task() || is_of_adapter(name) {
         return false;
     }
-    let inside = name.strip_prefix(names.prefix());
-    inside.is_none_or(|inside| {
-        names
-            .family
-            .optional
-            .iter()
-            .any(|part| inside.starts_with(part))
-    })
+    let inside = name.strip_prefix(names.prefix()).unwrap_or(name);
+    let mut optional = names.family.optional.iter();
+    !names.is_backbone(name) || optional.any(|part| inside.starts_with(part))
 }
 
 /// Whether a layer is one of these.
