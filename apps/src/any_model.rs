@@ -14,7 +14,7 @@ use model::heads::quantised::CodebookConfig;
 use model::heads::variational::VariationalConfig;
 use model::registry::{ImageBackbone, Seq2SeqBackbone, TextBackbone};
 use model::{
-    Autoencoder, Bundle, BundleError, ChoiceModel, Detector, Draw, HeadKind, ImageClassifier,
+    Autoencoder, Bundle, BundleError, ChoiceModel, Detector, HeadKind, ImageClassifier,
     MaskedAutoencoder, Names, QuantisedAutoencoder, ReplacedTokenModel, Segmenter,
     SentencePairModel, Seq2SeqModel, SpanFinder, TextClassifier, TokenClassifier, TokenModel,
     VariationalAutoencoder,

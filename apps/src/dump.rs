@@ -172,8 +172,9 @@ impl Dump {
         } else {
             let parts = open::text_parts(bundle)?;
             // As far as the model reads, whatever training did.
-            let positions = parts.config.describe().positions;
-            let rows = parts.tokenizer.encode(texts, positions)?;
+            let rows = parts
+                .tokenizer
+                .encode(texts, bundle.positions(&parts.config))?;
             let read = TokenBatch::pad(rows.iter().map(Vec::as_slice), parts.tokenizer.pad());
             (read, None, parts.config.class_plan().place)
         };
