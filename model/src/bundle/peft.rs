@@ -34,7 +34,6 @@ pub(super) const KEY: &str = "hearth_adapter";
 /// What of `adapter_config.json` changes what a low-rank adapter computes.
 #[derive(Clone, Debug, Deserialize)]
 struct Settings {
-    base_model_name_or_path: Option<String>,
     r: usize,
     lora_alpha: f64,
     #[serde(default)]
@@ -150,6 +149,7 @@ impl Settings {
 pub struct SavedAdapter {
     path: PathBuf,
     base: Option<String>,
+    task: Option<String>,
     kind: Kind,
     weights: Weights,
 }
@@ -180,15 +180,13 @@ impl SavedAdapter {
         })?;
         // The keys of each kind are others.
         let json: Value = serde_json::from_slice(&bytes).map_err(|e| wrong(e.to_string()))?;
-        let (kind, base) = if json["peft_type"] == "LORA" {
+        let kind = if json["peft_type"] == "LORA" {
             let settings: Settings =
                 serde_json::from_slice(&bytes).map_err(|e| wrong(e.to_string()))?;
             settings.check().map_err(wrong)?;
-            let base = settings.base_model_name_or_path.clone();
-            (Kind::LowRank(settings), base)
+            Kind::LowRank(settings)
         } else if let Some(adapter) = beside::adapter(&json).map_err(wrong)? {
-            let base = json["base_model_name_or_path"].as_str().map(str::to_string);
-            (Kind::Beside(adapter), base)
+            Kind::Beside(adapter)
         } else {
             let reason = format!(
                 "peft_type is {}; LoRA, prompt tuning and prefix tuning are implemented",
@@ -200,9 +198,11 @@ impl SavedAdapter {
         // Where neither is there, the one that is usual is missed.
         let is_pickled = pickled.is_file() && !safetensors.is_file();
         let weights = Weights::open_file(if is_pickled { &pickled } else { &safetensors })?;
+        let said = |key: &str| json[key].as_str().map(str::to_string);
         Ok(Self {
             path: path.into(),
-            base,
+            base: said("base_model_name_or_path"),
+            task: said("task_type"),
             kind,
             weights,
         })
@@ -251,7 +251,7 @@ impl SavedAdapter {
 
     /// The head that it was trained with, where `peft` has a word for it.
     pub fn head(&self, family: &'static Family) -> Option<&'static HeadNames> {
-        let named = self.settings.others.get("task_type")?.as_str()?;
+        let named = self.task.as_deref()?;
         let mut heads = family.all_heads();
         heads.find(|head| task(Names { family, head }) == Some(named))
     }
