@@ -93,7 +93,7 @@ pub fn images() -> ImageConfig {
 /// The encoder-decoder of texts that [`wordpiece`] reads; 16 wide, 12 positions.
 pub fn bart() -> BartConfig {
     let tokenizer = wordpiece();
-    let end = tokenizer.separator().unwrap();
+    let end = tokenizer.end().unwrap();
     serde_json::from_value(json!({
         "vocab_size": tokenizer.vocab_size(),
         "max_position_embeddings": 12,
