@@ -7,15 +7,16 @@ as a size asks for, in a folder that is deleted at the end; the largest takes 2 
 """
 
 import argparse
-import gzip
 import os
 import pathlib
 import statistics
 import tempfile
 
+import zstandard
+
 from hearth import build, pretrain, settings
 
-DEFINITIONS = "assets/data/wordnet/definitions.tsv.gz"
+DEFINITIONS = "assets/data/wordnet/definitions.tsv.zst"
 
 
 def train(folder, *arguments):
@@ -26,7 +27,7 @@ def train(folder, *arguments):
 
 def definitions():
     """The bundled texts, a line each."""
-    with gzip.open(DEFINITIONS, "rt", encoding="utf-8") as lines:
+    with zstandard.open(DEFINITIONS, "rt", encoding="utf-8") as lines:
         next(lines)
         return [line.rstrip("\n").split("\t")[-1] for line in lines]
 

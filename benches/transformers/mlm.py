@@ -9,7 +9,6 @@ seconds from the start of the process, imports included, to the end of the first
 """
 
 import argparse
-import gzip
 import hashlib
 import json
 import os
@@ -18,6 +17,7 @@ import resource
 import time
 
 import torch
+import zstandard
 from tokenizers import Tokenizer
 from transformers import BertConfig, BertForMaskedLM, get_linear_schedule_with_warmup
 
@@ -43,7 +43,7 @@ def place(text):
 
 def read_splits(path):
     """Texts to train on and to validate on: the splits of Hearth's `mlm` recipe."""
-    with gzip.open(path, "rt", encoding="utf-8") as file:
+    with zstandard.open(path, "rt", encoding="utf-8") as file:
         texts = [line.rstrip("\n").split("\t")[1] for line in file][1:]
     places = [(place(text), text) for text in texts]
     train = [text for at, text in places if at >= 0.09]
@@ -201,7 +201,7 @@ def arguments():
     parser.add_argument("--validate", action="store_true", help="evaluate on 2000 held-out definitions at the end")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--data", default="assets/data/wordnet/definitions.tsv.gz")
+    parser.add_argument("--data", default="assets/data/wordnet/definitions.tsv.zst")
     parser.add_argument("--tokenizer", default="assets/models/wordnet-bert-nano/tokenizer.json")
     args = parser.parse_args()
     if args.warmup >= args.steps:

@@ -1,6 +1,6 @@
 """Tags words with transformers as `finetune token-classification` does: same bundle, sentences, order of magnitude of everything.
 
-    pip install torch==2.15.0 transformers==5.23.0
+    pip install torch==2.15.0 transformers==5.23.0 zstandard==0.25.0
     python tags.py BUNDLE TRAIN TEST [--seed 1]
 
 TRAIN and TEST are files of a tagged word a line, an empty line after each sentence. The recipe is that of
@@ -9,17 +9,17 @@ dropout, sentences cut to 64 tokens, the first token of a word has its tag. Prin
 mark entities, seqeval's F1.
 """
 import argparse
-import gzip
 import time
 
 import torch
+import zstandard
 from transformers import AutoModelForTokenClassification, AutoTokenizer, get_linear_schedule_with_warmup
 
 LENGTH, BATCH, EPOCHS, RATE = 64, 32, 6, 1e-3
 
 
 def sentences(path):
-    opened = gzip.open(path, "rt") if path.endswith(".gz") else open(path)
+    opened = zstandard.open(path, "rt") if path.endswith(".zst") else open(path)
     with opened as lines:
         words = []
         for line in lines:

@@ -8,6 +8,7 @@ use std::path::Path;
 use flate2::read::MultiGzDecoder;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use zstd::stream::read::Decoder as ZstdDecoder;
 
 use crate::file::Bytes;
 use crate::text::Format;
@@ -15,7 +16,7 @@ use crate::{ImageSet, TextColumns, TextExample, TextSet, TextStream, idx};
 
 pub(crate) const DEFINITIONS: &[u8] = include_bytes!(concat!(
     env!("CARGO_MANIFEST_DIR"),
-    "/../assets/data/wordnet/definitions.tsv.gz"
+    "/../assets/data/wordnet/definitions.tsv.zst"
 ));
 const DIGIT_IMAGES: &[u8] = include_bytes!(concat!(
     env!("CARGO_MANIFEST_DIR"),
@@ -29,22 +30,22 @@ const DIGIT_LABELS: &[u8] = include_bytes!(concat!(
 /// 17,000 sentences, a token and its part of speech a line, an empty line after each sentence.
 pub(crate) const BROWN: &[u8] = include_bytes!(concat!(
     env!("CARGO_MANIFEST_DIR"),
-    "/../assets/data/brown/tagged.tsv.gz"
+    "/../assets/data/brown/tagged.tsv.zst"
 ));
 /// 10,500 verses: `reference`, `kjv`, `web`, `spanish`.
 pub(crate) const VERSES: &[u8] = include_bytes!(concat!(
     env!("CARGO_MANIFEST_DIR"),
-    "/../assets/data/verses/verses.tsv.gz"
+    "/../assets/data/verses/verses.tsv.zst"
 ));
 /// 5,400 questions as the `datasets` package gives SQuAD 2.0, a JSON object a line.
 pub(crate) const QUESTIONS: &[u8] = include_bytes!(concat!(
     env!("CARGO_MANIFEST_DIR"),
-    "/../assets/data/questions/questions.jsonl.gz"
+    "/../assets/data/questions/questions.jsonl.zst"
 ));
 /// 6,300 poems: `title`, `author`, `text`.
 pub(crate) const POEMS: &[u8] = include_bytes!(concat!(
     env!("CARGO_MANIFEST_DIR"),
-    "/../assets/data/poems/poems.tsv.gz"
+    "/../assets/data/poems/poems.tsv.zst"
 ));
 
 /// Kinds of things in a row of `definition-choices`.
@@ -90,7 +91,7 @@ pub(crate) fn packed(name: &str) -> &'static [u8] {
 /// A bundled set as a file of this format would hold it.
 pub(crate) fn rows(name: &str) -> (Format, Bytes) {
     let made = |text: String| -> Bytes { Box::new(Cursor::new(text.into_bytes())) };
-    let plain: Bytes = Box::new(MultiGzDecoder::new(packed(name)));
+    let plain: Bytes = Box::new(decoder(packed(name)));
     match name {
         "brown" => (Format::Conll, plain),
         "questions" => (Format::Jsonl, plain),
@@ -110,9 +111,13 @@ pub(crate) fn stream(name: &str, columns: TextColumns) -> TextStream {
     TextStream::embedded(&format!("bundled:{name}"), format, bytes, columns, |_| true)
 }
 
-fn unpacked(bytes: &'static [u8]) -> String {
+fn decoder(packed: &'static [u8]) -> impl Read + Send {
+    ZstdDecoder::with_buffer(packed).expect("there is memory for a decoder")
+}
+
+fn unpacked(packed: &'static [u8]) -> String {
     let mut text = String::new();
-    MultiGzDecoder::new(bytes)
+    decoder(packed)
         .read_to_string(&mut text)
         .expect("the embedded texts are well-formed: a test reads them");
     text
@@ -324,7 +329,7 @@ fn definitions(keep: fn(&TextExample) -> bool) -> TextStream {
         label: Some("label".into()),
         ..TextColumns::default()
     };
-    let bytes = Box::new(MultiGzDecoder::new(DEFINITIONS));
+    let bytes = Box::new(decoder(DEFINITIONS));
     TextStream::embedded("bundled:wordnet", Format::Tsv, bytes, columns, keep)
 }
 
@@ -348,14 +353,6 @@ mod tests {
     fn labels(set: &TextSet) -> BTreeSet<&str> {
         let labels = set.examples.iter().filter_map(|e| e.label.as_deref());
         labels.collect()
-    }
-
-    fn decompressed(bytes: &[u8]) -> String {
-        let mut text = String::new();
-        MultiGzDecoder::new(bytes)
-            .read_to_string(&mut text)
-            .unwrap();
-        text
     }
 
     #[test]
@@ -383,7 +380,7 @@ mod tests {
 
     #[test]
     fn brown_has_its_known_size() {
-        let text = decompressed(BROWN);
+        let text = unpacked(BROWN);
         assert_eq!(text.lines().count(), 361_855);
         assert_eq!(text.lines().filter(|line| line.is_empty()).count(), 17_000);
         let tokens = text.lines().filter_map(|line| line.split_once('\t'));
@@ -393,7 +390,7 @@ mod tests {
 
     #[test]
     fn verses_have_their_known_size() {
-        let text = decompressed(VERSES);
+        let text = unpacked(VERSES);
         assert_eq!(text.lines().next(), Some("reference\tkjv\tweb\tspanish"));
         assert_eq!(text.lines().count(), 10_501);
         assert!(text.lines().all(|line| line.split('\t').count() == 4));
@@ -401,7 +398,7 @@ mod tests {
 
     #[test]
     fn answers_stand_where_the_questions_say() {
-        let rows: Vec<serde_json::Value> = decompressed(QUESTIONS)
+        let rows: Vec<serde_json::Value> = unpacked(QUESTIONS)
             .lines()
             .map(|line| serde_json::from_str(line).unwrap())
             .collect();
@@ -421,7 +418,7 @@ mod tests {
 
     #[test]
     fn poems_have_their_known_size() {
-        let text = decompressed(POEMS);
+        let text = unpacked(POEMS);
         assert_eq!(text.lines().next(), Some("title\tauthor\ttext"));
         assert_eq!(text.lines().count(), 6_301);
         assert!(text.lines().all(|line| line.split('\t').count() == 3));

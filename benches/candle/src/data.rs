@@ -5,11 +5,11 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 
 use anyhow::{Context, Result, anyhow};
-use flate2::read::GzDecoder;
 use rand::RngExt;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use tokenizers::{Tokenizer, TruncationParams};
+use zstd::stream::read::Decoder as ZstdDecoder;
 
 pub const BATCH: usize = 64;
 const MAX_LENGTH: usize = 64;
@@ -50,7 +50,7 @@ pub fn tokens(path: &Path, tokenizer: &Tokenizer) -> Result<Vec<Vec<u32>>> {
 
 /// The second column of the table.
 fn definitions(path: &Path) -> Result<Vec<String>> {
-    let lines = BufReader::new(GzDecoder::new(File::open(path)?)).lines();
+    let lines = BufReader::new(ZstdDecoder::new(File::open(path)?)?).lines();
     let text = |line: std::io::Result<String>| {
         let line = line?;
         let (_, text) = line.split_once('\t').context("a line without a tab")?;

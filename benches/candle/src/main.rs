@@ -47,7 +47,7 @@ struct Args {
     lr: Option<f64>,
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    #[arg(long, default_value = "assets/data/wordnet/definitions.tsv.gz")]
+    #[arg(long, default_value = "assets/data/wordnet/definitions.tsv.zst")]
     data: PathBuf,
     #[arg(long, default_value = "assets/models/wordnet-bert-nano/tokenizer.json")]
     tokenizer: PathBuf,
