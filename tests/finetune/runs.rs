@@ -150,8 +150,8 @@ fn the_bundled_model_is_the_default() {
     let run = bench.train("run", &args);
     let parameters = &run.summary()["parameters"];
     let [total, trainable] = ["total", "trainable"].map(|key| parameters[key].as_u64().unwrap());
-    // The head: 128 weights and a bias for each of three classes.
-    assert_eq!(trainable, 3 * 129);
+    // The head: 160 weights and a bias for each of three classes.
+    assert_eq!(trainable, 3 * 161);
     assert!(total > 1_000_000);
 }
 
