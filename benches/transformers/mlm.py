@@ -9,7 +9,6 @@ seconds from the start of the process, imports included, to the end of the first
 """
 
 import argparse
-import hashlib
 import json
 import os
 import random
@@ -20,6 +19,8 @@ import torch
 import zstandard
 from tokenizers import Tokenizer
 from transformers import BertConfig, BertForMaskedLM, get_linear_schedule_with_warmup
+
+from recipe import place
 
 # d_model, layers, heads, feed-forward, highest learning rate
 SIZES = dict(nano=(128, 2, 2, 512, 1e-3), mini=(256, 4, 4, 1024, 5e-4))
@@ -32,13 +33,6 @@ def seconds_since_start():
     with open("/proc/self/stat") as file:
         start = int(file.read().rpartition(")")[2].split()[19])
     return time.clock_gettime(time.CLOCK_BOOTTIME) - start / os.sysconf("SC_CLK_TCK")
-
-
-def place(text):
-    """Where Hearth puts a text between 0 and 1: below 0.05 it tests, below 0.09 it validates, the rest trains."""
-    key = " ".join(text.lower().split()).encode()
-    digest = hashlib.sha256(bytes(8) + key).digest()
-    return int.from_bytes(digest[:8], "big") / 2**64
 
 
 def read_splits(path):
