@@ -10,8 +10,8 @@ is the twin of
 
 which comes first: of its RUN/model are taken the sizes of the model, the tokenizer that it trained, and how texts are searched
 (4 beams, max_length); the weights are drawn anew. PAIRS holds train.jsonl and test.jsonl, as tests/interop/libreoffice.py makes
-them, and valid.jsonl, which Hearth alone reads. Both validate at the end alone, so that the last step is judged, and search.rows
-is the number of the test pairs: all of them are written. Prints sacrebleu's BLEU and chrF, and the seconds of training and of writing.
+them, and valid.jsonl, which Hearth alone reads, at the end alone, so that both judge the last step. search.rows is the number of
+the test pairs: all of them are written. Prints sacrebleu's BLEU and chrF, and the seconds of training and of writing.
 """
 
 import argparse
