@@ -47,6 +47,11 @@ pub(crate) fn takes<B: Backend>(dtypes: &[DType]) -> bool {
     on_flex && dtypes.iter().all(|dtype| *dtype == DType::F32)
 }
 
+/// Whether a backend is Flex itself, on which nothing is differentiated.
+pub(crate) fn is_plain<B: Backend>() -> bool {
+    is::<B, Flex>()
+}
+
 /// The result of a fused operation on what [`takes`] said yes to.
 pub(crate) fn apply<B: Backend, F: Fused<N>, const N: usize>(
     operation: F,
@@ -79,6 +84,11 @@ pub(crate) fn values<B: Backend>(tensor: FloatTensor<B>) -> FlexTensor {
     } else {
         cast::<_, FloatTensor<Autodiff<Flex>>>(tensor).primitive
     }
+}
+
+/// The same tensor, of a backend that [is Flex itself](is_plain).
+pub(crate) fn given<B: Backend>(tensor: FlexTensor) -> FloatTensor<B> {
+    cast(tensor)
 }
 
 /// Whether a gradient goes through a tensor, of a backend that [`takes`] said yes to.

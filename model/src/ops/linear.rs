@@ -2,13 +2,31 @@
 
 use burn::prelude::*;
 
+use crate::ops::half;
 #[cfg(feature = "flex")]
 use crate::ops::{fused, primitive, wrap};
+
+/// `x weight`.
+///
+/// - x: `[n, d_in]`
+/// - weight: `[d_in, d_out]`, of the type of x; or of 16 bits, where x is of 32 and no gradient is wanted
+/// - out: `[n, d_out]`
+///
+/// # Panics
+///
+/// If these sizes do not fit each other.
+pub fn matmul<B: Backend>(x: Tensor<B, 2>, weight: Tensor<B, 2>) -> Tensor<B, 2> {
+    if half::is_for(x.dtype(), weight.dtype()) {
+        assert_eq!(x.dims()[1], weight.dims()[0], "matmul: the widths");
+        return half::affine(x, weight, None);
+    }
+    x.matmul(weight)
+}
 
 /// `x weight + bias`.
 ///
 /// - x: `[n, d_in]`
-/// - weight: `[d_in, d_out]`
+/// - weight: `[d_in, d_out]`, of a type as in [`matmul`]
 /// - bias: `[d_out]`
 /// - out: `[n, d_out]`
 ///
@@ -53,6 +71,10 @@ fn affine<B: Backend>(
     };
     assert_eq!(width, d_in, "linear: the widths of rows and weight");
     assert_eq!(bias.dims(), [d_out], "linear: the length of the bias");
+    if half::is_for(x.dtype(), weight.dtype()) {
+        let weight = if turned { weight.transpose() } else { weight };
+        return half::affine(x, weight, Some(bias));
+    }
     #[cfg(feature = "flex")]
     if fused::takes::<B>(&[x.dtype(), weight.dtype(), bias.dtype()]) {
         let inputs = [primitive(x), primitive(weight), primitive(bias)];

@@ -41,6 +41,8 @@ pub fn linear_cross_entropy<B: Backend>(
         assert_eq!(bias.dims(), [vocab_size], "cross-entropy: the bias's shape");
     }
     cross_entropy::check(n, vocab_size, targets);
+    // It may be held in 16 bits.
+    let table = table.cast(hidden.dtype());
     if n == 0 {
         let none = hidden.sum_dim(1).reshape([0]);
         return (none.clone(), none.detach());

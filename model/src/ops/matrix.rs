@@ -78,6 +78,26 @@ pub(crate) fn multiply(
     };
 }
 
+/// Adds `a b` to `out`, on as many threads as pay.
+///
+/// # Panics
+///
+/// As [`multiply`].
+pub(crate) fn add_product((out, view): (&mut [f32], View), a: (&[f32], View), b: (&[f32], View)) {
+    assert!(view.end() <= out.len());
+    // SAFETY: the view lies inside the slice, which is borrowed alone.
+    unsafe {
+        gemm(
+            (out.as_mut_ptr(), view),
+            a,
+            b,
+            1.0,
+            Onto::Values,
+            threads(a.1, b.1),
+        )
+    };
+}
+
 /// `a b + c`, in the place of `c`, which lies row after row; on as many threads as pay.
 ///
 /// # Panics
@@ -86,17 +106,7 @@ pub(crate) fn multiply(
 pub(crate) fn product_onto(mut c: Vec<f32>, a: (&[f32], View), b: (&[f32], View)) -> Vec<f32> {
     let view = View::whole(a.1.rows, b.1.columns);
     assert_eq!(view.end(), c.len());
-    // SAFETY: the view is the whole vector.
-    unsafe {
-        gemm(
-            (c.as_mut_ptr(), view),
-            a,
-            b,
-            1.0,
-            Onto::Values,
-            threads(a.1, b.1),
-        )
-    };
+    add_product((&mut c, view), a, b);
     c
 }
 

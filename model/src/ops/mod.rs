@@ -1,7 +1,7 @@
 //! Operations that models share: plain tensor operations on every backend, one separate pass on Burn's Flex.
 //!
 //! Reading order: [`mod@gelu`], [`activation`], [`mod@dropout`], [`mod@linear`], [`mod@layer_norm`], [`mod@rms_norm`], [`mod@batch_norm`],
-//! [`rotary`], [`mod@attention`], [`mod@recurrent`], [`convolution`], [`pooling`], [`resize`], [`mod@cross_entropy`], [`mod@linear_cross_entropy`], [`mod@adamw`], most of them a plain version and a fast one side by side; then `fused` (how the fast one is
+//! [`rotary`], [`mod@attention`], [`mod@recurrent`], [`convolution`], [`pooling`], [`resize`], [`mod@cross_entropy`], [`mod@linear_cross_entropy`], [`mod@adamw`], most of them a plain version and a fast one side by side; then `half` (weights of 16 bits) and `widening` (the same on Flex), `fused` (how the fast one is
 //! found), `matrix` and `simd` (what it is made of).
 
 pub mod activation;
@@ -16,6 +16,7 @@ pub mod dropout;
 #[cfg(feature = "flex")]
 mod fused;
 pub mod gelu;
+pub(crate) mod half;
 pub mod layer_norm;
 pub mod linear;
 pub mod linear_cross_entropy;
@@ -34,6 +35,8 @@ pub mod rotary;
 mod sequence;
 #[cfg(feature = "flex")]
 mod simd;
+#[cfg(feature = "flex")]
+mod widening;
 
 pub use activation::{Activation, gelu_tanh, quick_gelu, silu};
 pub use adamw::{AdamW, adamw};
@@ -44,7 +47,7 @@ pub use cross_entropy::cross_entropy;
 pub use dropout::dropout;
 pub use gelu::gelu;
 pub use layer_norm::{layer_norm, layer_norm_of_sum};
-pub use linear::{linear, linear_transposed};
+pub use linear::{linear, linear_transposed, matmul};
 pub use linear_cross_entropy::linear_cross_entropy;
 pub use pooling::{adaptive_avg_pool2d, avg_pool2d, global_avg_pool, max_pool2d};
 pub use recurrent::recurrent;

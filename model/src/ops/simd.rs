@@ -181,8 +181,9 @@ pub(crate) fn fold(
     join(halve(lanes, &join), tail)
 }
 
+/// All lanes in one, always in the same order.
 #[inline(always)]
-fn halve(mut lanes: [f32; LANES], join: impl Fn(f32, f32) -> f32) -> f32 {
+pub(crate) fn halve(mut lanes: [f32; LANES], join: impl Fn(f32, f32) -> f32) -> f32 {
     let mut half = LANES / 2;
     while half > 0 {
         for lane in 0..half {
