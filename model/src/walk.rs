@@ -6,6 +6,7 @@ use burn::prelude::*;
 use burn::tensor::{DType, TensorData};
 
 use crate::names::Names;
+use crate::ops::half;
 
 /// Where a visitor is in a module.
 #[derive(Clone, Debug)]
@@ -54,6 +55,29 @@ impl ModulePath {
         let path = self.fields.join(".");
         let (wrappers, inside) = unwrapped(&path);
         format!("{wrappers}{}", self.names.theirs(inside))
+    }
+
+    /// Whether the matrix here is one that layers only multiply rows with, or look rows up in: that of a linear layer, or the
+    /// table of tokens.
+    fn is_only_multiplied(&self) -> bool {
+        let container = self.structs.last().map(String::as_str);
+        let names = self.names;
+        let is_table = || {
+            let table = names.family.token_table;
+            !table.is_empty() && self.name() == format!("{}{table}", names.prefix())
+        };
+        match container {
+            Some("Struct:Linear" | "Struct:Conv1d") => true,
+            Some("Struct:Embedding") => is_table(),
+            _ => false,
+        }
+    }
+
+    /// Whether the matrix here is that of a linear layer that a bundle holds as the model does.
+    fn is_conv1d(&self) -> bool {
+        self.structs
+            .last()
+            .is_some_and(|container| container == "Struct:Conv1d")
     }
 
     /// Whether a bundle holds the matrix here the other way round.
@@ -161,9 +185,53 @@ pub fn replace<B: Backend, M: Module<B>>(
     names: Names,
     value: &mut dyn FnMut(&ModulePath, &[usize]) -> Option<TensorData>,
 ) -> M {
+    replace_in(module, names, value, false)
+}
+
+/// The same for a model that is only computed with, never trained or saved: matrices that layers only multiply with are held
+/// in 16 bits where these hold every value exactly and the backend is faster with them, which is Flex.
+///
+/// # Panics
+///
+/// As [`replace`].
+pub fn replace_for_inference<B: Backend, M: Module<B>>(
+    module: M,
+    names: Names,
+    value: &mut dyn FnMut(&ModulePath, &[usize]) -> Option<TensorData>,
+) -> M {
+    replace_in(module, names, value, true)
+}
+
+fn replace_in<B: Backend, M: Module<B>>(
+    module: M,
+    names: Names,
+    value: &mut dyn FnMut(&ModulePath, &[usize]) -> Option<TensorData>,
+    for_inference: bool,
+) -> M {
     struct Replacer<'a> {
         path: ModulePath,
         value: &'a mut dyn FnMut(&ModulePath, &[usize]) -> Option<TensorData>,
+        for_inference: bool,
+    }
+    impl Replacer<'_> {
+        /// Values of a bundle as the layer here wants them.
+        fn placed<B: Backend, const D: usize>(&self, tensor: Tensor<B, D>) -> Tensor<B, D> {
+            let turned = D == 2 && self.path.is_transposed();
+            if D == 2 && self.for_inference && self.path.is_only_multiplied() {
+                // One output after another in memory, as a bundle has those of a linear layer but not of a Conv1d.
+                let narrow = half::narrowed(&tensor, self.path.is_conv1d());
+                match narrow {
+                    Some(narrow) if turned => return narrow.swap_dims(0, 1),
+                    Some(narrow) => return narrow,
+                    None => {}
+                }
+            }
+            if turned {
+                contiguous(tensor.swap_dims(0, 1))
+            } else {
+                tensor
+            }
+        }
     }
     impl<B: Backend> ModuleMapper<B> for Replacer<'_> {
         fn enter_module(&mut self, name: &str, container: &str) {
@@ -185,18 +253,14 @@ pub fn replace<B: Backend, M: Module<B>>(
             let device = param.lazy_device();
             let dtype = dtype::<B>(&device);
             let tensor = Tensor::<B, D>::from_data(data.convert_dtype(dtype), &device);
-            let tensor = if D == 2 && self.path.is_transposed() {
-                contiguous(tensor.swap_dims(0, 1))
-            } else {
-                tensor
-            };
-            let id = param.id;
+            let (tensor, id) = (self.placed(tensor), param.id);
             param.transform_for_load(tensor, id)
         }
     }
     module.map(&mut Replacer {
         path: ModulePath::new(names),
         value,
+        for_inference,
     })
 }
 

@@ -12,6 +12,7 @@ mod beside;
 mod directories;
 mod encoder;
 mod families;
+mod halves;
 mod heads;
 mod seq2seq;
 mod vision;

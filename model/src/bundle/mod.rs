@@ -89,6 +89,10 @@ pub enum Load {
     BackboneAndPerhapsHead,
 }
 
+/// How parameters get their values, as [`walk::replace`].
+type Replace<M> =
+    fn(M, Names, &mut dyn FnMut(&walk::ModulePath, &[usize]) -> Option<TensorData>) -> M;
+
 /// What was not taken from a bundle as it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Loaded {
@@ -681,6 +685,31 @@ impl Bundle {
         names: Names,
         load: Load,
     ) -> Result<(M, Loaded), BundleError> {
+        self.load_with(walk::replace, module, names, load)
+    }
+
+    /// The same for a model that is only computed with, never trained or saved: weights that 16 bits hold exactly may be held
+    /// so, which gives the same results but for the order of sums, see [`walk::replace_for_inference`].
+    ///
+    /// # Errors
+    ///
+    /// As [`load`](Self::load).
+    pub fn load_for_inference<B: Backend, M: Module<B>>(
+        &self,
+        module: M,
+        names: Names,
+        load: Load,
+    ) -> Result<(M, Loaded), BundleError> {
+        self.load_with(walk::replace_for_inference, module, names, load)
+    }
+
+    fn load_with<B: Backend, M: Module<B>>(
+        &self,
+        replace: Replace<M>,
+        module: M,
+        names: Names,
+        load: Load,
+    ) -> Result<(M, Loaded), BundleError> {
         let weights = self.weights()?;
         let wrong = |reason: String| BundleError::Weights {
             path: match self.files {
@@ -717,7 +746,7 @@ impl Bundle {
             loaded.unused.retain(|name| !replaced(name));
         }
         let mut failure = None;
-        let module = walk::replace(module, names, &mut |path, _| {
+        let module = replace(module, names, &mut |path, _| {
             let name = &path.name();
             let called = called.candidates(name);
             let turned = !path.is_transposed();

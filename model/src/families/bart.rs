@@ -5,6 +5,7 @@
 
 use burn::nn::Embedding;
 use burn::prelude::*;
+use burn::tensor::DType;
 use serde::{Deserialize, Serialize};
 
 use crate::cache::Seq2SeqCache;
@@ -414,7 +415,7 @@ impl<B: Backend> Bart<B> {
     ///
     /// If a text is longer than the table of positions, or a row holds several texts.
     pub fn encode(&self, input: &TokenInput<B>) -> Encoded<B> {
-        let bias = input.padding_bias(self.token_table().dtype());
+        let bias = input.padding_bias(self.encoder.dtype());
         let mask = AttentionMask {
             bias: bias.clone(),
             ..AttentionMask::default()
@@ -489,6 +490,11 @@ pub struct BartStack<B: Backend> {
 }
 
 impl<B: Backend> BartStack<B> {
+    /// What it computes in.
+    fn dtype(&self) -> DType {
+        self.layers[0].final_layer_norm.dtype()
+    }
+
     fn forward(
         &self,
         tokens: Tensor<B, 2, Int>,
@@ -499,7 +505,8 @@ impl<B: Backend> BartStack<B> {
     ) -> Tensor<B, 2> {
         let [batch, seq] = tokens.dims();
         let read = cache.as_deref().map_or(0, |cache| cache.own.read());
-        let mut hidden = self.embeddings.forward(beside.shared, tokens, read);
+        let Self { embeddings, .. } = self;
+        let mut hidden = embeddings.forward(beside.shared, tokens, read, self.dtype());
         for (number, layer) in self.layers.iter().enumerate() {
             let last = number + 1 == self.layers.len();
             let chosen = at.clone().filter(|_| last);
@@ -529,6 +536,7 @@ pub struct BartEmbeddings<B: Backend> {
 
 impl<B: Backend> BartEmbeddings<B> {
     /// - read: tokens of each row that were read before
+    /// - dtype: what the model computes in
     /// - out: `[batch * seq, d_model]`
     ///
     /// # Panics
@@ -539,12 +547,13 @@ impl<B: Backend> BartEmbeddings<B> {
         shared: Option<&Embedding<B>>,
         tokens: Tensor<B, 2, Int>,
         read: usize,
+        dtype: DType,
     ) -> Tensor<B, 2> {
         let [batch, seq] = tokens.dims();
         let table = self.embed_tokens.as_ref().or(shared);
         let table = table.expect("a table of tokens");
         let [_, d_model] = table.weight.dims();
-        let mut words = table.forward(tokens.clone());
+        let mut words = table.forward(tokens.clone()).cast(dtype);
         if B::ad_enabled(&words.device()) {
             // As PyTorch has it of a table with a `padding_idx`.
             let pads = tokens.equal_elem(self.pad as i64).unsqueeze_dim::<3>(2);

@@ -548,6 +548,7 @@ impl<B: Backend> BertEmbeddings<B> {
     ) -> Tensor<B, 2> {
         let front = virtual_tokens::length(&prompt);
         let words = self.word_embeddings.forward(input.tokens.clone());
+        let words = words.cast(self.layer_norm.dtype());
         let mut words = virtual_tokens::in_front(prompt, words);
         let [batch, seq, d_embedding] = words.dims();
         let table = self.position_embeddings.weight.val();

@@ -250,7 +250,7 @@ impl<B: Backend> Encoder<B> {
     }
 
     fn levels(&self, images: Tensor<B, 4>) -> Vec<Tensor<B, 4>> {
-        let mut hidden = images.cast(self.latent.weight.val().dtype());
+        let mut hidden = images.cast(self.convolutions[0].weight.val().dtype());
         let mut levels = Vec::new();
         for convolution in &self.convolutions {
             let Conv2d { weight, bias, .. } = convolution;

@@ -349,6 +349,7 @@ impl<B: Backend> Gpt2<B> {
         read: usize,
     ) -> Tensor<B, 2> {
         let words = self.wte.forward(input.tokens.clone());
+        let words = words.cast(self.ln_f.dtype());
         let words = virtual_tokens::in_front(prompt, words);
         let [batch, seq, d_model] = words.dims();
         if let Some(positions) = &input.positions {

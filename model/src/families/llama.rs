@@ -452,6 +452,7 @@ impl<B: Backend> Llama<B> {
         let prompt = virtual_tokens::prompt(&self.virtual_tokens, read);
         let front = virtual_tokens::length(&prompt);
         let words = self.embed_tokens.forward(input.tokens.clone());
+        let words = words.cast(self.norm.dtype());
         let words = virtual_tokens::in_front(prompt, words);
         let [_, all, d_model] = words.dims();
         let mut hidden = words.reshape([batch * all, d_model]);

@@ -275,6 +275,8 @@ impl<B: Backend> Lstm<B> {
         let [batch, seq] = input.tokens.dims();
         let [_, width] = self.embed_tokens.weight.dims();
         let words = self.embed_tokens.forward(input.tokens.clone());
+        // The table may be held in 16 bits.
+        let words = words.cast(self.rnn.bias_ih[0].dtype());
         let mut hidden = dropout(words.reshape([batch * seq, width]), self.dropout);
         let keep = input.texts.clone().map(|texts| continues(texts, &hidden));
         for layer in 0..self.rnn.weight_ih.len() {

@@ -6,7 +6,7 @@
 
 use burn::nn::Embedding;
 use burn::prelude::*;
-use burn::tensor::TensorData;
+use burn::tensor::{DType, TensorData};
 use serde::{Deserialize, Serialize};
 
 use crate::cache::Seq2SeqCache;
@@ -410,7 +410,7 @@ impl<B: Backend> T5<B> {
     /// If a row holds several texts.
     pub fn encode(&self, input: &TokenInput<B>) -> Encoded<B> {
         let shape = input.tokens.dims();
-        let padding = input.padding_bias(self.token_table().dtype());
+        let padding = input.padding_bias(self.dtype());
         let Self { encoder, .. } = self;
         let first = &encoder.block[0].self_attention;
         let places = first.bias(encoder.places, 0, shape[1]);
@@ -477,8 +477,13 @@ impl<B: Backend> T5<B> {
     fn embed(&self, tokens: Tensor<B, 2, Int>) -> Tensor<B, 2> {
         let [batch, seq] = tokens.dims();
         let [_, d_model] = self.shared.weight.dims();
-        let words = self.shared.forward(tokens);
+        let words = self.shared.forward(tokens).cast(self.dtype());
         dropout(words.reshape([batch * seq, d_model]), self.dropout)
+    }
+
+    /// What it computes in.
+    fn dtype(&self) -> DType {
+        self.encoder.final_layer_norm.dtype()
     }
 
     /// `[vocab_size, d_model]`

@@ -28,7 +28,7 @@ pub use variational::VariationalAutoencoder;
 use crate::cache::Cache;
 use crate::families::{Place, TokenInput};
 use crate::layers::{Draw, LayerNorm, Linear};
-use crate::ops::{Activation, dropout, linear_transposed};
+use crate::ops::{Activation, dropout, linear_transposed, matmul};
 use crate::registry::{ImageBackbone, ImageConfig, ImageDecoder, TextBackbone, TextConfig};
 
 /// Largest size that a head of images has: a mistake, or a file that wants all memory, is larger.
@@ -146,7 +146,7 @@ impl<B: Backend> TokenHead<B> {
         match (&self.output, &self.bias) {
             (Some(output), _) => output.forward(states),
             (None, Some(bias)) => linear_transposed(states, table(), bias.val()),
-            (None, None) => states.matmul(table().transpose()),
+            (None, None) => matmul(states, table().transpose()),
         }
     }
 }

@@ -7,6 +7,7 @@ use crate::cache::Seq2SeqCache;
 use crate::families::{Encoded, Seq2SeqPlan, TokenInput};
 use crate::heads::Headed;
 use crate::layers::{Draw, Linear};
+use crate::ops::matmul;
 use crate::registry::{Seq2SeqBackbone, Seq2SeqConfig};
 
 /// Scores of the words of the decoder's vocabulary.
@@ -134,7 +135,7 @@ impl<B: Backend> Seq2SeqModel<B> {
     fn score(&self, states: Tensor<B, 2>) -> Tensor<B, 2> {
         let scores = match &self.head.output {
             Some(output) => output.forward(states),
-            None => states.matmul(self.backbone.token_table().transpose()),
+            None => matmul(states, self.backbone.token_table().transpose()),
         };
         match &self.head.bias {
             Some(bias) => scores + bias.val(),

@@ -109,6 +109,6 @@ fn affine<B: Backend>(
 ) -> Tensor<B, 2> {
     match bias {
         Some(bias) => ops::linear(x, weight, bias),
-        None => x.matmul(weight),
+        None => ops::matmul(x, weight),
     }
 }

@@ -80,6 +80,8 @@ impl<B: Backend> LowRank<B> {
             let thin = dropout(x, self.dropout).matmul(a);
             return base + thin.matmul(b).mul_scalar(self.scale);
         };
+        // It may be held in 16 bits.
+        let weight = weight.cast(x.dtype());
         let lengths = column_lengths(weight.clone() + a.clone().matmul(b.clone()) * self.scale);
         // A constant in the backward pass, as section 4.3 of the paper has it.
         let share: Tensor<B, 2> = (magnitude.val() / lengths.detach()).unsqueeze();

@@ -2,6 +2,7 @@
 
 use burn::module::{Initializer, Module, Param};
 use burn::prelude::*;
+use burn::tensor::DType;
 
 use crate::ops;
 
@@ -23,6 +24,11 @@ impl<B: Backend> LayerNorm<B> {
             beta: Initializer::Zeros.init([d_model], device),
             epsilon,
         }
+    }
+
+    /// The type that the model computes in, whatever its tables and matrices are held in.
+    pub(crate) fn dtype(&self) -> DType {
+        self.gamma.dtype()
     }
 
     /// - x, out: `[n, d_model]`
@@ -55,6 +61,11 @@ impl<B: Backend> RmsNorm<B> {
             gamma: Initializer::Ones.init([d_model], device),
             epsilon,
         }
+    }
+
+    /// As [`LayerNorm::dtype`].
+    pub(crate) fn dtype(&self) -> DType {
+        self.gamma.dtype()
     }
 
     /// - x, out: `[n, d_model]`
