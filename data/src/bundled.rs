@@ -48,6 +48,163 @@ pub(crate) const POEMS: &[u8] = include_bytes!(concat!(
     "/../assets/data/poems/poems.tsv.zst"
 ));
 
+/// What is known of a bundled set.
+#[derive(Clone, Copy, Debug)]
+pub struct BundledSet {
+    /// As `--data` names it.
+    pub name: &'static str,
+    /// Rows or images.
+    pub rows: usize,
+    /// All columns; none of images.
+    pub columns: &'static [&'static str],
+    /// The columns of what splits compare; none of images.
+    pub texts: &'static [&'static str],
+    /// The column of the label, if there is one.
+    pub label: Option<&'static str>,
+    /// In a few words; the whole is in `assets/data`.
+    pub licence: &'static str,
+    /// What it is, and what it serves.
+    pub about: &'static str,
+}
+
+const WORDNET: &str = "WordNet 3.0";
+
+/// All of them.
+pub const SETS: [BundledSet; 13] = [
+    BundledSet {
+        name: "wordnet",
+        rows: 117_659,
+        columns: &["label", "text"],
+        texts: &["text"],
+        label: Some("label"),
+        licence: WORDNET,
+        about: "definitions in 45 semantic fields: pretraining, text-classification",
+    },
+    BundledSet {
+        name: "wordnet-nouns",
+        rows: 82_115,
+        columns: &["label", "text"],
+        texts: &["text"],
+        label: Some("label"),
+        licence: WORDNET,
+        about: "those of nouns, 26 fields: text-classification",
+    },
+    BundledSet {
+        name: "wordnet-labels",
+        rows: 117_659,
+        columns: &["text", "labels"],
+        texts: &["text"],
+        label: Some("labels"),
+        licence: WORDNET,
+        about: "definitions with both parts of their field: text-labels",
+    },
+    BundledSet {
+        name: "definition-choices",
+        rows: 82_115,
+        columns: &["question", "choices", "answer"],
+        texts: &["question"],
+        label: Some("answer"),
+        licence: WORDNET,
+        about: "definitions with four kinds of things: multiple-choice",
+    },
+    BundledSet {
+        name: "questions",
+        rows: 5_400,
+        columns: &["id", "context", "question", "answers"],
+        texts: &["context"],
+        label: None,
+        licence: WORDNET,
+        about: "questions on passages of definitions: question-answering",
+    },
+    BundledSet {
+        name: "definition-answers",
+        rows: 4_320,
+        columns: &["prompt", "completion"],
+        texts: &["prompt", "completion"],
+        label: None,
+        licence: WORDNET,
+        about: "prompts and their answers: instruction-tuning",
+    },
+    BundledSet {
+        name: "glossaries",
+        rows: 5_400,
+        columns: &["text", "summary"],
+        texts: &["text", "summary"],
+        label: None,
+        licence: WORDNET,
+        about: "passages with the words that they define: summarization",
+    },
+    BundledSet {
+        name: "verses",
+        rows: 10_500,
+        columns: &["reference", "kjv", "web", "spanish"],
+        texts: &["web", "spanish"],
+        label: None,
+        licence: "public domain",
+        about: "Bible verses, twice in English and in Spanish: translation, sentence-embeddings",
+    },
+    BundledSet {
+        name: "verse-pairs",
+        rows: 10_500,
+        columns: &["first", "second", "label"],
+        texts: &["first", "second"],
+        label: Some("label"),
+        licence: "public domain",
+        about: "the same verse in other words, or another verse: pair-classification",
+    },
+    BundledSet {
+        name: "verse-places",
+        rows: 10_500,
+        columns: &["text", "score"],
+        texts: &["text"],
+        label: Some("score"),
+        licence: "public domain",
+        about: "verses with the number of their book: text-regression",
+    },
+    BundledSet {
+        name: "brown",
+        rows: 17_000,
+        columns: &["tokens", "tags"],
+        texts: &["tokens"],
+        label: Some("tags"),
+        licence: "redistribution permitted",
+        about: "sentences with twelve parts of speech: token-classification",
+    },
+    BundledSet {
+        name: "poems",
+        rows: 6_300,
+        columns: &["title", "author", "text"],
+        texts: &["text"],
+        label: None,
+        licence: "MIT",
+        about: "Chinese poems of the Tang: pretraining",
+    },
+    BundledSet {
+        name: "mnist",
+        rows: 10_000,
+        columns: &[],
+        texts: &[],
+        label: None,
+        licence: "MIT",
+        about: "handwritten digits of 28x28, grey: autoencoder, image-classification",
+    },
+];
+
+impl BundledSet {
+    /// The set of this name.
+    pub fn named(name: &str) -> Option<&'static Self> {
+        SETS.iter().find(|set| set.name == name)
+    }
+
+    /// What it takes in the program, packed; sets that are made of one file share it.
+    pub fn bytes(&self) -> usize {
+        match self.name {
+            "mnist" => DIGIT_IMAGES.len() + DIGIT_LABELS.len(),
+            name => packed(name).len(),
+        }
+    }
+}
+
 /// Kinds of things in a row of `definition-choices`.
 const CHOICES: usize = 4;
 

@@ -47,11 +47,15 @@ pub(crate) struct FieldRow {
 pub(crate) struct FieldRows {
     path: PathBuf,
     wanted: Vec<Wanted>,
+    /// Whether the rows of JSON are whole objects.
+    whole: bool,
     records: Records,
     waiting: VecDeque<Result<FieldRow, DataError>>,
 }
 
 enum Records {
+    /// A text a line.
+    Lines(Lines),
     Table {
         table: Box<Table>,
         /// Where each wanted field stands.
@@ -123,10 +127,105 @@ impl FieldRows {
         Ok(Self::new(path, wanted, records))
     }
 
+    /// Opens a file for all the fields of its rows, which [`next_whole`](Self::next_whole) gives.
+    ///
+    /// - needed: fields that have to be there; the first names what has no name
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub(crate) fn open_whole(path: &Path, needed: &[&str]) -> Result<Self, DataError> {
+        let format = Format::of(path)?;
+        if format != Format::Parquet {
+            return Self::read_whole(path, format, file::open(path)?, needed);
+        }
+        let mut names: Vec<String> = Vec::new();
+        for column in parquet::column_names(path)? {
+            let name = column.split('.').next().unwrap_or(&column);
+            if !names.iter().any(|known| known == name) {
+                names.push(name.into());
+            }
+        }
+        check_needed(path, needed, &names)?;
+        let wanted: Vec<Wanted> = names.iter().map(|name| Wanted::required(name)).collect();
+        let records = open_parquet(path, &wanted)?;
+        Ok(Self::new(path, &wanted, records))
+    }
+
+    /// The same of bytes.
+    ///
+    /// - path: what messages call it
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub(crate) fn read_whole(
+        path: &Path,
+        format: Format,
+        bytes: Bytes,
+        needed: &[&str],
+    ) -> Result<Self, DataError> {
+        let named = |names: &[&str]| -> Vec<Wanted> {
+            names.iter().map(|name| Wanted::required(name)).collect()
+        };
+        let (wanted, records) = match format {
+            Format::Json => {
+                let elements = JsonElements::new(path, bytes)?;
+                (named(needed), Records::Json(Box::new(elements)))
+            }
+            Format::Jsonl => (named(needed), Records::Jsonl(Lines::new(path, bytes)?)),
+            Format::Csv | Format::Tsv => {
+                let lines = Lines::new(path, bytes)?;
+                let mut table = Box::new(Table::new(lines, format == Format::Csv));
+                let names = table.header_of(needed)?;
+                let names = names.ok_or_else(|| DataError::NoExample { path: path.into() })?;
+                let wanted: Vec<Wanted> = names.iter().map(|name| Wanted::required(name)).collect();
+                let (at, count) = ((0..names.len()).map(Some).collect(), names.len());
+                (wanted, Records::Table { table, at, count })
+            }
+            Format::Lines | Format::Parquet => match needed {
+                [text] => (named(&[text]), Records::Lines(Lines::new(path, bytes)?)),
+                _ => return Err(DataError::NoLabelsInLines { path: path.into() }),
+            },
+            Format::Conll => {
+                let names = ["tokens", "tags"];
+                check_needed(path, needed, &names.map(String::from))?;
+                let sentences = Sentences::new(Lines::new(path, bytes)?);
+                (named(&names), Records::Sentences(Box::new(sentences)))
+            }
+        };
+        Ok(Self {
+            whole: true,
+            ..Self::new(path, &wanted, records)
+        })
+    }
+
+    /// The next row with all its fields and the line where it begins, or what is wrong with it.
+    ///
+    /// # Errors
+    /// The file can't be read on.
+    #[allow(clippy::type_complexity, reason = "a row, a bad row, or none")]
+    pub(crate) fn next_whole(
+        &mut self,
+    ) -> Result<Option<Result<(Map<String, Value>, usize), DataError>>, DataError> {
+        let is_object = matches!(self.records, Records::Json(_) | Records::Jsonl(_));
+        let next = self.next()?;
+        Ok(next.map(|row| {
+            let FieldRow { mut values, line } = row?;
+            let fields = match values.first_mut() {
+                Some(Value::Object(object)) if is_object => std::mem::take(object),
+                _ => {
+                    let names = self.wanted.iter().map(|field| field.name.clone());
+                    names.zip(values).collect()
+                }
+            };
+            Ok((fields, line))
+        }))
+    }
+
     fn new(path: &Path, wanted: &[Wanted], records: Records) -> Self {
         Self {
             path: path.into(),
             wanted: wanted.to_vec(),
+            whole: false,
             records,
             waiting: VecDeque::new(),
         }
@@ -157,7 +256,24 @@ impl FieldRows {
 
     fn row(&mut self) -> Result<Option<FieldRow>, DataError> {
         let path = &self.path;
+        let of_object = |object: Map<String, Value>, line| {
+            let mut row = fields(path, &self.wanted, &object, line)?;
+            if self.whole {
+                row.values = vec![Value::Object(object)];
+            }
+            Ok(row)
+        };
         match &mut self.records {
+            Records::Lines(lines) => loop {
+                let Some((bytes, line)) = lines.next()? else {
+                    return Ok(None);
+                };
+                let text = utf8(path, bytes, line)?.trim_end_matches(['\n', '\r']);
+                if !text.trim().is_empty() {
+                    let values = vec![Value::from(text)];
+                    return Ok(Some(FieldRow { values, line }));
+                }
+            },
             Records::Table { table, at, count } => {
                 let Some(record) = table.next()? else {
                     return Ok(None);
@@ -184,8 +300,7 @@ impl FieldRows {
                 };
                 let text = utf8(path, bytes, line)?;
                 if !text.trim().is_empty() {
-                    let object = object(path, text, line)?;
-                    return fields(path, &self.wanted, &object, line).map(Some);
+                    return of_object(object(path, text, line)?, line).map(Some);
                 }
             },
             Records::Json(elements) => loop {
@@ -194,7 +309,7 @@ impl FieldRows {
                 };
                 let object = object(path, utf8(path, bytes, line)?, line)?;
                 let Some(Value::Array(paragraphs)) = object.get("paragraphs") else {
-                    return fields(path, &self.wanted, &object, line).map(Some);
+                    return of_object(object, line).map(Some);
                 };
                 for question in paragraphs.iter().flat_map(questions) {
                     // A question that is faulty costs none of the others.
@@ -203,7 +318,7 @@ impl FieldRows {
                         line,
                         reason,
                     });
-                    let row = row.and_then(|row| fields(path, &self.wanted, &row, line));
+                    let row = row.and_then(|row| of_object(row, line));
                     self.waiting.push_back(row);
                 }
                 if let Some(row) = self.waiting.pop_front() {
@@ -258,6 +373,24 @@ fn open_table(
     })
 }
 
+/// # Errors
+/// A field that is none of the columns, nor inside of one.
+fn check_needed(path: &Path, needed: &[&str], names: &[String]) -> Result<(), DataError> {
+    let is_there = |name: &str| {
+        let whole = name.split('.').next().unwrap_or(name);
+        names.iter().any(|known| known == name || known == whole)
+    };
+    match needed.iter().find(|name| !is_there(name)) {
+        None => Ok(()),
+        Some(name) => Err(DataError::ColumnMissing {
+            path: path.into(),
+            line: 1,
+            column: name.to_string(),
+            columns: names.to_vec(),
+        }),
+    }
+}
+
 fn open_parquet(path: &Path, wanted: &[Wanted]) -> Result<Records, DataError> {
     let names = parquet::column_names(path)?;
     let mut read: Vec<String> = Vec::new();
@@ -302,26 +435,29 @@ fn fields(
     object: &Map<String, Value>,
     line: usize,
 ) -> Result<FieldRow, DataError> {
-    let value = |field: &Wanted| {
-        let nested = || {
-            let (first, rest) = field.name.split_once('.')?;
-            let first = object.get(first)?;
-            rest.split('.')
-                .try_fold(first, |value, part| value.get(part))
-        };
-        match object.get(&field.name).or_else(nested) {
-            Some(value) => Ok(value.clone()),
-            None if !field.required => Ok(Value::Null),
-            None => Err(DataError::KeyMissing {
-                path: path.into(),
-                line,
-                key: field.name.clone(),
-                keys: object.keys().cloned().collect(),
-            }),
-        }
+    let value = |field: &Wanted| match field_of(object, &field.name) {
+        Some(value) => Ok(value.clone()),
+        None if !field.required => Ok(Value::Null),
+        None => Err(DataError::KeyMissing {
+            path: path.into(),
+            line,
+            key: field.name.clone(),
+            keys: object.keys().cloned().collect(),
+        }),
     };
     let values = wanted.iter().map(value).collect::<Result<_, _>>()?;
     Ok(FieldRow { values, line })
+}
+
+/// A field of an object by its key, or by a path of keys.
+pub(crate) fn field_of<'a>(object: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
+    let nested = || {
+        let (first, rest) = name.split_once('.')?;
+        let first = object.get(first)?;
+        rest.split('.')
+            .try_fold(first, |value, part| value.get(part))
+    };
+    object.get(name).or_else(nested)
 }
 
 /// The questions of a paragraph of SQuAD's files, each with its context, or what is wrong with one or with all of them.

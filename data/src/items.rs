@@ -141,7 +141,7 @@ pub fn read_items(source: &TextSource, columns: &ItemColumns) -> Result<ItemSet,
 }
 
 /// The files of a source; of a bundled set its name.
-fn files(source: &TextSource) -> Vec<PathBuf> {
+pub(crate) fn files(source: &TextSource) -> Vec<PathBuf> {
     match source {
         TextSource::Bundled(name) => vec![format!("bundled:{name}").into()],
         _ => source.files(),
@@ -329,7 +329,7 @@ fn text(name: &str, value: &Value) -> Result<String, String> {
 }
 
 /// Roles and contents by turns, of `{"role", "content"}` or `{"from", "value"}`.
-fn messages(name: &str, value: &Value) -> Result<Vec<String>, String> {
+pub(crate) fn messages(name: &str, value: &Value) -> Result<Vec<String>, String> {
     let list = value
         .as_array()
         .ok_or_else(|| format!("\"{name}\" is no list"))?;
@@ -403,7 +403,7 @@ fn strings(name: &str, value: &Value) -> Result<Vec<String>, String> {
 }
 
 /// The name of a class.
-fn class(key: &str, value: &Value, names: &[String]) -> Result<String, String> {
+pub(crate) fn class(key: &str, value: &Value, names: &[String]) -> Result<String, String> {
     let numbered = |id: String| {
         if names.is_empty() {
             return Ok(id);

@@ -103,11 +103,25 @@ impl LabelledSplits {
 /// The splits, and how many rows a rare class kept in training.
 fn splits(set: &TextSet, keys: &[String], shares: SplitShares) -> (Splits, usize) {
     let label = |row: usize| set.examples[row].label.as_deref();
+    let given_split = |row| set.given_split(row);
+    split_classes(keys, &set.given, &given_split, label, shares)
+}
+
+/// [`split_rows`], but for classes that would have no row to train on; and how many rows such a class kept in training.
+///
+/// - label: of a row
+pub(crate) fn split_classes<'a>(
+    keys: &[String],
+    given: &[Split],
+    given_split: &dyn Fn(usize) -> Option<Split>,
+    label: impl Fn(usize) -> Option<&'a str>,
+    shares: SplitShares,
+) -> (Splits, usize) {
     let draw = |rest: &[usize], keys: &[&[u8]], [valid, test]: [f64; 2]| {
         let labels: Vec<Option<&str>> = rest.iter().map(|&row| label(row)).collect();
         split::split_labelled(keys, &labels, valid, test, shares.seed)
     };
-    split_with(keys, &set.given, &|row| set.given_split(row), shares, draw)
+    split_with(keys, given, given_split, shares, draw)
 }
 
 /// Splits rows as they are given, and what is not given by content.

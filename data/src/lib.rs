@@ -3,7 +3,7 @@
 //! The pipeline, a stage a module:
 //!
 //! 1. readers: [`text`] (a stream, whatever the size), [`image`] and the embedded [`bundled`] sets; [`source`] picks one
-//!    by name or path; [`bad_rows`] counts what is left out
+//!    by name or path; [`bad_rows`] counts what is left out; [`whole_rows`] reads rows with all their fields
 //! 2. splits: [`split`] into train, valid and test by content, or [`given`] as files; [`labels`] fixes the classes seen
 //!    in training, [`labelled`] puts both together; [`summary`] says it all in a few lines
 //! 3. tokenizer: [`tokenizer`] trains or loads the one that turns text into ids
@@ -47,6 +47,7 @@ mod table;
 pub mod text;
 pub mod tokenizer;
 pub mod tokens;
+pub mod whole_rows;
 
 pub use augment::Augmentation;
 pub use bad_rows::{BadRows, LeftOut};
@@ -78,3 +79,4 @@ pub use summary::{ClassCounts, DataSummary};
 pub use text::{TextColumns, TextExample, TextRow, TextSet, TextStream, read_text};
 pub use tokenizer::{Encoded, Frame, Role, Roles, TextDecoder, TextTokenizer};
 pub use tokens::{CutTexts, TokenRows};
+pub use whole_rows::{RowColumns, WholeRow, WholeRows, read_whole_rows};

@@ -10,7 +10,8 @@ use crate::image::{
 use crate::split::Split;
 use crate::text::{self, TextExample, TextFiles, TextRow, TextStream};
 use crate::{
-    DataError, GivenSplits, ImageSet, LeftOut, TextColumns, TextSet, bundled, idx, read_images,
+    DataError, GivenSplits, ImageSet, LeftOut, TextColumns, TextSet, bundled, file, idx, image,
+    read_images,
 };
 
 const TEXTS: &[&str] = &[
@@ -28,6 +29,8 @@ const TEXTS: &[&str] = &[
     "glossaries",
 ];
 const IMAGES: &[&str] = &["mnist"];
+/// Files of a folder that tell whether it is one of images.
+const LOOKED_AT: usize = 10_000;
 
 /// Texts of a bundled set (`wordnet`, `wordnet-nouns`; always labelled, whatever `columns` says),
 /// or of paths as [`read_text`](crate::read_text) takes them. A path of a bundled set's name is written `./wordnet`.
@@ -291,6 +294,39 @@ pub fn open_images(
     image_sets(data, &options).map(Images::Memory)
 }
 
+/// Whether what `data` names is read as images: `mnist`, an IDX file, an image, shards, or a folder in which more files are
+/// images than texts. A table is one of texts here, though it may name images.
+pub fn are_images(data: &[String]) -> bool {
+    data.iter().any(|name| {
+        let path = Path::new(name);
+        if IMAGES.contains(&name.as_str()) || image::is_image(path) {
+            return true;
+        }
+        if file::extension(name) == ".tar" || matches!(idx::named(path), Ok(Some(_))) {
+            return true;
+        }
+        path.is_dir() && holds_images(path)
+    })
+}
+
+fn holds_images(folder: &Path) -> bool {
+    let (mut images, mut texts) = (0, 0);
+    let mut waiting = vec![folder.to_path_buf()];
+    while let Some(path) = waiting.pop()
+        && images + texts < LOOKED_AT
+    {
+        if path.is_dir() && !path.is_symlink() {
+            // A folder that can't be listed is told of when it is read.
+            waiting.extend(file::list(&path).unwrap_or_default());
+        } else if image::is_image(&path) || file::extension(&file::name(&path)) == ".tar" {
+            images += 1;
+        } else if text::Format::of(&path).is_ok() {
+            texts += 1;
+        }
+    }
+    images > texts
+}
+
 /// The bundled set that `data` names, if it names one.
 fn alone(
     data: &[String],
@@ -325,6 +361,34 @@ mod tests {
         assert_eq!(error.to_string(), "./wordnet: no such file");
         let error = images(&names(&["./mnist"]), None).unwrap_err();
         assert_eq!(error.to_string(), "./mnist: no such file");
+    }
+
+    #[test]
+    fn folders_of_images_are_told_from_those_of_texts() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let at = |name: &str| folder.path().join(name).display().to_string();
+        for name in [
+            "photos/a/1.png",
+            "photos/a/2.jpg",
+            "photos/labels.csv",
+            "texts/a.csv",
+            "texts/plot.png",
+        ] {
+            let path = folder.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, "x").unwrap();
+        }
+        for (name, expected) in [
+            ("photos", true),
+            ("photos/a/1.png", true),
+            ("shard.tar", true),
+            ("texts", false),
+            ("texts/a.csv", false),
+            ("nothing", false),
+        ] {
+            assert_eq!(are_images(&[at(name)]), expected, "{name}");
+        }
+        assert!(are_images(&names(&["mnist"])) && !are_images(&names(&["wordnet"])));
     }
 
     #[test]

@@ -35,7 +35,7 @@ pub struct Plot {
 }
 
 /// Colours that differ however people see them. Okabe and Ito 2008, <https://jfly.uni-koeln.de/color/>.
-const COLOURS: [RGBColor; 7] = [
+pub(super) const COLOURS: [RGBColor; 7] = [
     RGBColor(0, 114, 178),
     RGBColor(213, 94, 0),
     RGBColor(0, 158, 115),

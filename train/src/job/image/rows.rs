@@ -1,6 +1,7 @@
 //! Images in memory or in files, as rows of one kind. In: sets of `data`. Out: [`ImageRows`], of which each image becomes one
 //! of the size that the model takes.
 
+use std::borrow::Cow;
 use std::panic::resume_unwind;
 
 use data::augment::View;
@@ -144,6 +145,34 @@ impl ImageRows {
         match &self.pixels {
             Pixels::Memory(set) => [set.height, set.width],
             Pixels::Files(files) => files.size(row),
+        }
+    }
+
+    /// The file of an image, or its place in a file of many, for messages.
+    ///
+    /// # Panics
+    ///
+    /// If the row is outside the set.
+    pub fn place(&self, row: usize) -> String {
+        match &self.pixels {
+            Pixels::Memory(_) => format!("{}:{row}", self.origin),
+            Pixels::Files(files) => files.path(row).display().to_string(),
+        }
+    }
+
+    /// The bytes of an image's file as they are; `None` where it has none of its own.
+    ///
+    /// # Errors
+    ///
+    /// Its file can't be read any more.
+    ///
+    /// # Panics
+    ///
+    /// If the row is outside the set.
+    pub fn encoded(&self, row: usize) -> Result<Option<Cow<'_, [u8]>>, DataError> {
+        match &self.pixels {
+            Pixels::Memory(_) => Ok(None),
+            Pixels::Files(files) => files.bytes(row).map(Some),
         }
     }
 
