@@ -3,10 +3,11 @@
 //! Reading order: [`open`] (the flags that all commands share, and what they name), [`any_model`] (the model of a bundle,
 //! whatever head it has), [`guess`] (the best of a
 //! distribution), [`images`] (images as a model wants them), then the commands: [`predict`], [`fill_mask`],
-//! [`generate`], [`embed`], [`reconstruct`], [`dump`], [`convert`].
+//! [`generate`], [`embed`], [`reconstruct`], [`dump`], [`convert`]; and [`datasets`], which needs no model.
 
 pub mod any_model;
 pub mod convert;
+pub mod datasets;
 pub mod dump;
 pub mod embed;
 pub mod fill_mask;

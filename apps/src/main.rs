@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use apps::{convert, dump, embed, fill_mask, generate, predict, reconstruct};
+use apps::{convert, datasets, dump, embed, fill_mask, generate, predict, reconstruct};
 use clap::{Parser, Subcommand};
 use train::Status;
 use train::cli::exit;
@@ -22,9 +22,10 @@ Examples:
   apps embed --model runs/sentence-embeddings --text \"a small bird\" --text \"a wren\"
   apps reconstruct --model runs/autoencoder --input mnist
   apps dump --model wordnet-bert-nano --input texts.txt --output dump.safetensors
-  apps convert --merge runs/lora/model/adapter merged";
+  apps convert --merge runs/lora/model/adapter merged
+  apps datasets describe reviews.csv --label-column stars";
 
-/// Use a trained model: classify, fill masks, continue texts, embed texts, reconstruct images, convert, dump what the model computes.
+/// Use a trained model: classify, fill masks, continue texts, embed texts, reconstruct images, convert, dump what the model computes; look at data sets.
 #[derive(Parser)]
 #[command(name = "apps", version, after_help = EXAMPLES)]
 struct Args {
@@ -41,6 +42,7 @@ enum Command {
     Reconstruct(reconstruct::Flags),
     Dump(dump::Flags),
     Convert(convert::Flags),
+    Datasets(datasets::Flags),
 }
 
 fn main() -> ExitCode {
@@ -53,6 +55,17 @@ fn main() -> ExitCode {
         Command::Reconstruct(flags) => reconstruct::run(&flags),
         Command::Dump(flags) => dump::run(&flags),
         Command::Convert(flags) => convert::run(&flags),
+        Command::Datasets(flags) => return look_at_data(&flags),
     };
     exit(text.and_then(|text| print(&text)).map(|()| Status::Done))
+}
+
+/// A validation that finds something ends with 1, though nothing went wrong.
+fn look_at_data(flags: &datasets::Flags) -> ExitCode {
+    let outcome = datasets::run(flags);
+    match outcome.and_then(|outcome| print(&outcome.text).map(|()| outcome.is_fine)) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(failure) => exit(Err(failure)),
+    }
 }

@@ -5,6 +5,7 @@
 mod adapters;
 mod bundles;
 mod convert;
+mod datasets;
 mod dump;
 mod fill_mask;
 mod generate;

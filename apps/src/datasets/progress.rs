@@ -1,0 +1,31 @@
+//! How far a command is, on standard error, for what takes over two seconds.
+
+use std::time::{Duration, Instant};
+
+const SILENT: Duration = Duration::from_secs(2);
+
+/// Says how far something is every two seconds.
+pub(super) struct Progress {
+    what: &'static str,
+    said: Instant,
+}
+
+impl Progress {
+    /// - what: `reading`, say
+    pub(super) fn new(what: &'static str) -> Self {
+        let said = Instant::now();
+        Self { what, said }
+    }
+
+    /// - of: all rows, where they are known
+    pub(super) fn at(&mut self, rows: usize, of: Option<usize>) {
+        if self.said.elapsed() < SILENT {
+            return;
+        }
+        self.said = Instant::now();
+        match of {
+            Some(all) => eprintln!("{}: {rows} of {all} rows", self.what),
+            None => eprintln!("{}: {rows} rows", self.what),
+        }
+    }
+}
