@@ -172,7 +172,7 @@ impl Reading {
                     missing.get_or_insert(error);
                 }
             }
-            if self.rows.len() % TOLD == 0 {
+            if self.rows.len().is_multiple_of(TOLD) {
                 progress(self.rows.len());
             }
         }

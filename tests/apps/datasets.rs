@@ -540,6 +540,10 @@ fn wrong_input_is_refused_before_anything_is_written() {
             "its directory does not exist",
         ),
         (
+            &["split", &photos, "--output", &at("photos/out")],
+            "which is read",
+        ),
+        (
             &["split", &table, "--output", &table],
             "is a file; --output names a folder",
         ),

@@ -184,15 +184,18 @@ impl Lengths {
     }
 
     fn bars(&self, title: &str) -> Bars {
-        let name = |(from, to): (u64, u64)| match from == to {
-            true => from.to_string(),
-            false => format!("{from} to {to}"),
+        let name = |from: u64, to: u64| {
+            if from == to {
+                from.to_string()
+            } else {
+                format!("{from} to {to}")
+            }
         };
         let bars = self.histogram.iter();
         Bars {
             title: title.into(),
             bars: bars
-                .map(|&(from, to, count)| (name((from, to)), count))
+                .map(|&(from, to, count)| (name(from, to), count))
                 .collect(),
         }
     }
@@ -272,17 +275,15 @@ pub struct Duplicates {
 ///
 /// The tokenizer fails.
 pub fn token_lengths(rows: &WholeRows, tokenizer: &TextTokenizer) -> Result<Vec<u64>, Failure> {
+    fn pair(row: &WholeRow) -> (&str, Option<&str>) {
+        (&row.texts[0], Some(&row.texts[1]))
+    }
     let mut progress = Progress::new("tokenizing");
     let mut lengths = Vec::with_capacity(rows.len());
     for chunk in rows.rows.chunks(CHUNK) {
         match rows.rows.first().map(|row| row.texts.len()) {
             Some(2) => {
-                let pair = |row: &'_ WholeRow| (row.texts[0].clone(), row.texts[1].clone());
                 let pairs: Vec<_> = chunk.iter().map(pair).collect();
-                let pairs: Vec<_> = pairs
-                    .iter()
-                    .map(|(first, second)| (first.as_str(), Some(second.as_str())))
-                    .collect();
                 let encoded = tokenizer.encode_parts(&pairs, usize::MAX)?;
                 lengths.extend(encoded.iter().map(|pair| pair.ids.len() as u64));
             }

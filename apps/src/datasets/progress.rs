@@ -1,5 +1,7 @@
 //! How far a command is, on standard error, for what takes over two seconds.
 
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::thread;
 use std::time::{Duration, Instant};
 
 const SILENT: Duration = Duration::from_secs(2);
@@ -28,4 +30,20 @@ impl Progress {
             None => eprintln!("{}: {rows} rows", self.what),
         }
     }
+}
+
+/// Does what says nothing of itself, and tells every two seconds that it goes on.
+pub(super) fn while_working<T>(what: &'static str, work: impl FnOnce() -> T) -> T {
+    let (working, ended) = channel::<()>();
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            let began = Instant::now();
+            while ended.recv_timeout(SILENT) == Err(RecvTimeoutError::Timeout) {
+                eprintln!("{what}: {} s", began.elapsed().as_secs());
+            }
+        });
+        let found = work();
+        drop(working);
+        found
+    })
 }

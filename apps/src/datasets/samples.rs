@@ -3,6 +3,7 @@
 
 use anyhow::Context;
 use train::Failure;
+use train::failure::caught;
 use train::job::image::{ImageRows, PixelBatch};
 use train::report::sheet::Sheet;
 
@@ -12,16 +13,17 @@ use super::set;
 ///
 /// # Errors
 ///
-/// A grid that is too large for a PNG.
+/// A grid that is too large for a PNG, or a file that can't be read any more.
 ///
 /// # Panics
 ///
-/// If a row is outside the set, or a file can't be read any more.
+/// If a row is outside the set.
 pub fn png(images: &ImageRows, rows: &[usize]) -> Result<Vec<u8>, Failure> {
-    let pixels: Vec<u8> = rows
-        .iter()
-        .flat_map(|&row| images.seen(row).planes())
-        .collect();
+    let seen = || -> Vec<u8> {
+        let rows = rows.iter();
+        rows.flat_map(|&row| images.seen(row).planes()).collect()
+    };
+    let pixels = caught(seen).map_err(Failure::Running)?;
     let sheet = Sheet {
         images: PixelBatch::from_bytes(&pixels, images.shape()),
         captions: rows.iter().map(|&row| set::classes(images, row)).collect(),

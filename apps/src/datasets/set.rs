@@ -8,7 +8,7 @@ use data::{BadRows, DecodeAll, ImageFileOptions, ImageFileSets, RowColumns, Whol
 use train::job::image::{ImageRowSets, ImageRows};
 use train::{Failure, FailureKind};
 
-use super::progress::Progress;
+use super::progress::{Progress, while_working};
 
 /// Pixels of the longest side of an image that is drawn as it is; larger ones are shown so large.
 const SHOWN: usize = 128;
@@ -64,7 +64,8 @@ impl SourceFlags {
         seed: u64,
     ) -> Result<Set, Failure> {
         if self.are_images() {
-            return self.image_splits(valid, test, seed).map(Set::Images);
+            let read = || self.image_splits(valid, test, seed);
+            return while_working("reading images", read).map(Set::Images);
         }
         let source = TextSource::in_splits(&self.source, valid, test)?;
         let mut progress = Progress::new("reading");

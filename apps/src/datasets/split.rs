@@ -126,7 +126,7 @@ pub fn run(flags: &Flags) -> Result<String, Failure> {
         )));
     }
     let output = &flags.output;
-    check_folder(output)?;
+    check_folder(output, &flags.source.source)?;
     let set = flags.source.read(flags.seed)?;
     let (fresh, mut counts) = (unfinished(output), [0; 3]);
     let written = match &set {
@@ -151,8 +151,10 @@ pub fn run(flags: &Flags) -> Result<String, Failure> {
     ))
 }
 
-/// Refuses a folder that holds something, or that cannot be made.
-fn check_folder(output: &Path) -> Result<(), Failure> {
+/// Refuses a folder that holds something, cannot be made, or would be part of what is read.
+///
+/// - inputs: what is read
+fn check_folder(output: &Path, inputs: &[String]) -> Result<(), Failure> {
     let wrong = |reason: &str| Err(Failure::input(format!("{}: {reason}", output.display())));
     if output.is_dir() {
         let mut inside = fs::read_dir(output)
@@ -167,7 +169,14 @@ fn check_folder(output: &Path) -> Result<(), Failure> {
     if output.file_name().is_none() {
         return wrong("names no folder");
     }
-    open::folder_of(output)?;
+    let around = open::folder_of(output)?.canonicalize();
+    for input in inputs {
+        if let (Ok(around), Ok(whole)) = (&around, Path::new(input).canonicalize())
+            && around.starts_with(whole)
+        {
+            return wrong(&format!("would be part of {input}, which is read"));
+        }
+    }
     Ok(())
 }
 

@@ -250,7 +250,7 @@ fn conflicts(rows: &WholeRows) -> Option<Finding> {
     (n > 0).then(|| Finding::new(Kind::ConflictingLabels, n, what, places))
 }
 
-/// What a training never learns from, in the order in which splits come first.
+/// The order of the splits: what is in one is not to be in a later one.
 fn rank(split: Option<Split>) -> usize {
     match split {
         None | Some(Split::Train) => 0,
