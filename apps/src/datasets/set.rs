@@ -35,7 +35,7 @@ pub enum Set {
     /// Of texts, with all their fields.
     Texts(WholeRows),
     /// Of images.
-    Images(ImageRowSets),
+    Images(Box<ImageRowSets>),
 }
 
 impl SourceFlags {
@@ -65,7 +65,7 @@ impl SourceFlags {
     ) -> Result<Set, Failure> {
         if self.are_images() {
             let read = || self.image_splits(valid, test, seed);
-            return while_working("reading images", read).map(Set::Images);
+            return while_working("reading images", read).map(|sets| Set::Images(Box::new(sets)));
         }
         let source = TextSource::in_splits(&self.source, valid, test)?;
         let mut progress = Progress::new("reading");
