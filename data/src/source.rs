@@ -302,7 +302,9 @@ pub fn are_images(data: &[String]) -> bool {
         if IMAGES.contains(&name.as_str()) || image::is_image(path) {
             return true;
         }
-        if file::extension(name) == ".tar" || matches!(idx::named(path), Ok(Some(_))) {
+        if file::extension(name) == ".tar"
+            || matches!(idx::named(path), Ok(Some(found)) if file::name(&found).contains("idx"))
+        {
             return true;
         }
         path.is_dir() && holds_images(path)

@@ -227,10 +227,7 @@ fn an_encoder_decoder_is_to_write_what_it_reads() {
         panic!("it reads one text and writes another");
     };
     // [CLS] a tool [SEP] and [CLS] a [SEP] [PAD], behind the start token, which is [SEP].
-    let (end, pad) = (
-        wordpiece().separator().unwrap() as i32,
-        wordpiece().pad() as i32,
-    );
+    let (end, pad) = (wordpiece().end().unwrap() as i32, wordpiece().pad() as i32);
     assert_eq!((read.seq, &read.lengths[..]), (4, &[4, 3][..]));
     assert_eq!(written[..4], [&[end], &read.tokens[..3]].concat());
     assert_eq!(written[4..], [&[end], &read.tokens[4..7]].concat());

@@ -822,6 +822,11 @@ fn an_untied_decoder_is_adapted_in_its_layout() {
             unreachable!()
         };
         let merged = golden::values(merged.logits(&input, None, None));
-        assert_near("logits", &merged, &beside, TOLERANCE);
+        // Weights are drawn, and logits as large as they happen to be.
+        let largest = beside
+            .1
+            .iter()
+            .fold(1.0, |largest, logit| logit.abs().max(largest));
+        assert_near("logits", &merged, &beside, TOLERANCE * largest);
     }
 }

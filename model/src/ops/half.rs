@@ -126,6 +126,8 @@ mod tests {
                 targets: Vec::new(),
             };
             let mut adapter = LowRank::new(&plan, 7, 5, &device);
+            // A matrix that is drawn when it is first read would be another in each copy.
+            adapter.lora_a = Param::from_tensor(eighths([7, 2]));
             adapter.lora_b = Param::from_tensor(eighths([2, 5]));
             let forward = |weight: Tensor<Flex, 2>| {
                 let layer = Linear {

@@ -482,7 +482,7 @@ mod tests {
     fn teacher_and_student() -> (TokenModel<Flex>, TokenModel<Diff>) {
         let device = Default::default();
         let teacher = TeacherBundle::open("wordnet-bert-nano", HeadKind::Tokens).unwrap();
-        let all = teacher.bundle.with_layers(&[0, 1]).unwrap();
+        let all = teacher.bundle.with_layers(&[0, 1, 2]).unwrap();
         let config = all.text_config().unwrap();
         let mut dropping = config.clone();
         dropping.set_dropout(0.5);
@@ -513,7 +513,7 @@ mod tests {
         let values = |tensor: &Tensor<Diff, 2>| -> Vec<f32> { tensor.to_data().iter().collect() };
         assert_eq!(values(&theirs.logits), values(&ours.logits));
         let (theirs, ours) = (theirs.hidden.unwrap(), ours.hidden.unwrap());
-        assert_eq!(ours.dims(), [8, 128]);
+        assert_eq!(ours.dims(), [8, 160]);
         assert_eq!(values(&theirs), values(&ours));
     }
 
