@@ -265,7 +265,7 @@ pub fn token_model<B: Backend>(
         return Err(Failure::input(format!("{place}: {reason}")));
     }
     let model = TokenModel::draw(&parts.config, &bundle.draw(device, names));
-    Ok((filled(bundle, model, names)?, parts))
+    Ok((filled_for_inference(bundle, model, names)?, parts))
 }
 
 /// A model with the bundle's weights; says which of them it has no place for.
@@ -275,6 +275,17 @@ pub(crate) fn filled<B: Backend, M: Module<B>>(
     names: Names,
 ) -> Result<M, Failure> {
     let (model, loaded) = bundle.load(model, names, Load::Whole)?;
+    warn_of_lost(bundle, names, &loaded);
+    Ok(model)
+}
+
+/// The same with weights in 16 bits, where these hold them exactly: for models that read all of them for each token.
+pub(crate) fn filled_for_inference<B: Backend, M: Module<B>>(
+    bundle: &Bundle,
+    model: M,
+    names: Names,
+) -> Result<M, Failure> {
+    let (model, loaded) = bundle.load_for_inference(model, names, Load::Whole)?;
     warn_of_lost(bundle, names, &loaded);
     Ok(model)
 }

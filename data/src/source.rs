@@ -318,7 +318,7 @@ fn holds_images(folder: &Path) -> bool {
         && images + texts < LOOKED_AT
     {
         if path.is_dir() && !path.is_symlink() {
-            // A folder that can't be listed is told of when it is read.
+            // A folder that cannot be listed is reported when it is read.
             waiting.extend(file::list(&path).unwrap_or_default());
         } else if image::is_image(&path) || file::extension(&file::name(&path)) == ".tar" {
             images += 1;

@@ -229,7 +229,7 @@ fn values_beyond_half_precision_are_refused() {
     assert!(!Path::new(&output).exists());
 }
 
-/// What stands in a folder and the folders in it, by path.
+/// The bytes of every file in a folder and its subfolders, by path.
 fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut files = BTreeMap::new();
     for entry in fs::read_dir(folder).unwrap() {

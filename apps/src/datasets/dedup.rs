@@ -159,10 +159,10 @@ pub fn run(flags: &Flags) -> Result<String, Failure> {
         .for_each(|dropped| stays[dropped.row] = false);
     let kept = rows.rows.iter().zip(&stays).filter(|(_, stays)| **stays);
     let bytes = set::jsonl(kept.map(|(row, _)| row))?;
+    open::write_output(&flags.output, &bytes)?;
     if let Some(report) = &flags.report {
         open::write_output(report, &lines(&rows, &dropped)?)?;
     }
-    open::write_output(&flags.output, &bytes)?;
     for line in rows.left_out.lines() {
         eprintln!("warning: {line}");
     }

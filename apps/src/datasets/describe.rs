@@ -269,6 +269,23 @@ pub struct Duplicates {
     pub conflicting: usize,
 }
 
+impl Duplicates {
+    /// - names: of rows, and of what they hold
+    fn lines(&self, [rows, texts]: [&str; 2], has_labels: bool) -> Vec<String> {
+        let mut lines = vec![format!(
+            "duplicates  {} {rows} of {} {texts}",
+            self.rows, self.texts
+        )];
+        if has_labels {
+            let conflicting = self.conflicting;
+            lines.push(format!(
+                "conflicts   {conflicting} {texts} with different labels"
+            ));
+        }
+        lines
+    }
+}
+
 /// Lengths of texts in tokens, special ones counted.
 ///
 /// # Errors
@@ -378,17 +395,8 @@ impl TextDescription {
                 100.0 * cut.tokens_lost
             ));
         }
-        let Duplicates {
-            texts,
-            rows,
-            conflicting,
-        } = self.duplicates;
-        lines.push(format!("duplicates  {rows} rows of {texts} texts"));
-        if !self.labels.is_empty() {
-            lines.push(format!(
-                "conflicts   {conflicting} texts with different labels"
-            ));
-        }
+        let has_labels = !self.labels.is_empty();
+        lines.extend(self.duplicates.lines(["rows", "texts"], has_labels));
         for chart in self.charts() {
             lines.extend([String::new(), chart.title.clone()]);
             lines.extend(chart.lines().iter().map(|line| format!("  {line}")));
@@ -602,17 +610,8 @@ impl ImageDescription {
         };
         lines.push(format!("mean        {}", listed(&self.mean)));
         lines.push(format!("deviation   {}", listed(&self.std)));
-        let Duplicates {
-            texts,
-            rows,
-            conflicting,
-        } = self.duplicates;
-        lines.push(format!("duplicates  {rows} files of {texts} images"));
-        if !self.labels.is_empty() {
-            lines.push(format!(
-                "conflicts   {conflicting} images with different labels"
-            ));
-        }
+        let has_labels = !self.labels.is_empty();
+        lines.extend(self.duplicates.lines(["files", "images"], has_labels));
         if let Some(chart) = label_bars(&self.labels) {
             lines.extend([String::new(), chart.title.clone()]);
             lines.extend(chart.lines().iter().map(|line| format!("  {line}")));

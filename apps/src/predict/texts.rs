@@ -60,7 +60,7 @@ impl<B: Backend> TextWriter<B> {
         let wrong = |reason| Failure::input(format!("{}: {reason}", bundle.path().display()));
         search.check(&plan).map_err(wrong)?;
         Ok(Self {
-            model: open::filled(bundle, model, names)?,
+            model: open::filled_for_inference(bundle, model, names)?,
             max_length,
             layers: plan.layers[1],
             pad: plan.pad,

@@ -160,7 +160,7 @@ impl ImageRows {
         }
     }
 
-    /// The bytes of an image's file as they are; `None` where it has none of its own.
+    /// The encoded bytes of an image's file, unchanged; `None` for an image without a file of its own, as in IDX.
     ///
     /// # Errors
     ///
