@@ -369,6 +369,17 @@ pub fn read_image(
     decode_image(path, &bytes, shape, Ground::WHITE)
 }
 
+/// Decodes one file in its own size, converted to grey or RGB.
+///
+/// - channels: 1 (grey) or 3 (RGB)
+///
+/// # Errors
+/// No image, or one that can't be decoded.
+pub fn read_picture(path: &Path, channels: usize, ground: Ground) -> Result<Picture, DataError> {
+    let bytes = decode::read(path)?;
+    decode::picture(path, &bytes, channels, ground)
+}
+
 /// Decodes the bytes of a file, as [`read_image`] does.
 ///
 /// - path: for messages, and for the format where the bytes do not say it

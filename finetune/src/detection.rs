@@ -18,8 +18,9 @@ use train::job::image::{ImageModel, ImageRows};
 use train::metrics::Metric;
 use train::objective::LossSums;
 use train::recipe::Impossible;
+use train::scores::cells::{self, Limits};
 use train::scores::detection::{Detection, DetectionTally, TrueBox};
-use train::scores::nms::{Corners, batched_nms};
+use train::scores::nms::Corners;
 
 use crate::targets::{
     Kind, OnImages, TargetBatch, TargetLoss, Targets, VisionObjective, VisionTally, VisionTask,
@@ -34,10 +35,6 @@ const RADIUS: f32 = 1.5;
 /// Boxes whose farthest edge is at most this far from a cell, in cells, belong to its level, if they are too large for the finer
 /// one; those that are too large for every level belong to the coarsest.
 const REACH: f32 = 8.0;
-/// Boxes of an image that are compared with each other, the surest ones.
-const CANDIDATES: usize = 1000;
-/// Boxes that an image may have.
-const MOST: usize = 100;
 
 /// The task; `assets/recipes/object-detection.toml` and the files that it names explain every key.
 pub type ObjectDetection = OnImages<DetectionTask>;
@@ -134,11 +131,12 @@ struct Cell {
 }
 
 /// The cells of all levels, the finest level first, row by row.
-fn cells(grids: &[[usize; 2]], [height, width]: [usize; 2]) -> Vec<Cell> {
+fn all_cells(grids: &[[usize; 2]], [height, width]: [usize; 2]) -> Vec<Cell> {
     let side = |&[rows, columns]: &[usize; 2]| {
         (height as f32 / rows as f32).max(width as f32 / columns as f32)
     };
     let mut all = Vec::new();
+    let mut centres = cells::centres(grids, [height, width]).into_iter();
     for (level, grid) in grids.iter().enumerate() {
         let [rows, columns] = *grid;
         let least = if level == 0 {
@@ -151,16 +149,13 @@ fn cells(grids: &[[usize; 2]], [height, width]: [usize; 2]) -> Vec<Cell> {
         } else {
             REACH * side(grid)
         };
-        for row in 0..rows {
-            for column in 0..columns {
-                all.push(Cell {
-                    x: (column as f32 + 0.5) * width as f32 / columns as f32,
-                    y: (row as f32 + 0.5) * height as f32 / rows as f32,
-                    side: side(grid),
-                    reach: [least, most],
-                });
-            }
-        }
+        let of_level = centres.by_ref().take(rows * columns);
+        all.extend(of_level.map(|[x, y]| Cell {
+            x,
+            y,
+            side: side(grid),
+            reach: [least, most],
+        }));
     }
     all
 }
@@ -318,7 +313,7 @@ impl<B: Backend> Boxes<B> {
             Targets::Boxes(boxes) => boxes,
             _ => &[],
         };
-        let cells = cells(&found.grids, [batch.images.height, batch.images.width]);
+        let cells = all_cells(&found.grids, [batch.images.height, batch.images.width]);
         let wanted = Wanted::of(&cells, boxes, n_classes);
         let rows = n_images * n;
         let tensor = |values: Vec<f32>, width: usize| {
@@ -349,55 +344,18 @@ impl<B: Backend> Boxes<B> {
 
     /// Boxes of each image.
     fn detections(&self, found: Found<B>, size: [usize; 2]) -> Vec<Vec<Detection>> {
-        let [n_images, n, n_classes] = found.classes.dims();
-        let cells = cells(&found.grids, size);
-        let middle: Tensor<B, 3> = sigmoid(found.centerness).unsqueeze_dim(2);
-        // As sure as both are, on average.
-        let scores = (sigmoid(found.classes) * middle).sqrt();
-        let scores: Vec<f32> = scores.into_data().iter::<f32>().collect();
+        let [_, n, n_classes] = found.classes.dims();
+        let centres = cells::centres(&found.grids, size);
+        let limits = Limits {
+            score: self.score,
+            overlap: self.overlap,
+        };
+        let scores: Vec<f32> = found.scores().into_data().iter::<f32>().collect();
         let distances: Vec<f32> = found.distances.into_data().iter::<f32>().collect();
-        (0..n_images)
-            .map(|image| {
-                let scores = &scores[image * n * n_classes..(image + 1) * n * n_classes];
-                let distances = &distances[image * n * 4..(image + 1) * n * 4];
-                self.kept(scores, distances, &cells, n_classes, size)
-            })
+        let images = scores.chunks(n * n_classes).zip(distances.chunks(n * 4));
+        images
+            .map(|(scores, distances)| cells::boxes(scores, distances, &centres, size, limits))
             .collect()
-    }
-
-    fn kept(
-        &self,
-        scores: &[f32],
-        distances: &[f32],
-        cells: &[Cell],
-        n_classes: usize,
-        [height, width]: [usize; 2],
-    ) -> Vec<Detection> {
-        let sure = |at: &usize| f64::from(scores[*at]) > self.score;
-        let mut best: Vec<usize> = (0..scores.len()).filter(sure).collect();
-        best.sort_by(|&a, &b| scores[b].total_cmp(&scores[a]).then(a.cmp(&b)));
-        best.truncate(CANDIDATES);
-        let corners = |at: &usize| -> Corners {
-            let cell = at / n_classes;
-            let [left, top, right, bottom] = [0, 1, 2, 3].map(|edge| distances[cell * 4 + edge]);
-            let Cell { x, y, .. } = cells[cell];
-            [
-                (x - left).max(0.0),
-                (y - top).max(0.0),
-                (x + right).min(width as f32),
-                (y + bottom).min(height as f32),
-            ]
-        };
-        let boxes: Vec<Corners> = best.iter().map(corners).collect();
-        let sure: Vec<f32> = best.iter().map(|&at| scores[at]).collect();
-        let classes: Vec<u32> = best.iter().map(|&at| (at % n_classes) as u32).collect();
-        let kept = batched_nms(&boxes, &sure, &classes, self.overlap);
-        let detection = |at: usize| Detection {
-            class: classes[at],
-            score: sure[at],
-            corners: boxes[at],
-        };
-        kept.into_iter().take(MOST).map(detection).collect()
     }
 }
 
@@ -464,7 +422,7 @@ mod tests {
 
     #[test]
     fn every_box_has_a_cell_and_small_ones_come_first() {
-        let cells = cells(&[[8, 8], [4, 4], [2, 2]], [64, 64]);
+        let cells = all_cells(&[[8, 8], [4, 4], [2, 2]], [64, 64]);
         assert_eq!(cells.len(), 64 + 16 + 4);
         let boxes = [
             label(0, [4.0, 4.0, 40.0, 40.0]),
@@ -484,7 +442,7 @@ mod tests {
 
     #[test]
     fn levels_share_boxes_by_their_size() {
-        let cells = cells(&[[16, 16], [8, 8]], [64, 64]);
+        let cells = all_cells(&[[16, 16], [8, 8]], [64, 64]);
         let of = |label: BoxLabel| {
             let found = assigned(&cells, &[label]);
             let fine = found[..256].iter().flatten().count();

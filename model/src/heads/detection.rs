@@ -5,7 +5,7 @@
 
 use burn::module::{Initializer, Param};
 use burn::prelude::*;
-use burn::tensor::activation::relu;
+use burn::tensor::activation::{relu, sigmoid};
 
 use crate::heads::Headed;
 use crate::heads::pyramid::FeaturePyramid;
@@ -51,6 +51,15 @@ pub struct Found<B: Backend> {
     pub centerness: Tensor<B, 2>,
     /// Rows and columns of each level.
     pub grids: Vec<[usize; 2]>,
+}
+
+impl<B: Backend> Found<B> {
+    /// How sure each cell is of each class, 0 to 1, `[batch, n, n_classes]`: the mean, as a square root of the product, of the
+    /// class's probability and of how central the cell is.
+    pub fn scores(&self) -> Tensor<B, 3> {
+        let middle: Tensor<B, 3> = sigmoid(self.centerness.clone()).unsqueeze_dim(2);
+        (sigmoid(self.classes.clone()) * middle).sqrt()
+    }
 }
 
 /// A model that finds boxes.

@@ -21,6 +21,7 @@ use crate::job::text::{
 };
 use crate::job::{Recipe, Shared, Splits, Start};
 use crate::recipe::Impossible;
+use crate::scores::best_spans::tokens_of;
 use crate::source::{BatchSource, Counts, Epochs, Unit};
 
 /// `[data]` of texts with anything to learn but one class.
@@ -427,7 +428,7 @@ impl Encoding<'_> {
             for encoded in windows {
                 let bytes = encoded.bytes_of(1);
                 let ends = first
-                    .and_then(|answer| ends(&bytes, answer))
+                    .and_then(|answer| tokens_of(&bytes, answer))
                     .unwrap_or_default();
                 rows.push(ItemRow {
                     target: RowTarget::Span(ends, questions.windows.len() as u32),
@@ -491,21 +492,6 @@ fn packed(rows: &[ItemRow], max_length: usize) -> Vec<ItemRow> {
 
 fn tokens(Encoded { ids, types, .. }: Encoded) -> Tokens {
     Tokens { ids, types }
-}
-
-/// The tokens that hold the first and the last byte of an answer, if the window has both.
-fn ends(bytes: &[Option<[u32; 2]>], [from, to]: [u32; 2]) -> Option<[u32; 2]> {
-    let holds = |at: u32| {
-        bytes
-            .iter()
-            .position(|token| token.is_some_and(|[first, end]| first <= at && at < end))
-    };
-    // White space at its ends belongs to no token of most tokenizers.
-    let first = (from..to).find_map(holds)?;
-    let last = (from..to).rev().find_map(holds)?;
-    let seen: Vec<[u32; 2]> = bytes.iter().flatten().copied().collect();
-    let whole = seen.first()?[0] <= from && to <= seen.last()?[1];
-    (whole && first <= last).then_some([first as u32, last as u32])
 }
 
 /// What is to be learned of a batch.

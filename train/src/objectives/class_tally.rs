@@ -76,6 +76,25 @@ impl ClassTally {
         tally
     }
 
+    /// Reads scores in host memory.
+    ///
+    /// - scores: logits, `[targets, n_classes]`, row-major
+    ///
+    /// # Panics
+    ///
+    /// If a target is not below `n_classes`, or scores are not as many rows as targets.
+    pub fn of_scores(n_classes: usize, scores: &[f32], targets: &[u32]) -> Self {
+        let rows = || scores.chunks_exact(n_classes.max(1));
+        assert_eq!(rows().len(), targets.len(), "a row of scores a target");
+        let predictions: Vec<u32> = rows().map(|row| largest(row) as u32).collect();
+        let losses = rows().zip(targets);
+        let loss = losses.map(|(row, &target)| negative_log_likelihood(row, target as usize));
+        let mut tally = Self::new(n_classes, targets, &predictions, loss.sum());
+        tally.calibration = CalibrationTally::new(n_classes);
+        tally.calibration.add(scores, targets);
+        tally
+    }
+
     fn row(&self, truth: usize) -> &[u64] {
         &self.confusion[truth * self.n_classes..(truth + 1) * self.n_classes]
     }
@@ -95,6 +114,30 @@ impl ClassTally {
         let f1 = 2.0 * hits / (support + predicted);
         Some([ratio(hits, predicted), ratio(hits, support), f1, support])
     }
+}
+
+/// The place of the largest score, the first of equal ones; 0 where there is none.
+pub fn largest(scores: &[f32]) -> usize {
+    let mut best = 0;
+    for (at, score) in scores.iter().enumerate() {
+        if *score > scores[best] {
+            best = at;
+        }
+    }
+    best
+}
+
+/// The cross-entropy of one target.
+///
+/// - scores: logits of all classes
+///
+/// # Panics
+///
+/// If there is no such class.
+pub fn negative_log_likelihood(scores: &[f32], target: usize) -> f64 {
+    let highest = f64::from(scores[largest(scores)]);
+    let shares = scores.iter().map(|&score| (f64::from(score) - highest).exp());
+    highest + shares.sum::<f64>().ln() - f64::from(scores[target])
 }
 
 impl Tally for ClassTally {
@@ -238,6 +281,12 @@ mod tests {
         let names = metrics_of(2).iter().map(|metric| metric.name);
         assert!(names.eq(["loss", "accuracy", "macro_f1", "calibration_error"]));
         assert_eq!(metrics.len(), 4);
+        // The same in host memory.
+        let scores: Vec<f32> = logits().into_data().iter().collect();
+        let host = ClassTally::of_scores(2, &scores, &[0, 1, 1]);
+        assert_eq!(host.confusion, tally.confusion);
+        assert!((host.metrics()["loss"] - metrics["loss"]).abs() < 1e-6);
+        assert_eq!(host.metrics()["calibration_error"], metrics["calibration_error"]);
         let brier = tally.details().unwrap()["calibration"]["brier"].clone();
         assert!((brier.as_f64().unwrap() - (2.0 * 0.125 + 1.125) / 3.0).abs() < 1e-6);
     }

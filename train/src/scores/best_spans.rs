@@ -135,6 +135,23 @@ pub fn best_span(
     }
 }
 
+/// The tokens that hold the first and the last byte of an answer, if the window has both.
+///
+/// - bytes: of the context that each token is
+pub fn tokens_of(bytes: &[Option<[u32; 2]>], [from, to]: [u32; 2]) -> Option<[u32; 2]> {
+    let holds = |at: u32| {
+        bytes
+            .iter()
+            .position(|token| token.is_some_and(|[first, end]| first <= at && at < end))
+    };
+    // White space at its ends belongs to no token of most tokenizers.
+    let first = (from..to).find_map(holds)?;
+    let last = (from..to).rev().find_map(holds)?;
+    let seen: Vec<[u32; 2]> = bytes.iter().flatten().copied().collect();
+    let whole = seen.first()?[0] <= from && to <= seen.last()?[1];
+    (whole && first <= last).then_some([first as u32, last as u32])
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,7 +1,7 @@
 //! What predictions of a split are judged by, beyond the classes of a row. In: predictions and truths of batches, in host
 //! memory. Out: named figures.
 //!
-//! [`detection`] (boxes; [`nms`] is what they go through before), [`masks`] (segmentation), [`many_labels`] (several labels a
+//! [`detection`] (boxes; [`cells`] and [`nms`] are what they come from), [`masks`] (segmentation), [`many_labels`] (several labels a
 //! row), [`values`] (regression and the likeness of pairs), [`calibration`] (probabilities of classes); of text [`entities`]
 //! (tags of words), [`answers`] (to questions), [`translation`] and [`summaries`]. Each type is a
 //! [`Tally`](crate::objective::Tally): it takes in batches, parts merge in any order, and only its figures divide anything.
@@ -13,6 +13,7 @@ use std::ops::{Add, AddAssign};
 pub mod answers;
 pub mod best_spans;
 pub mod calibration;
+pub mod cells;
 pub mod detection;
 pub mod entities;
 pub mod many_labels;
