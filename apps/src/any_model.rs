@@ -122,15 +122,7 @@ impl<B: Backend> AnyImageModel<B> {
         let (head, shape) = (names.head.kind, input.shape);
         let wrong = |reason| Failure::input(format!("{}: {reason}", bundle.path().display()));
         let classes = || bundle.classes().map(|classes| classes.len());
-        let check_maps = || {
-            if !config.describe().levels.is_empty() {
-                return Ok(());
-            }
-            let (is, family) = (head.describe(), config.family().model_type);
-            Err(wrong(format!(
-                "holds {is}, and {family} has no feature maps for it"
-            )))
-        };
+        let check_maps = || open::check_maps(bundle, &config);
         Ok(match head {
             HeadKind::Bare => Self::Bare(config.init(draw)),
             HeadKind::Classes => Self::Classes(ImageClassifier::draw(&config, classes()?, draw)),

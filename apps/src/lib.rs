@@ -2,7 +2,8 @@
 //!
 //! Reading order: [`open`] (the flags that all commands share, and what they name), [`any_model`] (the model of a bundle,
 //! whatever head it has), [`guess`] (the best of a
-//! distribution), [`images`] (images as a model wants them), then the commands: [`predict`], [`fill_mask`],
+//! distribution), [`images`] (images as a model wants them), [`task`] (what a fine-tuned model is asked and says, whatever its
+//! task), [`input`] (rows of files and of standard input), then the commands: [`predict`], [`evaluate`], [`fill_mask`],
 //! [`generate`], [`embed`], [`reconstruct`], [`dump`], [`convert`]; and [`datasets`], which needs no model.
 
 pub mod any_model;
@@ -10,10 +11,13 @@ pub mod convert;
 pub mod datasets;
 pub mod dump;
 pub mod embed;
+pub mod evaluate;
 pub mod fill_mask;
 pub mod generate;
 pub mod guess;
 pub mod images;
+pub mod input;
 pub mod open;
 pub mod predict;
 pub mod reconstruct;
+pub mod task;

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use apps::{convert, datasets, dump, embed, fill_mask, generate, predict, reconstruct};
+use apps::{convert, datasets, dump, embed, evaluate, fill_mask, generate, predict, reconstruct};
 use clap::{Parser, Subcommand};
 use train::Status;
 use train::cli::exit;
@@ -17,6 +17,7 @@ static ALLOCATOR: train::memory::Allocator = train::memory::Allocator;
 const EXAMPLES: &str = "\
 Examples:
   apps predict --model runs/text-classification --text \"a small bird that sings\"
+  apps evaluate runs/text-classification test.csv
   apps fill-mask --model wordnet-bert-nano \"a small [MASK] that sings\"
   apps generate --model runs/clm --temperature 0.8 --top-p 0.95 \"a small bird\"
   apps embed --model runs/sentence-embeddings --text \"a small bird\" --text \"a wren\"
@@ -25,7 +26,7 @@ Examples:
   apps convert --merge runs/lora/model/adapter merged
   apps datasets describe reviews.csv --label-column stars";
 
-/// Use a trained model: classify, fill masks, continue texts, embed texts, reconstruct images, convert, dump what the model computes; look at data sets.
+/// Use a trained model: predict, evaluate, fill masks, continue texts, embed texts, reconstruct images, convert, dump what the model computes; look at data sets.
 #[derive(Parser)]
 #[command(name = "apps", version, after_help = EXAMPLES)]
 struct Args {
@@ -36,6 +37,7 @@ struct Args {
 #[derive(Subcommand)]
 enum Command {
     Predict(predict::Flags),
+    Evaluate(evaluate::Flags),
     FillMask(fill_mask::Flags),
     Generate(generate::Flags),
     Embed(embed::Flags),
@@ -49,6 +51,7 @@ fn main() -> ExitCode {
     process::start(Work::Inference);
     let text = match Args::parse().command {
         Command::Predict(flags) => predict::run(&flags),
+        Command::Evaluate(flags) => evaluate::run(&flags),
         Command::FillMask(flags) => fill_mask::run(&flags),
         Command::Generate(flags) => generate::run(&flags),
         Command::Embed(flags) => embed::run(&flags),

@@ -9,13 +9,16 @@ use clap::Args;
 use data::TextTokenizer;
 use model::bundle::{Load, Loaded};
 use model::{
-    Bundle, BundleError, HeadKind, Names, Seq2SeqConfig, TextClassifier, TextConfig, TokenModel,
+    Bundle, BundleError, HeadKind, ImageConfig, Names, Seq2SeqConfig, TextClassifier, TextConfig,
+    TokenModel,
 };
 use train::job::image::ImageModel;
 use train::job::start;
 use train::job::text::bundle_tokenizer;
 use train::run::{Held, check_memory, check_writable, write_atomically};
 use train::{BackendName, Failure};
+
+use crate::task::Settings;
 
 /// What a command runs on.
 #[derive(Args, Clone, Debug)]
@@ -55,6 +58,59 @@ impl ModelFlags {
     /// The bundle, its weights not yet read.
     pub fn bundle(&self) -> Result<Bundle, Failure> {
         bundle_or_file(&self.model, &self.set)
+    }
+}
+
+/// The model and its inputs, of commands that take both without flags too: `apps predict MODEL INPUT`.
+#[derive(Args, Clone, Debug)]
+pub struct NamedModel {
+    /// The model, where --model does not name it, and what it reads
+    #[arg(value_name = "MODEL INPUT")]
+    pub named: Vec<String>,
+    /// A bundle, a Hugging Face directory, an adapter, a run, a file of torchvision's weights, or the bundled
+    /// wordnet-bert-nano
+    #[arg(long, visible_alias = "from", value_name = "DIR")]
+    pub model: Option<String>,
+    /// Says what a file of weights is of (model.family=resnet50), or how labelled rows are read (data.text=review)
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub backend: BackendFlag,
+}
+
+impl NamedModel {
+    /// The bundle, its weights not yet read, and the inputs that are named beside it.
+    ///
+    /// # Errors
+    ///
+    /// No model, or one that cannot be opened.
+    pub fn open(&self) -> Result<(Bundle, &[String]), Failure> {
+        let (model, inputs) = match (&self.model, self.named.as_slice()) {
+            (Some(model), inputs) => (model, inputs),
+            (None, [model, inputs @ ..]) => (model, inputs),
+            (None, []) => {
+                let reason =
+                    "no model is named; --model, or the first argument, names a bundle or a run";
+                return Err(Failure::input(reason));
+            }
+        };
+        let settings = self.set.iter().filter(|set| !Settings::is_own(set));
+        let settings: Vec<String> = settings.cloned().collect();
+        Ok((bundle_or_file(model, &settings)?, inputs))
+    }
+
+    /// What the run of the bundle and `--set` say of labelled rows.
+    ///
+    /// # Errors
+    ///
+    /// A recipe that cannot be read, or a key that is not known.
+    pub fn settings(&self, bundle: &Bundle) -> Result<Settings, Failure> {
+        let mut settings = Settings::of_run(bundle)?;
+        let own = self.set.iter().filter(|set| Settings::is_own(set));
+        own.map(|set| settings.set(set))
+            .collect::<Result<(), _>>()?;
+        Ok(settings)
     }
 }
 
@@ -166,15 +222,16 @@ pub fn command(bundle: &Bundle, head: HeadKind) -> String {
             Ok(_) | Err(_) => "fill-mask",
         },
         HeadKind::SentencePairs => "fill-mask",
-        HeadKind::Classes | HeadKind::TokenClasses | HeadKind::Spans | HeadKind::Choices => {
-            "predict"
-        }
-        HeadKind::Pixels | HeadKind::Variational | HeadKind::Codes => "reconstruct",
-        HeadKind::Bare
-        | HeadKind::Replaced
-        | HeadKind::Patches
+        HeadKind::Classes
+        | HeadKind::TokenClasses
+        | HeadKind::Spans
+        | HeadKind::Choices
         | HeadKind::Masks
-        | HeadKind::Boxes => return "apps dump writes what it computes".into(),
+        | HeadKind::Boxes => "predict",
+        HeadKind::Pixels | HeadKind::Variational | HeadKind::Codes => "reconstruct",
+        HeadKind::Bare | HeadKind::Replaced | HeadKind::Patches => {
+            return "apps dump writes what it computes".into();
+        }
     };
     format!("apps {name} is for it")
 }
@@ -319,6 +376,18 @@ pub fn image_model(bundle: &Bundle) -> Result<ImageModel, Failure> {
     fits(bundle, config.describe().parameters)?;
     let input = bundle.image_input(&config)?;
     Ok(ImageModel { config, input })
+}
+
+/// Refuses a model whose head needs feature maps that its family does not have.
+pub(crate) fn check_maps(bundle: &Bundle, config: &ImageConfig) -> Result<(), Failure> {
+    if !config.describe().levels.is_empty() {
+        return Ok(());
+    }
+    let (place, is) = (bundle.path().display(), bundle.head().describe());
+    let family = config.family().model_type;
+    Err(Failure::input(format!(
+        "{place}: holds {is}, and {family} has no feature maps for it"
+    )))
 }
 
 /// The folder of an output, which has to be there.

@@ -8,7 +8,7 @@ pub mod describe;
 pub mod list;
 pub mod near;
 pub mod peek;
-mod progress;
+pub(crate) mod progress;
 pub mod samples;
 pub mod set;
 pub mod split;

@@ -7,20 +7,20 @@ use std::time::{Duration, Instant};
 const SILENT: Duration = Duration::from_secs(2);
 
 /// Says how far something is every two seconds.
-pub(super) struct Progress {
+pub(crate) struct Progress {
     what: &'static str,
     said: Instant,
 }
 
 impl Progress {
     /// - what: `reading`, say
-    pub(super) fn new(what: &'static str) -> Self {
+    pub(crate) fn new(what: &'static str) -> Self {
         let said = Instant::now();
         Self { what, said }
     }
 
     /// - of: all rows, where they are known
-    pub(super) fn at(&mut self, rows: usize, of: Option<usize>) {
+    pub(crate) fn at(&mut self, rows: usize, of: Option<usize>) {
         if self.said.elapsed() < SILENT {
             return;
         }

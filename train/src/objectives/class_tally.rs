@@ -136,7 +136,9 @@ pub fn largest(scores: &[f32]) -> usize {
 /// If there is no such class.
 pub fn negative_log_likelihood(scores: &[f32], target: usize) -> f64 {
     let highest = f64::from(scores[largest(scores)]);
-    let shares = scores.iter().map(|&score| (f64::from(score) - highest).exp());
+    let shares = scores
+        .iter()
+        .map(|&score| (f64::from(score) - highest).exp());
     highest + shares.sum::<f64>().ln() - f64::from(scores[target])
 }
 
@@ -286,7 +288,10 @@ mod tests {
         let host = ClassTally::of_scores(2, &scores, &[0, 1, 1]);
         assert_eq!(host.confusion, tally.confusion);
         assert!((host.metrics()["loss"] - metrics["loss"]).abs() < 1e-6);
-        assert_eq!(host.metrics()["calibration_error"], metrics["calibration_error"]);
+        assert_eq!(
+            host.metrics()["calibration_error"],
+            metrics["calibration_error"]
+        );
         let brier = tally.details().unwrap()["calibration"]["brier"].clone();
         assert!((brier.as_f64().unwrap() - (2.0 * 0.125 + 1.125) / 3.0).abs() < 1e-6);
     }

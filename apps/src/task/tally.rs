@@ -1,0 +1,155 @@
+//! What a task is judged by. In: batches. Out: figures with `finetune`'s names, and what else there is to say.
+
+use serde_json::Value;
+use train::metrics::Metrics;
+use train::objective::Tally;
+use train::objectives::class_tally::ClassTally;
+use train::scores::answers::AnswerTally;
+use train::scores::detection::{self, DetectionTally};
+use train::scores::entities::EntityTally;
+use train::scores::many_labels::ManyLabelsTally;
+use train::scores::masks::MaskTally;
+use train::scores::summaries::SummaryTally;
+use train::scores::translation::TranslationTally;
+use train::scores::values::ValuesTally;
+
+/// Of these the ones that the task has.
+#[derive(Clone, Debug, Default)]
+pub struct TaskTally {
+    /// Of classes and tags, with the loss over them.
+    pub classes: Option<ClassTally>,
+    /// Of tags that mark entities.
+    pub entities: Option<EntityTally>,
+    /// Of several labels.
+    pub labels: Option<ManyLabelsTally>,
+    /// Of values.
+    pub values: Option<ValuesTally>,
+    /// Of questions.
+    pub answers: Option<AnswerTally>,
+    /// Of translations.
+    pub translations: Option<TranslationTally>,
+    /// Of summaries.
+    pub summaries: Option<SummaryTally>,
+    /// Of masks.
+    pub masks: Option<MaskTally>,
+    /// Of boxes.
+    pub boxes: Option<DetectionTally>,
+    /// Sum of the loss, and how many targets it is over.
+    pub(super) loss: Option<[f64; 2]>,
+    /// Right ones, and how many there are: of choices, and of the words of texts.
+    pub(super) right: Option<[f64; 2]>,
+    /// Whether targets are tokens, so that perplexity follows from the loss.
+    pub(super) is_of_tokens: bool,
+    /// Images that were judged.
+    pub(super) images: u32,
+}
+
+/// Takes in another part of a split.
+pub(crate) fn merge<T: Tally>(ours: &mut Option<T>, other: T) {
+    match ours {
+        Some(ours) => ours.merge(other),
+        None => *ours = Some(other),
+    }
+}
+
+fn add(ours: &mut Option<[f64; 2]>, [sum, targets]: [f64; 2]) {
+    let [all, of] = ours.unwrap_or_default();
+    *ours = Some([all + sum, of + targets]);
+}
+
+impl TaskTally {
+    /// A loss, summed over targets.
+    pub fn add_loss(&mut self, sum: f64, targets: f64) {
+        add(&mut self.loss, [sum, targets]);
+    }
+
+    /// How many of some targets are right.
+    pub fn add_right(&mut self, right: f64, targets: f64) {
+        add(&mut self.right, [right, targets]);
+    }
+
+    /// A loss and how many are right, summed over tokens.
+    pub fn add_tokens(&mut self, sum: f64, right: f64, targets: f64) {
+        self.add_loss(sum, targets);
+        self.add_right(right, targets);
+        self.is_of_tokens = true;
+    }
+
+    /// The number of the next image.
+    pub fn next_image(&mut self) -> u32 {
+        self.images += 1;
+        self.images - 1
+    }
+
+    /// Figures over everything taken in, with the names that `finetune` has for them.
+    pub fn metrics(&self) -> Metrics {
+        let mut metrics = Metrics::new();
+        metrics.extend(self.classes.iter().flat_map(Tally::metrics));
+        metrics.extend(self.entities.iter().flat_map(Tally::metrics));
+        metrics.extend(self.labels.iter().flat_map(Tally::metrics));
+        metrics.extend(self.values.iter().flat_map(Tally::metrics));
+        metrics.extend(self.translations.iter().flat_map(Tally::metrics));
+        metrics.extend(self.summaries.iter().flat_map(Tally::metrics));
+        metrics.extend(self.masks.iter().flat_map(Tally::metrics));
+        let mut answers: Metrics = self.answers.iter().flat_map(Tally::metrics).collect();
+        // Where each question has an answer, there are none of those without.
+        answers.retain(|_, figure| !figure.is_nan());
+        metrics.extend(answers);
+        if let Some(boxes) = &self.boxes {
+            // Those by size, and of fewer boxes, are many.
+            let shown = |name: &str| detection::METRICS.iter().any(|one| one.name == name);
+            let all = boxes.metrics().into_iter();
+            metrics.extend(all.filter(|(name, _)| shown(name)));
+        }
+        if let Some([sum, targets]) = self.loss {
+            let loss = sum / targets;
+            metrics.insert("loss".into(), loss);
+            if self.is_of_tokens {
+                metrics.insert("perplexity".into(), loss.exp());
+            }
+        }
+        if let Some([right, targets]) = self.right {
+            metrics.insert("accuracy".into(), right / targets);
+        }
+        metrics
+    }
+
+    /// A confusion matrix, figures by class.
+    pub fn details(&self) -> Option<Value> {
+        let all = [
+            self.classes.as_ref().and_then(Tally::details),
+            self.entities.as_ref().and_then(Tally::details),
+            self.labels.as_ref().and_then(Tally::details),
+            self.values.as_ref().and_then(Tally::details),
+            self.answers.as_ref().and_then(Tally::details),
+            self.translations.as_ref().and_then(Tally::details),
+            self.masks.as_ref().and_then(Tally::details),
+            self.boxes.as_ref().and_then(Tally::details),
+        ];
+        let mut all = all.into_iter().flatten();
+        let mut first = all.next()?;
+        // Figures of entities beside those of their tags.
+        if let (Some(_), Some(_), Some(first)) =
+            (&self.classes, &self.entities, first.as_object_mut())
+        {
+            first.insert("entities".into(), all.next().unwrap_or_default());
+        }
+        Some(first)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn losses_and_hits_are_means_over_their_targets() {
+        let mut tally = TaskTally::default();
+        assert!(tally.metrics().is_empty() && tally.details().is_none());
+        tally.add_tokens(2.0, 1.0, 3.0);
+        tally.add_tokens(1.0, 2.0, 3.0);
+        let metrics = tally.metrics();
+        assert_eq!([metrics["loss"], metrics["accuracy"]], [0.5, 0.5]);
+        assert_eq!(metrics["perplexity"], 0.5f64.exp());
+    }
+}
