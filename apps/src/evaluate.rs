@@ -16,7 +16,7 @@ use train::{Failure, FailureKind};
 pub use self::labelled::{LabelledRow, LabelledRows};
 pub use self::report::Report;
 use crate::open::NamedModel;
-use crate::predict::{Watch, format, note_cut};
+use crate::predict::{Watch, check_threshold, format, note_cut};
 use crate::task::{self, Asked, Opening, Prediction, Settings, Task};
 
 /// Batches that are read and judged at a time.
@@ -95,6 +95,7 @@ pub fn run(flags: &Flags) -> Result<String, Failure> {
     }
     let mut settings = flags.model.settings(&bundle)?;
     if let Some(threshold) = flags.threshold {
+        check_threshold(threshold)?;
         settings.set(&format!("labels.threshold={threshold}"))?;
     }
     let opening = Opening {

@@ -155,7 +155,7 @@ fn is_tagged(source: &TextSource) -> bool {
     let files = source.files();
     let tagged = |path: &std::path::PathBuf| {
         let end = path.extension().and_then(|end| end.to_str());
-        end.is_some_and(|end| ["conll", "bio", "iob", "conllu"].contains(&end))
+        end.is_some_and(|end| ["conll", "conllu", "bio", "iob", "iob2"].contains(&end))
     };
     !files.is_empty() && files.iter().all(tagged)
 }

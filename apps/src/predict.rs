@@ -158,11 +158,7 @@ fn check(flags: &Flags, inputs: &[String]) -> Result<(), Failure> {
             "--pair is given {pairs} times and --text {texts} times; each text needs its own"
         )));
     }
-    if let Some(threshold) = flags.threshold.filter(|one| !(0.0..=1.0).contains(one)) {
-        return Err(Failure::input(format!(
-            "--threshold is {threshold}; it must be at least 0 and at most 1"
-        )));
-    }
+    flags.threshold.map_or(Ok(()), check_threshold)?;
     if let Some(output) = &flags.output {
         let inputs: Vec<&Path> = inputs.iter().map(Path::new).collect();
         open::check_output(output, &inputs)?;
@@ -174,6 +170,16 @@ fn check(flags: &Flags, inputs: &[String]) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// Refuses what is no probability.
+pub(crate) fn check_threshold(threshold: f32) -> Result<(), Failure> {
+    if (0.0..=1.0).contains(&threshold) {
+        return Ok(());
+    }
+    Err(Failure::input(format!(
+        "--threshold is {threshold}; it must be at least 0 and at most 1"
+    )))
 }
 
 /// Refuses flags that the model has no use for, and asks for those that it needs.
@@ -251,7 +257,13 @@ fn read(
                 "nothing is to be read; name texts by --text, files or folders behind the model, or pipe lines in",
             ));
         }
-        return Input::of_lines(stdin().lock(), columns, task);
+        let input = Input::of_lines(stdin().lock(), columns, task)?;
+        if input.is_empty() {
+            return Err(Failure::input(
+                "standard input is empty, and nothing else is named",
+            ));
+        }
+        return Ok(input);
     }
     let needs_second = matches!(task.reads(), Reads::Question | Reads::Choices);
     if needs_second && columns.second.is_none() {

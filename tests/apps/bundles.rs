@@ -4,8 +4,9 @@
 //! must be printed.
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 
 use burn::backend::Flex;
 use burn::backend::flex::FlexDevice;
@@ -530,6 +531,18 @@ pub fn edit_config(bundle: &str, change: impl FnOnce(&mut Value)) {
 pub fn apps(args: &[&str]) -> Output {
     let binary = Command::new(env!("CARGO_BIN_EXE_apps")).args(args).output();
     binary.unwrap()
+}
+
+/// The same with a text on standard input.
+pub fn apps_with(args: &[&str], input: &str) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_apps"));
+    command.args(args).stdin(Stdio::piped());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(input.as_bytes()).unwrap();
+    drop(stdin);
+    child.wait_with_output().unwrap()
 }
 
 /// What a command prints that must succeed.

@@ -7,9 +7,12 @@ mod bundles;
 mod convert;
 mod datasets;
 mod dump;
+mod evaluate;
 mod fill_mask;
 mod generate;
 mod predict;
 mod reconstruct;
+#[path = "../support/shapes.rs"]
+mod shapes;
 mod tasks;
 mod wrong_input;

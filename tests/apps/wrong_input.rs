@@ -105,11 +105,14 @@ fn the_command_for_a_model_is_named() {
             HeadKind::Tokens if is("translator") => "predict",
             HeadKind::Tokens if is("causal") => "generate",
             HeadKind::Tokens | HeadKind::SentencePairs => "fill-mask",
-            HeadKind::Classes | HeadKind::TokenClasses | HeadKind::Spans | HeadKind::Choices => {
-                "predict"
-            }
+            HeadKind::Classes
+            | HeadKind::TokenClasses
+            | HeadKind::Spans
+            | HeadKind::Choices
+            | HeadKind::Masks
+            | HeadKind::Boxes => "predict",
             HeadKind::Pixels | HeadKind::Variational | HeadKind::Codes => "reconstruct",
-            HeadKind::Replaced | HeadKind::Patches | HeadKind::Masks | HeadKind::Boxes => "dump",
+            HeadKind::Replaced | HeadKind::Patches => "dump",
         };
         for (command, args) in commands {
             if command == right {

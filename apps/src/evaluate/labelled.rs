@@ -219,8 +219,7 @@ impl LabelledRows {
                 held: HELD,
             }),
         };
-        let [height, width] = seen.view.size;
-        let sets = match source::open_images(named, Some((height, width)), &options)? {
+        let sets = match source::open_images(named, None, &options)? {
             source::Images::Memory(sets) => ImageRowSets::from(sets),
             source::Images::Files(files) => ImageRowSets::of_files(files, seen.view),
         };

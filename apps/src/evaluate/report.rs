@@ -146,15 +146,17 @@ impl Report {
         figures.sort_by_key(|(name, _)| *name != "loss");
         let figures: Vec<Vec<String>> = figures
             .iter()
-            .map(|(name, value)| vec![name.to_string(), shown(Some(**value))])
+            .map(|(name, value)| vec![name.to_string(), shown(name, Some(**value))])
             .collect();
         text += &table(&figures);
         for ByClass { figures, rows } in self.by_class() {
-            let header = std::iter::once("class".into()).chain(figures).collect();
             let row = |(name, cells): (String, Vec<Option<f64>>)| {
-                let cells = cells.into_iter().map(shown);
+                let cells = figures.iter().zip(cells);
+                let cells = cells.map(|(figure, cell)| shown(figure, cell));
                 std::iter::once(name).chain(cells).collect()
             };
+            let header = figures.iter().cloned();
+            let header = std::iter::once("class".into()).chain(header).collect();
             let rows = std::iter::once(header).chain(rows.into_iter().map(row));
             text += &format!("\n{}", table(&rows.collect::<Vec<_>>()));
         }
@@ -217,11 +219,10 @@ impl Report {
 }
 
 /// A figure for people; a count as it is.
-fn shown(value: Option<f64>) -> String {
-    match value {
+fn shown(name: &str, value: Option<f64>) -> String {
+    match value.filter(|value| !value.is_nan()) {
         None => "-".into(),
-        Some(value) if value.is_nan() => "-".into(),
-        Some(value) if value.fract() == 0.0 && value.abs() > 1.0 => format!("{value:.0}"),
+        Some(count) if ["support", "pixels"].contains(&name) => format!("{count:.0}"),
         Some(value) => format!("{value:.4}"),
     }
 }

@@ -42,7 +42,6 @@ impl Pictures {
             channels: seen.channels,
             single: matches!(named, [one] if is_image(Path::new(one))),
         };
-        let [height, width] = seen.view.size;
         for name in named {
             let path = Path::new(name);
             if is_image(path) {
@@ -50,7 +49,7 @@ impl Pictures {
             } else if let Some(files) = image_files(path)? {
                 pictures.all.extend(files.into_iter().map(Place::File));
             } else {
-                let set = source::images(std::slice::from_ref(name), Some((height, width)))?;
+                let set = source::images(std::slice::from_ref(name), None)?;
                 let number = pictures.sets.len();
                 let rows = (0..set.len()).map(|row| Place::Set(number, row));
                 pictures.all.extend(rows);

@@ -38,9 +38,10 @@ impl Settings {
     /// A recipe that is no TOML.
     pub fn of_run(bundle: &Bundle) -> Result<Self, Failure> {
         // The bundle is `model` of its run, and an adapter lies in it.
-        let folders = bundle.path().ancestors().skip(1).take(2);
-        let recipe = folders.map(|folder| folder.join("recipe.toml"));
-        let Some(path) = recipe.into_iter().find(|path| path.is_file()) else {
+        let mut folders = bundle.path().ancestors().take(2);
+        let model = folders.find(|folder| folder.ends_with("model"));
+        let recipe = model.and_then(|model| Some(model.parent()?.join("recipe.toml")));
+        let Some(path) = recipe.filter(|path| path.is_file()) else {
             return Ok(Self::default());
         };
         Self::read(&path)

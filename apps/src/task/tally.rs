@@ -88,13 +88,13 @@ impl TaskTally {
         metrics.extend(self.entities.iter().flat_map(Tally::metrics));
         metrics.extend(self.labels.iter().flat_map(Tally::metrics));
         metrics.extend(self.values.iter().flat_map(Tally::metrics));
-        metrics.extend(self.translations.iter().flat_map(Tally::metrics));
-        metrics.extend(self.summaries.iter().flat_map(Tally::metrics));
         metrics.extend(self.masks.iter().flat_map(Tally::metrics));
-        let mut answers: Metrics = self.answers.iter().flat_map(Tally::metrics).collect();
+        let mut of_texts: Metrics = self.answers.iter().flat_map(Tally::metrics).collect();
+        of_texts.extend(self.translations.iter().flat_map(Tally::metrics));
+        of_texts.extend(self.summaries.iter().flat_map(Tally::metrics));
         // Where each question has an answer, there are none of those without.
-        answers.retain(|_, figure| !figure.is_nan());
-        metrics.extend(answers);
+        of_texts.retain(|_, figure| !figure.is_nan());
+        metrics.extend(of_texts);
         if let Some(boxes) = &self.boxes {
             // Those by size, and of fewer boxes, are many.
             let shown = |name: &str| detection::METRICS.iter().any(|one| one.name == name);
