@@ -8,7 +8,8 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 
 use clap::Args;
-use data::CutTexts;
+use data::{CutTexts, ItemKind};
+use model::Bundle;
 use serde::Serialize;
 use serde_json::Value;
 use train::{Failure, FailureKind};
@@ -17,7 +18,7 @@ pub use self::labelled::{LabelledRow, LabelledRows};
 pub use self::report::Report;
 use crate::open::NamedModel;
 use crate::predict::{Watch, check_threshold, format, note_cut};
-use crate::task::{self, Asked, Opening, Prediction, Settings, Task};
+use crate::task::{self, Asked, Opening, Prediction, Reads, Settings, Task};
 
 /// Batches that are read and judged at a time.
 const BATCHES: usize = 16;
@@ -102,6 +103,7 @@ pub fn run(flags: &Flags) -> Result<String, Failure> {
         beams: flags.beams.map(NonZeroUsize::get),
     };
     let task = task::open_on(backend, &bundle, opening)?;
+    check_flags(flags, task.as_ref(), &bundle)?;
     let rows = LabelledRows::read(&inputs, task.as_ref(), &settings)?;
     let asked = Asked {
         top: flags.top.get(),
@@ -120,6 +122,28 @@ pub fn run(flags: &Flags) -> Result<String, Failure> {
         return Ok(serde_json::to_string(&report).running()? + "\n");
     }
     Ok(report.text())
+}
+
+/// Refuses flags that the model has no use for.
+fn check_flags(flags: &Flags, task: &dyn Task, bundle: &Bundle) -> Result<(), Failure> {
+    let is_of_labels = task.labelled().kind == Some(ItemKind::Labels);
+    let given = [
+        ("--threshold", flags.threshold.is_some(), is_of_labels),
+        (
+            "--beams",
+            flags.beams.is_some(),
+            task.reads() == Reads::Source,
+        ),
+    ];
+    match given.iter().find(|(_, given, used)| *given && !used) {
+        None => Ok(()),
+        Some((flag, ..)) => {
+            let (place, is) = (bundle.path().display(), bundle.head().describe());
+            Err(Failure::input(format!(
+                "{place}: holds {is}, which has no use for {flag}"
+            )))
+        }
+    }
 }
 
 /// Judges a task on all rows; figures, and what it said of each row.

@@ -218,7 +218,7 @@ fn check_flags(flags: &Flags, task: &dyn Task, bundle: &Bundle) -> Result<(), Fa
     }
     let lines = flags.text.is_empty();
     if reads == Reads::Image && !lines {
-        return wrong("classifies images; name them by --input instead of --text".into());
+        return wrong("reads images; name them by --input instead of --text".into());
     }
     if reads == Reads::Question && !lines && flags.pair.is_empty() {
         return wrong(format!(
@@ -377,6 +377,97 @@ impl Watch {
     pub(crate) fn at(&mut self, row: usize) {
         if let Some(progress) = &mut self.progress {
             progress.at(row, Some(self.rows));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use data::ItemKind;
+
+    use super::*;
+    use crate::guess::{Figure, Guess};
+    use crate::input::InputRow;
+    use crate::task::{Labelled, Said, Settings, Target, TaskTally};
+
+    /// Says how long a text is: a whole task.
+    struct Lengths;
+
+    impl Task for Lengths {
+        fn name(&self) -> &'static str {
+            "lengths"
+        }
+
+        fn reads(&self) -> Reads {
+            Reads::Texts
+        }
+
+        fn labelled(&self) -> Labelled {
+            Labelled {
+                kind: Some(ItemKind::Value),
+                text: "text",
+                second: "",
+                target: "length",
+            }
+        }
+
+        fn predict(&self, rows: &[Row], _: &Asked) -> Result<Said, Failure> {
+            let texts = task::texts_of(rows, 1, self.name())?;
+            let output = |texts: &&[String]| {
+                let figure = Figure::Value(texts[0].len() as f32);
+                let name = "length".into();
+                Output::Classes(vec![Guess { name, figure }])
+            };
+            Ok(Said {
+                outputs: texts.iter().map(output).collect(),
+                ..Said::default()
+            })
+        }
+
+        fn tally(&self, _: &Settings) -> Result<TaskTally, Failure> {
+            Ok(TaskTally::default())
+        }
+
+        fn evaluate(
+            &self,
+            rows: &[Row],
+            _: &[Target],
+            asked: &Asked,
+            tally: &mut TaskTally,
+        ) -> Result<Said, Failure> {
+            tally.add_right(0.0, rows.len() as f64);
+            self.predict(rows, asked)
+        }
+    }
+
+    #[test]
+    fn a_task_needs_nothing_but_its_trait_and_rows_keep_their_places() {
+        let row = |number: usize| InputRow {
+            place: Some(number.to_string()),
+            row: match number % 7 {
+                3 => Err("is empty".into()),
+                _ => Ok(Row::Texts(vec!["a".repeat(number)])),
+            },
+        };
+        let input = Input::Rows((0..70).map(row).collect());
+        let asked = Asked {
+            batch_size: 2,
+            ..Asked::default()
+        };
+        let predictions = predict(&Lengths, &input, &asked).unwrap();
+        assert_eq!(predictions.len(), 70);
+        for (number, prediction) in predictions.iter().enumerate() {
+            assert_eq!(prediction.place, Some(number.to_string()));
+            let said = prediction.output.as_ref().map(Output::records);
+            if number % 7 == 3 {
+                assert_eq!(
+                    (said, prediction.error.as_deref()),
+                    (None, Some("is empty"))
+                );
+                continue;
+            }
+            let length = crate::task::prediction::Cell::Figure(number as f32);
+            assert_eq!(said.unwrap()[0][1], length);
         }
     }
 }

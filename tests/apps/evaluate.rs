@@ -10,7 +10,7 @@ use train::BackendName;
 use train::recipe::Draft;
 use train::session::Options;
 
-use crate::bundles::{Bundles, edit_config, printed, refused};
+use crate::bundles::{Bundles, apps, edit_config, printed, refused};
 use crate::shapes;
 
 /// Each text is "animal" to the classifier, with a probability of 0.7.
@@ -258,6 +258,23 @@ fn masks_and_boxes_are_judged() {
         message.contains("the images do not have a label each"),
         "{message}"
     );
+}
+
+#[test]
+fn of_files_named_as_splits_the_test_is_judged() {
+    let bundles = Bundles::new();
+    let model = bundles.text_classifier("bundle");
+    fs::create_dir(bundles.path("data")).unwrap();
+    bundles.file("data/train.csv", ROWS);
+    bundles.file("data/test.csv", "text,label\na bird,animal\n");
+    let output = apps(&["evaluate", &model, &bundles.at("data"), "--json"]);
+    let found: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(found["rows"], 1);
+    let note = String::from_utf8(output.stderr).unwrap();
+    assert!(note.contains("test is judged"), "{note}");
+    let rows = bundles.file("a.csv", ROWS);
+    let message = refused(&["evaluate", &model, &rows, "--threshold", "0.5"]);
+    assert!(message.ends_with("has no use for --threshold"), "{message}");
 }
 
 /// Fine-tunes for a few steps in a folder; the figures of its own test.

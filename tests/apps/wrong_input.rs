@@ -34,7 +34,7 @@ fn the_wrong_model_is_refused() {
     );
     assert_eq!(
         refused(&["predict", "--model", &images, "--text", "a"]),
-        "images: classifies images; name them by --input instead of --text"
+        "images: reads images; name them by --input instead of --text"
     );
     let nothing = bundles.at("nothing");
     let args = ["fill-mask", "--model", &nothing, "[MASK]"];

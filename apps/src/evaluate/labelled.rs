@@ -153,7 +153,7 @@ impl LabelledRows {
             column("text_pair", usual.second),
         );
         let target = column("label_column", usual.target);
-        let source = TextSource::named(named)?;
+        let source = held_out(named)?;
         let origin = source.origin();
         let numbers = Numbers::of(task.classes());
         let rows = if kind == ItemKind::Class && second.is_empty() {
@@ -240,6 +240,24 @@ impl LabelledRows {
         let rows = Rows::Images(images);
         Ok(Self { origin, rows })
     }
+}
+
+/// Texts that are named; of files that are named as splits those to test on, or else to validate on.
+fn held_out(named: &[String]) -> Result<TextSource, Failure> {
+    let source = TextSource::in_splits(named, &[], &[])?;
+    let TextSource::Given(given) = &source else {
+        return Ok(source);
+    };
+    let (files, split) = match given.test.as_slice() {
+        [] => (given.valid.as_slice(), "valid"),
+        test => (test, "test"),
+    };
+    eprintln!("note: of the splits that there are, {split} is judged");
+    let files: Vec<String> = files
+        .iter()
+        .map(|file| file.display().to_string())
+        .collect();
+    Ok(TextSource::named(&files)?)
 }
 
 /// Says what is left out, where that is asked for.

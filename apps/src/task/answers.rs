@@ -70,7 +70,9 @@ impl<B: Backend> Answers<B> {
         let mut cut = CutTexts::default();
         let mut all: Vec<(usize, usize, &Encoded)> = Vec::new();
         for (row, windows) in encoded.iter().enumerate() {
+            // A tokenizer without special tokens may find none in a text.
             let numbered = windows.iter().enumerate();
+            let numbered = numbered.filter(|(_, window)| !window.ids.is_empty());
             all.extend(numbered.map(|(number, window)| (row, number, window)));
             cut.add(CutTexts::of(&windows[..windows.len().min(1)]));
         }
@@ -106,13 +108,14 @@ impl<B: Backend> Answers<B> {
         let rows = texts.iter().zip(&read.rows);
         let outputs = rows.map(|(texts, windows)| {
             let mut all = Vec::new();
-            let mut none = f32::INFINITY;
+            let mut least = f32::INFINITY;
             for window in windows {
                 all.extend(self.candidates(window));
-                none = none.min(window.starts[0] + window.ends[0]);
+                least = least.min(window.starts[0] + window.ends[0]);
             }
             let threshold = self.answers.no_answer_threshold;
-            let none = threshold.map(|threshold| none - threshold as f32);
+            let none = threshold.filter(|_| !windows.is_empty());
+            let none = none.map(|threshold| least - threshold as f32);
             Output::Answers(best(all, none, &texts[0], top))
         });
         Said {

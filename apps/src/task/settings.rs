@@ -82,6 +82,8 @@ impl Settings {
             .ok_or_else(|| wrong(&format!("is no key here; known are {}", KEYS.join(", "))))?;
         let written = format!("value = {value}").parse::<toml::Table>();
         let written = written.ok().and_then(|mut table| table.remove("value"));
+        // A column may have a name that is a number elsewhere.
+        let written = written.filter(|written| section != "data" || written.is_str());
         let value = written.unwrap_or_else(|| toml::Value::String(value.trim().into()));
         let section = self
             .table
@@ -192,6 +194,8 @@ mod tests {
         assert_eq!(settings.text("data", "text"), Some("a"));
         assert_eq!(settings.task(), Some("text-labels"));
         settings.set("data.text=b c").unwrap();
+        settings.set("data.label_column=7").unwrap();
+        assert_eq!(settings.text("data", "label_column"), Some("7"));
         settings.set("labels.threshold=0.25").unwrap();
         assert_eq!(settings.text("data", "text"), Some("b c"));
         assert_eq!(settings.threshold().unwrap(), Some(0.25));

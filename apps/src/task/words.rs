@@ -155,14 +155,16 @@ impl<B: Backend> Words<B> {
                 Row::Texts(_) | Row::Image(_) => return Err(other_kind(self.name(), "row")),
             }
         }
-        let mut texts = self
-            .tokenizer
-            .encode_parts(&texts, self.max_length)?
-            .into_iter();
-        let mut words = self
-            .tokenizer
-            .encode_words(&words, self.max_length)?
-            .into_iter();
+        // Each call copies the tokenizer.
+        let texts = match texts.as_slice() {
+            [] => vec![],
+            texts => self.tokenizer.encode_parts(texts, self.max_length)?,
+        };
+        let words = match words.as_slice() {
+            [] => vec![],
+            words => self.tokenizer.encode_words(words, self.max_length)?,
+        };
+        let (mut texts, mut words) = (texts.into_iter(), words.into_iter());
         let next = |row: &Row| match row {
             Row::Words(_) => words.next(),
             Row::Texts(_) | Row::Image(_) => texts.next(),

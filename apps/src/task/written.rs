@@ -167,11 +167,14 @@ impl<B: Backend> Task for Written<B> {
         asked: &Asked,
         tally: &mut TaskTally,
     ) -> Result<Said, Failure> {
-        let reference = |target| match target {
-            &Target::Text(ref text) => Ok(text.as_str()),
-            _ => Err(other_kind(self.name(), "target")),
-        };
-        let references: Vec<&str> = targets.iter().map(reference).collect::<Result<_, _>>()?;
+        fn reference<'a>(target: &'a Target, task: &str) -> Result<&'a str, Failure> {
+            match target {
+                Target::Text(text) => Ok(text),
+                _ => Err(other_kind(task, "target")),
+            }
+        }
+        let references = targets.iter().map(|target| reference(target, self.name()));
+        let references: Vec<&str> = references.collect::<Result<_, _>>()?;
         let (sources, cut) = self.encoded(&sources(rows, self.name())?)?;
         let (written, _) = self.encoded(&references)?;
         let pairs = sources.iter().cloned().zip(written);
