@@ -16,7 +16,7 @@ use self::format::Format;
 use crate::datasets::progress::Progress;
 use crate::input::{Columns, Input};
 use crate::open::{self, NamedModel};
-use crate::task::{self, Asked, Opening, Output, Prediction, Reads, Row, Task};
+use crate::task::{self, Asked, Opening, Output, Prediction, Reads, Row, Settings, Task};
 
 mod png_masks;
 
@@ -143,6 +143,12 @@ fn check(flags: &Flags, inputs: &[String]) -> Result<(), Failure> {
         let first = &inputs[0];
         return Err(Failure::input(format!(
             "--text and {first} are both to be read; name one of them"
+        )));
+    }
+    let mut set = flags.model.set.iter();
+    if let Some(set) = set.find(|set| Settings::is_own(set)) {
+        return Err(Failure::input(format!(
+            "--set {set}: says nothing of a model; --column and --pair-column name what is read here"
         )));
     }
     if flags.text.iter().any(|text| text.trim().is_empty()) {
@@ -388,7 +394,7 @@ mod tests {
     use super::*;
     use crate::guess::{Figure, Guess};
     use crate::input::InputRow;
-    use crate::task::{Labelled, Said, Settings, Target, TaskTally};
+    use crate::task::{Labelled, Said, Target, TaskTally};
 
     /// Says how long a text is: a whole task.
     struct Lengths;

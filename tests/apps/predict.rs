@@ -429,6 +429,8 @@ fn texts_come_from_arguments_files_folders_and_standard_input() {
     let message = refused(&["predict", "--model", &model, &first, "--text", "a"]);
     assert!(message.contains("are both to be read"), "{message}");
     assert!(refused(&["predict"]).contains("no model is named"));
+    let message = refused(&["predict", &model, &first, "--set", "data.text=a"]);
+    assert!(message.contains("--column and --pair-column"), "{message}");
 }
 
 #[test]
