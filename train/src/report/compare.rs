@@ -31,15 +31,38 @@ pub struct CompareArgs {
 }
 
 /// A run that has been read.
-struct Run {
-    name: String,
-    summary: Value,
-    recipe: toml::Table,
-    events: Vec<Value>,
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// Its directory, as it was named.
+    pub name: String,
+    /// `summary.json`; of a run that has none, because it is still going or was killed, what its recipe says, with the status
+    /// "unfinished".
+    pub summary: Value,
+    /// `recipe.toml`.
+    pub recipe: toml::Table,
+    /// The lines of `metrics.jsonl`.
+    pub events: Vec<Value>,
 }
 
 impl Run {
-    fn open(path: &Path) -> Result<Self> {
+    /// Reads a run.
+    ///
+    /// # Errors
+    ///
+    /// A file that is missing, but for the summary, or that is not what it should be.
+    pub fn open(path: &Path) -> Result<Self> {
+        Ok(Self {
+            events: plot::events(path)?,
+            ..Self::without_events(path)?
+        })
+    }
+
+    /// Reads recipe and summary alone.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`open`](Self::open).
+    pub fn without_events(path: &Path) -> Result<Self> {
         let read = |name: &str| {
             let path = path.join(name);
             fs::read_to_string(&path).with_context(|| path.display().to_string())
@@ -57,12 +80,12 @@ impl Run {
             name: path.display().to_string(),
             summary,
             recipe,
-            events: plot::events(path)?,
+            events: Vec::new(),
         })
     }
 
     /// What chose its best step.
-    fn metric(&self) -> String {
+    pub fn metric(&self) -> String {
         let training = self.recipe.get("training");
         let metric = training.and_then(|training| training.get("metric"));
         metric
@@ -163,7 +186,7 @@ fn as_json(runs: &[Run]) -> Value {
 }
 
 /// A header and a row a run; runs need not have the same columns.
-fn rows(runs: &[Run]) -> Vec<Vec<String>> {
+pub fn rows(runs: &[Run]) -> Vec<Vec<String>> {
     let cells: Vec<_> = runs.iter().map(Run::cells).collect();
     let mut columns: Vec<String> = Vec::new();
     for (column, _) in cells.iter().flatten() {
@@ -192,8 +215,8 @@ fn rows(runs: &[Run]) -> Vec<Vec<String>> {
     all
 }
 
-/// The recipe's keys that are not the same in all runs: a row a key.
-fn differing(runs: &[Run]) -> Vec<Vec<String>> {
+/// The recipe's keys that are not the same in all runs: a header and a row a key, or nothing.
+pub fn differing(runs: &[Run]) -> Vec<Vec<String>> {
     let flat: Vec<BTreeMap<String, String>> = runs.iter().map(|run| flat(&run.recipe)).collect();
     let keys: BTreeMap<&String, ()> = flat
         .iter()

@@ -1,4 +1,5 @@
-//! Plots of a run's figures as SVG. In: `metrics.jsonl`. Out: `plots/` in the run, or several runs in one plot.
+//! Plots of a run's figures as SVG. In: `metrics.jsonl`. Out: `plots/` in the run, several runs in one plot, or the drawing
+//! itself, for a page.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -46,13 +47,37 @@ pub(super) const COLOURS: [RGBColor; 7] = [
 ];
 
 impl Plot {
+    /// A plot over steps.
+    pub fn over_steps(title: &str, curves: Vec<(String, Curve)>) -> Self {
+        Self {
+            title: title.into(),
+            x_label: "step".into(),
+            log_x: false,
+            curves,
+        }
+    }
+
     /// Writes it as SVG, and says whether there was anything to draw: a curve with a finite point.
     pub fn write(&self, path: &Path) -> Result<bool> {
+        let svg = self.svg().with_context(|| path.display().to_string())?;
+        let Some(svg) = svg else {
+            return Ok(false);
+        };
+        fs::write(path, svg).with_context(|| path.display().to_string())?;
+        Ok(true)
+    }
+
+    /// The drawing; nothing where no curve has a finite point.
+    ///
+    /// # Errors
+    ///
+    /// The drawing fails.
+    pub fn svg(&self) -> Result<Option<String>> {
         let finite = |point: &&(f64, f64)| point.0.is_finite() && point.1.is_finite();
         let points = self.curves.iter().flat_map(|(_, curve)| curve);
         let points: Curve = points.filter(finite).copied().collect();
         if points.is_empty() {
-            return Ok(false);
+            return Ok(None);
         }
         let x = if self.log_x {
             log_range(&points)
@@ -60,9 +85,8 @@ impl Plot {
             range(&points, |p| p.0, 0.0)
         };
         let svg = self.draw(x, range(&points, |p| p.1, 0.05));
-        let svg = svg.map_err(|e| anyhow!("{}: {e}", path.display()))?;
-        fs::write(path, svg).with_context(|| path.display().to_string())?;
-        Ok(true)
+        let svg = svg.map_err(|error| anyhow!("the drawing failed: {error}"))?;
+        Ok(Some(svg))
     }
 
     fn draw(&self, x: Range<f64>, y: Range<f64>) -> Drawn<String> {
@@ -276,7 +300,7 @@ pub fn curve(events: &[Value], split: &str, group: &str, name: &str) -> Curve {
 }
 
 /// Every name that a group of figures has in a split.
-fn names(events: &[Value], split: &str, group: &str) -> Vec<String> {
+pub fn names(events: &[Value], split: &str, group: &str) -> Vec<String> {
     let of_split = events.iter().filter(|event| event["split"] == split);
     let keys = of_split.filter_map(|event| event[group].as_object());
     let all: BTreeMap<_, _> = keys
@@ -291,27 +315,38 @@ pub fn run_plots(run: &Path) -> Result<()> {
     let events = events(run)?;
     let folder = run.join("plots");
     fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
-    let mut metrics = names(&events, "train", "metrics");
-    metrics.extend(names(&events, "valid", "metrics"));
+    for (name, plot) in of_events(&events) {
+        plot.write(&folder.join(format!("{name}.svg")))?;
+    }
+    Ok(())
+}
+
+/// A plot of every metric, by name, with both splits where both have it; the last one, `learning_rate`, is of the rates.
+pub fn of_events(events: &[Value]) -> Vec<(String, Plot)> {
+    let mut metrics = names(events, "train", "metrics");
+    metrics.extend(names(events, "valid", "metrics"));
     metrics.sort();
     metrics.dedup();
-    for name in &metrics {
-        let of = |split: &str| (split.to_string(), curve(&events, split, "metrics", name));
-        let curves = [of("train"), of("valid")];
-        let curves = curves.into_iter().filter(|(_, curve)| !curve.is_empty());
-        plot(name, curves.collect()).write(&folder.join(format!("{name}.svg")))?;
-    }
-    let groups = names(&events, "train", "group_lr");
-    let of = |name: String| {
-        let points = curve(&events, "train", "group_lr", &name);
+    let of_metric = |name: String| {
+        let of = |split: &str| (split.to_string(), curve(events, split, "metrics", &name));
+        let curves = [of("train"), of("valid")].into_iter();
+        let curves = curves.filter(|(_, curve)| !curve.is_empty()).collect();
+        let plot = Plot::over_steps(&name, curves);
+        (name, plot)
+    };
+    let mut plots: Vec<_> = metrics.into_iter().map(of_metric).collect();
+    let groups = names(events, "train", "group_lr");
+    let of_group = |name: String| {
+        let points = curve(events, "train", "group_lr", &name);
         (name, points)
     };
-    let mut curves: Vec<_> = groups.into_iter().map(of).collect();
+    let mut curves: Vec<_> = groups.into_iter().map(of_group).collect();
     if curves.is_empty() {
-        curves.push(("lr".into(), curve(&events, "train", "lr", "")));
+        curves.push(("lr".into(), curve(events, "train", "lr", "")));
     }
-    plot("learning rate", curves).write(&folder.join("learning_rate.svg"))?;
-    Ok(())
+    let plot = Plot::over_steps("learning rate", curves);
+    plots.push(("learning_rate".into(), plot));
+    plots
 }
 
 /// A metric over the steps of the validation split.
@@ -333,16 +368,7 @@ pub fn overlay(
     }
     let better = better.map_or(String::new(), |better| format!(", {better}"));
     let title = format!("{metric} of the validation split{better}");
-    plot(&title, curves).write(path)
-}
-
-fn plot(title: &str, curves: Vec<(String, Curve)>) -> Plot {
-    Plot {
-        title: title.into(),
-        x_label: "step".into(),
-        log_x: false,
-        curves,
-    }
+    Plot::over_steps(&title, curves).write(path)
 }
 
 #[cfg(test)]
@@ -384,13 +410,13 @@ mod tests {
     fn plots_without_points_or_width_are_no_trouble() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.svg");
-        plot("nothing", vec![("a".into(), vec![(1.0, f64::NAN)])])
+        Plot::over_steps("nothing", vec![("a".into(), vec![(1.0, f64::NAN)])])
             .write(&path)
             .unwrap();
         assert!(!path.exists());
         let log = Plot {
             log_x: true,
-            ..plot("one", vec![("a".into(), vec![(1e-3, 2.0)])])
+            ..Plot::over_steps("one", vec![("a".into(), vec![(1e-3, 2.0)])])
         };
         log.write(&path).unwrap();
         assert!(path.exists());
@@ -420,7 +446,7 @@ mod tests {
 
     #[test]
     fn a_curve_of_one_point_is_a_dot_and_one_that_never_changes_has_a_close_axis() {
-        let one = plot("one", vec![("a".into(), vec![(7.0, 2.0)])]);
+        let one = Plot::over_steps("one", vec![("a".into(), vec![(7.0, 2.0)])]);
         let (x, y) = (6.0..8.0, 1.0..3.0);
         assert_eq!(one.draw(x, y).unwrap().matches("<circle").count(), 1);
         let flat = [(1.0, 2e-3), (2.0, 2e-3)];
@@ -432,7 +458,7 @@ mod tests {
     fn names_of_curves_are_below_the_chart_and_no_two_curves_look_alike() {
         let named = |n: usize| {
             let curve = |at: usize| (format!("run {at}"), vec![(1.0, 1.0), (2.0, at as f64)]);
-            plot("many", (0..n).map(curve).collect())
+            Plot::over_steps("many", (0..n).map(curve).collect())
         };
         let draw = |n: usize| named(n).draw(1.0..2.0, 0.0..20.0).unwrap();
         assert!(draw(1).contains("height=\"480\"") && !draw(1).contains("run 0"));
