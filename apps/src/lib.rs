@@ -4,7 +4,8 @@
 //! whatever head it has), [`guess`] (the best of a
 //! distribution), [`images`] (images as a model wants them), [`task`] (what a fine-tuned model is asked and says, whatever its
 //! task), [`input`] (rows of files and of standard input), then the commands: [`predict`], [`evaluate`], [`fill_mask`],
-//! [`generate`], [`embed`], [`reconstruct`], [`dump`], [`convert`]; and [`datasets`], which needs no model.
+//! [`generate`], [`embed`], [`reconstruct`], [`dump`], [`convert`]; [`datasets`], which needs no model; and [`report`], which
+//! reads what a run has recorded ([`record`]).
 
 pub mod any_model;
 pub mod convert;
@@ -20,4 +21,6 @@ pub mod input;
 pub mod open;
 pub mod predict;
 pub mod reconstruct;
+pub mod record;
+pub mod report;
 pub mod task;

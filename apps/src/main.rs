@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use apps::{convert, datasets, dump, embed, evaluate, fill_mask, generate, predict, reconstruct};
+use apps::{convert, datasets, dump, embed, evaluate, fill_mask, generate, predict, reconstruct, report};
 use clap::{Parser, Subcommand};
 use train::Status;
 use train::cli::exit;
@@ -24,9 +24,10 @@ Examples:
   apps reconstruct --model runs/autoencoder --input mnist
   apps dump --model wordnet-bert-nano --input texts.txt --output dump.safetensors
   apps convert --merge runs/lora/model/adapter merged
-  apps datasets describe reviews.csv --label-column stars";
+  apps datasets describe reviews.csv --label-column stars
+  apps report runs/text-classification --output report.html";
 
-/// Use a trained model: predict, evaluate, fill masks, continue texts, embed texts, reconstruct images, convert, dump what the model computes; look at data sets.
+/// Use a trained model: predict, evaluate, fill masks, continue texts, embed texts, reconstruct images, convert, dump what the model computes; look at data sets and at runs.
 #[derive(Parser)]
 #[command(name = "apps", version, after_help = EXAMPLES)]
 struct Args {
@@ -45,6 +46,7 @@ enum Command {
     Dump(dump::Flags),
     Convert(convert::Flags),
     Datasets(datasets::Flags),
+    Report(report::Flags),
 }
 
 fn main() -> ExitCode {
@@ -58,6 +60,7 @@ fn main() -> ExitCode {
         Command::Reconstruct(flags) => reconstruct::run(&flags),
         Command::Dump(flags) => dump::run(&flags),
         Command::Convert(flags) => convert::run(&flags),
+        Command::Report(flags) => report::run(&flags),
         Command::Datasets(flags) => return look_at_data(&flags),
     };
     exit(text.and_then(|text| print(&text)).map(|()| Status::Done))
