@@ -4,10 +4,11 @@
 //! whatever head it has), [`guess`] (the best of a
 //! distribution), [`images`] (images as a model wants them), [`task`] (what a fine-tuned model is asked and says, whatever its
 //! task), [`input`] (rows of files and of standard input), then the commands: [`predict`], [`evaluate`], [`fill_mask`],
-//! [`generate`], [`embed`], [`reconstruct`], [`dump`], [`convert`]; [`datasets`], which needs no model; and [`report`], which
-//! reads what a run has recorded ([`record`]).
+//! [`generate`], [`embed`], [`reconstruct`], [`dump`], [`convert`]; [`datasets`], which needs no model; and [`report`] and
+//! [`card`], which read what a run has recorded ([`record`]).
 
 pub mod any_model;
+pub mod card;
 pub mod convert;
 pub mod datasets;
 pub mod dump;

@@ -2,7 +2,9 @@
 
 use std::process::ExitCode;
 
-use apps::{convert, datasets, dump, embed, evaluate, fill_mask, generate, predict, reconstruct, report};
+use apps::{
+    card, convert, datasets, dump, embed, evaluate, fill_mask, generate, predict, reconstruct, report,
+};
 use clap::{Parser, Subcommand};
 use train::Status;
 use train::cli::exit;
@@ -25,7 +27,8 @@ Examples:
   apps dump --model wordnet-bert-nano --input texts.txt --output dump.safetensors
   apps convert --merge runs/lora/model/adapter merged
   apps datasets describe reviews.csv --label-column stars
-  apps report runs/text-classification --output report.html";
+  apps report runs/text-classification --output report.html
+  apps card runs/text-classification --output runs/text-classification/model/README.md";
 
 /// Use a trained model: predict, evaluate, fill masks, continue texts, embed texts, reconstruct images, convert, dump what the model computes; look at data sets and at runs.
 #[derive(Parser)]
@@ -47,6 +50,7 @@ enum Command {
     Convert(convert::Flags),
     Datasets(datasets::Flags),
     Report(report::Flags),
+    Card(card::Flags),
 }
 
 fn main() -> ExitCode {
@@ -61,6 +65,7 @@ fn main() -> ExitCode {
         Command::Dump(flags) => dump::run(&flags),
         Command::Convert(flags) => convert::run(&flags),
         Command::Report(flags) => report::run(&flags),
+        Command::Card(flags) => card::run(&flags),
         Command::Datasets(flags) => return look_at_data(&flags),
     };
     exit(text.and_then(|text| print(&text)).map(|()| Status::Done))

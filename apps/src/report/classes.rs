@@ -84,8 +84,11 @@ fn name(names: &[String], count: usize, class: usize) -> String {
     }
 }
 
-/// Figures by class: a list in the order of the classes, or an object by name.
-fn by_class(figures: &Value, names: &[String], origin: &str) -> Option<Table> {
+/// Figures by class: a list in the order of the classes, or an object by name; nothing where details have none.
+///
+/// - figures: `by_class` of details
+/// - names: of the classes, in the order of the list
+pub(crate) fn by_class(figures: &Value, names: &[String], origin: &str) -> Option<Table> {
     let rows: Vec<(String, Option<&Map<String, Value>>)> = match figures {
         Value::Array(all) => {
             let of_classes = all.iter().map(Value::as_object).enumerate();

@@ -4,12 +4,12 @@
 //! Reading order: this file, [`overview`] (what was trained), [`curves`], [`classes`], [`evaluation`], [`pictures`],
 //! [`comparison`], and [`html`] (what the others are made of).
 
-mod classes;
+pub(crate) mod classes;
 mod comparison;
 mod curves;
 mod evaluation;
-mod html;
-mod overview;
+pub(crate) mod html;
+pub(crate) mod overview;
 mod pictures;
 
 use std::path::{Path, PathBuf};

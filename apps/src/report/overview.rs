@@ -37,6 +37,22 @@ pub(super) fn trained(record: &Record) -> String {
 
 /// The figures of the best step, of the last validation and of the test.
 pub(super) fn figures(record: &Record) -> String {
+    let Some(table) = table_of_figures(record) else {
+        return note("No validation has been recorded.");
+    };
+    let chosen = format!(
+        "The best step is chosen by {} of the validation.",
+        record.run.metric()
+    );
+    let mut body = paragraph(&chosen) + &table.markup();
+    if record.summary("/test/metrics").is_none() {
+        body += &note("The run holds no figures of a test split.");
+    }
+    body
+}
+
+/// A row a figure, a column a split that was judged; nothing where none was.
+pub(crate) fn table_of_figures(record: &Record) -> Option<Table> {
     let last_validation = || {
         let mut events = record.run.events.iter().rev();
         events
@@ -63,7 +79,7 @@ pub(super) fn figures(record: &Record) -> String {
         .filter_map(|(name, metrics)| Some((name, metrics?.as_object()?)))
         .collect();
     if columns.is_empty() {
-        return note("No validation has been recorded.");
+        return None;
     }
     let names: BTreeSet<&String> = columns
         .iter()
@@ -81,20 +97,11 @@ pub(super) fn figures(record: &Record) -> String {
     };
     let mut head = vec!["figure".to_string(), "which is better".into()];
     head.extend(columns.iter().map(|(name, _)| name.clone()));
-    let chosen = format!(
-        "The best step is chosen by {} of the validation.",
-        record.run.metric()
-    );
-    let table = Table {
+    Some(Table {
         caption: "Figures by split".into(),
         head,
         rows: names.iter().map(row).collect(),
-    };
-    let mut body = paragraph(&chosen) + &table.markup();
-    if record.summary("/test/metrics").is_none() {
-        body += &note("The run holds no figures of a test split.");
-    }
-    body
+    })
 }
 
 /// A figure for people; what is not finite is `null` in JSON.
