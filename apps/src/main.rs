@@ -3,7 +3,8 @@
 use std::process::ExitCode;
 
 use apps::{
-    card, convert, datasets, dump, embed, evaluate, fill_mask, generate, predict, reconstruct, report,
+    card, convert, datasets, dump, embed, evaluate, fill_mask, generate, predict, reconstruct,
+    report,
 };
 use clap::{Parser, Subcommand};
 use train::Status;

@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use model::Bundle;
+use model::bundle::Scores;
+use model::{Bundle, HeadKind};
 use serde_json::Value;
 use train::report::compare::Run;
 use train::ui::duration;
@@ -44,12 +45,15 @@ impl Record {
         Ok(Self::of(path, Run::open(path).input()?))
     }
 
-    /// Reads a run's recipe and summary.
+    /// Reads the run that left a model, whether or not its log is still there.
     ///
     /// # Errors
     ///
     /// No run, or files that are not what they should be.
-    pub fn without_events(path: &Path) -> Result<Self, Failure> {
+    pub fn of_model(path: &Path) -> Result<Self, Failure> {
+        if path.join("metrics.jsonl").is_file() {
+            return Self::open(path);
+        }
         check(path)?;
         Ok(Self::of(path, Run::without_events(path).input()?))
     }
@@ -136,9 +140,11 @@ impl Record {
             "stopped_early" => format!("stopped early after {steps}{time}"),
             "interrupted" => format!("interrupted after {steps}{time}; it can be resumed"),
             "failed" => format!("failed after {steps}{time}"),
-            "unfinished" => format!(
-                "without an end: it is still training or was killed; the last line of metrics.jsonl is of {steps}{time}"
-            ),
+            "unfinished" => {
+                format!(
+                    "unfinished: still training, or killed; the last that it recorded is {steps}{time}"
+                )
+            }
             other => format!("{} after {steps}{time}", other.replace('_', " ")),
         }
     }
@@ -299,6 +305,10 @@ pub fn describe(bundle: &Bundle) -> String {
 /// Classes of a bundle, in the order of the logits, where its model tells classes whose names it holds.
 pub fn classes(bundle: &Bundle) -> Option<Vec<String>> {
     bundle.head().class_layer()?;
+    // The logits of a regression are values.
+    if bundle.head() == HeadKind::Classes && matches!(bundle.scores(), Ok(Scores::Values)) {
+        return None;
+    }
     bundle.classes().ok()
 }
 

@@ -4,6 +4,7 @@
 
 mod adapters;
 mod bundles;
+mod card;
 mod convert;
 mod datasets;
 mod dump;
@@ -12,7 +13,11 @@ mod fill_mask;
 mod generate;
 mod predict;
 mod reconstruct;
+mod report;
 #[path = "../support/shapes.rs"]
 mod shapes;
+#[path = "../support/mod.rs"]
+mod support;
 mod tasks;
+mod trained;
 mod wrong_input;

@@ -127,7 +127,10 @@ fn of_run(record: &Record, name: &str, pipeline: Option<&str>) -> String {
     );
     for (name, value) in figures {
         let (kind, name) = (scalar(metric(name)), scalar(name));
-        yaml += &format!("    - type: {kind}\n      name: {name}\n      value: {value}\n");
+        yaml += &format!(
+            "    - type: {kind}\n      name: {name}\n      value: {}\n",
+            float(value)
+        );
     }
     yaml
 }
@@ -202,6 +205,17 @@ fn list(yaml: &mut String, key: &str, values: &[String]) {
     }
 }
 
+/// A number that YAML 1.1 takes for one too: with a point, and a sign in front of the exponent.
+fn float(value: f64) -> String {
+    let text = format!("{value:?}");
+    let Some((digits, exponent)) = text.split_once('e') else {
+        return text;
+    };
+    let point = if digits.contains('.') { "" } else { ".0" };
+    let sign = if exponent.starts_with('-') { "" } else { "+" };
+    format!("{digits}{point}e{sign}{exponent}")
+}
+
 /// A text as a YAML scalar: as it is where that can mean nothing else, else in double quotes, which are JSON's.
 fn scalar(text: &str) -> String {
     let mut letters = text.chars();
@@ -232,6 +246,12 @@ mod tests {
         assert_eq!(Declared::of("# A\nlicense: mit\n"), Declared::default());
         let foreign = Declared::of("---\nlicense: <script>\n---\n");
         assert!(foreign.license.is_empty());
+    }
+
+    #[test]
+    fn numbers_are_floats_in_yaml() {
+        let written = [0.7113, 1.0, 1e-7, 2.5e-9, 1e20].map(float);
+        assert_eq!(written, ["0.7113", "1.0", "1.0e-7", "2.5e-9", "1.0e+20"]);
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! `card`: a model card in the form of the Hugging Face Hub. In: a bundle, and the run that left it, if there is one. Out:
 //! Markdown with YAML in front.
 //!
-//! It holds what bundle and run say, and names what neither says. Reading order: this file, [`front_matter`], [`usage`],
-//! [`markdown`].
+//! It holds what bundle and run say, and names what neither says. Reading order: this file, `front_matter`, `usage`,
+//! `markdown`.
 
 mod front_matter;
 mod markdown;
@@ -98,14 +98,14 @@ impl Subject {
         let folder = Path::new(&flags.model);
         let record = match &flags.run {
             Some(run) => {
-                let record = Record::without_events(run)?;
+                let record = Record::of_model(run)?;
                 check_same(&bundle, &record, &flags.model)?;
                 Some(record)
             }
             None if is_bundled => None,
             None => {
                 let run = run_of(folder);
-                run.map(|run| Record::without_events(&run)).transpose()?
+                run.map(|run| Record::of_model(&run)).transpose()?
             }
         };
         let declared = if is_bundled || bundle.has_adapter() {
@@ -275,7 +275,7 @@ impl Subject {
         let recipe = code("toml", &recipe.input()?);
         let ending = escape(&record.ending());
         Ok(format!(
-            "The run is {ending}.\n\n{facts}\nThe recipe, as it was resolved:\n\n{recipe}"
+            "How it ended: {ending}.\n\n{facts}\nThe recipe, as it was resolved:\n\n{recipe}"
         ))
     }
 
@@ -307,11 +307,8 @@ impl Subject {
 
     fn limits(&self) -> String {
         let mut limits = vec![format!("It takes {}.", self.input())];
-        if let Some(classes) = record::classes(&self.bundle) {
-            limits.push(format!(
-                "It tells {} classes apart and knows no other.",
-                classes.len()
-            ));
+        if record::classes(&self.bundle).is_some() {
+            limits.push("It knows no class but those named above.".into());
         }
         match &self.record {
             Some(record) => {

@@ -94,5 +94,7 @@ fn python(opened: &Bundle, class: &str) -> String {
         ),
         None => (class.to_string(), String::new()),
     };
-    format!("from transformers import {imported}\n\n{line}model = {class}.from_pretrained(\"DIR\")\n")
+    format!(
+        "from transformers import {imported}\n\n{line}model = {class}.from_pretrained(\"DIR\")\n"
+    )
 }

@@ -71,10 +71,9 @@ pub(super) fn of_runs(records: &[Record]) -> Result<String, Failure> {
             "training"
         };
         let title = format!("{name} of the {of_split}");
-        let directions = records.iter();
-        let better = directions
-            .filter_map(|record| Better::of_run(&record.run.summary, &name))
-            .next();
+        let better = records
+            .iter()
+            .find_map(|record| Better::of_run(&record.run.summary, &name));
         let curves = records.iter().map(curve).collect();
         body += &drawn(Plot::over_steps(&title, curves), better)?;
     }

@@ -65,6 +65,9 @@ impl Evaluation {
         let text = fs::read_to_string(&file).with_context(|| file.display().to_string());
         let mut predictions = Vec::new();
         for (at, line) in text.input()?.lines().enumerate() {
+            if line.trim().is_empty() {
+                continue;
+            }
             let place = || format!("{}:{}", file.display(), at + 1);
             let row: Value = serde_json::from_str(line).with_context(place).input()?;
             predictions.push(Prediction::of(&row).with_context(place).input()?);

@@ -1,8 +1,8 @@
 //! `report`: a run as one page. In: a run directory, whether or not the run has ended, others to compare it with, and an
 //! evaluation. Out: an HTML file that needs nothing else.
 //!
-//! Reading order: this file, [`overview`] (what was trained), [`curves`], [`classes`], [`evaluation`], [`pictures`],
-//! [`comparison`], and [`html`] (what the others are made of).
+//! Reading order: this file, `overview` (what was trained), `curves`, `classes`, `evaluation`, `pictures`,
+//! `comparison`, and `html` (what the others are made of).
 
 pub(crate) mod classes;
 mod comparison;
