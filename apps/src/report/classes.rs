@@ -14,7 +14,7 @@ const MATRIX: usize = 40;
 /// Pairs of classes that are listed.
 const PAIRS: usize = 15;
 /// Bins of a reliability diagram, of equal width; a confidence of exactly 1 has one more for itself.
-const BINS: usize = 15;
+pub(super) const BINS: usize = 15;
 
 /// Of the test, or where there is none of the last validation.
 ///

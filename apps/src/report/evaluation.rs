@@ -13,7 +13,7 @@ use train::objective::Tally;
 use train::objectives::class_tally::ClassTally;
 use train::{Failure, FailureKind};
 
-use super::classes::{bin_of, of_details};
+use super::classes::{BINS, bin_of, of_details};
 use super::html::{Cell, Table, escape, heading, note, paragraph};
 use super::overview::number;
 use super::pictures::thumbnail;
@@ -25,8 +25,6 @@ const MISTAKES: usize = 30;
 const LETTERS: usize = 400;
 /// What names the input of a prediction: a text, or a file.
 const INPUTS: [&str; 5] = ["text", "place", "image", "file", "path"];
-/// Bins of a reliability diagram, and one for a confidence of exactly 1.
-const BINS: usize = 16;
 
 /// Answers to a labelled set.
 pub(super) struct Evaluation {
@@ -175,7 +173,7 @@ impl Evaluation {
 
     /// As the details of a run have them.
     fn bins(&self) -> Vec<Value> {
-        let mut bins = [(0u64, 0u64, 0.0); BINS];
+        let mut bins = [(0u64, 0u64, 0.0); BINS + 1];
         for one in &self.predictions {
             let Some(probability) = one.probability else {
                 continue;
