@@ -107,9 +107,9 @@ impl NamedModel {
     /// A recipe that cannot be read, or a key that is not known.
     pub fn settings(&self, bundle: &Bundle) -> Result<Settings, Failure> {
         let mut settings = Settings::of_run(bundle)?;
-        let own = self.set.iter().filter(|set| Settings::is_own(set));
-        own.map(|set| settings.set(set))
-            .collect::<Result<(), _>>()?;
+        for set in self.set.iter().filter(|set| Settings::is_own(set)) {
+            settings.set(set)?;
+        }
         Ok(settings)
     }
 }

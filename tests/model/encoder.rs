@@ -21,7 +21,7 @@ const FORWARD: f32 = 2e-5;
 /// For the loss and every gradient.
 const BACKWARD: f32 = 1e-5;
 /// Where Burn computes ndarray's reciprocals, and so the gradient of a division, to 12 or 14 bits by SIMD.
-const BACKWARD_NDARRAY: f32 = 2e-4;
+const BACKWARD_NDARRAY: f32 = 5e-4;
 
 /// What a model makes of a batch, in the batch's shape.
 fn in_shape<B: Backend>(tensor: Tensor<B, 2>, input: &TokenInput<B>) -> Values {

@@ -26,6 +26,8 @@ const LOSS: f32 = 1e-5;
 const BACKWARD: [f32; 2] = [1e-3, 1e-6];
 /// Absolute, of the bias of keys: the softmax takes away what all keys share, so that its gradient is zero but for rounding.
 const BACKWARD_OF_KEYS: f32 = 1e-4;
+/// The least tolerance on ndarray, whose reciprocals have 12 or 14 bits, as the processor's maker chose.
+pub const BACKWARD_OF_NDARRAY: f32 = 5e-4;
 
 /// Families whose language models see what is before a token alone.
 const DECODERS: [&str; 5] = ["gpt2", "llama", "qwen2", "hearth_lstm", "hearth_gru"];
@@ -287,7 +289,11 @@ pub fn assert_gradients_within(what: &str, ours: &Tensors, theirs: &Tensors, lea
     assert_eq!(names(ours), names(theirs), "parameters of {what}");
     for (name, values) in theirs {
         let keys = name.ends_with("key.bias") || name.ends_with("k_lin.bias");
-        let least = if keys { BACKWARD_OF_KEYS } else { least };
+        let least = if keys {
+            BACKWARD_OF_KEYS.max(least)
+        } else {
+            least
+        };
         let tolerance = (BACKWARD[0] * largest(values)).max(least);
         let what = format!("gradient of {name} of {what}");
         assert_near(&what, &ours[name], values, tolerance);
@@ -302,7 +308,8 @@ fn gradients<B: AutodiffBackend, M: AutodiffModule<B>>(
     golden::gradients(model, names, &loss.backward())
 }
 
-fn backward_matches<B: AutodiffBackend>(case: Case) {
+/// - least: the smallest tolerance
+fn backward_matches<B: AutodiffBackend>(case: Case, least: f32) {
     let device = Default::default();
     let (bundle, golden) = (case.bundle(), case.expected());
     let config = bundle.text_config().unwrap();
@@ -319,7 +326,8 @@ fn backward_matches<B: AutodiffBackend>(case: Case) {
         let loss = token_pass(&model, &config, &golden, &device).loss;
         gradients(model, names, loss)
     };
-    assert_gradients(&case.folder(), &ours, &golden::under(&golden, "grad."));
+    let theirs = golden::under(&golden, "grad.");
+    assert_gradients_within(&case.folder(), &ours, &theirs, least);
 }
 
 #[test]
@@ -335,13 +343,13 @@ fn they_are_on_a_backend_without_operations_of_our_own() {
 #[test]
 fn gradients_are_those_of_transformers() {
     let cases = Case::all().into_iter();
-    cases.for_each(backward_matches::<Autodiff<Flex>>);
+    cases.for_each(|case| backward_matches::<Autodiff<Flex>>(case, BACKWARD[1]));
 }
 
 #[test]
 fn gradients_are_on_a_backend_without_operations_of_our_own() {
     let cases = Case::all().into_iter();
-    cases.for_each(backward_matches::<Autodiff<NdArray>>);
+    cases.for_each(|case| backward_matches::<Autodiff<NdArray>>(case, BACKWARD_OF_NDARRAY));
 }
 
 #[test]

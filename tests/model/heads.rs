@@ -17,15 +17,15 @@ use model::{
 };
 
 use crate::families::{
-    assert_gradients_within, assert_keys_are_those_of_transformers, mean_loss, places,
+    BACKWARD_OF_NDARRAY, assert_gradients_within, assert_keys_are_those_of_transformers, mean_loss,
+    places,
 };
 use crate::golden::{self, Tensors, assert_near, at_real};
 
 const FORWARD: f32 = 1e-4;
 const LOSS: f32 = 1e-5;
-/// Absolute, where a gradient is so small; NdArray has reciprocals of 12 bits in attention and norms.
+/// Absolute, where a gradient is so small.
 const BACKWARD: f32 = 1e-6;
-const BACKWARD_OF_NDARRAY: f32 = 2e-4;
 
 const FAMILIES: [&str; 7] = [
     "bert",

@@ -38,7 +38,7 @@ pub struct LabelledRows {
 enum Rows {
     Texts(Vec<LabelledRow>),
     /// Decoded when they are asked for.
-    Images(ImageRows),
+    Images(Box<ImageRows>),
 }
 
 /// Decoded images stay in memory if all of them take at most so many bytes.
@@ -237,7 +237,7 @@ impl LabelledRows {
         };
         check_targets(&images, usual.kind, task)?;
         let origin = images.origin.clone();
-        let rows = Rows::Images(images);
+        let rows = Rows::Images(Box::new(images));
         Ok(Self { origin, rows })
     }
 }
