@@ -69,6 +69,9 @@ pub struct Flags {
 /// What a model said of a labelled row.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct JudgedRow {
+    /// The text that was read, or a list of several; nothing of an image, which its place names.
+    #[serde(skip_serializing_if = "Value::is_null")]
+    pub text: Value,
     /// What it said.
     #[serde(flatten)]
     pub prediction: Prediction,
@@ -173,7 +176,9 @@ pub fn judge(
         let said = task.evaluate(&asked_of, &targets, asked, &mut tally)?;
         cut.add(said.cut);
         let outputs = places.into_iter().zip(said.outputs).zip(&targets);
-        judged.extend(outputs.map(|((place, output), target)| JudgedRow {
+        let outputs = outputs.zip(&asked_of);
+        judged.extend(outputs.map(|(((place, output), target), row)| JudgedRow {
+            text: row.texts(),
             prediction: Prediction {
                 place: Some(place),
                 output: Some(output),

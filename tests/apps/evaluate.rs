@@ -91,6 +91,7 @@ fn a_report_is_written_once() {
     assert_eq!(rows_of.len(), 4);
     assert_eq!(rows_of[1]["place"], format!("{rows}:3"));
     assert_eq!(rows_of[2]["target"], json!(["plant"]));
+    assert_eq!(rows_of[2]["text"], "a tool");
     assert_eq!(rows_of[2]["classes"][0]["name"], "animal");
     let message = refused(&[&["evaluate"], &args[..]].concat());
     assert!(message.contains("exists; --force replaces it"), "{message}");

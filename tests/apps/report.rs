@@ -336,17 +336,17 @@ fn drawings_of_a_run_are_inside_of_the_page() {
     });
 }
 
-/// Ten answers: seven right, three wrong with 0.9, 0.4 and none.
-const PREDICTIONS: &str = r#"{"text": "a wren", "label": "animal", "predicted": "animal", "probability": 0.95}
-{"text": "a cat", "label": "animal", "predicted": "animal", "probability": 0.95}
-{"text": "an <b>axe</b> & a saw", "label": "tool", "predicted": "<script>", "probability": 0.9}
-{"text": "an axe", "label": "tool", "predicted": "animal"}
-{"text": "a saw", "label": "tool", "predicted": "animal", "probability": 0.4}
-{"text": "a file", "label": "tool", "predicted": "tool", "probability": 0.4}
-{"text": "a plane", "label": "tool", "predicted": "tool", "probability": 1.0}
-{"text": "a vice", "label": "tool", "predicted": "tool", "probability": 1.0}
-{"text": "x", "label": "<script>", "predicted": "<script>", "probability": 0.95}
-{"text": "y", "label": "<script>", "predicted": "<script>", "probability": 0.95}
+/// Ten answers: seven right, three wrong with 0.9, 0.4 and 0.35.
+const PREDICTIONS: &str = r#"{"text": "a wren", "classes": [{"name": "animal", "probability": 0.95}], "target": ["animal"]}
+{"text": "a cat", "classes": [{"name": "animal", "probability": 0.95}], "target": ["animal"]}
+{"text": "an <b>axe</b> & a saw", "classes": [{"name": "<script>", "probability": 0.9}], "target": ["tool"]}
+{"text": "an axe", "classes": [{"name": "animal", "probability": 0.35}], "target": ["tool"]}
+{"text": "a saw", "classes": [{"name": "animal", "probability": 0.4}], "target": ["tool"]}
+{"text": "a file", "classes": [{"name": "tool", "probability": 0.4}], "target": ["tool"]}
+{"text": "a plane", "classes": [{"name": "tool", "probability": 1.0}], "target": ["tool"]}
+{"text": "a vice", "classes": [{"name": "tool", "probability": 1.0}], "target": ["tool"]}
+{"text": "x", "classes": [{"name": "<script>", "probability": 0.95}], "target": ["<script>"]}
+{"text": "y", "classes": [{"name": "<script>", "probability": 0.95}], "target": ["<script>"]}
 "#;
 
 /// A run with nothing but a line.
@@ -384,12 +384,13 @@ fn an_evaluation_shows_its_worst_mistakes_and_how_sure_the_model_was() {
         let expected = [
             ["an <b>axe</b> & a saw", "tool", "<script>", "0.900"],
             ["a saw", "tool", "animal", "0.400"],
-            ["an axe", "tool", "animal", "-"],
+            ["an axe", "tool", "animal", "0.350"],
         ];
         assert_eq!(mistakes[1..], expected);
         // 0.4 is in the bin from 6/15, 0.9 in that from 13/15, 0.95 in the last but one.
         let calibration = table(page, "Calibration of the evaluation");
         let expected = [
+            ["0.333 to 0.400", "1", "0.350", "0.000"],
             ["0.400 to 0.467", "2", "0.400", "0.500"],
             ["0.867 to 0.933", "1", "0.900", "0.000"],
             ["0.933 to 1.000", "4", "0.950", "1.000"],
@@ -416,7 +417,8 @@ fn an_image_that_was_mistaken_is_shown() {
     let image = image::GrayImage::from_pixel(200, 100, image::Luma([7]));
     image.save(runs.bench.path("a.png")).unwrap();
     let line = |place: &str| {
-        format!("{{\"place\": \"{place}\", \"label\": \"a\", \"predicted\": \"b\"}}\n")
+        let said = r#""classes": [{"name": "b", "probability": 0.5}], "target": ["a"]"#;
+        format!("{{\"place\": \"{place}\", {said}}}\n")
     };
     let lines = line("a.png") + &line("missing.png");
     runs.bench.write("evaluation/predictions.jsonl", lines);
@@ -431,7 +433,7 @@ fn an_image_that_was_mistaken_is_shown() {
         );
         assert!(images.next().is_none());
         let mistakes = table(page, "2 wrong answers");
-        assert_eq!(mistakes[2], ["missing.png", "a", "b", "-"]);
+        assert_eq!(mistakes[2], ["missing.png", "a", "b", "0.500"]);
     });
 }
 
@@ -439,17 +441,15 @@ fn an_image_that_was_mistaken_is_shown() {
 fn predictions_that_are_none_of_a_class_are_refused_by_line() {
     let runs = Runs::new();
     small_run(&runs);
-    let good = "{\"label\": \"a\", \"predicted\": \"a\", \"probability\": 0.5}\n";
+    let good = "{\"classes\": [{\"name\": \"a\", \"probability\": 0.5}], \"target\": [\"a\"]}\n";
     for (line, words) in [
-        ("{\"label\": \"a\"}\n", "has no \"predicted\""),
+        ("{\"target\": [\"a\"]}\n", "has no \"classes\""),
         (
-            "{\"label\": [\"a\"], \"predicted\": \"a\"}\n",
-            "its \"label\" is not one class",
+            &good.replace("[\"a\"]", "[\"a\", \"b\"]"),
+            "its \"target\" is not one class",
         ),
-        (
-            "{\"label\": \"a\", \"predicted\": \"a\", \"probability\": 1.5}\n",
-            "not from 0 to 1",
-        ),
+        (&good.replace("0.5", "1.5"), "not from 0 to 1"),
+        (&good.replace("probability", "value"), "has no probability"),
         ("[]\n", "is no JSON object"),
         ("{\n", "EOF"),
     ] {
@@ -461,4 +461,28 @@ fn predictions_that_are_none_of_a_class_are_refused_by_line() {
     runs.bench.write("evaluation/predictions.jsonl", "");
     let args = ["report", "run", "--evaluation", "evaluation"];
     runs.refused(&args, &["predictions.jsonl: holds no prediction"]);
+}
+
+/// The classes, one behind the other, as an evaluation of the tiny classifier finds them.
+#[test]
+fn an_evaluation_of_a_run_goes_into_its_report() {
+    let runs = Runs::new();
+    runs.classifier("run", &[]);
+    let line = |n: usize| format!("{n} of the old axes,{}\n", CLASSES[n % 3]);
+    let rows: String = (0..6).map(line).collect();
+    runs.bench.write("test.csv", format!("text,label\n{rows}"));
+    runs.printed(&["evaluate", "run", "test.csv", "--output", "judged"]);
+    runs.printed(&["report", "run", "--evaluation", "judged"]);
+    let found: Value = serde_json::from_str(&runs.read("judged/report.json")).unwrap();
+    let accuracy = found["metrics"]["accuracy"].as_f64().unwrap();
+    checked(&runs.read("run/report.html"), |page| {
+        let figures = table(page, "Figures of report.json");
+        assert_eq!(row(&figures, "accuracy")[1], format!("{accuracy:.4}"));
+        let confusion = table(page, "Confusion matrix of the evaluation");
+        assert_eq!(confusion[0][1..], CLASSES);
+        let wrong = 6 - (accuracy * 6.0).round() as usize;
+        let mistakes = table(page, &format!("{wrong} wrong answers"));
+        assert_eq!(mistakes.len(), 1 + wrong);
+        assert!(mistakes[1][0].contains("of the old axes"), "{mistakes:?}");
+    });
 }

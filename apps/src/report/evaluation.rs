@@ -23,8 +23,6 @@ use crate::record::grouped;
 const MISTAKES: usize = 30;
 /// Letters of an input that are shown.
 const LETTERS: usize = 400;
-/// What names the input of a prediction: a text, or a file.
-const INPUTS: [&str; 5] = ["text", "place", "image", "file", "path"];
 
 /// Answers to a labelled set.
 pub(super) struct Evaluation {
@@ -40,7 +38,7 @@ struct Prediction {
     input: String,
     label: String,
     predicted: String,
-    probability: Option<f64>,
+    probability: f64,
 }
 
 impl Evaluation {
@@ -175,13 +173,10 @@ impl Evaluation {
     fn bins(&self) -> Vec<Value> {
         let mut bins = [(0u64, 0u64, 0.0); BINS + 1];
         for one in &self.predictions {
-            let Some(probability) = one.probability else {
-                continue;
-            };
-            let (rows, right, confidence) = &mut bins[bin_of(probability)];
+            let (rows, right, confidence) = &mut bins[bin_of(one.probability)];
             *rows += 1;
             *right += u64::from(one.is_right());
-            *confidence += probability;
+            *confidence += one.probability;
         }
         let bin = |&(rows, right, confidence): &(u64, u64, f64)| {
             let n = rows as f64;
@@ -201,17 +196,13 @@ impl Evaluation {
         if wrong.is_empty() {
             return body + &note("There is none.");
         }
-        let confidence = |one: &Prediction| one.probability.unwrap_or(0.0);
-        wrong.sort_by(|a, b| confidence(b).total_cmp(&confidence(a)));
+        wrong.sort_by(|a, b| b.probability.total_cmp(&a.probability));
         let row = |one: &&Prediction| {
-            let probability = one
-                .probability
-                .map(|probability| format!("{probability:.3}"));
             vec![
                 Cell::Markup(one.shown()),
                 Cell::Text(one.label.clone()),
                 Cell::Text(one.predicted.clone()),
-                Cell::Number(probability.unwrap_or_else(|| "-".into())),
+                Cell::Number(format!("{:.3}", one.probability)),
             ]
         };
         let caption = format!(
@@ -235,29 +226,27 @@ impl Prediction {
         let row = row
             .as_object()
             .ok_or_else(|| anyhow!("is no JSON object"))?;
-        let class = |key: &str| match row.get(key) {
-            Some(Value::String(name)) => Ok(name.clone()),
-            Some(value @ (Value::Number(_) | Value::Bool(_))) => Ok(value.to_string()),
-            None | Some(Value::Null) => Err(anyhow!("has no \"{key}\"")),
-            Some(Value::Array(_) | Value::Object(_)) => {
-                Err(anyhow!("its \"{key}\" is not one class"))
-            }
+        let label = match row.get("target") {
+            Some(Value::Array(classes)) if classes.len() == 1 => classes[0].as_str(),
+            Some(_) => None,
+            None => return Err(anyhow!("has no \"target\"")),
         };
-        let (label, predicted) = (class("label")?, class("predicted")?);
-        let probability =
-            match row.get("probability") {
-                None | Some(Value::Null) => None,
-                Some(value) => {
-                    let probability = value.as_f64().filter(|value| (0.0..=1.0).contains(value));
-                    Some(probability.ok_or_else(|| {
-                        anyhow!("its \"probability\" is {value}, not from 0 to 1")
-                    })?)
-                }
-            };
+        let label = label.ok_or_else(|| anyhow!("its \"target\" is not one class"))?;
+        let best = row.get("classes").and_then(|classes| classes.get(0));
+        let best = best.ok_or_else(|| anyhow!("has no \"classes\""))?;
+        let predicted = best["name"]
+            .as_str()
+            .ok_or_else(|| anyhow!("its best class has no name"))?;
+        let probability = best["probability"]
+            .as_f64()
+            .ok_or_else(|| anyhow!("its best class has no probability"))?;
+        if !(0.0..=1.0).contains(&probability) {
+            return Err(anyhow!("its probability is {probability}, not from 0 to 1"));
+        }
         Ok(Self {
             input: input(row),
-            label,
-            predicted,
+            label: label.into(),
+            predicted: predicted.into(),
             probability,
         })
     }
@@ -281,8 +270,17 @@ impl Prediction {
     }
 }
 
-/// What was asked, by the first key that says it.
+/// What was asked: the text, both of a pair, or the file of an image.
 fn input(row: &Map<String, Value>) -> String {
-    let found = INPUTS.iter().find_map(|key| row.get(*key)?.as_str());
-    found.unwrap_or("not recorded").into()
+    let texts = match row.get("text") {
+        Some(Value::Array(texts)) => texts.as_slice(),
+        Some(text) => std::slice::from_ref(text),
+        None => &[],
+    };
+    let texts: Vec<&str> = texts.iter().filter_map(Value::as_str).collect();
+    if !texts.is_empty() {
+        return texts.join("\n");
+    }
+    let place = row.get("place").and_then(Value::as_str);
+    place.unwrap_or("not recorded").into()
 }

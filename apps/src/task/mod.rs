@@ -46,6 +46,17 @@ pub enum Row {
     Image(Picture),
 }
 
+impl Row {
+    /// As `predictions.jsonl` has it: the text, a list of several, or null of an image.
+    pub fn texts(&self) -> Value {
+        match self {
+            Self::Texts(texts) if texts.len() == 1 => json!(texts[0]),
+            Self::Texts(texts) | Self::Words(texts) => json!(texts),
+            Self::Image(_) => Value::Null,
+        }
+    }
+}
+
 /// What is true of one row. Classes and tags are numbers in the order of the model's.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Target {
