@@ -206,6 +206,7 @@ fn softmax(scores: &[f64]) -> Vec<f64> {
 pub struct Continuation<'a, B: Backend> {
     model: &'a TokenModel<B>,
     tokens: Vec<u32>,
+    layers: Option<usize>,
     cache: Option<Cache<B>>,
     read: usize,
     device: B::Device,
@@ -224,10 +225,23 @@ impl<'a, B: Backend> Continuation<'a, B> {
         Self {
             model,
             tokens: prompt,
+            layers,
             cache: layers.map(Cache::new),
             read: 0,
             device: device.clone(),
         }
+    }
+
+    /// Begins again with another prompt of at least one token, and gives how many of its tokens need not be read again: those that
+    /// were read, where the prompt begins with all of them and has more, else none.
+    pub fn restart(&mut self, prompt: Vec<u32>) -> usize {
+        let read = &self.tokens[..self.read];
+        if prompt.len() <= read.len() || !prompt.starts_with(read) {
+            self.cache = self.layers.map(Cache::new);
+            self.read = 0;
+        }
+        self.tokens = prompt;
+        self.read
     }
 
     /// The tokens so far, those of the prompt first.
@@ -358,6 +372,35 @@ mod tests {
             let cache = text.cache.as_ref().unwrap();
             assert_eq!((cache.read(), text.read), (read, read));
             text.push(5);
+        }
+    }
+
+    #[test]
+    fn another_prompt_goes_on_from_what_was_read_of_it() {
+        for family in ["gpt2", "llama", "qwen2", "hearth_lstm", "hearth_gru"] {
+            let (model, layers, _) = golden_decoder(family, 1);
+            let device = Default::default();
+            let mut text = Continuation::new(&model, vec![3, 1, 4], Some(layers), &device);
+            text.logits();
+            text.push(5);
+            text.logits();
+            // Never read.
+            text.push(6);
+            let mut assert_restarts = |prompt: &[u32], kept: usize| {
+                assert_eq!(text.restart(prompt.to_vec()), kept, "{family}, {prompt:?}");
+                assert_eq!(text.tokens(), prompt);
+                let plain = Continuation::new(&model, prompt.to_vec(), None, &device).logits();
+                let pairs = text.logits().into_iter().zip(plain);
+                let most = pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+                // Tolerance: as for the continuations above.
+                assert!(most < 1e-4, "{family}, {prompt:?}: off by {most}");
+            };
+            assert_restarts(&[3, 1, 4, 5, 2, 7, 1], 4);
+            // The same again: the last token has to be read for its scores.
+            assert_restarts(&[3, 1, 4, 5, 2, 7, 1], 0);
+            assert_restarts(&[3, 1, 4, 5, 2, 7, 1, 8], 7);
+            assert_restarts(&[3, 1, 4, 9], 0);
+            assert_restarts(&[3, 1], 0);
         }
     }
 
