@@ -22,7 +22,8 @@ use crate::open::{self, BackendFlag};
 #[derive(Args, Clone, Debug)]
 #[command(
     override_usage = "apps convert [OPTIONS] MODEL OUTPUT",
-    after_help = "Example: apps convert --merge runs/lora/model/adapter merged"
+    after_help = "Example:
+  apps convert --merge runs/lora/model/adapter merged"
 )]
 pub struct Flags {
     /// What is rewritten, and the new bundle, which must not exist yet; the latter alone where --model names the former

@@ -51,9 +51,8 @@ const BATCH: usize = 16;
 
 /// Write what a model computes, to compare it with another program's
 #[derive(Args, Clone, Debug)]
-#[command(
-    after_help = "Example: apps dump --model wordnet-bert-nano --input texts.txt --output dump.safetensors"
-)]
+#[command(after_help = "Example:
+  apps dump --model wordnet-bert-nano --input texts.txt --output dump.safetensors")]
 pub struct Flags {
     #[command(flatten)]
     #[allow(missing_docs)]

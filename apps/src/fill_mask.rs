@@ -17,9 +17,8 @@ use crate::open::{self, ModelFlags};
 
 /// Say which words fit into a text
 #[derive(Args, Clone, Debug)]
-#[command(
-    after_help = "Example: apps fill-mask --model wordnet-bert-nano \"a small [MASK] that sings\""
-)]
+#[command(after_help = "Example:
+  apps fill-mask --model wordnet-bert-nano \"a small [MASK] that sings\"")]
 pub struct Flags {
     #[command(flatten)]
     #[allow(missing_docs)]

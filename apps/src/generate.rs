@@ -16,12 +16,20 @@ use train::backend::with_backend;
 use train::{Failure, WithBackend};
 
 use crate::open::{self, ModelFlags};
+use crate::sampling::SamplingFlags;
+
+mod output;
+
+use output::Output;
+
+const EXAMPLES: &str = "\
+Examples:
+  apps generate --model runs/clm --temperature 0.8 --top-p 0.95 \"a small bird\"
+  apps generate --model runs/instruction-tuning --chat \"what is a wren?\"";
 
 /// Continue a text
 #[derive(Args, Clone, Debug)]
-#[command(
-    after_help = "Example: apps generate --model runs/clm --temperature 0.8 --top-p 0.95 \"a small bird\""
-)]
+#[command(after_help = EXAMPLES)]
 pub struct Flags {
     #[command(flatten)]
     #[allow(missing_docs)]
@@ -37,37 +45,12 @@ pub struct Flags {
         default_value = "64"
     )]
     pub max_tokens: usize,
-    /// What scores are divided by; 0 always takes the likeliest token
-    #[arg(
-        allow_negative_numbers = true,
-        long,
-        value_name = "T",
-        default_value = "0"
-    )]
-    pub temperature: f64,
-    /// Choose among the K likeliest tokens; 0 is all
-    #[arg(long, value_name = "K", default_value = "0")]
-    pub top_k: usize,
-    /// Choose among the likeliest tokens that together have this probability
-    #[arg(long, value_name = "P", default_value = "1")]
-    pub top_p: f64,
-    /// Choose among tokens that have this share of the likeliest one's probability
-    #[arg(long, value_name = "P", default_value = "0")]
-    pub min_p: f64,
-    /// Make tokens that occurred less likely; 1 changes nothing
-    #[arg(long, value_name = "R", default_value = "1")]
-    pub repetition_penalty: f64,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub sampling: SamplingFlags,
     /// Stop before this text; may be repeated
     #[arg(long, value_name = "TEXT")]
     pub stop: Vec<String>,
-    /// Of the choices: the same seed gives the same text
-    #[arg(
-        allow_negative_numbers = true,
-        long,
-        value_name = "N",
-        default_value = "0"
-    )]
-    pub seed: u64,
     /// Read all tokens again for each new one
     #[arg(long)]
     pub no_cache: bool,
@@ -81,18 +64,7 @@ pub struct Flags {
 
 impl Flags {
     fn sampling(&self) -> Result<Sampling, Failure> {
-        let sampling = Sampling {
-            temperature: self.temperature,
-            top_k: self.top_k,
-            top_p: self.top_p,
-            min_p: self.min_p,
-            repetition_penalty: self.repetition_penalty,
-        };
-        let flag = |reason: String| {
-            let (name, rest) = reason.split_once(' ').unwrap_or((&reason, ""));
-            Failure::input(format!("--{} {rest}", name.replace('_', "-")))
-        };
-        sampling.check().map_err(flag)?;
+        let sampling = self.sampling.sampling()?;
         if self.stop.iter().any(String::is_empty) {
             return Err(Failure::input("--stop is empty"));
         }
@@ -124,6 +96,21 @@ pub enum End {
     StopText,
     /// The model has no position for another token.
     Positions,
+    /// Whoever reads has seen enough.
+    Stopped,
+}
+
+impl End {
+    /// Why a text ended there, for people.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::Length => "as many as asked for",
+            Self::EndToken => "the text has ended",
+            Self::StopText => "a text to stop before",
+            Self::Positions => "the model has no position for more",
+            Self::Stopped => "stopped",
+        }
+    }
 }
 
 /// What is asked of a continuation.
@@ -145,6 +132,23 @@ pub struct Request<'a> {
     pub ignore_end: bool,
     /// Whether the prompt is a message of a user, to be answered.
     pub chat: bool,
+}
+
+/// How tokens are added, whatever they are added to.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules<'a> {
+    /// The most tokens that are added.
+    pub max_tokens: usize,
+    /// How each is chosen.
+    pub sampling: Sampling,
+    /// Texts to stop before.
+    pub stop: &'a [String],
+    /// Of the choices.
+    pub seed: u64,
+    /// Tokens that were chosen by this seed before.
+    pub chosen: u64,
+    /// Whether the token that ends a text does not end it.
+    pub ignore_end: bool,
 }
 
 impl<B: Backend> Generator<B> {
@@ -186,25 +190,59 @@ impl<B: Backend> Generator<B> {
         };
         let layers = request.cache.then_some(self.layers);
         let mut text = Continuation::new(&self.model, prompt, layers, &self.device);
+        let rules = Rules {
+            max_tokens: request.max_tokens,
+            sampling: request.sampling,
+            stop: request.stop,
+            seed: request.seed,
+            chosen: 0,
+            ignore_end: request.ignore_end,
+        };
+        self.add(&mut text, &rules, &|| false, show)
+    }
+
+    /// A text that begins with these tokens, at least one; keys and values are kept.
+    pub(crate) fn begin(&self, tokens: Vec<u32>) -> Continuation<'_, B> {
+        Continuation::new(&self.model, tokens, Some(self.layers), &self.device)
+    }
+
+    /// Adds tokens to a text; `show` gets what they say piece by piece. Gives their number, and how it ended.
+    ///
+    /// - is_stopped: asked before each token
+    ///
+    /// # Errors
+    ///
+    /// A tokenizer that fails; `show` fails.
+    pub(crate) fn add(
+        &self,
+        text: &mut Continuation<'_, B>,
+        rules: &Rules,
+        is_stopped: &dyn Fn() -> bool,
+        show: &mut dyn FnMut(&str) -> Result<(), Failure>,
+    ) -> Result<(usize, End), Failure> {
         let mut decoder = self.tokenizer.decoder();
         // Whether a blank goes in front of the first new word depends on the prompt.
         for &token in text.tokens() {
             decoder.push(token)?;
         }
-        let mut output = Output::new(request.stop);
+        let mut output = Output::new(rules.stop);
         let mut added = 0;
         let end = loop {
-            if added == request.max_tokens {
+            if added == rules.max_tokens {
                 break End::Length;
             }
             if text.tokens().len() > self.positions {
                 break End::Positions;
             }
+            if is_stopped() {
+                break End::Stopped;
+            }
             let logits = text.logits();
-            let draw = order::rng(request.seed, Stream::Sample, added as u64).random::<f64>();
-            let token = request.sampling.choose(&logits, text.tokens(), draw);
+            let number = rules.chosen + added as u64;
+            let draw = order::rng(rules.seed, Stream::Sample, number).random::<f64>();
+            let token = rules.sampling.choose(&logits, text.tokens(), draw);
             added += 1;
-            if self.ends.contains(&token) && !request.ignore_end {
+            if self.ends.contains(&token) && !rules.ignore_end {
                 break End::EndToken;
             }
             text.push(token);
@@ -224,10 +262,33 @@ impl<B: Backend> Generator<B> {
             role: "user".into(),
             content: message.into(),
         };
-        let text = ChatTemplate::of(&self.tokenizer)?.render(&[message], true)?;
+        let template = ChatTemplate::of(&self.tokenizer)?;
+        self.within_positions(self.written(&template, &[message])?)
+    }
+
+    /// Tokens of a dialogue and of the beginning of its next answer.
+    ///
+    /// # Errors
+    ///
+    /// A dialogue that the template refuses.
+    pub(crate) fn written(
+        &self,
+        template: &ChatTemplate,
+        messages: &[Message],
+    ) -> Result<Vec<u32>, Failure> {
+        let text = template.render(messages, true)?;
         let encoded = self.tokenizer.encode_written(&[&text], usize::MAX)?;
-        let tokens = encoded.into_iter().flat_map(|one| one.ids).collect();
-        self.within_positions(tokens)
+        Ok(encoded.into_iter().flat_map(|one| one.ids).collect())
+    }
+
+    /// The model's own.
+    pub(crate) fn tokenizer(&self) -> &TextTokenizer {
+        &self.tokenizer
+    }
+
+    /// The most tokens that the model reads.
+    pub(crate) fn positions(&self) -> usize {
+        self.positions
     }
 
     /// Tokens that the text begins with.
@@ -272,54 +333,6 @@ fn begins(bundle: &Bundle) -> Result<bool, BundleError> {
     Ok(settings.is_some_and(|settings| settings["add_bos_token"] == Value::Bool(true)))
 }
 
-/// Text on its way out, held back as far as it may be the beginning of a text to stop before.
-struct Output<'a> {
-    stop: &'a [String],
-    held: String,
-}
-
-impl<'a> Output<'a> {
-    fn new(stop: &'a [String]) -> Self {
-        Self {
-            stop,
-            held: String::new(),
-        }
-    }
-
-    /// Takes more text; whether it has come to where it stops.
-    fn push(
-        &mut self,
-        text: &str,
-        show: &mut dyn FnMut(&str) -> Result<(), Failure>,
-    ) -> Result<bool, Failure> {
-        self.held.push_str(text);
-        let found = self
-            .stop
-            .iter()
-            .filter_map(|stop| self.held.find(stop.as_str()));
-        if let Some(at) = found.min() {
-            show(&self.held[..at])?;
-            self.held.clear();
-            return Ok(true);
-        }
-        let begins = |at: &usize| {
-            let rest = &self.held[*at..];
-            self.stop.iter().any(|stop| stop.starts_with(rest))
-        };
-        let mut places = self.held.char_indices().map(|(at, _)| at);
-        let keep = places.find(begins).unwrap_or(self.held.len());
-        let rest = self.held.split_off(keep);
-        show(&self.held)?;
-        self.held = rest;
-        Ok(false)
-    }
-
-    /// Shows what was held back.
-    fn finish(&mut self, show: &mut dyn FnMut(&str) -> Result<(), Failure>) -> Result<(), Failure> {
-        show(&std::mem::take(&mut self.held))
-    }
-}
-
 /// Continues the prompt that the flags hold, and prints it as it comes; tokens a second go to standard error.
 ///
 /// # Errors
@@ -358,7 +371,7 @@ impl WithBackend for Work<'_> {
             max_tokens: flags.max_tokens,
             sampling: self.sampling,
             stop: &flags.stop,
-            seed: flags.seed,
+            seed: flags.sampling.seed,
             cache: !flags.no_cache,
             ignore_end: flags.ignore_end,
             chat: flags.chat,
@@ -383,57 +396,12 @@ impl WithBackend for Work<'_> {
         }
         let (added, end) = generated?;
         let seconds = began.elapsed().as_secs_f64();
-        let why = match end {
-            End::Length => "as many as asked for",
-            End::EndToken => "the text has ended",
-            End::StopText => "a text to stop before",
-            End::Positions => "the model has no position for more",
-        };
+        let why = end.reason();
         let tokens = if added == 1 { "token" } else { "tokens" };
         eprintln!(
             "\n{added} {tokens}, {:.1} tokens/s ({why})",
             added as f64 / seconds.max(1e-9)
         );
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn shown(stop: &[&str], pieces: &[&str]) -> (String, bool) {
-        let stop: Vec<String> = stop.iter().map(|text| text.to_string()).collect();
-        let (mut text, mut stopped) = (String::new(), false);
-        let mut show = |piece: &str| {
-            text.push_str(piece);
-            Ok(())
-        };
-        let mut output = Output::new(&stop);
-        for piece in pieces {
-            stopped = output.push(piece, &mut show).unwrap();
-            if stopped {
-                break;
-            }
-        }
-        if !stopped {
-            output.finish(&mut show).unwrap();
-        }
-        (text, stopped)
-    }
-
-    #[test]
-    fn a_stop_text_is_found_across_pieces_and_not_shown() {
-        assert_eq!(
-            shown(&["END"], &["one E", "N", "D two"]),
-            ("one ".into(), true)
-        );
-        assert_eq!(
-            shown(&["END"], &["one E", "N", "O"]),
-            ("one ENO".into(), false)
-        );
-        assert_eq!(shown(&["END"], &["one EN"]), ("one EN".into(), false));
-        assert_eq!(shown(&["b", "ab"], &["xa", "b"]), ("x".into(), true));
-        assert_eq!(shown(&[], &["é", "ß"]), ("éß".into(), false));
     }
 }

@@ -1,58 +1,27 @@
 //! `apps COMMAND --model BUNDLE_OR_RUN`: uses what `pretrain` and `finetune` leave.
 
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
+use apps::command_line::{Args, Command};
 use apps::{
-    card, convert, datasets, dump, embed, evaluate, fill_mask, generate, predict, reconstruct,
-    report,
+    card, chat, convert, datasets, dump, embed, evaluate, fill_mask, generate, predict,
+    reconstruct, report,
 };
-use clap::{Parser, Subcommand};
-use train::Status;
+use clap::{CommandFactory, Parser};
+use signal_hook::consts::SIGINT;
+use signal_hook::flag;
+use train::cli::completions::completions;
 use train::cli::exit;
+use train::cli::man::man;
 use train::memory::Work;
-use train::process;
 use train::ui::print;
+use train::{Failure, Status, process};
 
 /// Keeps freed pages: giving them back and taking them again costs a third of the time of a CPU step.
 #[global_allocator]
 static ALLOCATOR: train::memory::Allocator = train::memory::Allocator;
-
-const EXAMPLES: &str = "\
-Examples:
-  apps predict --model runs/text-classification --text \"a small bird that sings\"
-  apps evaluate runs/text-classification test.csv
-  apps fill-mask --model wordnet-bert-nano \"a small [MASK] that sings\"
-  apps generate --model runs/clm --temperature 0.8 --top-p 0.95 \"a small bird\"
-  apps embed --model runs/sentence-embeddings --text \"a small bird\" --text \"a wren\"
-  apps reconstruct --model runs/autoencoder --input mnist
-  apps dump --model wordnet-bert-nano --input texts.txt --output dump.safetensors
-  apps convert --merge runs/lora/model/adapter merged
-  apps datasets describe reviews.csv --label-column stars
-  apps report runs/text-classification --output report.html
-  apps card runs/text-classification --output runs/text-classification/model/README.md";
-
-/// Use a trained model: predict, evaluate, fill masks, continue texts, embed texts, reconstruct images, convert, dump what the model computes; look at data sets and at runs.
-#[derive(Parser)]
-#[command(name = "apps", version, after_help = EXAMPLES)]
-struct Args {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    Predict(predict::Flags),
-    Evaluate(evaluate::Flags),
-    FillMask(fill_mask::Flags),
-    Generate(generate::Flags),
-    Embed(embed::Flags),
-    Reconstruct(reconstruct::Flags),
-    Dump(dump::Flags),
-    Convert(convert::Flags),
-    Datasets(datasets::Flags),
-    Report(report::Flags),
-    Card(card::Flags),
-}
 
 fn main() -> ExitCode {
     process::start(Work::Inference);
@@ -61,15 +30,27 @@ fn main() -> ExitCode {
         Command::Evaluate(flags) => evaluate::run(&flags),
         Command::FillMask(flags) => fill_mask::run(&flags),
         Command::Generate(flags) => generate::run(&flags),
+        Command::Chat(flags) => stop_by_interrupt().and_then(|stop| chat::run(&flags, &stop)),
         Command::Embed(flags) => embed::run(&flags),
         Command::Reconstruct(flags) => reconstruct::run(&flags),
         Command::Dump(flags) => dump::run(&flags),
         Command::Convert(flags) => convert::run(&flags),
         Command::Report(flags) => report::run(&flags),
         Command::Card(flags) => card::run(&flags),
+        Command::Completions(flags) => Ok(completions(&flags, Args::command())),
+        Command::Man(flags) => man(&flags, Args::command()),
         Command::Datasets(flags) => return look_at_data(&flags),
     };
     exit(text.and_then(|text| print(&text)).map(|()| Status::Done))
+}
+
+/// What Ctrl-C sets; where it is set already, Ctrl-C ends the process as usual.
+fn stop_by_interrupt() -> Result<Arc<AtomicBool>, Failure> {
+    let stop = Arc::new(AtomicBool::new(true));
+    // In this order: what the second sets must not be seen by the first.
+    flag::register_conditional_default(SIGINT, stop.clone()).map_err(Failure::running)?;
+    flag::register(SIGINT, stop.clone()).map_err(Failure::running)?;
+    Ok(stop)
 }
 
 /// A validation that finds something ends with 1, though nothing went wrong.

@@ -22,7 +22,8 @@ const COLUMNS: usize = 10;
 
 /// Draw images and what an autoencoder makes of them
 #[derive(Args, Clone, Debug)]
-#[command(after_help = "Example: apps reconstruct --model runs/autoencoder --input mnist")]
+#[command(after_help = "Example:
+  apps reconstruct --model runs/autoencoder --input mnist")]
 pub struct Flags {
     #[command(flatten)]
     #[allow(missing_docs)]

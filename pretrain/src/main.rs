@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use train::cli::{self, Subcommand, TrainArgs};
 use train::memory::Work;
 use train::process;
@@ -13,7 +13,7 @@ static ALLOCATOR: train::memory::Allocator = train::memory::Allocator;
 
 /// Pretrain a model on unlabelled data. Without a recipe: masked language modelling on bundled definitions.
 #[derive(Parser)]
-#[command(name = "pretrain", version, args_conflicts_with_subcommands = true)]
+#[command(name = "pretrain", version, args_conflicts_with_subcommands = true, after_help = cli::MORE)]
 struct Args {
     #[command(flatten)]
     train: TrainArgs,
@@ -27,5 +27,5 @@ fn main() -> ExitCode {
         return cli::exit(Err(failure));
     }
     let Args { train, subcommand } = Args::parse();
-    cli::main(&pretrain::TRAINER, train, subcommand)
+    cli::main(&pretrain::TRAINER, Args::command(), train, subcommand)
 }

@@ -1,9 +1,10 @@
-//! The command line that `pretrain` and `finetune` share, and how it ends: 0, 1, 2 or 130.
+//! The command line that `pretrain` and `finetune` share, and how it ends: 0, 1, 2 or 130. [`mod@completions`] and [`mod@man`] are of every
+//! program.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::Args;
+use clap::{Args, Command};
 use toml::Value;
 
 use crate::backend::BackendName;
@@ -18,6 +19,12 @@ use crate::tune::find_batch::find_batch;
 use crate::tune::probe::Probe;
 use crate::tune::sweep::{SweepArgs, sweep};
 use crate::ui::{Ui, print};
+
+pub mod completions;
+pub mod man;
+
+use completions::{CompletionsArgs, completions};
+use man::{ManArgs, man};
 
 /// Flags of both trainers.
 #[derive(Args, Clone, Debug)]
@@ -90,6 +97,10 @@ fn png(path: &str) -> Result<PathBuf, String> {
     Err("a file for it ends in .png; a recipe comes before the flag".into())
 }
 
+/// Where a person reads on, for the end of the help.
+pub const MORE: &str = "\
+More: README.md, sections \"Models\", \"Recipes\", \"Training\" and \"Your own data\"";
+
 /// What is done instead of training.
 #[derive(clap::Subcommand, Clone, Debug)]
 pub enum Subcommand {
@@ -97,6 +108,10 @@ pub enum Subcommand {
     Compare(CompareArgs),
     /// Try settings of a recipe, each with every seed
     Sweep(SweepArgs),
+    /// Print a script that lets a shell complete this command line
+    Completions(CompletionsArgs),
+    /// Print manual pages, or write them into a folder
+    Man(ManArgs),
 }
 
 /// One objective or task: its name, its recipe, and what runs it.
@@ -122,10 +137,22 @@ pub struct Trainer {
 }
 
 /// Runs a trainer and turns how it ended into an exit code.
-pub fn main(trainer: &Trainer, args: TrainArgs, subcommand: Option<Subcommand>) -> ExitCode {
+///
+/// - command: the definition of the program's command line
+pub fn main(
+    trainer: &Trainer,
+    command: Command,
+    args: TrainArgs,
+    subcommand: Option<Subcommand>,
+) -> ExitCode {
+    let printed = |text: &str| print(text).map(|()| Status::Done);
     match &subcommand {
         Some(Subcommand::Compare(args)) => return exit(compare(args).map(|()| Status::Done)),
         Some(Subcommand::Sweep(args)) => return exit(sweep(args)),
+        Some(Subcommand::Completions(args)) => return exit(printed(&completions(args, command))),
+        Some(Subcommand::Man(args)) => {
+            return exit(man(args, command).and_then(|text| printed(&text)));
+        }
         None => {}
     }
     if args.list {

@@ -32,9 +32,8 @@ const CLASSES: usize = 50;
 
 /// Write a model card: what a bundle and its run say, in the form of the Hugging Face Hub
 #[derive(Args, Clone, Debug)]
-#[command(
-    after_help = "Example: apps card runs/text-classification --output runs/text-classification/model/README.md"
-)]
+#[command(after_help = "Example:
+  apps card runs/text-classification --output runs/text-classification/model/README.md")]
 pub struct Flags {
     /// A bundle, a Hugging Face directory, an adapter, a run, or the bundled wordnet-bert-nano
     #[arg(value_name = "MODEL")]

@@ -7,7 +7,8 @@ use train::Failure;
 
 /// List the bundled data sets: rows, columns, size, licence, and what they serve
 #[derive(Args, Clone, Debug)]
-#[command(after_help = "Example: apps datasets list")]
+#[command(after_help = "Example:
+  apps datasets list")]
 pub struct Flags {
     /// Print a JSON array
     #[arg(long)]

@@ -24,9 +24,8 @@ use html::Section;
 
 /// Write a run as one HTML page: recipe, curves, classes, images, comparison with other runs
 #[derive(Args, Clone, Debug)]
-#[command(
-    after_help = "Example: apps report runs/text-classification runs/scratch --output report.html"
-)]
+#[command(after_help = "Example:
+  apps report runs/text-classification runs/scratch --output report.html")]
 pub struct Flags {
     /// A run directory; those after the first are what it is compared with
     #[arg(required = true, value_name = "RUN")]
