@@ -388,9 +388,14 @@ impl Bundles {
 
     /// Continues every text with this token, again and again.
     pub fn one_token_lm(&self, name: &str, token: u32) -> String {
+        self.one_token_lm_of(name, token, gpt2())
+    }
+
+    /// The same of other sizes.
+    pub fn one_token_lm_of(&self, name: &str, token: u32, sizes: Gpt2Config) -> String {
         let config = Gpt2Config {
             tie_word_embeddings: false,
-            ..gpt2()
+            ..sizes
         };
         let (config, device) = (TextConfig::Gpt2(config), Default::default());
         let mut model = TokenModel::<Flex>::draw(&config, &draw(&device));

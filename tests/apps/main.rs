@@ -5,6 +5,8 @@
 mod adapters;
 mod bundles;
 mod card;
+mod chat;
+mod command_line;
 mod convert;
 mod datasets;
 mod dump;
@@ -12,6 +14,8 @@ mod evaluate;
 mod fill_mask;
 mod generate;
 mod predict;
+#[path = "../support/command_line.rs"]
+mod programs;
 mod reconstruct;
 mod report;
 #[path = "../support/shapes.rs"]

@@ -9,9 +9,12 @@ mod families;
 mod limit;
 #[path = "../support/shapes.rs"]
 mod shapes;
+#[path = "../support/command_line.rs"]
+mod programs;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod command_line;
 mod distillation;
 mod images;
 mod models;

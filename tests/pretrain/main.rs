@@ -11,9 +11,12 @@ mod files;
 mod limit;
 #[path = "../support/mutate.rs"]
 mod mutate;
+#[path = "../support/command_line.rs"]
+mod programs;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod command_line;
 #[cfg(unix)]
 mod crash;
 mod data;

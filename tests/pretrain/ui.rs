@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs;
 use std::num::NonZeroU16;
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use crate::support::{Bench, Run, message, skipped};
 use serde_json::Value;
@@ -149,19 +149,39 @@ fn on_a_terminal(bench: &Bench, line: &str) -> Command {
     command
 }
 
-#[test]
-fn the_dashboard_shows_the_figures_of_the_log() {
-    let bench = bench();
-    let probe = on_a_terminal(&bench, "true").output();
+/// What a new terminal shows of a command; none, and a test that is skipped, where there is no terminal to be had.
+fn shown(bench: &Bench, command: &Command) -> Option<Output> {
+    let probe = on_a_terminal(bench, "true").output();
     if !probe.is_ok_and(|output| output.status.success()) {
         skipped("no terminal can be had here: script, of util-linux, is missing");
-        return;
+        return None;
     }
-    let command = bench.command(&["--ui", "tui", "--out", "tui"]);
     let quoted = |part: &OsStr| format!("'{}'", part.to_string_lossy());
     let words: Vec<_> = command.get_args().map(quoted).collect();
     let line = format!("exec {} {}", quoted(command.get_program()), words.join(" "));
-    let output = on_a_terminal(&bench, &line).output().unwrap();
+    Some(on_a_terminal(bench, &line).output().unwrap())
+}
+
+#[test]
+fn lines_have_no_colours_on_a_terminal_either() {
+    let bench = bench();
+    let command = bench.command(&["--ui", "plain", "--dry-run"]);
+    let Some(output) = shown(&bench, &command) else {
+        return;
+    };
+    let text = String::from_utf8(output.stdout.clone()).unwrap();
+    assert!(output.status.success(), "{text}{}", message(&output));
+    assert!(text.contains("\nstep "), "{text}");
+    assert!(!text.contains('\x1b'), "{text:?}");
+}
+
+#[test]
+fn the_dashboard_shows_the_figures_of_the_log() {
+    let bench = bench();
+    let command = bench.command(&["--ui", "tui", "--out", "tui"]);
+    let Some(output) = shown(&bench, &command) else {
+        return;
+    };
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{text}{}", message(&output));
 

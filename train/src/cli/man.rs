@@ -52,17 +52,20 @@ fn pages(command: Command) -> Result<Vec<(String, String)>, Failure> {
     let mut command = command.disable_help_subcommand(true);
     // Gives each subcommand its whole name, `apps-datasets-list`.
     command.build();
+    let version = command.get_version().unwrap_or_default();
+    let source = format!("{} {version}", command.get_name());
     let mut pages = Vec::new();
-    add(&command, &mut pages)?;
+    add(&command, source.trim_end(), &mut pages)?;
     Ok(pages)
 }
 
-fn add(command: &Command, pages: &mut Vec<(String, String)>) -> Result<(), Failure> {
-    let page = Man::new(command.clone());
+/// - source: the program and its version, for the foot of the pages
+fn add(command: &Command, source: &str, pages: &mut Vec<(String, String)>) -> Result<(), Failure> {
+    let page = Man::new(command.clone()).source(source);
     let mut text = Vec::new();
     page.render(&mut text).running()?;
     let text = String::from_utf8_lossy(&text).into_owned();
     pages.push((page.get_filename(), text));
-    let shown = command.get_subcommands().filter(|sub| !sub.is_hide_set());
-    shown.into_iter().try_for_each(|sub| add(sub, pages))
+    let mut shown = command.get_subcommands().filter(|sub| !sub.is_hide_set());
+    shown.try_for_each(|sub| add(sub, source, pages))
 }
