@@ -7,10 +7,10 @@ mod families;
 #[cfg(target_os = "linux")]
 #[path = "../support/limit.rs"]
 mod limit;
-#[path = "../support/shapes.rs"]
-mod shapes;
 #[path = "../support/command_line.rs"]
 mod programs;
+#[path = "../support/shapes.rs"]
+mod shapes;
 #[path = "../support/mod.rs"]
 mod support;
 
