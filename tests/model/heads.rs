@@ -17,15 +17,13 @@ use model::{
 };
 
 use crate::families::{
-    BACKWARD_OF_NDARRAY, assert_gradients_within, assert_keys_are_those_of_transformers, mean_loss,
-    places,
+    BACKWARD, BACKWARD_OF_NDARRAY, assert_gradients_within, assert_keys_are_those_of_transformers,
+    mean_loss, places,
 };
 use crate::golden::{self, Tensors, assert_near, at_real};
 
 const FORWARD: f32 = 1e-4;
 const LOSS: f32 = 1e-5;
-/// Absolute, where a gradient is so small.
-const BACKWARD: f32 = 1e-6;
 
 const FAMILIES: [&str; 7] = [
     "bert",
@@ -237,13 +235,12 @@ fn forward_matches<B: Backend, H: Head<B>>() {
     });
 }
 
-/// - least: tolerance, however small a gradient is
-fn backward_matches<B: AutodiffBackend, H: Head<B> + AutodiffModule<B>>(least: f32) {
+fn backward_matches<B: AutodiffBackend, H: Head<B> + AutodiffModule<B>>(within: [f32; 2]) {
     each::<B, H>(|folder, bundle, model, names, golden| {
         let (_, loss) = model.pass(&bundle.text_config().unwrap(), golden);
         let ours = golden::gradients(model, names, &loss.backward());
         let theirs = golden::under(golden, "grad.");
-        assert_gradients_within(folder, &ours, &theirs, least);
+        assert_gradients_within(folder, &ours, &theirs, within);
     });
 }
 

@@ -21,14 +21,12 @@ use model::layers::low_rank::LowRankPlan;
 use model::{Bundle, Draw, HeadKind, Names, Seq2SeqCache, Seq2SeqConfig, Seq2SeqModel, TokenInput};
 use serde_json::{Value, json};
 
-use crate::families::{BACKWARD_OF_NDARRAY, mean_loss};
+use crate::families::{BACKWARD, BACKWARD_OF_NDARRAY, mean_loss};
 use crate::golden::{self, Tensors, Values, assert_near, at_real, largest};
 
 /// For hidden states and logits.
 const FORWARD: f32 = 1e-4;
 const LOSS: f32 = 1e-5;
-/// Of the largest value of a gradient, or absolute where that is more.
-const BACKWARD: [f32; 2] = [1e-3, 1e-6];
 /// Absolute, of the bias of keys: the softmax takes away what all keys share, so that its gradient is zero but for rounding.
 const BACKWARD_OF_KEYS: f32 = 1e-4;
 /// Of a text's score.
@@ -151,8 +149,8 @@ fn loss<B: Backend>(model: &Seq2SeqModel<B>, golden: &Tensors, in_one: bool) -> 
     mean_loss(model.logits(&input, decoder, None), &labels)
 }
 
-/// - least: the smallest tolerance
-fn backward_matches<B: AutodiffBackend>(folder: &str, least: f32, in_one: bool) {
+/// - within: of the largest value of a gradient, or absolute where that is more
+fn backward_matches<B: AutodiffBackend>(folder: &str, within: [f32; 2], in_one: bool) {
     let (device, golden) = (Default::default(), expected(folder));
     let (model, names) = model::<B>(&open(folder), &device);
     let loss = loss(&model, &golden, in_one);
@@ -162,9 +160,9 @@ fn backward_matches<B: AutodiffBackend>(folder: &str, least: f32, in_one: bool) 
     assert_eq!(keys(&ours), keys(&theirs), "{folder}");
     for (name, values) in &theirs {
         let tolerance = if name.ends_with("k_proj.bias") {
-            BACKWARD_OF_KEYS.max(least)
+            BACKWARD_OF_KEYS.max(within[1])
         } else {
-            (BACKWARD[0] * largest(values)).max(least)
+            (within[0] * largest(values)).max(within[1])
         };
         let what = format!("gradient of {name} of {folder}");
         assert_near(&what, &ours[name], values, tolerance);
@@ -175,7 +173,7 @@ fn backward_matches<B: AutodiffBackend>(folder: &str, least: f32, in_one: bool) 
 fn gradients_are_those_of_transformers() {
     for folder in all() {
         for in_one in [false, true] {
-            backward_matches::<Autodiff<Flex>>(&folder, BACKWARD[1], in_one);
+            backward_matches::<Autodiff<Flex>>(&folder, BACKWARD, in_one);
         }
     }
 }

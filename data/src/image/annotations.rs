@@ -76,7 +76,7 @@ pub(super) fn is_coco(path: &Path) -> Result<bool, DataError> {
 ///
 /// # Errors
 /// Not such a file, or boxes of images or classes that it doesn't list.
-pub(super) fn coco(path: &Path, found: &mut Found) -> Result<(), DataError> {
+pub(super) fn coco(path: &Path, split: Split, found: &mut Found) -> Result<(), DataError> {
     let wrong = |reason: String| DataError::Annotations {
         path: path.into(),
         reason,
@@ -120,7 +120,6 @@ pub(super) fn coco(path: &Path, found: &mut Found) -> Result<(), DataError> {
         }
     }
     let folders = coco_folders(path);
-    let split = crate::given::split_of_name(path).unwrap_or(Split::Train);
     for image in coco.images {
         let places = folders.iter().map(|folder| folder.join(&image.file_name));
         let place = places.clone().find(|place| place.is_file());

@@ -144,7 +144,7 @@ pub fn open_image_files(
     {
         found.root = Some(path.clone());
     }
-    let (mut folders, mut files) = (Vec::new(), Vec::new());
+    let (mut folders, mut files, mut boxes) = (Vec::new(), Vec::new(), Vec::new());
     for path in paths {
         for path in matches(path)? {
             match Kind::of(&path, &options.columns)? {
@@ -154,11 +154,14 @@ pub fn open_image_files(
                     found.beside_tables.push(path);
                 }
                 Kind::Files(inside) => files.extend(inside),
-                Kind::Coco => annotations::coco(&path, &mut found)?,
+                Kind::Coco => boxes.push(path),
                 Kind::Voc => annotations::voc(&path, &mut found)?,
                 Kind::Masks => annotations::masks(&path, &mut found)?,
             }
         }
+    }
+    for (path, split) in found.splits_of(&boxes) {
+        annotations::coco(&path, split, &mut found)?;
     }
     if !folders.is_empty() {
         found.add_folders(&folders)?;
@@ -288,20 +291,25 @@ impl Found {
         Ok(())
     }
 
+    /// Files with the splits that their names say, unless there are none to train on: then all are one set.
+    fn splits_of(&mut self, files: &[PathBuf]) -> Vec<(PathBuf, Split)> {
+        let Some(given) = given::given_splits(files) else {
+            return files
+                .iter()
+                .map(|file| (file.clone(), Split::Train))
+                .collect();
+        };
+        let note = |file: &PathBuf| format!("{}: left out, its name says no split", file.display());
+        self.notes.extend(given.other.iter().map(note));
+        let each = given.each();
+        each.map(|(file, split)| (file.clone(), split)).collect()
+    }
+
     /// Adds tables and shards, in splits where their names say so.
     fn add_files(&mut self, files: &[PathBuf], columns: &ImageColumns) -> Result<(), DataError> {
         let mut unpacked = Unpacked::default();
-        if let Some(given) = given::given_splits(files) {
-            for (file, split) in given.each() {
-                self.add_file(file, split, columns, &mut unpacked)?;
-            }
-            let note =
-                |file: &PathBuf| format!("{}: left out, its name says no split", file.display());
-            self.notes.extend(given.other.iter().map(note));
-        } else {
-            for file in files {
-                self.add_file(file, Split::Train, columns, &mut unpacked)?;
-            }
+        for (file, split) in self.splits_of(files) {
+            self.add_file(&file, split, columns, &mut unpacked)?;
         }
         self.containers.unpacked = unpacked.finish()?;
         Ok(())
