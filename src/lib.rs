@@ -19,6 +19,9 @@ pub use train;
 pub struct Readme;
 
 #[cfg(test)]
+mod readme;
+
+#[cfg(test)]
 mod tests {
     use train::recipe::Draft;
     use train::recipe::explain::explain;
