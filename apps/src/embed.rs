@@ -1,108 +1,54 @@
-//! Vectors of texts. In: an encoder, texts. Out: a vector each, or how alike the texts are.
+//! Vectors of texts and images. In: an encoder, texts, files, folders or standard input. Out: a vector each, or how alike texts are.
+//!
+//! Reading order: [`embedder`] (a loaded encoder), [`rows`] (what it reads, a window at a time), [`output`] (files of vectors).
+
+pub mod embedder;
+pub(crate) mod npy;
+pub mod output;
+pub mod rows;
 
 use std::path::{Path, PathBuf};
 
-use burn::prelude::*;
-use burn::tensor::backend::AutodiffBackend;
-use clap::{ArgGroup, Args};
-use data::source::TextSource;
-use data::{CutTexts, TextColumns, TextTokenizer};
-use model::heads::sequence::{mean_states, normalized};
-use model::registry::TextBackbone;
-use model::{Bundle, HeadKind};
-use safetensors::tensor::{Dtype, TensorView};
-use train::backend::with_backend;
-use train::job::text::TokenBatch;
-use train::{Failure, FailureKind, WithBackend};
+use clap::Args;
+use data::CutTexts;
+use model::Bundle;
+use train::{Failure, FailureKind};
 
-use crate::open::{self, ModelFlags, TextParts};
+use self::output::{Format, Table};
+use self::rows::ReadFlags;
+use crate::input::Input;
+use crate::open::{self, NamedModel};
+use crate::task::Settings;
 
-/// Texts in a forward pass.
-const BATCH: usize = 64;
-
-/// Make vectors of texts, or say how alike they are
+/// Make vectors of texts or images, or say how alike texts are
 #[derive(Args, Clone, Debug)]
-#[command(
-    group(ArgGroup::new("what").args(["text", "input"]).required(true)),
-    after_help = "Examples:
+#[command(after_help = "Examples:
   apps embed --model runs/sentence-embeddings --text \"a small bird\" --text \"a wren\" --text \"an anvil\"
-  apps embed --model runs/sentence-embeddings --input texts.txt --output vectors.safetensors"
-)]
+  apps embed --model runs/sentence-embeddings --input texts.txt --output vectors.safetensors
+  apps embed runs/sentence-embeddings reviews.csv --column review --output vectors.parquet
+  apps embed runs/image-classification photos/ --output vectors.npy
+  grep bird notes.txt | apps embed runs/sentence-embeddings > vectors.jsonl")]
 pub struct Flags {
     #[command(flatten)]
     #[allow(missing_docs)]
-    pub model: ModelFlags,
+    pub model: NamedModel,
     /// A text; of several the cosine of each pair is printed
     #[arg(long)]
     pub text: Vec<String>,
-    /// Texts (.txt .csv .tsv .json .jsonl, each also .gz or .zst, .parquet)
-    #[arg(long, value_name = "FILE", requires = "output")]
-    pub input: Option<String>,
-    /// Column or key that holds the texts
-    #[arg(long, value_name = "NAME", default_value = "text")]
-    pub column: String,
-    /// A safetensors file for `embeddings` [texts, width], f32, vectors of length one
+    /// Texts (.txt .csv .tsv .json .jsonl, each also .gz or .zst, .parquet), images (files, IDX) or folders of either; may be
+    /// repeated; - is standard input, a text, a JSON object or the path of an image a line
+    #[arg(long, value_name = "FILE", conflicts_with = "text")]
+    pub input: Vec<String>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub read: ReadFlags,
+    /// Write vectors of length one, f32, here instead of printing JSON lines: .safetensors (`embeddings` [rows, width]), .npy
+    /// ([rows, width]), .jsonl or .parquet (both with place, text and embedding)
     #[arg(long, value_name = "FILE")]
     pub output: Option<PathBuf>,
     /// Replace an output file that exists
     #[arg(long)]
     pub force: bool,
-}
-
-/// Makes vectors of texts: the mean of their tokens' states, of length one.
-pub struct Embedder<B: Backend> {
-    encoder: TextBackbone<B>,
-    tokenizer: TextTokenizer,
-    max_length: usize,
-    device: B::Device,
-}
-
-impl<B: Backend> Embedder<B> {
-    /// Loads the encoder of a bundle, whatever head it has.
-    ///
-    /// # Errors
-    ///
-    /// A bundle of images, or one whose weights do not fit.
-    pub fn open(bundle: &Bundle, device: &B::Device) -> Result<Self, Failure> {
-        let TextParts {
-            config,
-            tokenizer,
-            max_length,
-        } = open::text_parts(bundle)?;
-        let names = config.names(HeadKind::Bare);
-        let encoder = config.init(HeadKind::Bare, &bundle.draw(device, names));
-        Ok(Self {
-            encoder: open::filled(bundle, encoder, names)?,
-            tokenizer,
-            max_length,
-            device: device.clone(),
-        })
-    }
-
-    /// Vectors of texts, `[texts, width]` row-major; what is longer than the texts of training is cut.
-    ///
-    /// # Errors
-    ///
-    /// The tokenizer fails.
-    pub fn embed(&self, texts: &[&str]) -> Result<(Vec<Vec<f32>>, CutTexts), Failure> {
-        let rows: Vec<_> = texts.iter().map(|text| (*text, None)).collect();
-        let encoded = self.tokenizer.encode_parts(&rows, self.max_length)?;
-        let mut order: Vec<usize> = (0..encoded.len()).collect();
-        // Of like length together: less padding to compute.
-        order.sort_by_key(|&row| encoded[row].ids.len());
-        let mut vectors = vec![Vec::new(); texts.len()];
-        for picked in order.chunks(BATCH) {
-            let rows = picked.iter().map(|&row| encoded[row].ids.as_slice());
-            let batch = TokenBatch::pad(rows, self.tokenizer.pad());
-            let found = normalized(mean_states(&self.encoder, &batch.input(&self.device)));
-            let [_, width] = found.dims();
-            let values: Vec<f32> = found.into_data().iter::<f32>().collect();
-            for (&row, vector) in picked.iter().zip(values.chunks(width)) {
-                vectors[row] = vector.to_vec();
-            }
-        }
-        Ok((vectors, CutTexts::of(&encoded)))
-    }
 }
 
 /// Texts of which all cosines are printed, at most.
@@ -115,98 +61,102 @@ const MOST_PRINTED: usize = 100;
 /// A model or an input that cannot be used, an output that cannot be written.
 pub fn run(flags: &Flags) -> Result<String, Failure> {
     let backend = flags.model.backend.choose()?;
-    let bundle = flags.model.bundle()?;
-    if !bundle.is_text() {
-        let (place, command) = (
-            bundle.path().display(),
-            open::command(&bundle, bundle.head()),
-        );
+    let (bundle, named) = flags.model.open()?;
+    let inputs: Vec<String> = named.iter().chain(&flags.input).cloned().collect();
+    let output = check(flags, &bundle, &inputs)?;
+    let input = if flags.text.is_empty() {
+        rows::read(&bundle, &inputs, &flags.read)?
+    } else {
+        embedder::view(&bundle)?;
+        Input::of_texts(flags.text.iter().map(|text| vec![text.clone()]).collect())
+    };
+    let embedder = embedder::open_on(backend, &bundle)?;
+    let (mut table, mut cut) = (Table::default(), CutTexts::default());
+    rows::for_each_window(&input, &flags.read, |rows| {
+        table
+            .rows
+            .extend(rows.iter().map(|row| (row.place.clone(), row.text())));
+        let rows: Vec<_> = rows.into_iter().map(|row| row.row).collect();
+        let found = embedder.embed(&rows, flags.read.batch_size.get())?;
+        cut.add(found.cut);
+        table.width = found.width;
+        table.values.extend(found.values);
+        Ok(())
+    })?;
+    rows::note_cut(embedder.as_ref(), cut);
+    if let Some((output, format)) = output {
+        table.write(output, format)?;
+        let ([n, width], output) = (table.shape(), output.display());
+        return Ok(format!("{output}: embeddings [{n}, {width}]\n"));
+    }
+    if flags.text.is_empty() {
+        let mut lines = Vec::new();
+        table.write_jsonl(&mut lines).map_err(Failure::Running)?;
+        return String::from_utf8(lines).running();
+    }
+    Ok(printed(&table))
+}
+
+/// What can be refused before anything is read; the file that is to be written.
+fn check<'a>(
+    flags: &'a Flags,
+    bundle: &Bundle,
+    inputs: &[String],
+) -> Result<Option<(&'a Path, Format)>, Failure> {
+    let n = flags.text.len();
+    if let Some(first) = inputs.first().filter(|_| n > 0) {
         return Err(Failure::input(format!(
-            "{place}: is a model of images, and texts are embedded; {command}"
+            "--text and {first} are both to be read; name one of them"
         )));
     }
-    if let Some(output) = &flags.output {
-        let mut inputs = vec![bundle.path()];
-        inputs.extend(flags.input.as_deref().map(Path::new));
-        open::check_output(output, &inputs)?;
-        if output.exists() && !flags.force {
-            let output = output.display();
-            return Err(Failure::input(format!(
-                "{output}: exists; --force replaces it"
-            )));
-        }
+    let mut set = flags.model.set.iter();
+    if let Some(set) = set.find(|set| Settings::is_own(set)) {
+        return Err(Failure::input(format!(
+            "--set {set}: says nothing of a model; --column names what is read here"
+        )));
     }
-    let texts = match &flags.input {
-        Some(input) => {
-            let columns = TextColumns {
-                text: flags.column.clone(),
-                ..TextColumns::default()
-            };
-            let set = TextSource::named(std::slice::from_ref(input))?.collect(&columns)?;
-            set.examples
-                .into_iter()
-                .map(|example| example.text)
-                .collect()
-        }
-        None => flags.text.clone(),
-    };
-    if texts.iter().any(|text: &String| text.trim().is_empty()) {
+    if !bundle.is_text() && n > 0 {
+        let place = bundle.path().display();
+        return Err(Failure::input(format!(
+            "{place}: is a model of images; name images by --input instead of --text"
+        )));
+    }
+    if flags.text.iter().any(|text| text.trim().is_empty()) {
         return Err(Failure::input("--text is empty"));
     }
-    let n = texts.len();
-    if n > MOST_PRINTED && flags.output.is_none() {
-        let reason = format!(
-            "{n} texts are too many to print how near all are to each other; --output FILE keeps their vectors"
-        );
-        return Err(Failure::input(reason));
+    let Some(output) = &flags.output else {
+        if n > MOST_PRINTED {
+            return Err(Failure::input(format!(
+                "{n} texts are too many to print how near all are to each other; --output FILE keeps their vectors"
+            )));
+        }
+        return Ok(None);
+    };
+    let format = Format::of(output)?;
+    let read = inputs.iter().map(Path::new);
+    let read: Vec<&Path> = std::iter::once(bundle.path()).chain(read).collect();
+    open::check_output(output, &read)?;
+    if output.exists() && !flags.force {
+        let output = output.display();
+        return Err(Failure::input(format!(
+            "{output}: exists; --force replaces it"
+        )));
     }
-    let vectors = with_backend(backend, Work { bundle, texts })??;
-    let width = vectors.first().map_or(0, Vec::len);
-    if let Some(output) = &flags.output {
-        write(output, &vectors, [n, width])?;
-        return Ok(format!("{}: embeddings [{n}, {width}]\n", output.display()));
-    }
-    if n == 1 {
-        let numbers: Vec<String> = vectors[0].iter().map(f32::to_string).collect();
-        return Ok(numbers.join(" ") + "\n");
+    Ok(Some((output, format)))
+}
+
+/// The vector of one text, or the cosine of each pair of several.
+fn printed(table: &Table) -> String {
+    if table.rows.len() == 1 {
+        let numbers: Vec<String> = table.values.iter().map(f32::to_string).collect();
+        return numbers.join(" ") + "\n";
     }
     let cosine = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
-    let row = |one: &Vec<f32>| {
-        let cells = vectors
-            .iter()
+    let row = |one: &[f32]| {
+        let cells = table
+            .vectors()
             .map(|other| format!("{:7.4}", cosine(one, other)));
         cells.collect::<Vec<_>>().join(" ") + "\n"
     };
-    Ok(vectors.iter().map(row).collect())
-}
-
-fn write(output: &Path, vectors: &[Vec<f32>], shape: [usize; 2]) -> Result<(), Failure> {
-    let bytes: Vec<u8> = vectors
-        .iter()
-        .flatten()
-        .flat_map(|value| value.to_le_bytes())
-        .collect();
-    let view = TensorView::new(Dtype::F32, shape.to_vec(), &bytes).running()?;
-    let file = safetensors::serialize([("embeddings", view)], None).running()?;
-    open::write_output(output, &file)
-}
-
-/// Prepared work, waiting for its backend.
-struct Work {
-    bundle: Bundle,
-    texts: Vec<String>,
-}
-
-impl WithBackend for Work {
-    type Output = Result<Vec<Vec<f32>>, Failure>;
-
-    fn run<B: AutodiffBackend>(self, device: B::Device) -> Self::Output {
-        let embedder = Embedder::<B::InnerBackend>::open(&self.bundle, &device)?;
-        let texts: Vec<&str> = self.texts.iter().map(String::as_str).collect();
-        let (vectors, cut) = embedder.embed(&texts)?;
-        if cut.texts > 0 {
-            eprintln!("note: {}", cut.line(embedder.max_length));
-        }
-        Ok(vectors)
-    }
+    table.vectors().map(row).collect()
 }

@@ -1,9 +1,10 @@
-//! What a task is asked, read. In: texts of the command line, files, folders, standard input. Out: rows with their places, a window
+//! What a model is asked, read. In: texts of the command line, files, folders, standard input. Out: rows with their places, a window
 //! at a time; what cannot be read keeps its place.
 
 mod pictures;
 mod stdin;
 
+use std::io::IsTerminal;
 use std::ops::Range;
 
 use data::source::TextSource;
@@ -12,7 +13,8 @@ use train::Failure;
 
 pub use self::pictures::Pictures;
 pub use self::stdin::read_lines;
-use crate::task::{Reads, Row, Task};
+use crate::task::image_scores::Seen;
+use crate::task::{Labelled, Reads, Row, Task};
 
 /// A row, and where it comes from.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,6 +39,46 @@ pub struct Columns<'a> {
     pub text: &'a str,
     /// Of the second text, the question or the choices.
     pub second: Option<&'a str>,
+}
+
+/// What rows are read for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Wanted {
+    /// What they are made of.
+    pub reads: Reads,
+    /// The usual names of their columns.
+    pub usual: Labelled,
+    /// How a model of images sees them; nothing of a model of texts.
+    pub view: Option<Seen>,
+}
+
+impl From<&(dyn Task + '_)> for Wanted {
+    fn from(task: &(dyn Task + '_)) -> Self {
+        Self {
+            reads: task.reads(),
+            usual: task.labelled(),
+            view: task.view(),
+        }
+    }
+}
+
+impl Wanted {
+    /// One text a row, or one image.
+    ///
+    /// - view: how a model of images sees them
+    pub fn one_each(view: Option<Seen>) -> Self {
+        let reads = match view {
+            Some(_) => Reads::Image,
+            None => Reads::Texts,
+        };
+        let usual = Labelled {
+            kind: None,
+            text: "text",
+            second: "",
+            target: "",
+        };
+        Self { reads, usual, view }
+    }
 }
 
 /// All rows.
@@ -93,11 +135,12 @@ impl Input {
     pub fn of_files(
         named: &[String],
         columns: Columns<'_>,
-        task: &dyn Task,
+        wanted: impl Into<Wanted>,
     ) -> Result<Self, Failure> {
-        match task.view() {
-            Some(seen) => Ok(Self::Pictures(Pictures::named(named, &seen)?)),
-            None => texts(named, columns, task),
+        let wanted = wanted.into();
+        match &wanted.view {
+            Some(seen) => Ok(Self::Pictures(Pictures::named(named, seen)?)),
+            None => texts(named, columns, wanted.reads),
         }
     }
 
@@ -109,20 +152,54 @@ impl Input {
     pub fn of_lines(
         lines: impl std::io::BufRead,
         columns: Columns<'_>,
-        task: &dyn Task,
+        wanted: impl Into<Wanted>,
     ) -> Result<Self, Failure> {
-        let lines = read_lines(lines)?;
-        Ok(match task.view() {
-            Some(seen) => Self::Pictures(Pictures::of_lines(lines, &seen)),
-            None => Self::Rows(stdin::rows(lines, columns, task)),
+        let (lines, wanted) = (read_lines(lines)?, wanted.into());
+        Ok(match &wanted.view {
+            Some(seen) => Self::Pictures(Pictures::of_lines(lines, seen)),
+            None => Self::Rows(stdin::rows(lines, columns, &wanted)),
         })
     }
 }
 
-fn texts(named: &[String], columns: Columns<'_>, task: &dyn Task) -> Result<Input, Failure> {
+/// Whether standard input is to be read: it is named, or nothing is.
+pub fn is_stdin(named: &[String]) -> bool {
+    named.is_empty() || matches!(named, [one] if one == "-")
+}
+
+impl Input {
+    /// Standard input.
+    ///
+    /// - named: what is named, as [`is_stdin`] takes it
+    ///
+    /// # Errors
+    ///
+    /// A terminal that nobody has named, no row at all, or those of [`of_lines`](Self::of_lines).
+    pub fn of_stdin(
+        named: &[String],
+        columns: Columns<'_>,
+        wanted: impl Into<Wanted>,
+    ) -> Result<Self, Failure> {
+        let stdin = std::io::stdin();
+        if named.is_empty() && stdin.is_terminal() {
+            return Err(Failure::input(
+                "nothing is to be read; name texts by --text, files or folders behind the model, or pipe lines in",
+            ));
+        }
+        let input = Self::of_lines(stdin.lock(), columns, wanted)?;
+        if input.is_empty() {
+            return Err(Failure::input(
+                "standard input is empty, and nothing else is named",
+            ));
+        }
+        Ok(input)
+    }
+}
+
+fn texts(named: &[String], columns: Columns<'_>, reads: Reads) -> Result<Input, Failure> {
     let source = TextSource::named(named)?;
     let Columns { text, second } = columns;
-    let rows = match (second, task.reads()) {
+    let rows = match (second, reads) {
         (None, Reads::Sentence) if is_tagged(&source) => tagged(&source)?,
         (None, _) => {
             let columns = TextColumns {

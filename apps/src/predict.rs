@@ -3,7 +3,7 @@
 
 pub mod format;
 
-use std::io::{IsTerminal, stdin};
+use std::io::IsTerminal;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
@@ -14,14 +14,14 @@ use train::Failure;
 
 use self::format::Format;
 use crate::datasets::progress::Progress;
-use crate::input::{Columns, Input};
+use crate::input::{Columns, Input, is_stdin};
 use crate::open::{self, NamedModel};
 use crate::task::{self, Asked, Opening, Output, Prediction, Reads, Row, Settings, Task};
 
 mod png_masks;
 
 /// Batches that are read and asked at a time: rows of like length share a batch within them.
-const BATCHES: usize = 16;
+pub(crate) const BATCHES: usize = 16;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -256,20 +256,8 @@ fn read(
         text: &flags.column,
         second: flags.pair_column.as_deref(),
     };
-    let is_stdin = |inputs: &[String]| matches!(inputs, [one] if one == "-");
-    if inputs.is_empty() || is_stdin(inputs) {
-        if inputs.is_empty() && stdin().is_terminal() {
-            return Err(Failure::input(
-                "nothing is to be read; name texts by --text, files or folders behind the model, or pipe lines in",
-            ));
-        }
-        let input = Input::of_lines(stdin().lock(), columns, task)?;
-        if input.is_empty() {
-            return Err(Failure::input(
-                "standard input is empty, and nothing else is named",
-            ));
-        }
-        return Ok(input);
+    if is_stdin(inputs) {
+        return Input::of_stdin(inputs, columns, task);
     }
     let needs_second = matches!(task.reads(), Reads::Question | Reads::Choices);
     if needs_second && columns.second.is_none() {

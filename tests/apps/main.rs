@@ -10,6 +10,7 @@ mod command_line;
 mod convert;
 mod datasets;
 mod dump;
+mod embed;
 mod evaluate;
 mod fill_mask;
 mod generate;

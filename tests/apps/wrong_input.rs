@@ -100,7 +100,7 @@ fn the_command_for_a_model_is_named() {
     for (head, model) in bundles.of_all_heads() {
         let is = |name: &str| model.ends_with(name);
         let right = match head {
-            HeadKind::Bare if is("bare-translator") || is("bare-images") => "dump",
+            HeadKind::Bare if is("bare-translator") => "dump",
             HeadKind::Bare => "embed",
             HeadKind::Tokens if is("translator") => "predict",
             HeadKind::Tokens if is("causal") => "generate",
@@ -126,7 +126,8 @@ fn the_command_for_a_model_is_named() {
         }
     }
     let message = refused(&["embed", "--model", &bundles.at("images"), "--text", "a"]);
-    assert!(message.ends_with("apps predict is for it"), "{message}");
+    let words = "is a model of images; name images by --input instead of --text";
+    assert!(message.ends_with(words), "{message}");
 }
 
 /// The token table scores words of a decoder: nothing in its weights tells a language model from a classifier.

@@ -5,8 +5,8 @@ use std::io::BufRead;
 use serde_json::{Map, Value};
 use train::Failure;
 
-use super::{Columns, InputRow};
-use crate::task::{Reads, Row, Task};
+use super::{Columns, InputRow, Wanted};
+use crate::task::{Reads, Row};
 
 /// Lines that are not empty, with their numbers.
 ///
@@ -28,33 +28,33 @@ pub fn read_lines(lines: impl BufRead) -> Result<Vec<(usize, String)>, Failure> 
 pub(super) fn rows(
     lines: Vec<(usize, String)>,
     columns: Columns<'_>,
-    task: &dyn Task,
+    wanted: &Wanted,
 ) -> Vec<InputRow> {
     let row = |(number, line): (usize, String)| InputRow {
         place: Some(format!("-:{number}")),
-        row: row(line, columns, task),
+        row: row(line, columns, wanted),
     };
     lines.into_iter().map(row).collect()
 }
 
 /// A line as a row, or why it is none.
-fn row(line: String, columns: Columns<'_>, task: &dyn Task) -> Result<Row, String> {
+fn row(line: String, columns: Columns<'_>, wanted: &Wanted) -> Result<Row, String> {
     // A text may begin with a brace, too.
     let object = match serde_json::from_str(&line) {
         Ok(Value::Object(object)) => object,
         _ if line.trim_start().starts_with("{\"") => return Err("is no JSON object".into()),
         _ => Map::from_iter([(columns.text.to_string(), Value::String(line))]),
     };
-    let usual = task.labelled();
+    let usual = wanted.usual;
     let second = columns.second.unwrap_or(usual.second);
     let first = find(&object, columns.text, usual.text)?;
-    if let (Reads::Sentence, Value::Array(words)) = (task.reads(), first) {
+    if let (Reads::Sentence, Value::Array(words)) = (wanted.reads, first) {
         let words: Result<Vec<String>, String> =
             words.iter().map(|word| text(usual.text, word)).collect();
         return Ok(Row::Words(words?));
     }
     let mut texts = vec![text(columns.text, first)?];
-    match task.reads() {
+    match wanted.reads {
         Reads::Texts if columns.second.is_none() => {}
         Reads::Sentence | Reads::Source | Reads::Image => {}
         Reads::Texts | Reads::Question => {
