@@ -6,7 +6,7 @@ use train::cli::man::ManArgs;
 
 use crate::{
     card, chat, convert, datasets, dump, embed, evaluate, fill_mask, generate, predict,
-    reconstruct, report,
+    reconstruct, report, search,
 };
 
 const EXAMPLES: &str = "\
@@ -17,6 +17,7 @@ Examples:
   apps generate --model runs/clm --temperature 0.8 --top-p 0.95 \"a small bird\"
   apps chat --model runs/instruction-tuning
   apps embed --model runs/sentence-embeddings --text \"a small bird\" --text \"a wren\"
+  apps search index runs/sentence-embeddings notes/ --output notes.index
   apps reconstruct --model runs/autoencoder --input mnist
   apps dump --model wordnet-bert-nano --input texts.txt --output dump.safetensors
   apps convert --merge runs/lora/model/adapter merged
@@ -37,7 +38,7 @@ Examples:
   apps man | man -l -
   apps man --output man1";
 
-/// Use a trained model: predict, evaluate, fill masks, continue texts, talk, embed texts, reconstruct images, convert, dump what the model computes; look at data sets and at runs.
+/// Use a trained model: predict, evaluate, fill masks, continue texts, talk, embed and search texts and images, reconstruct images, convert, dump what the model computes; look at data sets and at runs.
 #[derive(Parser)]
 #[command(name = "apps", version, after_help = EXAMPLES)]
 pub struct Args {
@@ -56,6 +57,7 @@ pub enum Command {
     Generate(generate::Flags),
     Chat(chat::Flags),
     Embed(embed::Flags),
+    Search(search::Flags),
     Reconstruct(reconstruct::Flags),
     Dump(dump::Flags),
     Convert(convert::Flags),

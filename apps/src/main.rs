@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 use apps::command_line::{Args, Command};
 use apps::{
     card, chat, convert, datasets, dump, embed, evaluate, fill_mask, generate, predict,
-    reconstruct, report,
+    reconstruct, report, search,
 };
 use clap::{CommandFactory, Parser};
 use signal_hook::consts::SIGINT;
@@ -32,6 +32,7 @@ fn main() -> ExitCode {
         Command::Generate(flags) => generate::run(&flags),
         Command::Chat(flags) => stop_by_interrupt().and_then(|stop| chat::run(&flags, &stop)),
         Command::Embed(flags) => embed::run(&flags),
+        Command::Search(flags) => search::run(&flags),
         Command::Reconstruct(flags) => reconstruct::run(&flags),
         Command::Dump(flags) => dump::run(&flags),
         Command::Convert(flags) => convert::run(&flags),

@@ -19,6 +19,7 @@ mod predict;
 mod programs;
 mod reconstruct;
 mod report;
+mod search;
 #[path = "../support/shapes.rs"]
 mod shapes;
 #[path = "../support/mod.rs"]
