@@ -160,14 +160,7 @@ impl Input {
             None => Self::Rows(stdin::rows(lines, columns, &wanted)),
         })
     }
-}
 
-/// Whether standard input is to be read: it is named, or nothing is.
-pub fn is_stdin(named: &[String]) -> bool {
-    named.is_empty() || matches!(named, [one] if one == "-")
-}
-
-impl Input {
     /// Standard input.
     ///
     /// - named: what is named, as [`is_stdin`] takes it
@@ -194,6 +187,11 @@ impl Input {
         }
         Ok(input)
     }
+}
+
+/// Whether standard input is to be read: it is named, or nothing is.
+pub fn is_stdin(named: &[String]) -> bool {
+    named.is_empty() || matches!(named, [one] if one == "-")
 }
 
 fn texts(named: &[String], columns: Columns<'_>, reads: Reads) -> Result<Input, Failure> {

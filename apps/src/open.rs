@@ -1,7 +1,5 @@
 //! What `--model`, `--backend` and `--output` name: opened and checked before any work is done.
 
-use std::fs::{self, File};
-use std::io::BufWriter;
 use std::path::Path;
 
 use anyhow::Context;
@@ -17,7 +15,7 @@ use model::{
 use train::job::image::ImageModel;
 use train::job::start;
 use train::job::text::bundle_tokenizer;
-use train::run::{Held, check_memory, check_writable, unfinished, write_atomically};
+use train::run::{Held, check_memory, check_writable, write_atomically};
 use train::{BackendName, Failure};
 
 use crate::task::Settings;
@@ -431,45 +429,6 @@ pub fn check_output(output: &Path, inputs: &[&Path]) -> Result<(), Failure> {
 pub fn write_output(output: &Path, bytes: &[u8]) -> Result<(), Failure> {
     let written = write_atomically(output, bytes);
     written
-        .with_context(|| output.display().to_string())
-        .map_err(Failure::Running)
-}
-
-/// The same for what is not held in memory as a whole.
-///
-/// # Errors
-///
-/// What `write` fails with, or a file that cannot be written; the file that was there stays then.
-pub(crate) fn write_output_by(
-    output: &Path,
-    write: impl FnOnce(&mut BufWriter<File>) -> anyhow::Result<()>,
-) -> Result<(), Failure> {
-    // Where a link leads.
-    let path = fs::canonicalize(output).unwrap_or_else(|_| output.to_path_buf());
-    // A pipe, say, which nothing takes the place of.
-    let is_special = path.exists() && !path.is_file();
-    let fresh = if is_special {
-        path.clone()
-    } else {
-        unfinished(&path)
-    };
-    let written = || -> anyhow::Result<()> {
-        let mut file = BufWriter::new(File::create(&fresh)?);
-        write(&mut file)?;
-        let file = file.into_inner().map_err(|error| error.into_error())?;
-        if !is_special {
-            file.sync_all()?;
-            fs::rename(&fresh, &path)?;
-        }
-        Ok(())
-    };
-    written()
-        .inspect_err(|_| {
-            if !is_special {
-                // The error worth a sentence is the first.
-                let _ = fs::remove_file(&fresh);
-            }
-        })
         .with_context(|| output.display().to_string())
         .map_err(Failure::Running)
 }

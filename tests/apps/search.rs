@@ -216,7 +216,7 @@ fn wrong_input_is_refused_and_nothing_is_replaced() {
     assert!(said.contains("added 2"));
     fs::create_dir(bundles.path("photos")).unwrap();
     let mine = bundles.file("photos/mine.txt", "mine");
-    let table = bundles.file("a.csv", "text\na tool\n\"\"\n");
+    let table = bundles.file("a.csv", "id,text\n1,a tool\n2,\n");
     let build = |input: &str, output: &str, rest: &[&str]| {
         let args = ["search", "index", MODEL, input, "--output", output];
         refused(&[&args[..], rest].concat())

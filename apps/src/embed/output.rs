@@ -1,9 +1,11 @@
 //! Vectors as files. In: rows with their vectors. Out: JSONL, `.npy`, Parquet or safetensors.
 
-use std::io::Write;
+use std::fs::{self, File};
+use std::io::{BufWriter, Write};
 use std::path::Path;
 use std::sync::Arc;
 
+use anyhow::Context;
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::data_type::{ByteArray, ByteArrayType, FloatType};
 use parquet::file::properties::WriterProperties;
@@ -12,6 +14,7 @@ use parquet::schema::parser::parse_message_type;
 use parquet::schema::types::ColumnPath;
 use safetensors::tensor::{Dtype, TensorView};
 use serde::Serialize;
+use train::run::unfinished;
 use train::{Failure, FailureKind};
 
 use super::npy;
@@ -96,12 +99,12 @@ impl Table {
     pub fn write(&self, output: &Path, format: Format) -> Result<(), Failure> {
         match format {
             Format::Safetensors => open::write_output(output, &self.safetensors()?),
-            Format::Jsonl => open::write_output_by(output, |file| self.write_jsonl(file)),
-            Format::Npy => open::write_output_by(output, |file| {
+            Format::Jsonl => write_by(output, |file| self.write_jsonl(file)),
+            Format::Npy => write_by(output, |file| {
                 npy::write(file, self.shape(), &self.values)?;
                 Ok(())
             }),
-            Format::Parquet => open::write_output_by(output, |file| self.write_parquet(file)),
+            Format::Parquet => write_by(output, |file| self.write_parquet(file)),
         }
     }
 
@@ -177,6 +180,45 @@ impl Table {
         file.close()?;
         Ok(())
     }
+}
+
+/// Writes an output file that is not held in memory as a whole, in place of one that was there.
+///
+/// # Errors
+///
+/// What `write` fails with, or a file that cannot be written; the file that was there stays then.
+fn write_by(
+    output: &Path,
+    write: impl FnOnce(&mut BufWriter<File>) -> anyhow::Result<()>,
+) -> Result<(), Failure> {
+    // Where a link leads.
+    let path = fs::canonicalize(output).unwrap_or_else(|_| output.to_path_buf());
+    // A pipe, say, which nothing takes the place of.
+    let is_special = path.exists() && !path.is_file();
+    let fresh = if is_special {
+        path.clone()
+    } else {
+        unfinished(&path)
+    };
+    let written = || -> anyhow::Result<()> {
+        let mut file = BufWriter::new(File::create(&fresh)?);
+        write(&mut file)?;
+        let file = file.into_inner().map_err(|error| error.into_error())?;
+        if !is_special {
+            file.sync_all()?;
+            fs::rename(&fresh, &path)?;
+        }
+        Ok(())
+    };
+    written()
+        .inspect_err(|_| {
+            if !is_special {
+                // The error worth a sentence is the first.
+                let _ = fs::remove_file(&fresh);
+            }
+        })
+        .with_context(|| output.display().to_string())
+        .map_err(Failure::Running)
 }
 
 #[cfg(test)]
