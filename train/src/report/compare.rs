@@ -51,10 +51,9 @@ impl Run {
     ///
     /// A file that is missing, but for the summary, or that is not what it should be.
     pub fn open(path: &Path) -> Result<Self> {
-        Ok(Self {
-            events: plot::events(path)?,
-            ..Self::without_events(path)?
-        })
+        let mut run = Self::without_events(path)?;
+        run.events = plot::events(path)?;
+        Ok(run)
     }
 
     /// Reads recipe and summary alone.
