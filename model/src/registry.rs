@@ -5,7 +5,7 @@
     reason = "one model exists at a time, and derive(Module) makes further enums of each"
 )]
 
-use burn::module::Module;
+use burn::module::{Module, Param};
 use burn::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +21,7 @@ use crate::families::{
 use crate::heads::{ClassPlan, TokenPlan};
 use crate::layers::Draw;
 use crate::names::{Family, HeadKind, Names};
+use crate::ops::global_avg_pool;
 use crate::ops::recurrent::Cell;
 
 /// Two enums, a variant a family, and the matches that choose between them.
@@ -167,6 +168,46 @@ impl TextConfig {
             Self::Gru(config) => Some(config.layers.states(Cell::Gru)),
             _ => None,
         }
+    }
+}
+
+impl<B: Backend> TextBackbone<B> {
+    /// How much each token looks at each other one, `[batch, heads, seq, seq]` a layer, the first layer first; rows sum to 1.
+    ///
+    /// Nothing of a family whose tokens see only those before them, or that has no attention, and of a model with virtual
+    /// tokens.
+    ///
+    /// # Panics
+    ///
+    /// If a sequence is longer than the model has positions.
+    pub fn attentions(&self, input: &TokenInput<B>) -> Option<Vec<Tensor<B, 4>>> {
+        match self {
+            Self::Bert(model)
+            | Self::Roberta(model)
+            | Self::DistilBert(model)
+            | Self::Electra(model) => model.attentions(input),
+            Self::Gpt2(_) | Self::Llama(_) | Self::Qwen2(_) | Self::Lstm(_) | Self::Gru(_) => None,
+        }
+    }
+
+    /// The same model with another token table: ids are rows of this one.
+    ///
+    /// With a table of a row a token, a model goes on from vectors that are no token's, and the gradient of the table is that
+    /// of each of them.
+    ///
+    /// - table: `[rows, width]`, a leaf of the graph; it gets a gradient, where the backend has any
+    pub fn with_token_table(mut self, table: Tensor<B, 2>) -> Self {
+        let weight = match &mut self {
+            Self::Bert(model)
+            | Self::Roberta(model)
+            | Self::DistilBert(model)
+            | Self::Electra(model) => &mut model.embeddings.word_embeddings.weight,
+            Self::Gpt2(model) => &mut model.wte.weight,
+            Self::Llama(model) | Self::Qwen2(model) => &mut model.embed_tokens.weight,
+            Self::Lstm(model) | Self::Gru(model) => &mut model.embed_tokens.weight,
+        };
+        *weight = Param::from_tensor(table);
+        self
     }
 }
 
@@ -391,6 +432,25 @@ impl ImageConfig {
         }
     }
 
+    /// Sets every dropout to one rate, and the share of blocks that are left out.
+    pub fn set_dropout(&mut self, rate: f64) {
+        match self {
+            Self::MobileNetV2(config) => config.classifier_dropout_prob = rate,
+            Self::Vgg(config) => config.classifier_dropout = rate,
+            Self::ViT(config) => {
+                config.hidden_dropout_prob = rate;
+                config.attention_probs_dropout_prob = rate;
+            }
+            Self::ConvNext(config) => config.drop_path_rate = rate,
+            Self::ConvAutoencoder(_)
+            | Self::Mlp(_)
+            | Self::Cnn(_)
+            | Self::ResNet(_)
+            | Self::SmallResNet(_)
+            | Self::UNet(_) => {}
+        }
+    }
+
     /// Draws what makes images of this shape of the backbone's [latent vectors](ImageBackbone::latent).
     pub fn init_decoder<B: Backend>(
         &self,
@@ -416,6 +476,45 @@ impl<B: Backend> ImageBackbone<B> {
         match self {
             Self::ConvAutoencoder(model) => model.latent(images),
             other => other.forward(images).pooled,
+        }
+    }
+
+    /// The last maps, `[batch, channels, rows, columns]`, of which [`pool`](Self::pool) makes what a classifier reads; nothing of
+    /// a family that makes it of no maps.
+    ///
+    /// - images: `[batch, channels, height, width]`
+    pub fn last_maps(&self, images: Tensor<B, 4>) -> Option<Tensor<B, 4>> {
+        match self {
+            Self::MobileNetV2(model) => Some(model.last_maps(images)),
+            Self::ConvAutoencoder(_)
+            | Self::Cnn(_)
+            | Self::ResNet(_)
+            | Self::SmallResNet(_)
+            | Self::Vgg(_)
+            | Self::ConvNext(_)
+            | Self::UNet(_) => self.forward(images).levels.pop(),
+            Self::Mlp(_) | Self::ViT(_) => None,
+        }
+    }
+
+    /// What a classifier reads, `[batch, width]`.
+    ///
+    /// - maps: of [`last_maps`](Self::last_maps)
+    ///
+    /// # Panics
+    ///
+    /// If the family has no such maps.
+    pub fn pool(&self, maps: Tensor<B, 4>) -> Tensor<B, 2> {
+        match self {
+            Self::ConvAutoencoder(model) => model.pool(maps),
+            Self::Cnn(_)
+            | Self::ResNet(_)
+            | Self::SmallResNet(_)
+            | Self::MobileNetV2(_)
+            | Self::UNet(_) => global_avg_pool(maps),
+            Self::Vgg(model) => model.pool(maps),
+            Self::ConvNext(model) => model.pool(maps),
+            Self::Mlp(_) | Self::ViT(_) => panic!("a family that pools no maps"),
         }
     }
 }

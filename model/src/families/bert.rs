@@ -3,6 +3,8 @@
 //!
 //! Devlin et al. 2019, <https://arxiv.org/abs/1810.04805>. In: token ids. Out: hidden states.
 
+mod attentions;
+
 use burn::nn::Embedding;
 use burn::prelude::*;
 use burn::tensor::activation::tanh;

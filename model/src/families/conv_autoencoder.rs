@@ -233,9 +233,14 @@ impl<B: Backend> Encoder<B> {
         let levels = self.levels(images);
         let deepest = levels[levels.len() - 1].clone();
         Pyramid {
-            pooled: gelu(self.latent.forward(deepest.flatten(1, 3))),
+            pooled: self.pool(deepest),
             levels,
         }
+    }
+
+    /// What a classifier reads, `[batch, latent_size]`, of the maps of the last convolution.
+    pub fn pool(&self, maps: Tensor<B, 4>) -> Tensor<B, 2> {
+        gelu(self.latent.forward(maps.flatten(1, 3)))
     }
 
     /// Latent vectors.

@@ -398,8 +398,13 @@ impl<B: Backend> ConvNext<B> {
             levels.push(hidden.clone());
         }
         Pyramid {
-            pooled: self.layernorm.forward(global_avg_pool(hidden)),
+            pooled: self.pool(hidden),
             levels,
         }
+    }
+
+    /// The normed mean, `[batch, channels]`, of the maps of the last stage.
+    pub fn pool(&self, maps: Tensor<B, 4>) -> Tensor<B, 2> {
+        self.layernorm.forward(global_avg_pool(maps))
     }
 }

@@ -408,6 +408,22 @@ impl<B: Backend> MobileNetV2<B> {
     ///
     /// - images: `[batch, num_channels, height, width]`
     pub fn forward(&self, images: Tensor<B, 4>) -> Pyramid<B> {
+        let (levels, last) = self.levels_and_last(images);
+        Pyramid {
+            levels,
+            pooled: global_avg_pool(last),
+        }
+    }
+
+    /// Maps of the last convolution, `[batch, channels, rows, columns]`.
+    ///
+    /// - images: `[batch, num_channels, height, width]`
+    pub fn last_maps(&self, images: Tensor<B, 4>) -> Tensor<B, 4> {
+        let (_, last) = self.levels_and_last(images);
+        last
+    }
+
+    fn levels_and_last(&self, images: Tensor<B, 4>) -> (Vec<Tensor<B, 4>>, Tensor<B, 4>) {
         let stem = &self.conv_stem;
         let mut hidden = stem.first_conv.forward(images);
         if let Some(expand) = &stem.expand_1x1 {
@@ -422,9 +438,6 @@ impl<B: Backend> MobileNetV2<B> {
             }
         }
         let last = self.conv_1x1.forward(hidden);
-        Pyramid {
-            levels,
-            pooled: global_avg_pool(last),
-        }
+        (levels, last)
     }
 }

@@ -204,14 +204,19 @@ impl<B: Backend> Vgg<B> {
                 levels.push(hidden.clone());
             }
         }
-        let flat = adaptive_avg_pool2d(hidden, [self.pooled_size; 2]).flatten(1, 3);
+        Pyramid {
+            levels,
+            pooled: self.pool(hidden),
+        }
+    }
+
+    /// What the last linear layer reads, `[batch, classifier_size]`, of the maps of the last stage.
+    pub fn pool(&self, maps: Tensor<B, 4>) -> Tensor<B, 2> {
+        let flat = adaptive_avg_pool2d(maps, [self.pooled_size; 2]).flatten(1, 3);
         let through = |layer: &Linear<B>, x: Tensor<B, 2>| {
             dropout(Activation::Relu.apply(layer.forward(x)), self.dropout)
         };
         let Hidden { first, second } = &self.classifier;
-        Pyramid {
-            levels,
-            pooled: through(second, through(first, flat)),
-        }
+        through(second, through(first, flat))
     }
 }

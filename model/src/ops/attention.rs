@@ -151,37 +151,86 @@ fn lowest(dtype: DType) -> [f64; 2] {
     }
 }
 
-/// The same, of tensor operations alone.
+/// The probabilities of [`attention`] alone: `softmax(scale * q k^T + bias)`.
+///
+/// - q: `[batch * queries, heads * d_head]`
+/// - k: `[batch * keys, kv_heads * d_head]`
+/// - out: `[batch, heads, queries, keys]`
+///
+/// # Panics
+///
+/// As [`attention`].
+pub fn attention_weights<B: Backend>(
+    [q, k]: [Tensor<B, 2>; 2],
+    mask: &AttentionMask<B>,
+    shape: AttentionShape,
+) -> Tensor<B, 4> {
+    let bias = mask.bias.clone().map(|bias| bias.cast(q.dtype()));
+    let dims = [q.dims(), k.dims(), k.dims()];
+    check(dims, bias.as_ref().map(Tensor::dims), mask.causal, shape);
+    let mask = AttentionMask {
+        bias,
+        ..mask.clone()
+    };
+    probabilities([q, k], mask, shape)
+}
+
+/// The same as [`attention`], of tensor operations alone.
 pub(crate) fn plain<B: Backend>(
     [q, k, v]: [Tensor<B, 2>; 3],
     mask: AttentionMask<B>,
     shape: AttentionShape,
     rate: f64,
 ) -> Tensor<B, 2> {
+    let [rows, d_model] = q.dims();
+    let mut probabilities = probabilities([q, k], mask, shape);
+    if rate > 0.0 {
+        probabilities = dropout::plain(probabilities, rate);
+    }
+    let context = probabilities.matmul(seen(v, shape));
+    context.swap_dims(1, 2).reshape([rows, d_model])
+}
+
+/// Keys or values by head, `[batch, heads, keys, d_head]`: the head that a head of queries sees, once for each of them.
+fn seen<B: Backend>(states: Tensor<B, 2>, shape: AttentionShape) -> Tensor<B, 4> {
+    let AttentionShape {
+        batch,
+        keys,
+        heads,
+        kv_heads,
+        ..
+    } = shape;
+    let [_, width] = states.dims();
+    let d_head = width / kv_heads;
+    let states = states.reshape([batch, keys, kv_heads, d_head]);
+    let states = states.swap_dims(1, 2);
+    if shape.group() == 1 {
+        return states;
+    }
+    let copies: Tensor<B, 5> = states.unsqueeze_dim(2);
+    let copies = copies.repeat_dim(2, shape.group());
+    copies.reshape([batch, heads, keys, d_head])
+}
+
+/// `[batch, heads, queries, keys]`
+fn probabilities<B: Backend>(
+    [q, k]: [Tensor<B, 2>; 2],
+    mask: AttentionMask<B>,
+    shape: AttentionShape,
+) -> Tensor<B, 4> {
     let AttentionShape {
         batch,
         queries,
         keys,
         heads,
-        kv_heads,
+        ..
     } = shape;
-    let [rows, d_model] = q.dims();
+    let [_, d_model] = q.dims();
     let d_head = d_model / heads;
     let (device, [masked, ahead]) = (q.device(), lowest(q.dtype()));
-    // The head of keys that a head of queries sees, once for each of them.
-    let seen = |states: Tensor<B, 2>| {
-        let states = states.reshape([batch, keys, kv_heads, d_head]);
-        let states = states.swap_dims(1, 2);
-        if shape.group() == 1 {
-            return states;
-        }
-        let copies: Tensor<B, 5> = states.unsqueeze_dim(2);
-        let copies = copies.repeat_dim(2, shape.group());
-        copies.reshape([batch, heads, keys, d_head])
-    };
     let scale = mask.scale.unwrap_or(1.0 / (d_head as f64).sqrt());
     let q = q.mul_scalar(scale).reshape([batch, queries, heads, d_head]);
-    let mut scores = q.swap_dims(1, 2).matmul(seen(k).transpose());
+    let mut scores = q.swap_dims(1, 2).matmul(seen(k, shape).transpose());
     if let Some(bias) = mask.bias {
         scores = scores + bias.clamp_min(masked);
     }
@@ -190,12 +239,7 @@ pub(crate) fn plain<B: Backend>(
         let future = Tensor::<B, 2, Bool>::tril_mask([queries, keys], offset, &device);
         scores = scores.mask_fill(future.unsqueeze(), ahead);
     }
-    let mut probabilities = softmax(scores, 3);
-    if rate > 0.0 {
-        probabilities = dropout::plain(probabilities, rate);
-    }
-    let context = probabilities.matmul(seen(v));
-    context.swap_dims(1, 2).reshape([rows, d_model])
+    softmax(scores, 3)
 }
 
 /// One head at a time, its probabilities in a scratch buffer: forward they are not kept, backward they are made anew.

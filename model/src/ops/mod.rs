@@ -40,7 +40,7 @@ mod widening;
 
 pub use activation::{Activation, gelu_tanh, quick_gelu, silu};
 pub use adamw::{AdamW, adamw};
-pub use attention::{AttentionMask, AttentionShape, attention};
+pub use attention::{AttentionMask, AttentionShape, attention, attention_weights};
 pub use batch_norm::{batch_norm, batch_norm_frozen};
 pub use convolution::{Geometry, conv_transpose2d, conv2d};
 pub use cross_entropy::cross_entropy;
