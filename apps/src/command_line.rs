@@ -5,7 +5,7 @@ use train::cli::completions::CompletionsArgs;
 use train::cli::man::ManArgs;
 
 use crate::{
-    card, chat, convert, datasets, dump, embed, evaluate, fill_mask, generate, predict,
+    card, chat, convert, datasets, dump, embed, evaluate, explain, fill_mask, generate, predict,
     reconstruct, report, search,
 };
 
@@ -13,6 +13,7 @@ const EXAMPLES: &str = "\
 Examples:
   apps predict --model runs/text-classification --text \"a small bird that sings\"
   apps evaluate runs/text-classification test.csv
+  apps explain runs/text-classification --text \"a small bird that sings\"
   apps fill-mask --model wordnet-bert-nano \"a small [MASK] that sings\"
   apps generate --model runs/clm --temperature 0.8 --top-p 0.95 \"a small bird\"
   apps chat --model runs/instruction-tuning
@@ -38,7 +39,7 @@ Examples:
   apps man | man -l -
   apps man --output man1";
 
-/// Use a trained model: predict, evaluate, fill masks, continue texts, talk, embed and search texts and images, reconstruct images, convert, dump what the model computes; look at data sets and at runs.
+/// Use a trained model: predict, evaluate, explain, fill masks, continue texts, talk, embed and search texts and images, reconstruct images, convert, dump what the model computes; look at data sets and at runs.
 #[derive(Parser)]
 #[command(name = "apps", version, after_help = EXAMPLES)]
 pub struct Args {
@@ -53,6 +54,7 @@ pub struct Args {
 pub enum Command {
     Predict(predict::Flags),
     Evaluate(evaluate::Flags),
+    Explain(explain::Flags),
     FillMask(fill_mask::Flags),
     Generate(generate::Flags),
     Chat(chat::Flags),

@@ -3,10 +3,10 @@
 //! Reading order: [`open`] (the flags that all commands share, and what they name), [`any_model`] (the model of a bundle,
 //! whatever head it has), [`guess`] (the best of a
 //! distribution), [`images`] (images as a model wants them), [`task`] (what a fine-tuned model is asked and says, whatever its
-//! task), [`input`] (rows of files and of standard input), then the commands: [`predict`], [`evaluate`], [`fill_mask`],
-//! [`generate`] and [`chat`] (both choose tokens as [`sampling`] says), [`embed`], [`search`], [`reconstruct`], [`dump`],
-//! [`convert`]; [`datasets`], which needs no model; and [`report`] and [`card`], which read what a run has recorded ([`record`]).
-//! [`command_line`] has them all.
+//! task), [`input`] (rows of files and of standard input), then the commands: [`predict`], [`evaluate`], [`explain`],
+//! [`fill_mask`], [`generate`] and [`chat`] (both choose tokens as [`sampling`] says), [`embed`], [`search`], [`reconstruct`],
+//! [`dump`], [`convert`]; [`datasets`], which needs no model; and [`report`] and [`card`], which read what a run has recorded
+//! ([`record`]). [`command_line`] has them all.
 
 pub mod any_model;
 pub mod card;
@@ -17,6 +17,7 @@ pub mod datasets;
 pub mod dump;
 pub mod embed;
 pub mod evaluate;
+pub mod explain;
 pub mod fill_mask;
 pub mod generate;
 pub mod guess;

@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 
 use apps::command_line::{Args, Command};
 use apps::{
-    card, chat, convert, datasets, dump, embed, evaluate, fill_mask, generate, predict,
+    card, chat, convert, datasets, dump, embed, evaluate, explain, fill_mask, generate, predict,
     reconstruct, report, search,
 };
 use clap::{CommandFactory, Parser};
@@ -28,6 +28,7 @@ fn main() -> ExitCode {
     let text = match Args::parse().command {
         Command::Predict(flags) => predict::run(&flags),
         Command::Evaluate(flags) => evaluate::run(&flags),
+        Command::Explain(flags) => explain::run(&flags),
         Command::FillMask(flags) => fill_mask::run(&flags),
         Command::Generate(flags) => generate::run(&flags),
         Command::Chat(flags) => stop_by_interrupt().and_then(|stop| chat::run(&flags, &stop)),

@@ -10,7 +10,7 @@ import pathlib
 import shutil
 
 import torch
-from captum.attr import IntegratedGradients, LayerGradCam, LayerIntegratedGradients, Occlusion
+from captum.attr import IntegratedGradients, LayerAttribution, LayerGradCam, LayerIntegratedGradients, Occlusion
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import (
     BertConfig,
@@ -145,6 +145,7 @@ def images():
         pair = scores(image)[0, target], scores(black)[0, target]
     last = model.resnet.encoder.stages[-1]
     cam = LayerGradCam(scores, last).attribute(image, target=target, relu_attributions=True)
+    cam = LayerAttribution.interpolate(cam, (side, side), interpolate_mode="bilinear")
     patch = Occlusion(scores).attribute(
         image, sliding_window_shapes=(3, 2, 2), strides=(3, 1, 1), baselines=black, target=target,
     )
@@ -157,7 +158,6 @@ def images():
         "score_at_baseline": float(pair[1]),
         "integrated_gradients": numbers(gradients.sum(1)),
         "occlusion": numbers(patch.mean(1)),
-        "map": list(cam.shape[2:]),
         "grad_cam": numbers(cam),
     })
 

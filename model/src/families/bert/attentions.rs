@@ -49,10 +49,7 @@ impl<B: Backend> BertSelfAttention<B> {
         [batch, seq]: [usize; 2],
         mask: &AttentionMask<B>,
     ) -> Tensor<B, 4> {
-        let pair = [
-            self.query.forward(hidden.clone()),
-            self.key.forward(hidden),
-        ];
+        let pair = [self.query.forward(hidden.clone()), self.key.forward(hidden)];
         let shape = AttentionShape::square(batch, seq, self.n_heads);
         attention_weights(pair, mask, shape)
     }
