@@ -12,6 +12,7 @@ mod datasets;
 mod dump;
 mod embed;
 mod evaluate;
+mod explain;
 mod fill_mask;
 mod generate;
 mod predict;

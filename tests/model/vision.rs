@@ -108,6 +108,11 @@ fn check<B: AutodiffBackend>(folder: &str, backward: [f32; 2]) {
 
     let valid = model.valid();
     let pyramid = valid.backbone.forward(images(&golden));
+    if let Some(maps) = valid.backbone.last_maps(images(&golden)) {
+        let ours = golden::values(valid.backbone.pool(maps));
+        let whole = golden::values(pyramid.pooled.clone());
+        near(&format!("{folder}: pooled"), &ours, &whole);
+    }
     let logits = golden::values(valid.head.forward(pyramid.pooled));
     near(&format!("{folder}: logits"), &logits, &golden["logits"]);
     if let Some(finest) = golden.get("finest") {

@@ -235,9 +235,6 @@ pub fn run(flags: &Flags) -> Result<String, Failure> {
             "a PNG shows one image, and {n} are to be explained; --output FILE.html shows all of them"
         )));
     }
-    if asked.method == Method::AttentionRollout {
-        eprintln!("note: attention rollout says what is looked at, the same for every class");
-    }
     let work = Work {
         bundle: &bundle,
         rows: &rows,
@@ -246,6 +243,9 @@ pub fn run(flags: &Flags) -> Result<String, Failure> {
         classes: &classes,
     };
     let explanations = with_backend(backend, work)??;
+    if asked.method == Method::AttentionRollout {
+        eprintln!("note: attention rollout says what is looked at, the same for every class");
+    }
     let Some((output, kind)) = flags.output.as_deref().zip(kind) else {
         return Ok(if flags.json {
             json_lines(&explanations)
@@ -406,9 +406,6 @@ fn read(flags: &Flags, inputs: &[String], bundle: &Bundle) -> Result<Vec<PlacedR
     if n == 0 {
         return Err(Failure::input("there is nothing to explain in the input"));
     }
-    if n < all {
-        eprintln!("note: the first {n} of {all} rows are explained; --limit says how many");
-    }
     let rows = input.window(0..n).into_iter();
     let placed = rows.map(|row| match (row.row, row.place) {
         (Ok(found), place) => Ok((place, found)),
@@ -417,7 +414,11 @@ fn read(flags: &Flags, inputs: &[String], bundle: &Bundle) -> Result<Vec<PlacedR
         }
         (Err(reason), _) => Err(Failure::input(reason)),
     });
-    placed.collect()
+    let placed = placed.collect::<Result<_, Failure>>()?;
+    if n < all {
+        eprintln!("note: the first {n} of {all} rows are explained; --limit says how many");
+    }
+    Ok(placed)
 }
 
 struct Work<'a> {
