@@ -139,6 +139,13 @@ fn token_json(token: &Token) -> Value {
     })
 }
 
+/// The sum, in f64; of nothing but zeros it has no sign.
+pub(super) fn total(values: &[f32]) -> f64 {
+    values
+        .iter()
+        .fold(0.0, |sum, &value| sum + f64::from(value))
+}
+
 /// The largest distance from 0; at least the smallest number that can be divided by.
 pub(super) fn largest(values: impl Iterator<Item = f32>) -> f32 {
     values.map(f32::abs).fold(f32::MIN_POSITIVE, f32::max)

@@ -9,7 +9,7 @@ use model::{Bundle, HeadKind, ImageClassifier};
 use train::Failure;
 use train::job::image::ImageModel;
 
-use super::explanation::{Completeness, Subject};
+use super::explanation::{Completeness, Subject, total};
 use super::quadrature::gauss_legendre;
 use super::texts::weighted;
 use super::{Asked, Attributed, Method, best};
@@ -69,7 +69,7 @@ impl<B: AutodiffBackend> ImageExplainer<B> {
                 let black = self.black();
                 let values = self.integrated_gradients(&image, &black, class, asked.steps);
                 completeness = Some(Completeness {
-                    sum: values.iter().map(|&value| f64::from(value)).sum(),
+                    sum: total(&values),
                     at_input: score.into(),
                     at_baseline: self.logits(&black)[0][class].into(),
                 });

@@ -13,7 +13,7 @@ use model::{Bundle, Headed, TextClassifier, TokenInput};
 use train::Failure;
 use train::job::text::{TokenBatch, indices};
 
-use super::explanation::{Completeness, Subject, Token};
+use super::explanation::{Completeness, Subject, Token, total};
 use super::quadrature::gauss_legendre;
 use super::rollout::rollout;
 use super::{Asked, Attributed, Method, best};
@@ -82,7 +82,7 @@ impl<B: AutodiffBackend> TextExplainer<B> {
             Method::IntegratedGradients => {
                 let values = self.integrated_gradients(&encoded, class, asked.steps);
                 completeness = Some(Completeness {
-                    sum: values.iter().map(|&value| f64::from(value)).sum(),
+                    sum: total(&values),
                     at_input: score.into(),
                     at_baseline: self
                         .score(self.baseline(&encoded), &encoded.types, class)
