@@ -140,23 +140,8 @@ impl Input {
         let wanted = wanted.into();
         match &wanted.view {
             Some(seen) => Ok(Self::Pictures(Pictures::named(named, seen)?)),
-            None => Self::of_text_files(named, columns, wanted.reads),
+            None => texts(named, columns, wanted.reads),
         }
-    }
-
-    /// Files and folders of texts.
-    ///
-    /// - reads: what a row is made of
-    ///
-    /// # Errors
-    ///
-    /// What is missing or malformed, but for single rows.
-    pub fn of_text_files(
-        named: &[String],
-        columns: Columns<'_>,
-        reads: Reads,
-    ) -> Result<Self, Failure> {
-        texts(named, columns, reads)
     }
 
     /// Lines of standard input: texts, JSON objects or, of a model of images, paths.

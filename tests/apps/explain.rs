@@ -510,7 +510,10 @@ fn what_cannot_be_explained_is_refused_in_one_sentence() {
             ],
             "each text needs its own",
         ),
-        (vec!["--model", &texts], "nothing is to be explained"),
+        (
+            vec!["--model", &texts],
+            "standard input is empty, and nothing else is named",
+        ),
         (vec!["--model", &texts, "missing.txt"], "missing.txt"),
     ] {
         let message = refused(&[&["explain"], &args[..]].concat());

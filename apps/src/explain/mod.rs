@@ -27,12 +27,12 @@ use train::{Failure, WithBackend};
 use self::explanation::{Completeness, Explanation, Subject};
 use self::images::ImageExplainer;
 use self::texts::TextExplainer;
-use crate::input::{Columns, Input, Pictures};
+use crate::input::{Columns, Input, Wanted, is_stdin};
 use crate::open::{self, NamedModel};
 use crate::predict::Watch;
 use crate::task::image_scores::Eye;
 use crate::task::scores::{sigmoid, softmax};
-use crate::task::{Reads, Row, other_kind};
+use crate::task::{Row, other_kind};
 
 /// Points of integrated gradients without `--steps`.
 const STEPS: usize = 50;
@@ -264,11 +264,6 @@ fn check(flags: &Flags, inputs: &[String]) -> Result<Option<Kind>, Failure> {
             "--text and {first} are both to be read; name one of them"
         )));
     }
-    if inputs.is_empty() && flags.text.is_empty() {
-        return Err(Failure::input(
-            "nothing is to be explained; name a text by --text, or files behind the model",
-        ));
-    }
     if flags
         .text
         .iter()
@@ -386,15 +381,22 @@ fn read(flags: &Flags, inputs: &[String], bundle: &Bundle) -> Result<Vec<PlacedR
             std::iter::once(text).chain(second).cloned().collect()
         };
         Input::of_texts(rows.map(row).collect())
-    } else if bundle.is_text() {
+    } else {
         let columns = Columns {
             text: &flags.column,
             second: flags.pair_column.as_deref(),
         };
-        Input::of_text_files(inputs, columns, Reads::Texts)?
-    } else {
-        let seen = Eye::new(&open::image_model(bundle)?.input).seen;
-        Input::Pictures(Pictures::named(inputs, &seen)?)
+        let view = if bundle.is_text() {
+            None
+        } else {
+            Some(Eye::new(&open::image_model(bundle)?.input).seen)
+        };
+        let wanted = Wanted::one_each(view);
+        if is_stdin(inputs) {
+            Input::of_stdin(inputs, columns, wanted)?
+        } else {
+            Input::of_files(inputs, columns, wanted)?
+        }
     };
     let (all, most) = (input.len(), flags.limit.get());
     // Those of the command line are all meant.

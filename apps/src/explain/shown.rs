@@ -107,7 +107,7 @@ mod tests {
         let plain = text(std::slice::from_ref(&explanation), false);
         assert_eq!(
             plain,
-            "animal  0.750  (occlusion)\nbird   +0.5000\n\u{fffd}[2J   -0.2500\n"
+            "animal  0.750  (occlusion)\nbird  +0.5000\n\u{fffd}[2J  -0.2500\n"
         );
         let coloured = text(&[explanation], true);
         assert!(coloured.contains("m bird \u{1b}[0m"), "{coloured:?}");
