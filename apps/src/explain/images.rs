@@ -41,7 +41,7 @@ impl<B: AutodiffBackend> ImageExplainer<B> {
         // Where gradients are had, layers take themselves to be in training.
         config.set_dropout(0.0);
         let names = open::require(bundle, HeadKind::Classes)?;
-        let draw = bundle.draw(device, names).with_frozen_statistics(true);
+        let draw = bundle.draw(device, names).without_training();
         let model = ImageClassifier::draw(&config, bundle.classes()?.len(), &draw);
         Ok(Self {
             model: open::filled::<B, _>(bundle, model, names)?.no_grad(),

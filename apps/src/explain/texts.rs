@@ -9,7 +9,7 @@ use burn::tensor::TensorData;
 use burn::tensor::backend::AutodiffBackend;
 use data::{CutTexts, Encoded, Role, TextTokenizer};
 use model::families::Place;
-use model::{Bundle, Headed, TextClassifier, TokenInput};
+use model::{Bundle, HeadKind, Headed, TextClassifier, TokenInput};
 use train::Failure;
 use train::job::text::{TokenBatch, indices};
 
@@ -42,7 +42,10 @@ impl<B: AutodiffBackend> TextExplainer<B> {
     /// A bundle of another kind, or one whose weights do not fit.
     pub(super) fn open(bundle: &Bundle, device: &B::Device) -> Result<Self, Failure> {
         let parts = open::text_parts(bundle)?;
-        let (model, _) = open::text_classifier::<B>(bundle, &parts, device)?;
+        let names = open::require(bundle, HeadKind::Classes)?;
+        let draw = bundle.draw(device, names).without_training();
+        let model = TextClassifier::draw(&parts.config, bundle.classes()?.len(), &draw);
+        let model = open::filled::<B, _>(bundle, model, names)?;
         let TextParts {
             config,
             tokenizer,

@@ -51,6 +51,14 @@ impl<B: Backend> Bottleneck<B> {
         }
     }
 
+    /// The same, which drops nothing in training either.
+    pub fn without_dropout(self) -> Self {
+        Self {
+            dropout: 0.0,
+            ..self
+        }
+    }
+
     /// - output: of the linear layer, `[n, d_output]`
     /// - out: `[n, d_output]`
     pub fn adapt(&self, output: Tensor<B, 2>) -> Tensor<B, 2> {
@@ -62,7 +70,7 @@ impl<B: Backend> Bottleneck<B> {
 
 #[cfg(test)]
 mod tests {
-    use burn::backend::Flex;
+    use burn::backend::{Autodiff, Flex};
     use burn::tensor::TensorData;
 
     use super::*;
@@ -95,5 +103,29 @@ mod tests {
         // 1 + 2 + 0.5 = 3.5 passes; -3 + 1 + 0.5 = -1.5 does not.
         let expected = TensorData::from([[8.0f32, 8.5], [-3.0, 11.0]]);
         adapter.adapt(output).into_data().assert_eq(&expected, true);
+    }
+
+    #[test]
+    fn nothing_is_dropped_where_gradients_are_had_of_a_model_that_is_not_trained() {
+        let device = Default::default();
+        let plan = BottleneckPlan {
+            rank: 1,
+            dropout: 0.9,
+            targets: Vec::new(),
+        };
+        let fresh = Bottleneck::<Autodiff<Flex>>::new(&plan, 2, &device);
+        let adapter = Bottleneck {
+            down: Param::from_tensor(fresh.down.val().ones_like()),
+            up: Param::from_tensor(fresh.up.val().ones_like()),
+            ..fresh
+        };
+        let adapted = |adapter: &Bottleneck<Autodiff<Flex>>| -> Vec<f32> {
+            let output = adapter.adapt(Tensor::ones([50, 2], &device));
+            output.into_data().iter::<f32>().collect()
+        };
+        // 1 + (1 + 1).
+        assert!(adapted(&adapter).iter().any(|&value| value != 3.0));
+        let adapter = adapter.without_dropout();
+        assert!(adapted(&adapter).iter().all(|&value| value == 3.0));
     }
 }

@@ -22,6 +22,7 @@ pub struct Draw<'a, B: Backend> {
     pub std: f64,
     adapter: Option<(&'a Adapter, Names)>,
     frozen_statistics: bool,
+    drops_nothing: bool,
     path: String,
 }
 
@@ -33,6 +34,7 @@ impl<'a, B: Backend> Draw<'a, B> {
             std,
             adapter: None,
             frozen_statistics: false,
+            drops_nothing: false,
             path: String::new(),
         }
     }
@@ -51,6 +53,16 @@ impl<'a, B: Backend> Draw<'a, B> {
     pub fn with_frozen_statistics(self, frozen_statistics: bool) -> Self {
         Self {
             frozen_statistics,
+            ..self
+        }
+    }
+
+    /// The same for a model that is never trained, though gradients are had of it: batch normalisation keeps its running
+    /// statistics, and adapters drop nothing. Dropout of the model itself is its configuration's.
+    pub fn without_training(self) -> Self {
+        Self {
+            frozen_statistics: true,
+            drops_nothing: true,
             ..self
         }
     }
@@ -82,16 +94,30 @@ impl<'a, B: Backend> Draw<'a, B> {
         let Some((Adapter::LowRank(plan), names)) = self.adapter else {
             return None;
         };
-        self.is_among(&plan.targets, name, names)
-            .then(|| LowRank::new(plan, d_input, d_output, self.device))
+        if !self.is_among(&plan.targets, name, names) {
+            return None;
+        }
+        let adapter = LowRank::new(plan, d_input, d_output, self.device);
+        Some(if self.drops_nothing {
+            adapter.without_dropout()
+        } else {
+            adapter
+        })
     }
 
     fn bottleneck(&self, name: &str, d_output: usize) -> Option<Bottleneck<B>> {
         let Some((Adapter::Bottleneck(plan), names)) = self.adapter else {
             return None;
         };
-        self.is_among(&plan.targets, name, names)
-            .then(|| Bottleneck::new(plan, d_output, self.device))
+        if !self.is_among(&plan.targets, name, names) {
+            return None;
+        }
+        let adapter = Bottleneck::new(plan, d_output, self.device);
+        Some(if self.drops_nothing {
+            adapter.without_dropout()
+        } else {
+            adapter
+        })
     }
 
     fn is_among(&self, targets: &[Target], name: &str, names: Names) -> bool {

@@ -68,6 +68,14 @@ impl<B: Backend> LowRank<B> {
         }
     }
 
+    /// The same, which drops nothing in training either.
+    pub fn without_dropout(self) -> Self {
+        Self {
+            dropout: 0.0,
+            ..self
+        }
+    }
+
     /// What the layer gives with the adapter, its bias not yet added.
     ///
     /// - x: `[n, d_input]`
