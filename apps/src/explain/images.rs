@@ -10,9 +10,10 @@ use train::Failure;
 use train::job::image::ImageModel;
 
 use super::explanation::{Completeness, Subject, total};
+use super::method::{Method, other_medium};
 use super::quadrature::gauss_legendre;
 use super::texts::weighted;
-use super::{Asked, Attributed, Method, best};
+use super::work::{Asked, Attributed, best};
 use crate::open;
 use crate::task::image_scores::Eye;
 
@@ -77,7 +78,7 @@ impl<B: AutodiffBackend> ImageExplainer<B> {
             }
             Method::Occlusion => self.occlusion(&image, class, score),
             Method::GradCam => self.grad_cam(&image, class)?,
-            Method::AttentionRollout => return Err(super::other_medium(asked.method)),
+            Method::AttentionRollout => return Err(other_medium(asked.method)),
         };
         Ok(Attributed {
             class,

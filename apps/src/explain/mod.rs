@@ -1,38 +1,37 @@
 //! `explain`: why a classifier said what it said. In: its bundle, texts or images. Out: how much each token or pixel speaks for a
 //! class: in the terminal, as JSON, as a page, as a picture.
 //!
-//! Reading order: this file, `texts` and `images` (the methods), `quadrature` and `rollout` (their arithmetic), `explanation`
-//! (what they give), then `shown`, `page` and `picture` (how it is seen).
+//! Reading order: this file, `method` (which there are), `work` (row after row), `texts` and `images` (how each is done),
+//! `quadrature` and `rollout` (their arithmetic), `explanation` (what they give), then `shown`, `page` and `picture` (how it is
+//! seen).
 
 mod explanation;
 mod images;
+mod method;
 mod page;
 mod picture;
 mod quadrature;
 mod rollout;
 mod shown;
 mod texts;
+mod work;
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
-use burn::tensor::backend::AutodiffBackend;
-use clap::{Args, ValueEnum};
-use data::CutTexts;
+use clap::Args;
 use model::bundle::Scores;
 use model::{Bundle, HeadKind};
+use train::Failure;
 use train::backend::with_backend;
-use train::{Failure, WithBackend};
 
-use self::explanation::{Completeness, Explanation, Subject};
-use self::images::ImageExplainer;
-use self::texts::TextExplainer;
+use self::explanation::{Explanation, Subject};
+pub use self::method::Method;
+use self::method::other_medium;
+use self::work::{Asked, PlacedRow, Work};
 use crate::input::{Columns, Input, Wanted, is_stdin};
 use crate::open::{self, NamedModel};
-use crate::predict::Watch;
 use crate::task::image_scores::Eye;
-use crate::task::scores::{sigmoid, softmax};
-use crate::task::{Row, other_kind};
 
 /// Points of integrated gradients without `--steps`.
 const STEPS: usize = 50;
@@ -48,69 +47,6 @@ Examples:
   apps explain runs/pair-classification --text \"he went up\" --pair \"and he ascended\" --method occlusion
   apps explain runs/image-classification photo.jpg --method grad-cam --output why.png
   apps explain runs/text-classification reviews.csv --column review --json";
-
-/// How a score is explained.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Method {
-    /// Gradients on the way from a baseline: padding in place of a text, a black image
-    IntegratedGradients,
-    /// Texts: how much of each token reaches the one that is classified by attention
-    AttentionRollout,
-    /// How far the score falls where a token or a patch is hidden
-    Occlusion,
-    /// Images: where the last feature maps speak for the class
-    GradCam,
-}
-
-impl Method {
-    /// As `--method` has it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::IntegratedGradients => "integrated-gradients",
-            Self::AttentionRollout => "attention-rollout",
-            Self::Occlusion => "occlusion",
-            Self::GradCam => "grad-cam",
-        }
-    }
-
-    fn in_words(self) -> &'static str {
-        match self {
-            Self::IntegratedGradients => "integrated gradients",
-            Self::AttentionRollout => "attention rollout",
-            Self::Occlusion => "occlusion",
-            Self::GradCam => "Grad-CAM",
-        }
-    }
-
-    fn meaning(self) -> &'static str {
-        match self {
-            Self::IntegratedGradients => {
-                "Integrated gradients (Sundararajan et al. 2017): the attributions sum to the score here less the score at the \
-                 baseline, which is a text of padding tokens between the special ones, or a black image."
-            }
-            Self::AttentionRollout => {
-                "Attention rollout (Abnar and Zuidema 2020): how much of each token reaches the one that the classifier reads, \
-                 through all layers. The shares sum to 1 and are the same for every class."
-            }
-            Self::Occlusion => {
-                "Occlusion (Zeiler and Fergus 2014): how far the score falls where a token is replaced by the mask token, or a \
-                 patch of the image by black."
-            }
-            Self::GradCam => {
-                "Grad-CAM (Selvaraju et al. 2017): the last feature maps, weighted by their mean gradients; what speaks against \
-                 the class is left out."
-            }
-        }
-    }
-
-    fn fits(self, is_text: bool) -> bool {
-        match self {
-            Self::IntegratedGradients | Self::Occlusion => true,
-            Self::AttentionRollout => is_text,
-            Self::GradCam => !is_text,
-        }
-    }
-}
 
 /// Say why a classifier says what it says: which words, or which parts of an image
 #[derive(Args, Clone, Debug)]
@@ -188,24 +124,6 @@ impl Kind {
             }
         }
     }
-}
-
-/// What is asked of each row.
-#[derive(Clone, Copy, Debug)]
-struct Asked {
-    method: Method,
-    /// The likeliest class without one.
-    class: Option<usize>,
-    steps: usize,
-}
-
-/// What a method gives for one row.
-struct Attributed {
-    class: usize,
-    logits: Vec<f32>,
-    completeness: Option<Completeness>,
-    cut: CutTexts,
-    subject: Subject,
 }
 
 /// Explains what the flags name, and gives what is printed.
@@ -342,19 +260,6 @@ fn check_fit(flags: &Flags, kind: Option<Kind>, bundle: &Bundle) -> Result<(), F
     Ok(())
 }
 
-/// A method that knows nothing of what the model reads.
-fn other_medium(method: Method) -> Failure {
-    let name = method.name();
-    let (fit, unfit) = if method.fits(true) {
-        ("texts", "images")
-    } else {
-        ("images", "texts")
-    };
-    Failure::input(format!(
-        "{name} explains models of {fit}, and this one reads {unfit}; integrated-gradients and occlusion fit both"
-    ))
-}
-
 fn class(bundle: &Bundle, name: &str, classes: &[String]) -> Result<usize, Failure> {
     if let Some(class) = classes.iter().position(|class| class == name) {
         return Ok(class);
@@ -368,9 +273,6 @@ fn class(bundle: &Bundle, name: &str, classes: &[String]) -> Result<usize, Failu
         "{place}: has no class \"{name}\"; it has {known}"
     )))
 }
-
-/// A row, and where it comes from.
-type PlacedRow = (Option<String>, Row);
 
 /// The rows that are explained.
 fn read(flags: &Flags, inputs: &[String], bundle: &Bundle) -> Result<Vec<PlacedRow>, Failure> {
@@ -421,92 +323,6 @@ fn read(flags: &Flags, inputs: &[String], bundle: &Bundle) -> Result<Vec<PlacedR
         eprintln!("note: the first {n} of {all} rows are explained; --limit says how many");
     }
     Ok(placed)
-}
-
-struct Work<'a> {
-    bundle: &'a Bundle,
-    rows: &'a [PlacedRow],
-    asked: Asked,
-    scores: Scores,
-    classes: &'a [String],
-}
-
-impl WithBackend for Work<'_> {
-    type Output = Result<Vec<Explanation>, Failure>;
-
-    fn run<B: AutodiffBackend>(self, device: B::Device) -> Self::Output {
-        let asked = self.asked;
-        if self.bundle.is_text() {
-            let explainer = TextExplainer::<B>::open(self.bundle, &device)?;
-            return self.all(explainer.max_length(), |row| match row {
-                Row::Texts(texts) => explainer.explain(texts, &asked),
-                Row::Words(_) | Row::Image(_) => Err(other_kind("texts", "row")),
-            });
-        }
-        let explainer = ImageExplainer::<B>::open(self.bundle, &device)?;
-        self.all(0, |row| match row {
-            Row::Image(picture) => explainer.explain(picture, &asked),
-            Row::Texts(_) | Row::Words(_) => Err(other_kind("images", "row")),
-        })
-    }
-}
-
-impl Work<'_> {
-    /// - max_length: tokens of the longest text
-    fn all(
-        &self,
-        max_length: usize,
-        explain: impl Fn(&Row) -> Result<Attributed, Failure>,
-    ) -> Result<Vec<Explanation>, Failure> {
-        let mut watch = Watch::new("explaining", self.rows.len());
-        let (mut cut, mut explanations) = (CutTexts::default(), Vec::new());
-        for (place, row) in self.rows {
-            let attributed = explain(row)?;
-            cut.add(attributed.cut);
-            explanations.push(self.explanation(place.clone(), attributed));
-            watch.at(explanations.len());
-        }
-        if cut.texts > 0 {
-            eprintln!("note: {}", cut.line(max_length));
-        }
-        Ok(explanations)
-    }
-
-    fn explanation(&self, place: Option<String>, attributed: Attributed) -> Explanation {
-        let Attributed {
-            class,
-            logits,
-            completeness,
-            subject,
-            ..
-        } = attributed;
-        let method = self.asked.method;
-        Explanation {
-            place,
-            class: self.classes[class].clone(),
-            probability: match self.scores {
-                Scores::OneLabel => softmax(&logits)[class],
-                Scores::SeveralLabels | Scores::Values => sigmoid(logits[class]),
-            },
-            score: logits[class],
-            method,
-            steps: (method == Method::IntegratedGradients).then_some(self.asked.steps),
-            completeness,
-            subject,
-        }
-    }
-}
-
-/// The class with the highest score, the first of those that share it.
-fn best(logits: &[f32]) -> usize {
-    let better = |best: usize, class: usize| {
-        if logits[class] > logits[best] {
-            class
-        } else {
-            best
-        }
-    };
-    (0..logits.len()).reduce(better).unwrap_or_default()
 }
 
 fn json_lines(explanations: &[Explanation]) -> String {

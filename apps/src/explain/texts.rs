@@ -14,9 +14,10 @@ use train::Failure;
 use train::job::text::{TokenBatch, indices};
 
 use super::explanation::{Completeness, Subject, Token, total};
+use super::method::{Method, other_medium};
 use super::quadrature::gauss_legendre;
 use super::rollout::rollout;
-use super::{Asked, Attributed, Method, best};
+use super::work::{Asked, Attributed, best};
 use crate::open::{self, TextParts};
 
 /// Tokens in a forward pass.
@@ -95,7 +96,7 @@ impl<B: AutodiffBackend> TextExplainer<B> {
             }
             Method::Occlusion => self.occlusion(&encoded, class, score),
             Method::AttentionRollout => self.attention_rollout(&encoded)?,
-            Method::GradCam => return Err(super::other_medium(asked.method)),
+            Method::GradCam => return Err(other_medium(asked.method)),
         };
         Ok(Attributed {
             class,
