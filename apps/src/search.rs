@@ -19,6 +19,16 @@ Examples:
   apps search index runs/image-classification photos/ --output photos.index
   apps search query photos.index --image wren.jpg --json";
 
+const BUILD_EXAMPLES: &str = "\
+Examples:
+  apps search index runs/sentence-embeddings notes/ --output notes.index
+  apps search index runs/image-classification photos/ --output photos.index";
+
+const QUERY_EXAMPLES: &str = "\
+Examples:
+  apps search query notes.index --text \"a bird that sings\" --top 5
+  apps search query photos.index --image wren.jpg --json";
+
 /// Find texts or images by what they mean: build an index, then ask for what is nearest
 #[derive(Args, Clone, Debug)]
 #[command(after_help = EXAMPLES)]
@@ -29,7 +39,9 @@ pub struct Flags {
 
 #[derive(Subcommand, Clone, Debug)]
 enum Command {
+    #[command(after_help = BUILD_EXAMPLES)]
     Index(build::Flags),
+    #[command(after_help = QUERY_EXAMPLES)]
     Query(query::Flags),
 }
 

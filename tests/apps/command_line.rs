@@ -85,14 +85,15 @@ fn every_command_has_examples_and_each_is_one_that_it_takes() {
 
 #[test]
 fn examples_that_need_no_run_do_what_they_say() {
-    /// What stands for a person's own: runs, pictures, many files.
-    const OWN: [&str; 6] = [
+    /// What stands for a person's own: runs, pictures, many files, indices.
+    const OWN: [&str; 7] = [
         "runs/",
         "photos/",
         "crawl/",
         "pairs.jsonl",
         "train.csv",
         "notes.jsonl",
+        ".index",
     ];
     let bench = Bench::new(APPS, &[]);
     bench.write(
