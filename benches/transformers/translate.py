@@ -6,6 +6,7 @@ is the twin of
 
     finetune translation --data PAIRS --set data.text=en --set data.text_pair=zh --set tokenizer.vocab_size=8000 \\
         --set tokenizer.max_length=96 --set training.epochs=12 --set training.validate_every=1000000 \\
+        --set training.batch_size=64 --set schedule.kind=inverse_sqrt --set model.d_model=192 --set model.encoder_layers=3 \\
         --set search.rows=1000 --set search.bleu_tokenizer=zh --seed 1 --out RUN
 
 which comes first: of its RUN/model are taken the sizes of the model, the tokenizer that it trained, and how texts are searched
