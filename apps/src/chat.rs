@@ -34,7 +34,7 @@ pub struct Flags {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub model: ModelFlags,
-    /// What the model is told in front of all messages
+    /// System message: what the model is told before the dialogue begins
     #[arg(long, value_name = "TEXT")]
     pub system: Option<String>,
     /// The most tokens of an answer

@@ -5,7 +5,8 @@ use model::{Bundle, HeadKind, bundle};
 use super::front_matter::library;
 use super::markdown::code;
 
-/// Stands for the folder of a model. Commands refuse to write into the folder that they read, so that none is run in it.
+/// Placeholder for the folder of the model in the commands of a card. It is not `.`: commands refuse to write into the folder of
+/// the model that they read.
 pub(super) const FOLDER: &str = "DIR";
 
 /// Commands and code.

@@ -49,11 +49,11 @@ pub struct Answer {
 impl<'a, B: Backend> Dialogue<'a, B> {
     /// A dialogue without a message.
     ///
-    /// - system: what the model is told in front of all messages
+    /// - system: the system message, which begins the dialogue
     ///
     /// # Errors
     ///
-    /// A tokenizer without a chat template, or with one that cannot be used, as by refusing what is told in front.
+    /// A tokenizer without a chat template, or with one that cannot be used, such as one that refuses a system message.
     pub fn new(generator: &'a Generator<B>, system: Option<&str>) -> Result<Self, Failure> {
         let tokenizer = generator.tokenizer();
         if tokenizer.chat_template().is_none() {

@@ -1,7 +1,7 @@
 //! Why a classifier of texts said what it said. In: its bundle, texts or pairs. Out: an attribution a token.
 //!
-//! A table of a row a token stands in for the model's token table: so vectors between those of tokens are read, and the
-//! gradient of that table is that of each embedded token.
+//! In place of the model's token table it is given one with a row for each token of the text. Its rows may be any vectors, those
+//! between the baseline and the text too, and its gradient is the gradient of each embedded token.
 
 use burn::module::Module;
 use burn::prelude::*;

@@ -38,7 +38,7 @@ pub(super) fn of_run(record: &Record) -> Result<Option<String>, Failure> {
 
 /// Everything that details say.
 ///
-/// - names: of the classes, in the order of the details; numbers stand for names that are missing
+/// - names: of the classes, in the order of the details; a class without a name is shown by its number
 /// - origin: of what they are: "the test split"
 ///
 /// # Errors
