@@ -9,8 +9,7 @@ use clap::Args;
 use data::TextTokenizer;
 use model::bundle::{Load, Loaded};
 use model::{
-    Bundle, BundleError, HeadKind, ImageConfig, Names, Seq2SeqConfig, TextClassifier, TextConfig,
-    TokenModel,
+    Bundle, BundleError, HeadKind, ImageConfig, Names, Seq2SeqConfig, TextConfig, TokenModel,
 };
 use train::job::image::ImageModel;
 use train::job::start;
@@ -351,18 +350,6 @@ fn warn_of_lost(bundle: &Bundle, names: Names, loaded: &Loaded) {
     if let Some(lost) = loaded.lost(names) {
         eprintln!("warning: {}: {lost}", bundle.path().display());
     }
-}
-
-/// A classifier of texts with its weights, and its classes.
-pub(crate) fn text_classifier<B: Backend>(
-    bundle: &Bundle,
-    parts: &TextParts,
-    device: &B::Device,
-) -> Result<(TextClassifier<B>, Vec<String>), Failure> {
-    let names = require(bundle, HeadKind::Classes)?;
-    let classes = bundle.classes()?;
-    let model = TextClassifier::draw(&parts.config, classes.len(), &bundle.draw(device, names));
-    Ok((filled(bundle, model, names)?, classes))
 }
 
 /// Sizes of an image model, checked, and what it sees of an image.

@@ -23,7 +23,7 @@ use train::scores::detection::{Detection, DetectionTally, TrueBox};
 use train::scores::nms::Corners;
 
 use crate::targets::{
-    Kind, OnImages, TargetBatch, TargetLoss, Targets, VisionObjective, VisionTally, VisionTask,
+    OnImages, TargetBatch, TargetLoss, Targets, VisionObjective, VisionTally, VisionTask,
 };
 
 /// Of the focal loss: the weight of a class that is there beside one that is not, and how much less counts what is right
@@ -381,10 +381,10 @@ impl<B: Backend> TargetLoss<B> for Boxes<B> {
     fn tally(&self, batch: &TargetBatch, device: &B::Device) -> VisionTally {
         let found = self.model.find(batch.images.tensor(device));
         let sums = self.sums(found.clone(), batch, device);
-        let mut tally = VisionTally::read(sums, Kind::Boxes);
         let size = [batch.images.height, batch.images.width];
-        let Targets::Boxes(boxes) = &batch.targets else {
-            return tally;
+        let boxes: &[Vec<BoxLabel>] = match &batch.targets {
+            Targets::Boxes(boxes) => boxes,
+            _ => &[],
         };
         let detections = self.detections(found, size);
         let mut judged = DetectionTally::default();
@@ -398,8 +398,7 @@ impl<B: Backend> TargetLoss<B> for Boxes<B> {
             let truths: Vec<TrueBox> = boxes.iter().map(truth).collect();
             judged.add(*row, &found, &truths);
         }
-        tally.boxes = judged;
-        tally
+        VisionTally::read(sums, judged)
     }
 }
 

@@ -23,11 +23,8 @@ use train::job::text::{self, TokenizerRecipe};
 use train::job::{BundleWriter, Exported, Job, Product, Recipe, Splits, Start};
 use train::metrics::{Metric, Metrics};
 use train::objective::{LossSums, Objective, SumTally, Tally};
-use train::objectives::class_tally::ClassTally;
 use train::recipe::Impossible;
-use train::scores::entities::EntityTally;
-use train::scores::many_labels::ManyLabelsTally;
-use train::scores::values::ValuesTally;
+use train::scores::judged::{Judged, merge};
 
 use crate::instruction_tuning::Instructions;
 use crate::multiple_choice::Choices;
@@ -43,14 +40,8 @@ use crate::token_classification::Tags;
 pub struct TextTally {
     /// The loss.
     pub sums: SumTally,
-    /// Of classes, tags and choices.
-    pub classes: Option<ClassTally>,
-    /// Of tags that mark entities.
-    pub entities: Option<EntityTally>,
-    /// Of several labels.
-    pub labels: Option<ManyLabelsTally>,
-    /// Of values.
-    pub values: Option<ValuesTally>,
+    /// Of classes, tags, labels and values.
+    pub judged: Judged,
     /// Of questions.
     pub answers: Option<SpanTally>,
     /// Of pairs.
@@ -69,32 +60,17 @@ impl TextTally {
     }
 }
 
-pub(crate) fn merge<T: Tally>(ours: &mut Option<T>, other: Option<T>) {
-    match (ours, other) {
-        (Some(ours), Some(other)) => ours.merge(other),
-        (ours @ None, other) => *ours = other,
-        (Some(_), None) => {}
-    }
-}
-
 impl Tally for TextTally {
     fn merge(&mut self, other: Self) {
         self.sums.merge(other.sums);
-        merge(&mut self.classes, other.classes);
-        merge(&mut self.entities, other.entities);
-        merge(&mut self.labels, other.labels);
-        merge(&mut self.values, other.values);
+        self.judged.merge(other.judged);
         merge(&mut self.answers, other.answers);
         merge(&mut self.pairs, other.pairs);
         self.is_of_tokens |= other.is_of_tokens;
     }
 
     fn metrics(&self) -> Metrics {
-        let mut metrics = Metrics::new();
-        metrics.extend(self.classes.iter().flat_map(Tally::metrics));
-        metrics.extend(self.entities.iter().flat_map(Tally::metrics));
-        metrics.extend(self.labels.iter().flat_map(Tally::metrics));
-        metrics.extend(self.values.iter().flat_map(Tally::metrics));
+        let mut metrics = self.judged.metrics();
         metrics.extend(self.answers.iter().flat_map(Tally::metrics));
         metrics.extend(self.pairs.iter().flat_map(Tally::metrics));
         if !self.sums.is_empty() {
@@ -107,24 +83,12 @@ impl Tally for TextTally {
     }
 
     fn details(&self) -> Option<Value> {
-        let all = [
-            self.classes.as_ref().and_then(Tally::details),
-            self.entities.as_ref().and_then(Tally::details),
-            self.labels.as_ref().and_then(Tally::details),
-            self.values.as_ref().and_then(Tally::details),
-            self.answers.as_ref().and_then(Tally::details),
-        ];
-        let mut all = all.into_iter().flatten();
-        let mut first = all.next()?;
-        // Figures of entities beside those of their tags.
-        if let (Some(second), Some(first)) = (all.next(), first.as_object_mut()) {
-            first.insert("entities".into(), second);
-        }
-        Some(first)
+        let of_answers = || self.answers.as_ref().and_then(Tally::details);
+        self.judged.details().or_else(of_answers)
     }
 
     fn is_empty(&self) -> bool {
-        self.sums.is_empty() && self.classes.is_none()
+        self.sums.is_empty() && self.judged.classes.is_none()
     }
 }
 

@@ -129,7 +129,7 @@ impl<B: Backend> ItemLoss<B> for Pairs<B> {
     fn tally(&self, batch: &ItemBatch, device: &B::Device) -> TextTally {
         let logits = logits(&self.model, self.place, batch, device);
         TextTally {
-            classes: Some(ClassTally::read(logits, &classes(batch))),
+            judged: ClassTally::read(logits, &classes(batch)).into(),
             ..TextTally::default()
         }
     }

@@ -19,7 +19,7 @@ use train::recipe::Impossible;
 use train::scores::masks::MaskTally;
 
 use crate::targets::{
-    Kind, OnImages, TargetBatch, TargetLoss, Targets, VisionObjective, VisionTally, VisionTask,
+    OnImages, TargetBatch, TargetLoss, Targets, VisionObjective, VisionTally, VisionTask,
 };
 
 /// Added above and below the line of the Dice coefficient: a class that is nowhere is not wrong.
@@ -209,13 +209,12 @@ impl<B: Backend> TargetLoss<B> for Masks<B> {
         let [rows, classes] = logits.dims();
         let truths = truths(batch);
         let sums = self.sums(logits.clone(), area, &truths);
-        let mut tally = VisionTally::read(sums, Kind::Masks);
         let predicted = logits.argmax(1).reshape([rows]).into_data();
         let predicted: Vec<u32> = predicted.iter::<i64>().map(|class| class as u32).collect();
         let truths: Vec<u32> = truths.iter().map(|&class| u32::from(class)).collect();
-        tally.masks = MaskTally::new(classes);
-        tally.masks.add(&predicted, &truths);
-        tally
+        let mut judged = MaskTally::new(classes);
+        judged.add(&predicted, &truths);
+        VisionTally::read(sums, judged)
     }
 }
 

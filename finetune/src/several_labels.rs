@@ -18,7 +18,7 @@ use train::recipe::Impossible;
 use train::scores::many_labels::ManyLabelsTally;
 
 use crate::targets::{
-    Kind, OnImages, TargetBatch, TargetLoss, Targets, VisionObjective, VisionTally, VisionTask,
+    OnImages, TargetBatch, TargetLoss, Targets, VisionObjective, VisionTally, VisionTask,
 };
 
 /// The task; `assets/recipes/image-labels.toml` and the files that it names explain every key.
@@ -209,9 +209,7 @@ impl<B: Backend> TargetLoss<B> for SeveralLabels<B> {
         let [_, n_classes] = logits.dims();
         let truths = truths(labels_of(batch), n_classes);
         let sums = binary_cross_entropy(logits.clone(), &truths);
-        let mut tally = VisionTally::read(sums, Kind::Labels);
-        tally.labels = judged(logits, &truths, self.threshold);
-        tally
+        VisionTally::read(sums, judged(logits, &truths, self.threshold))
     }
 }
 

@@ -31,10 +31,7 @@ use train::metrics::{Metric, Metrics};
 use train::objective::{LossSums, Objective, SumTally, Tally};
 use train::recipe::Impossible;
 use train::report::sheet::Sheet;
-use train::scores::detection::{self, DetectionTally};
-use train::scores::many_labels::ManyLabelsTally;
-use train::scores::masks::MaskTally;
-use train::scores::values::ValuesTally;
+use train::scores::judged::Judged;
 use train::source::{BatchSource, Counts, Epochs, Rows, Unit};
 
 use crate::detection::Boxes;
@@ -161,42 +158,21 @@ fn paint(
     }
 }
 
-/// What a validation collects: of these the one that the task has.
+/// What a validation collects.
 #[derive(Clone, Debug, Default)]
 pub struct VisionTally {
     /// The loss.
     pub sums: SumTally,
-    /// Of boxes.
-    pub boxes: DetectionTally,
-    /// Of masks.
-    pub masks: MaskTally,
-    /// Of several labels.
-    pub labels: ManyLabelsTally,
-    /// Of values.
-    pub values: ValuesTally,
-    kind: Option<Kind>,
-}
-
-/// What a validation is of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// Boxes.
-    Boxes,
-    /// Masks.
-    Masks,
-    /// Several labels an image.
-    Labels,
-    /// Values.
-    Values,
+    /// What else the task is judged by.
+    pub judged: Judged,
 }
 
 impl VisionTally {
-    /// Nothing but the sums of a batch.
-    pub fn read<B: Backend>(sums: LossSums<B>, kind: Kind) -> Self {
+    /// The sums of a batch, and what else it is judged by.
+    pub fn read<B: Backend>(sums: LossSums<B>, judged: impl Into<Judged>) -> Self {
         Self {
             sums: SumTally::read(sums, &[]),
-            kind: Some(kind),
-            ..Self::default()
+            judged: judged.into(),
         }
     }
 }
@@ -204,38 +180,17 @@ impl VisionTally {
 impl Tally for VisionTally {
     fn merge(&mut self, other: Self) {
         self.sums.merge(other.sums);
-        self.boxes.merge(other.boxes);
-        self.masks.merge(other.masks);
-        self.labels.merge(other.labels);
-        self.values.merge(other.values);
-        self.kind = self.kind.or(other.kind);
+        self.judged.merge(other.judged);
     }
 
     fn metrics(&self) -> Metrics {
         let mut metrics = self.sums.metrics();
-        metrics.extend(match self.kind {
-            Some(Kind::Boxes) => {
-                // Those by size, and of fewer boxes, are many.
-                let mut all = self.boxes.metrics();
-                let shown = detection::METRICS;
-                all.retain(|name, _| shown.iter().any(|metric| metric.name == name));
-                all
-            }
-            Some(Kind::Masks) => self.masks.metrics(),
-            Some(Kind::Labels) => self.labels.metrics(),
-            Some(Kind::Values) => self.values.metrics(),
-            None => Metrics::new(),
-        });
+        metrics.extend(self.judged.metrics());
         metrics
     }
 
     fn details(&self) -> Option<Value> {
-        match self.kind? {
-            Kind::Boxes => self.boxes.details(),
-            Kind::Masks => self.masks.details(),
-            Kind::Labels => self.labels.details(),
-            Kind::Values => self.values.details(),
-        }
+        self.judged.details()
     }
 
     fn is_empty(&self) -> bool {

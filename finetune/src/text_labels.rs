@@ -113,7 +113,7 @@ impl<B: Backend> ItemLoss<B> for TextSeveral<B> {
         let (logits, truths) = (self.logits(batch, device), self.truths(batch));
         let sums = binary_cross_entropy(logits.clone(), &truths);
         TextTally {
-            labels: Some(judged(logits, &truths, self.threshold)),
+            judged: judged(logits, &truths, self.threshold).into(),
             ..TextTally::read(sums, &[])
         }
     }

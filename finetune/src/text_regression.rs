@@ -124,7 +124,7 @@ impl<B: Backend> ItemLoss<B> for TextValues<B> {
         let truths = truths(batch);
         let sums = self.scale.sums(estimates.clone(), truths, self.absolute);
         TextTally {
-            values: Some(self.scale.tally(estimates, truths)),
+            judged: self.scale.tally(estimates, truths).into(),
             ..TextTally::read(sums, &[])
         }
     }

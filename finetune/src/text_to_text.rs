@@ -21,6 +21,7 @@ use train::objective::{LossSums, Objective, SumTally, Tally};
 use train::objectives::class_loss::{ClassLoss, SmoothingRecipe};
 use train::objectives::tokens;
 use train::recipe::Impossible;
+use train::scores::judged::merge;
 use train::scores::summaries::SummaryTally;
 use train::scores::translation::{Bleu, Tokenizer, TranslationTally};
 
@@ -204,8 +205,8 @@ pub struct WrittenTally {
 impl Tally for WrittenTally {
     fn merge(&mut self, other: Self) {
         self.sums.merge(other.sums);
-        crate::on_texts::merge(&mut self.translations, other.translations);
-        crate::on_texts::merge(&mut self.summaries, other.summaries);
+        merge(&mut self.translations, other.translations);
+        merge(&mut self.summaries, other.summaries);
     }
 
     fn metrics(&self) -> Metrics {

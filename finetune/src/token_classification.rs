@@ -18,6 +18,7 @@ use train::objectives::class_loss::{ClassLoss, ClassLossRecipe};
 use train::objectives::class_tally::ClassTally;
 use train::recipe::Impossible;
 use train::scores::entities::{EntityTally, Scheme, are_entities};
+use train::scores::judged::Judged;
 
 use crate::on_texts::{ItemLoss, OnTexts, TextObjective, TextTally, TextTask};
 
@@ -184,9 +185,12 @@ impl<B: Backend> ItemLoss<B> for Tags<B> {
             let predicted: Vec<usize> = predicted.iter::<i64>().map(|tag| tag as usize).collect();
             self.entities(scheme, &predicted, &batch.targets)
         });
-        TextTally {
-            classes: Some(ClassTally::read(logits, tags)),
+        let judged = Judged {
             entities,
+            ..ClassTally::read(logits, tags).into()
+        };
+        TextTally {
+            judged,
             ..TextTally::default()
         }
     }

@@ -20,7 +20,7 @@ use train::recipe::Impossible;
 use train::scores::values::ValuesTally;
 
 use crate::targets::{
-    Kind, OnImages, TargetBatch, TargetLoss, Targets, VisionObjective, VisionTally, VisionTask,
+    OnImages, TargetBatch, TargetLoss, Targets, VisionObjective, VisionTally, VisionTask,
 };
 
 /// The task; `assets/recipes/image-regression.toml` and the files that it names explain every key.
@@ -234,8 +234,6 @@ impl<B: Backend> TargetLoss<B> for Values<B> {
         let estimates = self.estimates(batch, device);
         let truths = truths(batch);
         let sums = self.scale.sums(estimates.clone(), truths, self.absolute);
-        let mut tally = VisionTally::read(sums, Kind::Values);
-        tally.values = self.scale.tally(estimates, truths);
-        tally
+        VisionTally::read(sums, self.scale.tally(estimates, truths))
     }
 }

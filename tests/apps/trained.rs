@@ -9,7 +9,7 @@ use train::cli::Trainer;
 use train::recipe::{BuiltIn, Draft};
 use train::session::{Options, Status};
 
-use crate::support::{Bench, idx_images, idx_labels, message};
+use crate::support::{Bench, TINY_CLASSIFIER, idx_images, idx_labels, labelled_texts, message};
 
 /// A class whose name would be markup on a page.
 pub const MARKUP: &str = "<script>alert(1)</script>";
@@ -30,31 +30,9 @@ impl Runs {
 
     /// A classifier of 300 texts in 20 steps, judged on a fifth of them.
     pub fn classifier(&self, out: &str, settings: &[&str]) {
-        let words = [["river", "sea"], ["bird", "cat"], ["knife", "axe"]];
-        let row = |n: usize| {
-            let word = words[n % 3][n / 3 % 2];
-            format!("{n} of the old {word}s,{}\n", CLASSES[n % 3])
-        };
-        let rows: String = (0..300).map(row).collect();
-        self.bench.write("texts.csv", format!("text,label\n{rows}"));
+        self.bench.write("texts.csv", labelled_texts(&CLASSES));
         let source = format!("data.source=[{:?}]", self.at("texts.csv"));
-        let usual = [
-            "from=scratch",
-            &source,
-            "data.valid=0.2",
-            "data.test=0.2",
-            "data.label_limit=0",
-            "tokenizer.max_length=16",
-            "model.hidden_size=16",
-            "model.num_hidden_layers=1",
-            "model.intermediate_size=32",
-            "model.max_position_embeddings=16",
-            "training.steps=20",
-            "training.batch_size=8",
-            "training.log_every=2",
-            "training.validate_every=5",
-        ];
-        let settings = [&usual[..], settings].concat();
+        let settings = [&[source.as_str()][..], &TINY_CLASSIFIER, settings].concat();
         self.train(&finetune::TRAINER, "text-classification", &settings, out);
     }
 

@@ -4,44 +4,17 @@
 
 use std::fs;
 
-use crate::support::{Bench, Run, idx_images, idx_labels};
+use crate::support::{Bench, Run, TINY_CLASSIFIER, idx_images, idx_labels, labelled_texts};
 use serde_json::{Value, json};
 
 const CLASSES: [&str; 3] = ["animal", "tool", "water"];
 
 /// A bench for `text-classification` from scratch, with the bundled tokenizer.
 fn bench() -> Bench {
-    let bench = Bench::new(
-        env!("CARGO_BIN_EXE_finetune"),
-        &[
-            "from=scratch",
-            "data.source=[\"texts.csv\"]",
-            "data.valid=0.2",
-            "data.test=0.2",
-            "data.label_limit=0",
-            "tokenizer.max_length=16",
-            "model.hidden_size=16",
-            "model.num_hidden_layers=1",
-            "model.intermediate_size=32",
-            "model.max_position_embeddings=16",
-            "training.steps=20",
-            "training.batch_size=8",
-            "training.log_every=2",
-            "training.validate_every=5",
-        ],
-    );
-    bench.write("texts.csv", table(&CLASSES));
+    let settings = [&["data.source=[\"texts.csv\"]"][..], &TINY_CLASSIFIER].concat();
+    let bench = Bench::new(env!("CARGO_BIN_EXE_finetune"), &settings);
+    bench.write("texts.csv", labelled_texts(&CLASSES));
     bench
-}
-
-/// 300 texts with a word that gives the class away.
-fn table(classes: &[&str]) -> String {
-    let words = [["bird", "cat"], ["knife", "axe"], ["river", "sea"]];
-    let row = |n: usize| {
-        let word = words[n % 3][n / 3 % 2];
-        format!("{n} of the old {word}s,{}\n", classes[n % classes.len()])
-    };
-    format!("text,label\n{}", (0..300).map(row).collect::<String>())
 }
 
 /// A bench for `image-classification` from scratch; the recipe's name goes in front of a command's arguments.
@@ -263,11 +236,11 @@ fn a_killed_run_goes_on_with_its_best_model() {
 #[test]
 fn labelled_texts_that_cannot_be_used() {
     let bench = bench();
-    let unlabelled = table(&CLASSES) + "a bird,\n";
+    let unlabelled = labelled_texts(&CLASSES) + "a bird,\n";
     for (name, contents, words) in [
         (
             "one.csv",
-            &table(&["animal"])[..],
+            &labelled_texts(&["animal"])[..],
             "one.csv: only one class (\"animal\")",
         ),
         (
@@ -321,11 +294,11 @@ fn classes(run: &Run) -> usize {
 fn classes_too_rare_to_be_split_stay_in_training() {
     let bench = bench();
     let rare = |n: usize| format!("a rare thing number {n},rare{n}\n");
-    let rows = table(&CLASSES) + &(0..40).map(rare).collect::<String>();
+    let rows = labelled_texts(&CLASSES) + &(0..40).map(rare).collect::<String>();
     bench.write("texts.csv", rows);
     assert_eq!(classes(&bench.train("run", &["--steps", "2"])), 43);
     // A row without a label is left out.
-    bench.write("texts.csv", table(&CLASSES) + "a bird,\n");
+    bench.write("texts.csv", labelled_texts(&CLASSES) + "a bird,\n");
     assert_eq!(classes(&bench.train("other", &["--steps", "2"])), 3);
 }
 

@@ -35,6 +35,34 @@ const TINY_MLM: [&str; 9] = [
     "training.batch_size=8",
 ];
 
+/// Settings of a `text-classification` on the texts of [`labelled_texts`], from scratch with the bundled tokenizer, so small
+/// that its 20 steps take a moment.
+pub const TINY_CLASSIFIER: [&str; 13] = [
+    "from=scratch",
+    "data.valid=0.2",
+    "data.test=0.2",
+    "data.label_limit=0",
+    "tokenizer.max_length=16",
+    "model.hidden_size=16",
+    "model.num_hidden_layers=1",
+    "model.intermediate_size=32",
+    "model.max_position_embeddings=16",
+    "training.steps=20",
+    "training.batch_size=8",
+    "training.log_every=2",
+    "training.validate_every=5",
+];
+
+/// A table of 300 texts with a word that gives the class away.
+pub fn labelled_texts(classes: &[&str]) -> String {
+    let words = [["bird", "cat"], ["knife", "axe"], ["river", "sea"]];
+    let row = |n: usize| {
+        let word = words[n % 3][n / 3 % 2];
+        format!("{n} of the old {word}s,{}\n", classes[n % classes.len()])
+    };
+    format!("text,label\n{}", (0..300).map(row).collect::<String>())
+}
+
 /// A trainer in a new folder, with settings that make every run of it small.
 pub struct Bench {
     binary: &'static str,

@@ -7,18 +7,19 @@ use burn::module::Module;
 use burn::prelude::*;
 use burn::tensor::TensorData;
 use burn::tensor::backend::AutodiffBackend;
-use data::{CutTexts, Encoded, Role, TextTokenizer};
+use data::{CutTexts, Encoded, Role};
 use model::families::Place;
 use model::{Bundle, HeadKind, Headed, TextClassifier, TokenInput};
 use train::Failure;
-use train::job::text::{TokenBatch, indices};
+use train::job::text::indices;
 
 use super::explanation::{Completeness, Subject, Token, total};
 use super::method::{Method, other_medium};
 use super::quadrature::gauss_legendre;
 use super::rollout::rollout;
 use super::work::{Asked, Attributed, best};
-use crate::open::{self, TextParts};
+use crate::open;
+use crate::task::reader::Reader;
 
 /// Tokens in a forward pass.
 const TOKENS: usize = 4096;
@@ -26,13 +27,9 @@ const TOKENS: usize = 4096;
 /// A loaded classifier of texts.
 pub(super) struct TextExplainer<B: AutodiffBackend> {
     model: TextClassifier<B>,
-    tokenizer: TextTokenizer,
-    max_length: usize,
-    at: Place,
-    types: bool,
+    reader: Reader<B>,
     place: String,
     family: &'static str,
-    device: B::Device,
 }
 
 impl<B: AutodiffBackend> TextExplainer<B> {
@@ -42,32 +39,23 @@ impl<B: AutodiffBackend> TextExplainer<B> {
     ///
     /// A bundle of another kind, or one whose weights do not fit.
     pub(super) fn open(bundle: &Bundle, device: &B::Device) -> Result<Self, Failure> {
-        let parts = open::text_parts(bundle)?;
+        let (reader, config) = Reader::open(bundle, device)?;
         let names = open::require(bundle, HeadKind::Classes)?;
         let draw = bundle.draw(device, names).without_training();
-        let model = TextClassifier::draw(&parts.config, bundle.classes()?.len(), &draw);
+        let model = TextClassifier::draw(&config, bundle.classes()?.len(), &draw);
         let model = open::filled::<B, _>(bundle, model, names)?;
-        let TextParts {
-            config,
-            tokenizer,
-            max_length,
-        } = parts;
         Ok(Self {
             // Gradients of the input alone are asked for.
             model: model.no_grad(),
-            tokenizer,
-            max_length,
-            at: config.class_plan().place,
-            types: config.describe().segments > 1,
+            reader,
             place: bundle.path().display().to_string(),
             family: bundle.family().model_type,
-            device: device.clone(),
         })
     }
 
     /// Tokens of the longest text.
     pub(super) fn max_length(&self) -> usize {
-        self.max_length
+        self.reader.max_length
     }
 
     /// Explains a text or a pair.
@@ -110,7 +98,8 @@ impl<B: AutodiffBackend> TextExplainer<B> {
     fn encoded(&self, texts: &[String]) -> Result<Encoded, Failure> {
         let second = texts.get(1).map(String::as_str);
         let rows = [(texts[0].as_str(), second)];
-        let encoded = self.tokenizer.encode_parts(&rows, self.max_length)?;
+        let reader = &self.reader;
+        let encoded = reader.tokenizer.encode_parts(&rows, reader.max_length)?;
         let mut encoded = encoded
             .into_iter()
             .next()
@@ -127,6 +116,7 @@ impl<B: AutodiffBackend> TextExplainer<B> {
 
     /// What the vocabulary, the text and the method say of each token.
     fn tokens(&self, texts: &[String], encoded: &Encoded, values: &[f32]) -> Vec<Token> {
+        let tokenizer = &self.reader.tokenizer;
         let token = |at: usize| {
             let id = encoded.ids[at];
             let (from, to) = encoded.offsets[at];
@@ -136,7 +126,7 @@ impl<B: AutodiffBackend> TextExplainer<B> {
                 text.get(from as usize..to as usize)
             });
             Token {
-                token: self.tokenizer.token(id).unwrap_or_else(|| id.to_string()),
+                token: tokenizer.token(id).unwrap_or_else(|| id.to_string()),
                 text: of_text.unwrap_or_default().into(),
                 part,
                 word: encoded.words[at],
@@ -149,9 +139,8 @@ impl<B: AutodiffBackend> TextExplainer<B> {
 
     fn input(&self, rows: &[Vec<u32>], types: &[u32]) -> (TokenInput<B>, Tensor<B, 1, Int>) {
         let pairs = rows.iter().map(|ids| (ids.as_slice(), types));
-        let batch = TokenBatch::of_pairs(pairs, self.tokenizer.pad(), self.types);
-        let at = indices(&batch.places(self.at), &self.device);
-        (batch.input(&self.device), at)
+        let batch = self.reader.batch(pairs);
+        (self.reader.input(&batch), self.reader.places(&batch))
     }
 
     /// Logits of rows of one length.
@@ -173,7 +162,7 @@ impl<B: AutodiffBackend> TextExplainer<B> {
 
     /// The padding token in place of each token that is not special.
     fn baseline(&self, encoded: &Encoded) -> Vec<u32> {
-        let pad = self.tokenizer.pad();
+        let pad = self.reader.tokenizer.pad();
         let tokens = encoded.ids.iter().zip(&encoded.parts);
         tokens
             .map(|(&id, part)| if part.is_some() { pad } else { id })
@@ -187,7 +176,7 @@ impl<B: AutodiffBackend> TextExplainer<B> {
         let [_, width] = table.dims();
         let vectors = |ids: &[u32]| {
             let ids: Vec<i32> = ids.iter().map(|&id| id as i32).collect();
-            table.clone().select(0, indices(&ids, &self.device))
+            table.clone().select(0, indices(&ids, &self.reader.device))
         };
         let baseline = vectors(&self.baseline(encoded));
         let way = vectors(&encoded.ids) - baseline.clone();
@@ -217,9 +206,9 @@ impl<B: AutodiffBackend> TextExplainer<B> {
     /// How far the class's score falls where a token is hidden: Zeiler and Fergus 2014, <https://arxiv.org/abs/1311.2901>, with
     /// the mask token, else the unknown one, else padding, as the grey patch.
     fn occlusion(&self, encoded: &Encoded, class: usize, score: f32) -> Vec<f32> {
-        let roles = self.tokenizer.roles();
+        let roles = self.reader.tokenizer.roles();
         let hides = roles.id(Role::Mask).or_else(|| roles.id(Role::Unknown));
-        let hides = hides.unwrap_or_else(|| self.tokenizer.pad());
+        let hides = hides.unwrap_or_else(|| self.reader.tokenizer.pad());
         let places: Vec<usize> = (0..encoded.ids.len())
             .filter(|&at| encoded.parts[at].is_some())
             .collect();
@@ -248,7 +237,7 @@ impl<B: AutodiffBackend> TextExplainer<B> {
         };
         let mean = |weights: Tensor<B, 4>| weights.mean_dim(1).into_data().iter::<f32>().collect();
         let layers: Vec<Vec<f32>> = layers.into_iter().map(mean).collect();
-        let place = match self.at {
+        let place = match self.reader.place {
             Place::First => 0,
             Place::Last => seq - 1,
         };

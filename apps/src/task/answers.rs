@@ -3,29 +3,26 @@
 use std::collections::HashSet;
 
 use burn::prelude::*;
-use data::{CutTexts, Encoded, ItemKind, TextTokenizer};
+use data::{CutTexts, Encoded, ItemKind};
 use model::{Bundle, HeadKind, SpanFinder};
 use train::Failure;
-use train::job::text::TokenBatch;
 use train::objectives::class_tally::negative_log_likelihood;
 use train::scores::answers::AnswerTally;
 use train::scores::best_spans::{AnswersConfig, Candidate, Found, candidates, tokens_of};
 
 use super::prediction::AnswerGuess;
+use super::reader::Reader;
 use super::{
     Asked, Labelled, Output, Reads, Row, Said, Settings, Target, Task, TaskTally, by_length,
     other_kind, texts_of,
 };
-use crate::open::{self, TextParts};
+use crate::open;
 
 /// Answers questions.
 pub struct Answers<B: Backend> {
     model: SpanFinder<B>,
-    tokenizer: TextTokenizer,
-    max_length: usize,
-    types: bool,
+    reader: Reader<B>,
     answers: AnswersConfig,
-    device: B::Device,
 }
 
 /// A window of a context, with how much each of its tokens looks like an answer's first and last.
@@ -42,20 +39,13 @@ impl<B: Backend> Answers<B> {
     ///
     /// A bundle of another kind, or one whose weights do not fit.
     pub fn open(bundle: &Bundle, device: &B::Device) -> Result<Self, Failure> {
-        let TextParts {
-            config,
-            tokenizer,
-            max_length,
-        } = open::text_parts(bundle)?;
+        let (reader, config) = Reader::open(bundle, device)?;
         let names = open::require(bundle, HeadKind::Spans)?;
         let model = SpanFinder::draw(&config, &bundle.draw(device, names));
         Ok(Self {
             model: open::filled(bundle, model, names)?,
-            types: config.describe().segments > 1,
-            answers: AnswersConfig::of(bundle, max_length)?,
-            tokenizer,
-            max_length,
-            device: device.clone(),
+            answers: AnswersConfig::of(bundle, reader.max_length)?,
+            reader,
         })
     }
 
@@ -65,8 +55,12 @@ impl<B: Backend> Answers<B> {
             .iter()
             .map(|texts| (texts[1].as_str(), texts[0].as_str()))
             .collect();
-        let (length, stride) = (self.max_length, self.answers.stride);
-        let encoded = self.tokenizer.encode_windows(&turned, length, stride)?;
+        let Reader {
+            tokenizer,
+            max_length,
+            ..
+        } = &self.reader;
+        let encoded = tokenizer.encode_windows(&turned, *max_length, self.answers.stride)?;
         let mut cut = CutTexts::default();
         let mut all: Vec<(usize, usize, &Encoded)> = Vec::new();
         for (row, windows) in encoded.iter().enumerate() {
@@ -81,8 +75,8 @@ impl<B: Backend> Answers<B> {
         let mut found: Vec<Vec<Option<Window>>> = encoded.iter().map(windows).collect();
         for picked in by_length(&lengths, asked.batch_size) {
             let pairs = picked.iter().map(|&at| all[at].2.pair());
-            let batch = TokenBatch::of_pairs(pairs, self.tokenizer.pad(), self.types);
-            let logits = self.model.logits(&batch.input(&self.device));
+            let batch = self.reader.batch(pairs);
+            let logits = self.model.logits(&self.reader.input(&batch));
             let logits: Vec<f32> = logits.into_data().iter::<f32>().collect();
             for (&at, logits) in picked.iter().zip(logits.chunks(batch.seq * 2)) {
                 let (row, number, window) = all[at];
@@ -214,7 +208,7 @@ impl<B: Backend> Task for Answers<B> {
     }
 
     fn max_length(&self) -> Option<usize> {
-        Some(self.max_length)
+        Some(self.reader.max_length)
     }
 
     fn predict(&self, rows: &[Row], asked: &Asked) -> Result<Said, Failure> {

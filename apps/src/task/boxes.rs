@@ -126,12 +126,7 @@ impl<B: Backend> Task for Boxes<B> {
     }
 
     fn labelled(&self) -> Labelled {
-        Labelled {
-            kind: None,
-            text: "",
-            second: "",
-            target: "",
-        }
+        Labelled::default()
     }
 
     fn classes(&self) -> &[String] {
@@ -153,10 +148,7 @@ impl<B: Backend> Task for Boxes<B> {
     }
 
     fn tally(&self, _: &Settings) -> Result<TaskTally, Failure> {
-        Ok(TaskTally {
-            boxes: Some(DetectionTally::default()),
-            ..TaskTally::default()
-        })
+        Ok(TaskTally::of(DetectionTally::default()))
     }
 
     fn evaluate(
@@ -178,7 +170,7 @@ impl<B: Backend> Task for Boxes<B> {
             let truths = labels.filter_map(|label| placement.label(label, size));
             let truths: Vec<TrueBox> = truths.map(true_box).collect();
             let number = tally.next_image();
-            if let Some(judged) = &mut tally.boxes {
+            if let Some(judged) = &mut tally.judged.boxes {
                 judged.add(number, seen, &truths);
             }
         }

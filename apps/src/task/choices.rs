@@ -1,29 +1,24 @@
 //! The right one of several choices. In: questions with their choices. Out: the choices, the likeliest first.
 
 use burn::prelude::*;
-use data::{CutTexts, Encoded, ItemKind, TextTokenizer};
-use model::families::Place;
+use data::{CutTexts, Encoded, ItemKind};
 use model::{Bundle, ChoiceModel, HeadKind};
 use train::Failure;
-use train::job::text::{TokenBatch, indices};
 use train::objectives::class_tally::{largest, negative_log_likelihood};
 
 use super::one_label::best;
+use super::reader::Reader;
 use super::scores::softmax;
 use super::{
     Asked, Labelled, Output, Reads, Row, Said, Settings, Target, Task, TaskTally, by_length,
     other_kind, texts_of,
 };
-use crate::open::{self, TextParts};
+use crate::open;
 
 /// Chooses.
 pub struct Choices<B: Backend> {
     model: ChoiceModel<B>,
-    tokenizer: TextTokenizer,
-    max_length: usize,
-    at: Place,
-    types: bool,
-    device: B::Device,
+    reader: Reader<B>,
 }
 
 impl<B: Backend> Choices<B> {
@@ -33,20 +28,12 @@ impl<B: Backend> Choices<B> {
     ///
     /// A bundle of another kind, or one whose weights do not fit.
     pub fn open(bundle: &Bundle, device: &B::Device) -> Result<Self, Failure> {
-        let TextParts {
-            config,
-            tokenizer,
-            max_length,
-        } = open::text_parts(bundle)?;
+        let (reader, config) = Reader::open(bundle, device)?;
         let names = open::require(bundle, HeadKind::Choices)?;
         let model = ChoiceModel::draw(&config, &bundle.draw(device, names));
         Ok(Self {
             model: open::filled(bundle, model, names)?,
-            at: config.class_plan().place,
-            types: config.describe().segments > 1,
-            tokenizer,
-            max_length,
-            device: device.clone(),
+            reader,
         })
     }
 
@@ -68,14 +55,16 @@ impl<B: Backend> Choices<B> {
             .iter()
             .map(|(question, choice)| (question.as_str(), Some(choice.as_str())))
             .collect();
-        let encoded = self.tokenizer.encode_parts(&parts, self.max_length)?;
+        let reader = &self.reader;
+        let encoded = reader.tokenizer.encode_parts(&parts, reader.max_length)?;
         let lengths: Vec<usize> = encoded.iter().map(|row| row.ids.len()).collect();
         let mut scored = vec![0.0; encoded.len()];
         for picked in by_length(&lengths, asked.batch_size) {
             let rows = picked.iter().map(|&row| Encoded::pair(&encoded[row]));
-            let batch = TokenBatch::of_pairs(rows, self.tokenizer.pad(), self.types);
-            let at = indices(&batch.places(self.at), &self.device);
-            let scores = self.model.logits(&batch.input(&self.device), at);
+            let batch = reader.batch(rows);
+            let scores = self
+                .model
+                .logits(&reader.input(&batch), reader.places(&batch));
             let scores = scores.into_data();
             for (&row, score) in picked.iter().zip(scores.iter::<f32>()) {
                 scored[row] = score;
@@ -119,7 +108,7 @@ impl<B: Backend> Task for Choices<B> {
     }
 
     fn max_length(&self) -> Option<usize> {
-        Some(self.max_length)
+        Some(self.reader.max_length)
     }
 
     fn predict(&self, rows: &[Row], asked: &Asked) -> Result<Said, Failure> {

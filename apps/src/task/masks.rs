@@ -7,11 +7,11 @@ use data::image::{IGNORED, Mask};
 use model::{Bundle, HeadKind, Segmenter};
 use train::Failure;
 use train::job::image::ImageModel;
+use train::scores::judged::merge;
 use train::scores::masks::MaskTally;
 
 use super::image_scores::{Eye, Seen, pictures};
 use super::prediction::{MaskGuess, Share};
-use super::tally::merge;
 use super::{
     Asked, Labelled, Output, Reads, Row, Said, Settings, Target, Task, TaskTally, other_kind,
 };
@@ -133,12 +133,7 @@ impl<B: Backend> Task for Masks<B> {
     }
 
     fn labelled(&self) -> Labelled {
-        Labelled {
-            kind: None,
-            text: "",
-            second: "",
-            target: "",
-        }
+        Labelled::default()
     }
 
     fn classes(&self) -> &[String] {
@@ -155,10 +150,7 @@ impl<B: Backend> Task for Masks<B> {
     }
 
     fn tally(&self, _: &Settings) -> Result<TaskTally, Failure> {
-        Ok(TaskTally {
-            masks: Some(MaskTally::new(self.classes.len())),
-            ..TaskTally::default()
-        })
+        Ok(TaskTally::of(MaskTally::new(self.classes.len())))
     }
 
     fn evaluate(
@@ -186,7 +178,7 @@ impl<B: Backend> Task for Masks<B> {
             let (seen, truth): (Vec<u32>, Vec<u32>) = (seen.collect(), truth.collect());
             judged.add(&seen, &truth);
         }
-        merge(&mut tally.masks, judged);
+        merge(&mut tally.judged.masks, Some(judged));
         Ok(self.said(&pictures, &seen))
     }
 }

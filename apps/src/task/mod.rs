@@ -2,9 +2,9 @@
 //! task. In: rows. Out: predictions in their order, and figures where rows have targets.
 //!
 //! Reading order: [`Task`] here, [`prediction`] (what a task says of a row), [`tally`] and [`settings`] (what it is judged by, and
-//! with which options), [`registry`] (the task of a bundle); then a file a task: [`one_label`], [`several_labels`] and [`values`]
-//! of texts ([`text_scores`]) or of images ([`image_scores`]), [`words`], [`answers`], [`choices`], [`written`], [`masks`],
-//! [`boxes`].
+//! with which options), [`registry`] (the task of a bundle); then a file a task: [`of_scores`] of texts ([`text_scores`]) or of images
+//! ([`image_scores`]), whose scores mean [`one_label`], [`several_labels`] or [`values`]; [`words`], [`answers`], [`choices`],
+//! [`written`], [`masks`], [`boxes`].
 //!
 //! A new task is a new file and a line in [`registry`].
 
@@ -13,8 +13,10 @@ pub mod boxes;
 pub mod choices;
 pub mod image_scores;
 pub mod masks;
+pub mod of_scores;
 pub mod one_label;
 pub mod prediction;
+pub(crate) mod reader;
 pub mod registry;
 pub mod scores;
 pub mod settings;
@@ -136,7 +138,7 @@ pub enum Reads {
 }
 
 /// What labelled rows of a task are, and the usual names of their columns, as `finetune`'s recipes have them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Labelled {
     /// What is true of a row; nothing of masks and boxes, which no column holds.
     pub kind: Option<ItemKind>,

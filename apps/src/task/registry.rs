@@ -15,6 +15,7 @@ use super::boxes::Boxes;
 use super::choices::Choices;
 use super::image_scores::ImageScorer;
 use super::masks::Masks;
+use super::of_scores::{Meaning, OfScores};
 use super::one_label::OneLabel;
 use super::scores::Scorer;
 use super::several_labels::SeveralLabels;
@@ -99,9 +100,10 @@ fn classes<B: Backend>(bundle: &Bundle, device: &B::Device) -> Result<Box<dyn Ta
         let (scorer, names) = ImageScorer::<B>::open(bundle, device)?;
         (Box::new(scorer), names)
     };
-    Ok(match scores {
-        Scores::OneLabel => Box::new(OneLabel::new(scorer, names)),
-        Scores::SeveralLabels => Box::new(SeveralLabels::new(scorer, names)),
-        Scores::Values => Box::new(Values::new(scorer, names)),
-    })
+    let meaning: Box<dyn Meaning> = match scores {
+        Scores::OneLabel => Box::new(OneLabel),
+        Scores::SeveralLabels => Box::new(SeveralLabels),
+        Scores::Values => Box::new(Values),
+    };
+    Ok(Box::new(OfScores::new(scorer, meaning, names)))
 }

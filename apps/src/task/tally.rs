@@ -3,37 +3,22 @@
 use serde_json::Value;
 use train::metrics::Metrics;
 use train::objective::Tally;
-use train::objectives::class_tally::ClassTally;
 use train::scores::answers::AnswerTally;
-use train::scores::detection::{self, DetectionTally};
-use train::scores::entities::EntityTally;
-use train::scores::many_labels::ManyLabelsTally;
-use train::scores::masks::MaskTally;
+use train::scores::judged::Judged;
 use train::scores::summaries::SummaryTally;
 use train::scores::translation::TranslationTally;
-use train::scores::values::ValuesTally;
 
 /// Of these the ones that the task has.
 #[derive(Clone, Debug, Default)]
 pub struct TaskTally {
-    /// Of classes and tags, with the loss over them.
-    pub classes: Option<ClassTally>,
-    /// Of tags that mark entities.
-    pub entities: Option<EntityTally>,
-    /// Of several labels.
-    pub labels: Option<ManyLabelsTally>,
-    /// Of values.
-    pub values: Option<ValuesTally>,
+    /// Of classes and tags, with the loss over them; of labels, values, masks and boxes.
+    pub judged: Judged,
     /// Of questions.
     pub answers: Option<AnswerTally>,
     /// Of translations.
     pub translations: Option<TranslationTally>,
     /// Of summaries.
     pub summaries: Option<SummaryTally>,
-    /// Of masks.
-    pub masks: Option<MaskTally>,
-    /// Of boxes.
-    pub boxes: Option<DetectionTally>,
     /// Sum of the loss, and how many targets it is over.
     pub(super) loss: Option<[f64; 2]>,
     /// Right ones, and how many there are: of choices, and of the words of texts.
@@ -44,20 +29,20 @@ pub struct TaskTally {
     pub(super) images: u32,
 }
 
-/// Takes in another part of a split.
-pub(crate) fn merge<T: Tally>(ours: &mut Option<T>, other: T) {
-    match ours {
-        Some(ours) => ours.merge(other),
-        None => *ours = Some(other),
-    }
-}
-
 fn add(ours: &mut Option<[f64; 2]>, [sum, targets]: [f64; 2]) {
     let [all, of] = ours.unwrap_or_default();
     *ours = Some([all + sum, of + targets]);
 }
 
 impl TaskTally {
+    /// One that begins with what `finetune` has too.
+    pub fn of(judged: impl Into<Judged>) -> Self {
+        Self {
+            judged: judged.into(),
+            ..Self::default()
+        }
+    }
+
     /// A loss, summed over targets.
     pub fn add_loss(&mut self, sum: f64, targets: f64) {
         add(&mut self.loss, [sum, targets]);
@@ -83,24 +68,13 @@ impl TaskTally {
 
     /// Figures over everything taken in, with the names that `finetune` has for them.
     pub fn metrics(&self) -> Metrics {
-        let mut metrics = Metrics::new();
-        metrics.extend(self.classes.iter().flat_map(Tally::metrics));
-        metrics.extend(self.entities.iter().flat_map(Tally::metrics));
-        metrics.extend(self.labels.iter().flat_map(Tally::metrics));
-        metrics.extend(self.values.iter().flat_map(Tally::metrics));
-        metrics.extend(self.masks.iter().flat_map(Tally::metrics));
+        let mut metrics = self.judged.metrics();
         let mut of_texts: Metrics = self.answers.iter().flat_map(Tally::metrics).collect();
         of_texts.extend(self.translations.iter().flat_map(Tally::metrics));
         of_texts.extend(self.summaries.iter().flat_map(Tally::metrics));
         // Where each question has an answer, there are none of those without.
         of_texts.retain(|_, figure| !figure.is_nan());
         metrics.extend(of_texts);
-        if let Some(boxes) = &self.boxes {
-            // Those by size, and of fewer boxes, are many.
-            let shown = |name: &str| detection::METRICS.iter().any(|one| one.name == name);
-            let all = boxes.metrics().into_iter();
-            metrics.extend(all.filter(|(name, _)| shown(name)));
-        }
         if let Some([sum, targets]) = self.loss {
             let loss = sum / targets;
             metrics.insert("loss".into(), loss);
@@ -116,25 +90,10 @@ impl TaskTally {
 
     /// A confusion matrix, figures by class.
     pub fn details(&self) -> Option<Value> {
-        let all = [
-            self.classes.as_ref().and_then(Tally::details),
-            self.entities.as_ref().and_then(Tally::details),
-            self.labels.as_ref().and_then(Tally::details),
-            self.values.as_ref().and_then(Tally::details),
-            self.answers.as_ref().and_then(Tally::details),
-            self.translations.as_ref().and_then(Tally::details),
-            self.masks.as_ref().and_then(Tally::details),
-            self.boxes.as_ref().and_then(Tally::details),
-        ];
-        let mut all = all.into_iter().flatten();
-        let mut first = all.next()?;
-        // Figures of entities beside those of their tags.
-        if let (Some(_), Some(_), Some(first)) =
-            (&self.classes, &self.entities, first.as_object_mut())
-        {
-            first.insert("entities".into(), all.next().unwrap_or_default());
-        }
-        Some(first)
+        let of_answers = || self.answers.as_ref().and_then(Tally::details);
+        let of_translations = || self.translations.as_ref().and_then(Tally::details);
+        let judged = self.judged.details();
+        judged.or_else(of_answers).or_else(of_translations)
     }
 }
 

@@ -2,112 +2,63 @@
 
 use data::ItemKind;
 use train::Failure;
+use train::scores::judged::merge;
 use train::scores::values::ValuesTally;
 
-use super::image_scores::Seen;
-use super::scores::{Scored, Scorer};
-use super::{Asked, Labelled, Output, Reads, Row, Said, Settings, Target, Task, TaskTally};
-use super::{other_kind, tally::merge};
+use super::of_scores::Meaning;
+use super::{Asked, Output, Settings, Target, TaskTally, other_kind};
 use crate::guess::{self, Figure};
 
 /// Values.
-pub struct Values {
-    scorer: Box<dyn Scorer>,
-    names: Vec<String>,
-}
+pub struct Values;
 
-impl Values {
-    /// - scorer: gives the values
-    /// - names: of the values
-    pub fn new(scorer: Box<dyn Scorer>, names: Vec<String>) -> Self {
-        Self { scorer, names }
-    }
-
-    fn said(&self, scored: &Scored, top: usize) -> Said {
-        let output = |values: &Vec<f32>| {
-            let figures: Vec<Figure> = values.iter().copied().map(Figure::Value).collect();
-            Output::Classes(guess::best(&figures, top, |value| {
-                self.names[value].clone()
-            }))
-        };
-        Said {
-            outputs: scored.rows.iter().map(output).collect(),
-            cut: scored.cut,
-        }
-    }
-}
-
-impl Task for Values {
+impl Meaning for Values {
     fn name(&self) -> &'static str {
         "regression"
     }
 
-    fn reads(&self) -> Reads {
-        self.scorer.reads()
-    }
-
-    fn labelled(&self) -> Labelled {
-        let is_image = self.reads() == Reads::Image;
-        Labelled {
-            kind: Some(ItemKind::Value),
-            text: "text",
-            second: "",
-            target: if is_image { "" } else { "score" },
-        }
-    }
-
-    fn classes(&self) -> &[String] {
-        &self.names
-    }
-
-    fn view(&self) -> Option<Seen> {
-        self.scorer.view()
-    }
-
-    fn max_length(&self) -> Option<usize> {
-        self.scorer.max_length()
+    fn target(&self) -> (ItemKind, &'static str) {
+        (ItemKind::Value, "score")
     }
 
     fn note(&self) -> Option<&'static str> {
         Some("the figures are values, not probabilities")
     }
 
-    fn predict(&self, rows: &[Row], asked: &Asked) -> Result<Said, Failure> {
-        let scored = self.scorer.scores(rows, asked.batch_size)?;
-        Ok(self.said(&scored, asked.top))
+    fn output(&self, scores: &[f32], names: &[String], asked: &Asked) -> Output {
+        let figures: Vec<Figure> = scores.iter().copied().map(Figure::Value).collect();
+        Output::Classes(guess::best(&figures, asked.top, |value| {
+            names[value].clone()
+        }))
     }
 
-    fn tally(&self, _: &Settings) -> Result<TaskTally, Failure> {
-        if self.names.len() != 1 {
-            let n = self.names.len();
+    fn tally(&self, names: &[String], _: &Settings) -> Result<TaskTally, Failure> {
+        if names.len() != 1 {
+            let n = names.len();
             return Err(Failure::input(format!(
                 "the model gives {n} values a row, and files have one; apps evaluate judges models of one value"
             )));
         }
-        Ok(TaskTally {
-            values: Some(ValuesTally::new(1)),
-            ..TaskTally::default()
-        })
+        Ok(TaskTally::of(ValuesTally::new(1)))
     }
 
-    fn evaluate(
+    fn judge(
         &self,
-        rows: &[Row],
+        rows: &[Vec<f32>],
+        _: &[String],
         targets: &[Target],
-        asked: &Asked,
         tally: &mut TaskTally,
-    ) -> Result<Said, Failure> {
+    ) -> Result<(), Failure> {
         let value = |target: &Target| match target {
             Target::Value(value) => Ok(f64::from(*value)),
             _ => Err(other_kind(self.name(), "target")),
         };
         let truths: Vec<f64> = targets.iter().map(value).collect::<Result<_, _>>()?;
-        let scored = self.scorer.scores(rows, asked.batch_size)?;
-        let values = scored.rows.iter().flatten();
+        let values = rows.iter().flatten();
         let values: Vec<f64> = values.map(|&value| f64::from(value)).collect();
         let mut judged = ValuesTally::new(1);
         judged.add(&values, &truths);
-        merge(&mut tally.values, judged);
-        Ok(self.said(&scored, asked.top))
+        merge(&mut tally.judged.values, Some(judged));
+        Ok(())
     }
 }

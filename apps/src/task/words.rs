@@ -1,29 +1,28 @@
 //! Tags of words, and the entities that they mark. In: sentences. Out: what was found, with its place.
 
 use burn::prelude::*;
-use data::{CutTexts, Encoded, ItemKind, TextTokenizer};
+use data::{CutTexts, Encoded, ItemKind};
 use model::{Bundle, HeadKind, TokenClassifier};
 use train::Failure;
 use train::job::text::TokenBatch;
 use train::objectives::class_tally::{ClassTally, largest};
 use train::scores::entities::{EntityTally, Scheme, are_entities, spans};
+use train::scores::judged::{Judged, merge};
 
 use super::prediction::Marked;
+use super::reader::Reader;
 use super::scores::softmax;
-use super::tally::merge;
 use super::{
     Asked, Labelled, Output, Reads, Row, Said, Settings, Target, Task, TaskTally, by_length,
     other_kind,
 };
-use crate::open::{self, TextParts};
+use crate::open;
 
 /// Tags words.
 pub struct Words<B: Backend> {
     model: TokenClassifier<B>,
-    tokenizer: TextTokenizer,
+    reader: Reader<B>,
     tags: Vec<String>,
-    max_length: usize,
-    device: B::Device,
 }
 
 /// A sentence as it is shown, and the bytes at which its words begin; none where it came as a text.
@@ -128,20 +127,14 @@ impl<B: Backend> Words<B> {
     ///
     /// A bundle of another kind, or one whose weights do not fit.
     pub fn open(bundle: &Bundle, device: &B::Device) -> Result<Self, Failure> {
-        let TextParts {
-            config,
-            tokenizer,
-            max_length,
-        } = open::text_parts(bundle)?;
+        let (reader, config) = Reader::open(bundle, device)?;
         let names = open::require(bundle, HeadKind::TokenClasses)?;
         let tags = bundle.classes()?;
         let model = TokenClassifier::draw(&config, tags.len(), &bundle.draw(device, names));
         Ok(Self {
             model: open::filled(bundle, model, names)?,
-            tokenizer,
+            reader,
             tags,
-            max_length,
-            device: device.clone(),
         })
     }
 
@@ -155,14 +148,19 @@ impl<B: Backend> Words<B> {
                 Row::Texts(_) | Row::Image(_) => return Err(other_kind(self.name(), "row")),
             }
         }
+        let Reader {
+            tokenizer,
+            max_length,
+            ..
+        } = &self.reader;
         // Each call copies the tokenizer.
         let texts = match texts.as_slice() {
             [] => vec![],
-            texts => self.tokenizer.encode_parts(texts, self.max_length)?,
+            texts => tokenizer.encode_parts(texts, *max_length)?,
         };
         let words = match words.as_slice() {
             [] => vec![],
-            words => self.tokenizer.encode_words(words, self.max_length)?,
+            words => tokenizer.encode_words(words, *max_length)?,
         };
         let (mut texts, mut words) = (texts.into_iter(), words.into_iter());
         let next = |row: &Row| match row {
@@ -180,8 +178,8 @@ impl<B: Backend> Words<B> {
         let mut words: Vec<Vec<Word>> = rows.iter().map(|_| Vec::new()).collect();
         for picked in by_length(&lengths, asked.batch_size) {
             let ids = picked.iter().map(|&row| encoded[row].ids.as_slice());
-            let batch = TokenBatch::pad(ids, self.tokenizer.pad());
-            let logits = self.model.logits(&batch.input(&self.device));
+            let batch = TokenBatch::pad(ids, self.reader.tokenizer.pad());
+            let logits = self.model.logits(&self.reader.input(&batch));
             let logits: Vec<f32> = logits.into_data().iter::<f32>().collect();
             let width = batch.seq * self.tags.len();
             for (&row, logits) in picked.iter().zip(logits.chunks(width.max(1))) {
@@ -265,7 +263,7 @@ impl<B: Backend> Task for Words<B> {
     }
 
     fn max_length(&self) -> Option<usize> {
-        Some(self.max_length)
+        Some(self.reader.max_length)
     }
 
     fn predict(&self, rows: &[Row], asked: &Asked) -> Result<Said, Failure> {
@@ -275,10 +273,11 @@ impl<B: Backend> Task for Words<B> {
     fn tally(&self, settings: &Settings) -> Result<TaskTally, Failure> {
         let scheme = settings.scheme()?;
         let has_entities = are_entities(&self.tags, scheme);
-        Ok(TaskTally {
+        let judged = Judged {
             entities: has_entities.then(|| EntityTally::new(scheme)),
-            ..TaskTally::default()
-        })
+            ..Judged::default()
+        };
+        Ok(TaskTally::of(judged))
     }
 
     fn evaluate(
@@ -296,7 +295,7 @@ impl<B: Backend> Task for Words<B> {
             };
             // Words behind the cut are not judged.
             let true_tags: Vec<u32> = words.iter().map(|word| tags[word.number]).collect();
-            if let Some(entities) = &mut tally.entities {
+            if let Some(entities) = &mut tally.judged.entities {
                 let name = |tag: usize| self.tags[tag].as_str();
                 let said: Vec<&str> = words
                     .iter()
@@ -309,10 +308,8 @@ impl<B: Backend> Task for Words<B> {
             scores.extend(words.iter().flat_map(|word| word.logits.iter().copied()));
             truths.extend(true_tags);
         }
-        merge(
-            &mut tally.classes,
-            ClassTally::of_scores(self.tags.len(), &scores, &truths),
-        );
+        let judged = ClassTally::of_scores(self.tags.len(), &scores, &truths);
+        merge(&mut tally.judged.classes, Some(judged));
         Ok(self.said(&found))
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! [`detection`] (boxes; [`cells`] and [`nms`] are what they come from), [`masks`] (segmentation), [`many_labels`] (several labels a
 //! row), [`values`] (regression and the likeness of pairs), [`calibration`] (probabilities of classes); of text [`entities`]
-//! (tags of words), [`answers`] (to questions), [`translation`] and [`summaries`]. Each type is a
+//! (tags of words), [`answers`] (to questions), [`translation`] and [`summaries`]; [`judged`] holds those that a task has. Each type is a
 //! [`Tally`](crate::objective::Tally): it takes in batches, parts merge in any order, and only its figures divide anything.
 
 use std::cmp::Ordering;
@@ -16,6 +16,7 @@ pub mod calibration;
 pub mod cells;
 pub mod detection;
 pub mod entities;
+pub mod judged;
 pub mod many_labels;
 pub mod masks;
 pub mod nms;
