@@ -21,7 +21,7 @@ use train::Failure;
 use train::job::items::{ItemBatch, ItemData, Items};
 use train::job::text::{self, TokenizerRecipe};
 use train::job::{BundleWriter, Exported, Job, Product, Recipe, Splits, Start};
-use train::metrics::{Metric, Metrics};
+use train::metrics::{Metric, Metrics, add_perplexity};
 use train::objective::{LossSums, Objective, SumTally, Tally};
 use train::recipe::Impossible;
 use train::scores::judged::{Judged, merge};
@@ -76,8 +76,8 @@ impl Tally for TextTally {
         if !self.sums.is_empty() {
             metrics.extend(self.sums.metrics());
         }
-        if let (true, Some(loss)) = (self.is_of_tokens, metrics.get("loss").copied()) {
-            metrics.insert("perplexity".into(), loss.exp());
+        if self.is_of_tokens {
+            add_perplexity(&mut metrics);
         }
         metrics
     }

@@ -16,7 +16,7 @@ use train::job::items::Items;
 use train::job::seq2seq::{self, PairBatch, PairData};
 use train::job::text::TrainedTokenizer;
 use train::job::{BundleWriter, Exported, Job, Product, Recipe, Splits, Start};
-use train::metrics::{Metric, Metrics};
+use train::metrics::{Metric, Metrics, add_perplexity};
 use train::objective::{LossSums, Objective, SumTally, Tally};
 use train::objectives::class_loss::{ClassLoss, SmoothingRecipe};
 use train::objectives::tokens;
@@ -211,9 +211,7 @@ impl Tally for WrittenTally {
 
     fn metrics(&self) -> Metrics {
         let mut metrics = self.sums.metrics();
-        if let Some(loss) = metrics.get("loss").copied() {
-            metrics.insert("perplexity".into(), loss.exp());
-        }
+        add_perplexity(&mut metrics);
         metrics.extend(self.translations.iter().flat_map(Tally::metrics));
         metrics.extend(self.summaries.iter().flat_map(Tally::metrics));
         metrics.retain(|name, figure| name == "loss" || !figure.is_nan());

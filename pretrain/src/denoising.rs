@@ -24,7 +24,7 @@ use train::Failure;
 use train::job::seq2seq::{PairBatch, PairRow, end_with};
 use train::job::text::{Collate, Sample, TextData, Texts, TrainedTokenizer};
 use train::job::{BundleWriter, Exported, Job, Product, Recipe, Splits, Start};
-use train::metrics::{Metric, Metrics};
+use train::metrics::{Metric, Metrics, add_perplexity};
 use train::objective::{LossSums, Objective, SumTally};
 use train::objectives::class_loss::{ClassLoss, SmoothingRecipe};
 use train::objectives::tokens;
@@ -419,9 +419,7 @@ impl<B: Backend> Objective<B> for Denoiser<B> {
     }
 
     fn derive(metrics: &mut Metrics) {
-        if let Some(loss) = metrics.get("loss").copied() {
-            metrics.insert("perplexity".into(), loss.exp());
-        }
+        add_perplexity(metrics);
     }
 }
 

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use train::Failure;
 use train::job::text::{Collate, NextTokenBatch, NextTokens, Sample, TextData};
 use train::job::{BundleWriter, Exported, Job, Product, Recipe, Splits, Start};
-use train::metrics::{Metric, Metrics};
+use train::metrics::{Metric, Metrics, perplexity};
 use train::objective::{LossSums, Objective, SumTally};
 use train::objectives::class_loss::{self, ClassLoss};
 use train::objectives::distillation::{
@@ -220,7 +220,7 @@ impl<B: Backend, T: Sees<B>> Objective<B> for TokenDistillation<B, T> {
     fn derive(metrics: &mut Metrics) {
         let targets = metrics.get("targets_loss").or(metrics.get("loss"));
         if let Some(loss) = targets.copied() {
-            metrics.insert("perplexity".into(), loss.exp());
+            metrics.insert("perplexity".into(), perplexity(loss));
         }
     }
 }

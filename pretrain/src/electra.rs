@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use train::Failure;
 use train::job::text::{Collate, Sample, TextData, Texts, TrainedTokenizer, indices};
 use train::job::{BundleWriter, Exported, Job, Product, Recipe, Splits, Start};
-use train::metrics::{Metric, Metrics, share};
+use train::metrics::{Metric, Metrics, perplexity, share};
 use train::objective::{LossSums, Objective, SumTally};
 use train::objectives::class_loss::{ClassLoss, SmoothingRecipe};
 use train::objectives::tokens::Predicted;
@@ -350,7 +350,7 @@ impl<B: Backend> Objective<B> for ReplacedTokens<B> {
             ("f1", share(2.0 * found, replaced + claimed)),
             ("precision", share(found, claimed)),
             ("recall", share(found, replaced)),
-            ("generator_perplexity", share(loss, masked).exp()),
+            ("generator_perplexity", perplexity(share(loss, masked))),
             ("generator_accuracy", share(hits, masked)),
         ] {
             metrics.insert(name.into(), value);

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use train::Failure;
 use train::job::text::{Collate, Sample, TextData, Texts, TrainedTokenizer, indices};
 use train::job::{BundleWriter, Exported, Job, Product, Recipe, Splits, Start};
-use train::metrics::{Metric, Metrics, share};
+use train::metrics::{Metric, Metrics, perplexity, share};
 use train::objective::{LossSums, Objective, SumTally};
 use train::objectives::class_loss::{ClassLoss, SmoothingRecipe};
 use train::objectives::tokens::Predicted;
@@ -405,7 +405,7 @@ impl<B: Backend> Objective<B> for PairPrediction<B> {
 
     fn derive(metrics: &mut Metrics) {
         let [loss, pairs, hits] = SHARES.map(|name| metrics.remove(name).unwrap_or_default());
-        metrics.insert("perplexity".into(), loss.exp());
+        metrics.insert("perplexity".into(), perplexity(loss));
         metrics.insert("pair_accuracy".into(), share(hits, pairs));
     }
 }

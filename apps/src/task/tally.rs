@@ -1,7 +1,7 @@
 //! What a task is judged by. In: batches. Out: figures with `finetune`'s names, and what else there is to say.
 
 use serde_json::Value;
-use train::metrics::Metrics;
+use train::metrics::{Metrics, add_perplexity};
 use train::objective::Tally;
 use train::scores::answers::AnswerTally;
 use train::scores::judged::Judged;
@@ -76,10 +76,9 @@ impl TaskTally {
         of_texts.retain(|_, figure| !figure.is_nan());
         metrics.extend(of_texts);
         if let Some([sum, targets]) = self.loss {
-            let loss = sum / targets;
-            metrics.insert("loss".into(), loss);
+            metrics.insert("loss".into(), sum / targets);
             if self.is_of_tokens {
-                metrics.insert("perplexity".into(), loss.exp());
+                add_perplexity(&mut metrics);
             }
         }
         if let Some([right, targets]) = self.right {

@@ -55,6 +55,18 @@ pub fn share(part: f64, whole: f64) -> f64 {
     if whole > 0.0 { part / whole } else { 0.0 }
 }
 
+/// The perplexity of tokens of this mean cross-entropy, in nats.
+pub fn perplexity(loss: f64) -> f64 {
+    loss.exp()
+}
+
+/// Adds the perplexity that follows from the loss, of a loss over tokens.
+pub fn add_perplexity(metrics: &mut Metrics) {
+    if let Some(loss) = metrics.get("loss").copied() {
+        metrics.insert("perplexity".into(), perplexity(loss));
+    }
+}
+
 /// Which values of a metric are better.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -232,6 +244,16 @@ mod tests {
         assert_eq!(Better::of_run(&old, "macro_f1"), Some(Better::Higher));
         assert_eq!(Better::of_run(&old, "perplexity"), Some(Better::Lower));
         assert_eq!(Better::of_run(&old, "wer"), None);
+    }
+
+    #[test]
+    fn perplexity_follows_from_the_loss() {
+        let mut metrics = Metrics::from([("loss".into(), 8f64.ln())]);
+        add_perplexity(&mut metrics);
+        assert!((metrics["perplexity"] - 8.0).abs() < 1e-12);
+        let mut without = Metrics::new();
+        add_perplexity(&mut without);
+        assert!(without.is_empty());
     }
 
     #[test]

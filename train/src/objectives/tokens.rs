@@ -8,7 +8,7 @@ use model::{Cache, Seq2SeqModel, TokenModel};
 use crate::job::seq2seq::PairBatch;
 use crate::job::text::{NextTokenBatch, TokenBatch, indices};
 use crate::job::{BundleWriter, Exported};
-use crate::metrics::{Metric, Metrics};
+use crate::metrics::{Metric, Metrics, add_perplexity};
 use crate::objective::{LossSums, Objective, SumTally};
 use crate::objectives::carried::Carried;
 use crate::objectives::class_loss::{self, ClassLoss};
@@ -88,9 +88,7 @@ impl<B: Backend> Objective<B> for TokenPrediction<B> {
     }
 
     fn derive(metrics: &mut Metrics) {
-        if let Some(loss) = metrics.get("loss").copied() {
-            metrics.insert("perplexity".into(), loss.exp());
-        }
+        add_perplexity(metrics);
     }
 }
 
@@ -203,7 +201,7 @@ impl<B: Backend> Objective<B> for NextTokenPrediction<B> {
         let Some(loss) = metrics.get("loss").copied() else {
             return;
         };
-        metrics.insert("perplexity".into(), loss.exp());
+        add_perplexity(metrics);
         // A token's bytes are for the conversion alone: they say nothing of the model.
         if let Some(bytes) = metrics.remove("bytes_per_token") {
             let bits = loss / std::f64::consts::LN_2 / bytes;
