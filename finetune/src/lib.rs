@@ -5,9 +5,6 @@
 //! line in [`on_texts`].
 
 pub mod detection;
-#[cfg(test)]
-#[path = "../../tests/support/objectives.rs"]
-mod golden;
 pub mod image_classification;
 pub mod instruction_tuning;
 pub mod multiple_choice;

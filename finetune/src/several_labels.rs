@@ -68,7 +68,7 @@ impl VisionTask for LabelsTask {
         matches!(targets, ImageTargets::Several(all) if all.iter().any(|labels| !labels.is_empty()))
     }
 
-    fn head_config(&self) -> serde_json::Value {
+    fn head_config(&self, _: &ImageRows) -> serde_json::Value {
         serde_json::json!({"problem_type": "multi_label_classification"})
     }
 

@@ -295,7 +295,9 @@ pub trait VisionTask: Clone + Serialize + DeserializeOwned + 'static {
     }
 
     /// Further keys of the bundle's `config.json`.
-    fn head_config(&self) -> Value {
+    ///
+    /// - train: what it is to learn
+    fn head_config(&self, _train: &ImageRows) -> Value {
         Value::Null
     }
 
@@ -398,7 +400,7 @@ impl<T: VisionTask> Job for OnImages<T> {
 
     fn product(&self, data: &TargetData) -> Result<Product, Failure> {
         let mut product = image::product(&data.model, T::HEAD, Some(&data.classes));
-        let further = self.task.head_config();
+        let further = self.task.head_config(&data.splits.train);
         if let (Some(config), Some(further)) = (product.config.as_object_mut(), further.as_object())
         {
             config.extend(further.clone());

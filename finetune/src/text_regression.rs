@@ -8,6 +8,7 @@ use model::bundle::Load;
 use model::families::Place;
 use model::{HeadKind, TextClassifier};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use train::Failure;
 use train::job::Start;
 use train::job::items::{ItemBatch, ItemData, ItemTargets, Items, RowTarget};
@@ -46,8 +47,8 @@ impl TextTask for TextRegressionTask {
         Some(vec!["value".into()])
     }
 
-    fn head_config(&self, _: &ItemData) -> serde_json::Value {
-        serde_json::json!({"problem_type": "regression"})
+    fn head_config(&self, data: &ItemData) -> Value {
+        scale(data).head_config()
     }
 
     fn objective<B: AutodiffBackend>(
@@ -58,12 +59,7 @@ impl TextTask for TextRegressionTask {
     ) -> Result<TextObjective<B>, Failure> {
         let names = ["value".to_string()];
         let (mut model, place) = classifier(data, 1, &names, start, device)?;
-        let values = data.train.rows.iter().filter_map(|row| match row.target {
-            RowTarget::Value(value) => Some(value),
-            _ => None,
-        });
-        let values: Vec<f32> = values.collect();
-        let scale = ValueScale::of(&values, model.head.output.bias.is_some());
+        let scale = scale(data);
         if start.load_for(HeadKind::Classes, &names)? == Load::Whole {
             scale.of_values(&mut model.head.output);
         }
@@ -76,6 +72,16 @@ impl TextTask for TextRegressionTask {
         }
         .into())
     }
+}
+
+/// The scale of the training texts' values.
+fn scale(data: &ItemData) -> ValueScale {
+    let values = data.train.rows.iter().filter_map(|row| match row.target {
+        RowTarget::Value(value) => Some(value),
+        _ => None,
+    });
+    let values: Vec<f32> = values.collect();
+    ValueScale::of(&values, data.config.class_plan().bias)
 }
 
 /// A model of one output with its loss.

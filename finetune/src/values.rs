@@ -11,6 +11,7 @@ use model::bundle::Load;
 use model::layers::Linear;
 use model::{HeadKind, ImageClassifier};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use train::Failure;
 use train::job::Start;
 use train::job::image::{ImageModel, ImageRows};
@@ -82,8 +83,8 @@ impl VisionTask for RegressionTask {
         vec!["value".into()]
     }
 
-    fn head_config(&self) -> serde_json::Value {
-        serde_json::json!({"problem_type": "regression"})
+    fn head_config(&self, train: &ImageRows) -> Value {
+        ValueScale::of(values_of(train), true).head_config()
     }
 
     fn objective<B: AutodiffBackend>(
@@ -99,11 +100,7 @@ impl VisionTask for RegressionTask {
         let model = ImageClassifier::draw(config, 1, &start.draw(device, names));
         let load = start.load_for(Self::HEAD, classes)?;
         let mut model = start.fill(model, names, load)?;
-        let values = match &train.targets {
-            ImageTargets::Values(values) => values.as_slice(),
-            _ => &[],
-        };
-        let scale = ValueScale::of(values, model.head.output.bias.is_some());
+        let scale = ValueScale::of(values_of(train), true);
         if load == Load::Whole {
             scale.of_values(&mut model.head.output);
         }
@@ -114,6 +111,14 @@ impl VisionTask for RegressionTask {
             absolute,
         }
         .into())
+    }
+}
+
+/// The value of each image.
+fn values_of(rows: &ImageRows) -> &[f32] {
+    match &rows.targets {
+        ImageTargets::Values(values) => values,
+        _ => &[],
     }
 }
 
@@ -136,6 +141,11 @@ impl ValueScale {
         let deviation = (squares.sum::<f64>() / n).sqrt();
         let deviation = if deviation > 0.0 { deviation } else { 1.0 };
         Self { mean, deviation }
+    }
+
+    /// Keys of the `config.json` of a model of one value; `apps evaluate` counts errors in the same deviations.
+    pub(crate) fn head_config(self) -> Value {
+        json!({"problem_type": "regression", "value_deviation": self.deviation})
     }
 
     /// A layer that gives values, as one that gives deviations.

@@ -4,8 +4,11 @@
 
 #[path = "../support/golden.rs"]
 mod golden;
+#[path = "../support/objectives.rs"]
+mod objectives;
 #[path = "../support/tiny_bert.rs"]
 mod tiny_bert;
 
 mod engine;
+mod losses;
 mod optimizer;

@@ -4,11 +4,13 @@ use burn::prelude::*;
 use data::Picture;
 use data::augment::Placement;
 use data::image::BoxLabel;
+use model::heads::detection::Found;
 use model::{Bundle, Detector, HeadKind};
 use serde::Deserialize;
 use train::Failure;
 use train::job::image::ImageModel;
-use train::scores::cells::{Limits, boxes, centres};
+use train::objectives::boxes::box_loss;
+use train::scores::cells::{Limits, detections};
 use train::scores::detection::{Detection, DetectionTally, TrueBox};
 
 use super::image_scores::{Eye, Seen, pictures};
@@ -60,22 +62,22 @@ impl<B: Backend> Boxes<B> {
     }
 
     /// Boxes of each picture as the model sees it.
-    fn seen(&self, pictures: &[&Picture], asked: &Asked) -> Vec<Vec<Detection>> {
+    ///
+    /// - look: at what the model says of a batch, and which picture is its first
+    fn seen(
+        &self,
+        pictures: &[&Picture],
+        asked: &Asked,
+        look: &mut dyn FnMut(usize, &Found<B>),
+    ) -> Vec<Vec<Detection>> {
         let size = self.eye.seen.view.size;
         let mut all = Vec::with_capacity(pictures.len());
         for pictures in pictures.chunks(asked.batch_size.max(1)) {
             let found = self
                 .model
                 .find(self.eye.batch(pictures).tensor(&self.device));
-            let [_, n, n_classes] = found.classes.dims();
-            let centres = centres(&found.grids, size);
-            let scores: Vec<f32> = found.scores().into_data().iter::<f32>().collect();
-            let distances: Vec<f32> = found.distances.into_data().iter::<f32>().collect();
-            let images = scores.chunks(n * n_classes).zip(distances.chunks(n * 4));
-            let of_image = |(scores, distances): (&[f32], &[f32])| {
-                boxes(scores, distances, &centres, size, self.limits)
-            };
-            all.extend(images.map(of_image));
+            look(all.len(), &found);
+            all.extend(detections(found, size, self.limits));
         }
         all
     }
@@ -143,7 +145,7 @@ impl<B: Backend> Task for Boxes<B> {
 
     fn predict(&self, rows: &[Row], asked: &Asked) -> Result<Said, Failure> {
         let pictures = pictures(rows, self.name())?;
-        let seen = self.seen(&pictures, asked);
+        let seen = self.seen(&pictures, asked, &mut |_, _| {});
         Ok(self.said(&pictures, &seen, asked))
     }
 
@@ -159,32 +161,32 @@ impl<B: Backend> Task for Boxes<B> {
         tally: &mut TaskTally,
     ) -> Result<Said, Failure> {
         let pictures = pictures(rows, self.name())?;
-        let seen = self.seen(&pictures, asked);
         let size = self.eye.seen.view.size;
-        for ((picture, seen), target) in pictures.iter().zip(&seen).zip(targets) {
-            let Target::Boxes(labels) = target else {
-                return Err(other_kind(self.name(), "target"));
-            };
-            let placement = self.eye.placement(picture.size());
-            let labels = labels.iter();
-            let truths = labels.filter_map(|label| placement.label(label, size));
-            let truths: Vec<TrueBox> = truths.map(true_box).collect();
+        let placed = |(picture, target): (&&Picture, &Target)| match target {
+            Target::Boxes(labels) => {
+                let placement = self.eye.placement(picture.size());
+                let placed = labels
+                    .iter()
+                    .filter_map(|label| placement.label(label, size));
+                Ok(placed.collect())
+            }
+            _ => Err(other_kind(self.name(), "target")),
+        };
+        let labels = pictures.iter().zip(targets).map(placed);
+        let labels: Vec<Vec<BoxLabel>> = labels.collect::<Result<_, _>>()?;
+        let seen = self.seen(&pictures, asked, &mut |first, found| {
+            let [n, ..] = found.classes.dims();
+            let sums = box_loss(found.clone(), &labels[first..first + n], size);
+            tally.add_loss(sums.loss.into_scalar().elem(), sums.weight);
+        });
+        for (seen, labels) in seen.iter().zip(&labels) {
+            let truths: Vec<TrueBox> = labels.iter().map(TrueBox::of).collect();
             let number = tally.next_image();
             if let Some(judged) = &mut tally.judged.boxes {
                 judged.add(number, seen, &truths);
             }
         }
         Ok(self.said(&pictures, &seen, asked))
-    }
-}
-
-fn true_box(label: BoxLabel) -> TrueBox {
-    let (right, bottom) = (label.x + label.width, label.y + label.height);
-    TrueBox {
-        class: label.class,
-        corners: [label.x, label.y, right, bottom],
-        crowd: false,
-        area: f64::from(label.width) * f64::from(label.height),
     }
 }
 

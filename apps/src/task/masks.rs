@@ -3,15 +3,17 @@
 use burn::prelude::*;
 use data::Picture;
 use data::augment::Placement;
-use data::image::{IGNORED, Mask};
+use data::image::IGNORED;
 use model::{Bundle, HeadKind, Segmenter};
 use train::Failure;
 use train::job::image::ImageModel;
+use train::objectives::masks::{by_pixel, mask_loss};
 use train::scores::judged::merge;
 use train::scores::masks::MaskTally;
 
 use super::image_scores::{Eye, Seen, pictures};
 use super::prediction::{MaskGuess, Share};
+use super::tally::Cost;
 use super::{
     Asked, Labelled, Output, Reads, Row, Said, Settings, Target, Task, TaskTally, other_kind,
 };
@@ -52,11 +54,19 @@ impl<B: Backend> Masks<B> {
     }
 
     /// The class of each pixel as the model sees the pictures, `[height, width]` each.
-    fn seen(&self, pictures: &[&Picture], asked: &Asked) -> Vec<Vec<u8>> {
+    ///
+    /// - look: at the logits of a batch, `[n, n_classes, height, width]`, and which picture is its first
+    fn seen(
+        &self,
+        pictures: &[&Picture],
+        asked: &Asked,
+        look: &mut dyn FnMut(usize, &Tensor<B, 4>),
+    ) -> Vec<Vec<u8>> {
         let mut all = Vec::with_capacity(pictures.len());
         for pictures in pictures.chunks(asked.batch_size.max(1)) {
             let images = self.eye.batch(pictures).tensor(&self.device);
             let logits = self.model.logits(images);
+            look(all.len(), &logits);
             let [n, _, height, width] = logits.dims();
             let classes = logits.argmax(1).reshape([n * height * width]).into_data();
             let classes: Vec<u8> = classes.iter::<i64>().map(|class| class as u8).collect();
@@ -146,11 +156,15 @@ impl<B: Backend> Task for Masks<B> {
 
     fn predict(&self, rows: &[Row], asked: &Asked) -> Result<Said, Failure> {
         let pictures = pictures(rows, self.name())?;
-        Ok(self.said(&pictures, &self.seen(&pictures, asked)))
+        let seen = self.seen(&pictures, asked, &mut |_, _| {});
+        Ok(self.said(&pictures, &seen))
     }
 
-    fn tally(&self, _: &Settings) -> Result<TaskTally, Failure> {
-        Ok(TaskTally::of(MaskTally::new(self.classes.len())))
+    fn tally(&self, settings: &Settings) -> Result<TaskTally, Failure> {
+        Ok(TaskTally {
+            cost: settings.dice()?.map(Cost::Mask),
+            ..TaskTally::of(MaskTally::new(self.classes.len()))
+        })
     }
 
     fn evaluate(
@@ -161,20 +175,28 @@ impl<B: Backend> Task for Masks<B> {
         tally: &mut TaskTally,
     ) -> Result<Said, Failure> {
         let pictures = pictures(rows, self.name())?;
-        let seen = self.seen(&pictures, asked);
+        let truth = |(picture, target): (&&Picture, &Target)| match target {
+            Target::Mask(mask) => Ok(self.eye.placement(picture.size()).mask(
+                &mask.classes,
+                [mask.height, mask.width],
+                self.eye.seen.view.size,
+            )),
+            _ => Err(other_kind(self.name(), "target")),
+        };
+        let truths = pictures.iter().zip(targets).map(truth);
+        let truths: Vec<Vec<u8>> = truths.collect::<Result<_, _>>()?;
+        let cost = tally.cost;
+        let seen = self.seen(&pictures, asked, &mut |first, logits| {
+            if let Some(Cost::Mask(dice)) = cost {
+                let [n, ..] = logits.dims();
+                let (logits, area) = by_pixel(logits.clone());
+                let sums = mask_loss(logits, area, &truths[first..first + n].concat(), dice);
+                tally.add_loss(sums.loss.into_scalar().elem(), sums.weight);
+            }
+        });
         let mut judged = MaskTally::new(self.classes.len());
-        for ((picture, seen), target) in pictures.iter().zip(&seen).zip(targets) {
-            let Target::Mask(Mask {
-                height,
-                width,
-                classes,
-            }) = target
-            else {
-                return Err(other_kind(self.name(), "target"));
-            };
-            let placement = self.eye.placement(picture.size());
-            let truth = placement.mask(classes, [*height, *width], self.eye.seen.view.size);
-            let [seen, truth] = [seen, &truth].map(|all| all.iter().map(|&class| class.into()));
+        for (seen, truth) in seen.iter().zip(&truths) {
+            let [seen, truth] = [seen, truth].map(|all| all.iter().map(|&class| class.into()));
             let (seen, truth): (Vec<u32>, Vec<u32>) = (seen.collect(), truth.collect());
             judged.add(&seen, &truth);
         }

@@ -103,7 +103,7 @@ fn classes<B: Backend>(bundle: &Bundle, device: &B::Device) -> Result<Box<dyn Ta
     let meaning: Box<dyn Meaning> = match scores {
         Scores::OneLabel => Box::new(OneLabel),
         Scores::SeveralLabels => Box::new(SeveralLabels),
-        Scores::Values => Box::new(Values),
+        Scores::Values => Box::new(Values::of(bundle)?),
     };
     Ok(Box::new(OfScores::new(scorer, meaning, names)))
 }

@@ -133,6 +133,15 @@ impl Settings {
         Ok(threshold.map(|threshold| threshold as f32))
     }
 
+    /// Times the Dice loss of masks beside their cross-entropy; nothing where it is not set.
+    ///
+    /// # Errors
+    ///
+    /// No number.
+    pub fn dice(&self) -> Result<Option<f64>, Failure> {
+        self.number("loss", "dice")
+    }
+
     /// What happens to rows that cannot be used: they end the evaluation, unless `--set` says otherwise.
     ///
     /// # Errors

@@ -8,6 +8,17 @@ use train::scores::judged::Judged;
 use train::scores::summaries::SummaryTally;
 use train::scores::translation::TranslationTally;
 
+/// What a target costs.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Cost {
+    /// The square of an error, in units of this deviation.
+    Square(f64),
+    /// An error, in units of this deviation.
+    Absolute(f64),
+    /// The cross-entropy of a mask, and so many times its Dice loss.
+    Mask(f64),
+}
+
 /// Of these the ones that the task has.
 #[derive(Clone, Debug, Default)]
 pub struct TaskTally {
@@ -25,6 +36,8 @@ pub struct TaskTally {
     pub(super) right: Option<[f64; 2]>,
     /// Whether targets are tokens, so that perplexity follows from the loss.
     pub(super) is_of_tokens: bool,
+    /// What the run of the model counts as its loss, where that depends on its recipe.
+    pub(super) cost: Option<Cost>,
     /// Images that were judged.
     pub(super) images: u32,
 }

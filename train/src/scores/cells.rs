@@ -1,5 +1,8 @@
 //! Boxes of an image, of what a detector says at the cells of its feature maps. In: scores and distances. Out: the boxes that stay.
 
+use burn::prelude::*;
+use model::heads::detection::Found;
+
 use crate::scores::detection::Detection;
 use crate::scores::nms::{Corners, batched_nms};
 
@@ -34,6 +37,24 @@ pub fn centres(grids: &[[usize; 2]], [height, width]: [usize; 2]) -> Vec<[f32; 2
         }
     }
     all
+}
+
+/// The boxes of each image, the surest first, at most 100.
+///
+/// - size: height and width of the images
+pub fn detections<B: Backend>(
+    found: Found<B>,
+    size: [usize; 2],
+    limits: Limits,
+) -> Vec<Vec<Detection>> {
+    let [_, n, n_classes] = found.classes.dims();
+    let centres = centres(&found.grids, size);
+    let scores: Vec<f32> = found.scores().into_data().iter::<f32>().collect();
+    let distances: Vec<f32> = found.distances.into_data().iter::<f32>().collect();
+    let images = scores.chunks(n * n_classes).zip(distances.chunks(n * 4));
+    images
+        .map(|(scores, distances)| boxes(scores, distances, &centres, size, limits))
+        .collect()
 }
 
 /// The boxes of an image, the surest first, at most 100.

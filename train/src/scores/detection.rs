@@ -6,6 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use data::image::BoxLabel;
 use serde_json::{Value, json};
 
 use super::nms::{Corners, area, intersection};
@@ -72,6 +73,24 @@ pub struct TrueBox {
     pub crowd: bool,
     /// Area of the thing in square pixels, which may be less than that of the box; for the figures of a size.
     pub area: f64,
+}
+
+impl TrueBox {
+    /// One thing with its whole box.
+    pub fn of(label: &BoxLabel) -> Self {
+        Self {
+            class: label.class,
+            corners: corners(label),
+            crowd: false,
+            area: f64::from(label.width) * f64::from(label.height),
+        }
+    }
+}
+
+/// Left, top, right and bottom.
+pub(crate) fn corners(label: &BoxLabel) -> Corners {
+    let (right, bottom) = (label.x + label.width, label.y + label.height);
+    [label.x, label.y, right, bottom]
 }
 
 /// What became of the boxes of a split.
