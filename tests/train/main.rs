@@ -9,6 +9,8 @@ mod objectives;
 #[path = "../support/tiny_bert.rs"]
 mod tiny_bert;
 
+mod carried;
+mod distillation;
 mod engine;
 mod losses;
 mod optimizer;
