@@ -497,6 +497,24 @@ impl<B: Backend> ImageBackbone<B> {
         }
     }
 
+    /// How the patches of images look at each other; nothing of a family that has no attention.
+    ///
+    /// - images: `[batch, channels, height, width]`
+    pub fn attentions(&self, images: Tensor<B, 4>) -> Option<vit::PatchAttentions<B>> {
+        match self {
+            Self::ViT(model) => Some(model.attentions(images)),
+            Self::ConvAutoencoder(_)
+            | Self::Mlp(_)
+            | Self::Cnn(_)
+            | Self::ResNet(_)
+            | Self::SmallResNet(_)
+            | Self::Vgg(_)
+            | Self::MobileNetV2(_)
+            | Self::ConvNext(_)
+            | Self::UNet(_) => None,
+        }
+    }
+
     /// What a classifier reads, `[batch, width]`.
     ///
     /// - maps: of [`last_maps`](Self::last_maps)

@@ -247,6 +247,40 @@ fn images_are_explained_without_dropout_and_by_the_statistics_of_training() {
     }
 }
 
+#[test]
+fn attention_rollout_of_a_vit_is_that_of_numpy() {
+    let bundles = Bundles::new();
+    let model = copied(&bundles, "vision/vit-1");
+    let expected: Value =
+        serde_json::from_slice(&fs::read(golden("explain/vit.json")).unwrap()).unwrap();
+    let (height, width) = (15, 10);
+    let preprocessor = json!({
+        "size": {"height": height, "width": width}, "do_resize": true, "do_rescale": true, "rescale_factor": 1.0 / 255.0,
+        "do_normalize": true, "image_mean": expected["mean"], "image_std": expected["std"],
+    });
+    fs::write(
+        Path::new(&model).join("preprocessor_config.json"),
+        preprocessor.to_string(),
+    )
+    .unwrap();
+    let pixels = numbers(&expected["pixels"]).into_iter();
+    let pixels: Vec<u8> = pixels.map(|value| value as u8).collect();
+    let image = RgbImage::from_raw(width, height, pixels).unwrap();
+    image.save(bundles.path("image.png")).unwrap();
+    let image = bundles.at("image.png");
+    let ours = explained(&[&model, &image, "--method", "attention-rollout"]);
+    let logits = numbers(&expected["logits"]);
+    let highest = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    near("score", &[number(&ours, "score")], &[highest]);
+    let shares = numbers(&expected["attention_rollout"]);
+    // Three rows of two patches of 5x5 pixels; the class token's share is shown nowhere.
+    let of_pixel = |at: u32| shares[1 + (at / width / 5 * 2 + at % width / 5) as usize];
+    let theirs: Vec<f64> = (0..height * width).map(of_pixel).collect();
+    near("attention-rollout", &of_pixels(&ours), &theirs);
+    let short = explained(&[&model, &image, "--method", "rollout"]);
+    assert_eq!(short["attributions"], ours["attributions"]);
+}
+
 /// A classifier on the bundled encoder, with a head that tells texts apart.
 fn classifier_of_the_bundled_encoder(bundles: &Bundles) -> String {
     let bundle = named_bundle("wordnet-bert-nano").unwrap();
@@ -472,7 +506,7 @@ fn what_cannot_be_explained_is_refused_in_one_sentence() {
         ),
         (
             vec!["--model", &images, &image, "--method", "attention-rollout"],
-            "attention-rollout explains models of texts",
+            "has no attention, which attention-rollout needs",
         ),
         (vec!["--model", &images, row[0], row[1]], "reads images"),
         (

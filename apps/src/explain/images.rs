@@ -10,9 +10,10 @@ use train::Failure;
 use train::job::image::ImageModel;
 
 use super::explanation::{Completeness, Subject, total};
-use super::method::{Method, other_medium};
+use super::method::Method;
 use super::quadrature::gauss_legendre;
-use super::texts::weighted;
+use super::rollout::rollout;
+use super::texts::{mean_of_heads, weighted};
 use super::work::{Asked, Attributed, best};
 use crate::open;
 use crate::task::image_scores::Eye;
@@ -57,7 +58,7 @@ impl<B: AutodiffBackend> ImageExplainer<B> {
     ///
     /// # Errors
     ///
-    /// Grad-CAM is asked of a model without maps.
+    /// Grad-CAM is asked of a model without maps, or attention rollout of one without attention.
     pub(super) fn explain(&self, picture: &Picture, asked: &Asked) -> Result<Attributed, Failure> {
         let seen = self.eye.seen.view.apply(picture.clone());
         let image = self.eye.batch(&[picture]).pixels;
@@ -78,7 +79,7 @@ impl<B: AutodiffBackend> ImageExplainer<B> {
             }
             Method::Occlusion => self.occlusion(&image, class, score),
             Method::GradCam => self.grad_cam(&image, class)?,
-            Method::AttentionRollout => return Err(other_medium(asked.method)),
+            Method::AttentionRollout => self.attention_rollout(&image)?,
         };
         Ok(Attributed {
             class,
@@ -212,6 +213,40 @@ impl<B: AutodiffBackend> ImageExplainer<B> {
             .collect();
         Ok(enlarged(&map, [rows, columns], self.eye.seen.view.size))
     }
+
+    /// Of the class token, which the classifier reads.
+    fn attention_rollout(&self, image: &[f32]) -> Result<Vec<f32>, Failure> {
+        let Some(found) = self.model.backbone.attentions(self.tensor::<B>(image)) else {
+            let (place, family) = (&self.place, self.family);
+            return Err(Failure::input(format!(
+                "{place}: {family} has no attention, which attention-rollout needs; integrated-gradients and occlusion fit it"
+            )));
+        };
+        let [rows, columns] = found.grid;
+        let layers: Vec<Vec<f32>> = found.layers.into_iter().map(mean_of_heads).collect();
+        let shares = rollout(&layers, 1 + rows * columns, 0);
+        let size = self.eye.seen.view.size;
+        Ok(spread(&shares[1..], columns, found.patch, size))
+    }
+}
+
+/// The share of its patch for each pixel, and nothing for those at the right and lower edge that are of no patch.
+///
+/// - shares: of the patches, row by row
+/// - columns: patches side by side
+/// - patch: height and width of one, in pixels
+fn spread(
+    shares: &[f32],
+    columns: usize,
+    patch: [usize; 2],
+    [height, width]: [usize; 2],
+) -> Vec<f32> {
+    let mut values = Vec::with_capacity(height * width);
+    for y in 0..height {
+        let row = shares.chunks(columns).nth(y / patch[0]).unwrap_or_default();
+        values.extend((0..width).map(|x| row.get(x / patch[1]).copied().unwrap_or(0.0)));
+    }
+    values
 }
 
 /// From and to of windows of one width that cover a length and overlap by half; the last may be narrower.
@@ -251,6 +286,12 @@ fn enlarged(map: &[f32], [rows, columns]: [usize; 2], [height, width]: [usize; 2
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pixels_have_the_share_of_their_patch() {
+        let values = spread(&[0.25, 0.5], 2, [2, 1], [3, 3]);
+        assert_eq!(values, [0.25, 0.5, 0.0, 0.25, 0.5, 0.0, 0.0, 0.0, 0.0]);
+    }
 
     #[test]
     fn windows_cover_everything() {

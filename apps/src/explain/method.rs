@@ -8,7 +8,8 @@ use train::Failure;
 pub enum Method {
     /// Gradients on the way from a baseline: padding in place of a text, a black image
     IntegratedGradients,
-    /// Texts: how much of each token reaches the one that is classified by attention
+    /// How much of each token, or patch of an image, reaches what is classified by attention
+    #[value(alias = "rollout")]
     AttentionRollout,
     /// How far the score falls where a token or a patch is hidden
     Occlusion,
@@ -45,8 +46,9 @@ impl Method {
                  baseline, which is a text of padding tokens between the special ones, or a black image."
             }
             Self::AttentionRollout => {
-                "Attention rollout (Abnar and Zuidema 2020): how much of each token reaches the one that the classifier reads, \
-                 through all layers. The shares sum to 1 and are the same for every class."
+                "Attention rollout (Abnar and Zuidema 2020): how much of each token, or patch of an image, reaches the one that \
+                 the classifier reads, through all layers. The shares of the tokens sum to 1, with the class token's among them, \
+                 and are the same for every class."
             }
             Self::Occlusion => {
                 "Occlusion (Zeiler and Fergus 2014): how far the score falls where a token is replaced by the mask token, or a \
@@ -58,26 +60,12 @@ impl Method {
             }
         }
     }
-
-    /// Whether it explains models of texts, or of images.
-    pub(super) fn fits(self, is_text: bool) -> bool {
-        match self {
-            Self::IntegratedGradients | Self::Occlusion => true,
-            Self::AttentionRollout => is_text,
-            Self::GradCam => !is_text,
-        }
-    }
 }
 
-/// A method that knows nothing of what the model reads.
-pub(super) fn other_medium(method: Method) -> Failure {
+/// A method that knows nothing of texts.
+pub(super) fn not_of_texts(method: Method) -> Failure {
     let name = method.name();
-    let (fit, unfit) = if method.fits(true) {
-        ("texts", "images")
-    } else {
-        ("images", "texts")
-    };
     Failure::input(format!(
-        "{name} explains models of {fit}, and this one reads {unfit}; integrated-gradients and occlusion fit both"
+        "{name} explains models of images, and this one reads texts; integrated-gradients and occlusion fit both"
     ))
 }

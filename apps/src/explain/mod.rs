@@ -27,7 +27,7 @@ use train::backend::with_backend;
 
 use self::explanation::{Explanation, Subject};
 pub use self::method::Method;
-use self::method::other_medium;
+use self::method::not_of_texts;
 use self::work::{Asked, PlacedRow, Work};
 use crate::input::{Columns, Input, Wanted, is_stdin};
 use crate::open::{self, NamedModel};
@@ -46,6 +46,7 @@ Examples:
   apps explain runs/text-classification --text \"a small bird that sings\" --class animal --output why.html
   apps explain runs/pair-classification --text \"he went up\" --pair \"and he ascended\" --method occlusion
   apps explain runs/image-classification photo.jpg --method grad-cam --output why.png
+  apps explain runs/vit photo.jpg --method attention-rollout --output why.png
   apps explain runs/text-classification reviews.csv --column review --json";
 
 /// Say why a classifier says what it says: which words, or which parts of an image
@@ -245,8 +246,8 @@ fn check_fit(flags: &Flags, kind: Option<Kind>, bundle: &Bundle) -> Result<(), F
         let place = bundle.path().display();
         Err(Failure::input(format!("{place}: {reason}")))
     };
-    if !flags.method.fits(is_text) {
-        return Err(other_medium(flags.method));
+    if is_text && flags.method == Method::GradCam {
+        return Err(not_of_texts(flags.method));
     }
     if !is_text && !flags.text.is_empty() {
         return wrong("reads images; name them behind the model instead of --text");

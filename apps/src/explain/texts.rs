@@ -14,7 +14,7 @@ use train::Failure;
 use train::job::text::indices;
 
 use super::explanation::{Completeness, Subject, Token, total};
-use super::method::{Method, other_medium};
+use super::method::{Method, not_of_texts};
 use super::quadrature::gauss_legendre;
 use super::rollout::rollout;
 use super::work::{Asked, Attributed, best};
@@ -84,7 +84,7 @@ impl<B: AutodiffBackend> TextExplainer<B> {
             }
             Method::Occlusion => self.occlusion(&encoded, class, score),
             Method::AttentionRollout => self.attention_rollout(&encoded)?,
-            Method::GradCam => return Err(other_medium(asked.method)),
+            Method::GradCam => return Err(not_of_texts(asked.method)),
         };
         Ok(Attributed {
             class,
@@ -235,8 +235,7 @@ impl<B: AutodiffBackend> TextExplainer<B> {
                  integrated-gradients and occlusion fit it"
             )));
         };
-        let mean = |weights: Tensor<B, 4>| weights.mean_dim(1).into_data().iter::<f32>().collect();
-        let layers: Vec<Vec<f32>> = layers.into_iter().map(mean).collect();
+        let layers: Vec<Vec<f32>> = layers.into_iter().map(mean_of_heads).collect();
         let place = match self.reader.place {
             Place::First => 0,
             Place::Last => seq - 1,
@@ -248,6 +247,11 @@ impl<B: AutodiffBackend> TextExplainer<B> {
 /// Rows of this many tokens in a forward pass.
 fn rows_of(seq: usize) -> usize {
     (TOKENS / seq.max(1)).max(1)
+}
+
+/// The mean of the heads' attention weights, `[batch, heads, seq, seq]` to `[batch, seq, seq]`, row-major.
+pub(super) fn mean_of_heads<B: Backend>(weights: Tensor<B, 4>) -> Vec<f32> {
+    weights.mean_dim(1).into_data().iter::<f32>().collect()
 }
 
 /// The class's scores, each times the weight of its point, summed.

@@ -4,11 +4,14 @@
 //! Dosovitskiy et al. 2021, <https://arxiv.org/abs/2010.11929>. In: images. Out: a state for each patch, and that of the class
 //! token.
 
+mod attentions;
+
 use burn::module::{Initializer, Param};
 use burn::prelude::*;
 use burn::tensor::TensorData;
 use serde::{Deserialize, Serialize};
 
+pub use self::attentions::PatchAttentions;
 use crate::families::bert::encoder_parameters;
 use crate::families::{ImagePlan, Pyramid, check_dropout, check_heads, check_sizes};
 use crate::layers::{Convolution, Draw, LayerNorm, Linear};
