@@ -15,7 +15,7 @@ use burn::module::Module;
 use burn::prelude::*;
 use burn::tensor::backend::AutodiffBackend;
 use data::augment::Placement;
-use data::image::{BoxLabel, IGNORED, ImageTargets, TargetKind, read_mask};
+use data::image::{BoxLabel, ImageTargets, TargetKind, read_mask};
 use model::HeadKind;
 use model::bundle::ImageInput;
 use serde::de::DeserializeOwned;
@@ -30,6 +30,7 @@ use train::job::{BundleWriter, Exported, Job, Product, Recipe, Shared, Splits, S
 use train::metrics::{Metric, Metrics};
 use train::objective::{LossSums, Objective, SumTally, Tally};
 use train::recipe::Impossible;
+use train::report::marks::{outline, tint};
 use train::report::sheet::Sheet;
 use train::scores::judged::Judged;
 use train::source::{BatchSource, Counts, Epochs, Rows, Unit};
@@ -99,62 +100,6 @@ impl TargetBatch {
         });
         let captions = captions.collect();
         Sheet { images, captions }
-    }
-}
-
-/// Draws the edge of a box, white beside black.
-fn outline(images: &mut PixelBatch, image: usize, label: &BoxLabel) {
-    let (height, width) = (images.height as f32, images.width as f32);
-    let last =
-        |start: f32, length: f32, most: f32| (start + length - 1.0).clamp(0.0, most - 1.0) as usize;
-    let (left, top) = (label.x.max(0.0) as usize, label.y.max(0.0) as usize);
-    let (right, bottom) = (
-        last(label.x, label.width, width),
-        last(label.y, label.height, height),
-    );
-    for y in top..=bottom {
-        for x in left..=right {
-            if y == top || y == bottom || x == left || x == right {
-                paint(images, image, [y, x], |_, _| f32::from((x + y) % 4 < 2));
-            }
-        }
-    }
-}
-
-/// Tints the pixels of all classes but the first, each in its own colour; what belongs to no class becomes grey.
-fn tint(images: &mut PixelBatch, image: usize, mask: &[u8]) {
-    const COLOURS: [[f32; 3]; 6] = [
-        [1.0, 0.2, 0.2],
-        [0.2, 0.8, 0.2],
-        [0.3, 0.4, 1.0],
-        [1.0, 0.8, 0.1],
-        [0.9, 0.3, 0.9],
-        [0.1, 0.9, 0.9],
-    ];
-    let width = images.width;
-    for (at, &class) in mask.iter().enumerate().filter(|(_, class)| **class > 0) {
-        let colour = match class {
-            IGNORED => [0.5; 3],
-            class => COLOURS[(usize::from(class) - 1) % COLOURS.len()],
-        };
-        let place = [at / width, at % width];
-        paint(images, image, place, |channel, old| {
-            0.5 * old + 0.5 * colour[channel]
-        });
-    }
-}
-
-/// Changes all channels of a pixel.
-fn paint(
-    images: &mut PixelBatch,
-    image: usize,
-    [y, x]: [usize; 2],
-    colour: impl Fn(usize, f32) -> f32,
-) {
-    let area = images.height * images.width;
-    for channel in 0..images.channels {
-        let at = (image * images.channels + channel) * area + y * images.width + x;
-        images.pixels[at] = colour(channel, images.pixels[at]);
     }
 }
 

@@ -179,6 +179,52 @@ fn images_are_described_and_drawn() {
 }
 
 #[test]
+fn boxes_and_masks_are_drawn_into_images() {
+    let bundles = Bundles::new();
+    let folder = bundles.path("shapes");
+    crate::shapes::write(&folder, 1, 1);
+    let read = |name: &str| image::open(folder.join(name)).unwrap().to_rgb8();
+    let (plain, mask) = (read("images/00000.png"), read("masks/00000.png"));
+    let drawn = |source: &str, name: &str| {
+        let png = bundles.at(name);
+        printed(&[
+            "datasets",
+            "describe",
+            source,
+            "--images",
+            "--picture",
+            &png,
+        ]);
+        image::open(png).unwrap().to_rgb8()
+    };
+    // 64 pixels twice as large, in the middle of 144, 8 from the edge.
+    let place = |x: u32, y: u32| (8 + 8 + 2 * x, 8 + 2 * y);
+    let annotations = fs::read_to_string(folder.join("annotations.json")).unwrap();
+    let annotations = object(&annotations);
+    let boxes = drawn(&bundles.at("shapes/annotations.json"), "boxes.png");
+    for label in annotations["annotations"].as_array().unwrap() {
+        let side = |at: usize| label["bbox"][at].as_u64().unwrap() as u32;
+        for x in side(0)..side(0) + side(2) {
+            let (x, y) = place(x, side(1));
+            let pixel = boxes.get_pixel(x, y).0;
+            assert!(pixel == [0; 3] || pixel == [255; 3], "{pixel:?}");
+        }
+    }
+    let tinted = drawn(&bundles.at("shapes"), "masks.png");
+    for (x, y, class) in mask.enumerate_pixels() {
+        let (left, top) = place(x, y);
+        let is_same = tinted.get_pixel(left, top) == plain.get_pixel(x, y);
+        // A tint may be the colour that was there already.
+        assert!(is_same || class.0[0] > 0, "{x}, {y}");
+    }
+    let changed = mask.enumerate_pixels().filter(|(x, y, _)| {
+        let (left, top) = place(*x, *y);
+        tinted.get_pixel(left, top) != plain.get_pixel(*x, *y)
+    });
+    assert!(changed.count() > 50);
+}
+
+#[test]
 fn rows_are_shown_as_people_read_them() {
     let bundles = Bundles::new();
     let long = "word ".repeat(100);

@@ -32,7 +32,7 @@ const DRAWN: usize = 64;
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "Examples:
   apps datasets describe wordnet-nouns --tokenizer wordnet-bert-nano --max-length 64 --plot nouns.svg
-  apps datasets describe photos/ --plot photos.png
+  apps datasets describe photos/ --picture photos.png
   apps datasets describe pairs.jsonl --column first,second --label-column label --json")]
 pub struct Flags {
     #[command(flatten)]
@@ -41,8 +41,8 @@ pub struct Flags {
     #[command(flatten)]
     #[allow(missing_docs)]
     pub tokens: TokenFlags,
-    /// Draw lengths and labels of texts (.svg), or samples of images (.png)
-    #[arg(long, value_name = "FILE")]
+    /// Draw lengths and labels of texts (.svg), or samples of images with their classes, boxes or masks (.png)
+    #[arg(long, visible_alias = "picture", value_name = "FILE.svg|.png")]
     pub plot: Option<PathBuf>,
     /// Print a JSON object
     #[arg(long)]
