@@ -2,9 +2,9 @@
 //! task. In: rows. Out: predictions in their order, and figures where rows have targets.
 //!
 //! Reading order: [`Task`] here, [`prediction`] (what a task says of a row), [`tally`] and [`settings`] (what it is judged by, and
-//! with which options), [`registry`] (the task of a bundle); then a file a task: [`of_scores`] of texts ([`text_scores`]) or of images
-//! ([`image_scores`]), whose scores mean [`one_label`], [`several_labels`] or [`values`]; [`words`], [`answers`], [`choices`],
-//! [`written`], [`masks`], [`boxes`].
+//! with which options), [`registry`] (the task of a bundle); then a file a task: [`of_scores`] of texts ([`text_scores`]) or of
+//! images ([`image_scores`]), whose scores mean [`one_label`], [`several_labels`] or [`values`]; [`words`], [`answers`],
+//! [`choices`], [`written`], [`masks`], [`boxes`].
 //!
 //! A new task is a new file and a line in [`registry`].
 

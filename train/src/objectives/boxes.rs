@@ -1,9 +1,9 @@
 //! The loss of boxes that are found in one stage, without anchors (FCOS). In: what a detector says at its cells, and the true boxes.
 //! Out: sums.
 //!
-//! Tian et al. 2019, <https://arxiv.org/abs/1904.01355>, where a box is learned at the cells near its middle alone (Tian et al. 2022,
-//! <https://arxiv.org/abs/2006.09214>); focal loss of the classes (Lin et al. 2017, <https://arxiv.org/abs/1708.02002>), generalised
-//! IoU of the boxes (Rezatofighi et al. 2019, <https://arxiv.org/abs/1902.09630>).
+//! Tian et al. 2019, <https://arxiv.org/abs/1904.01355>, where a box is learned at the cells near its middle alone (Tian et al.
+//! 2022, <https://arxiv.org/abs/2006.09214>); focal loss of the classes (Lin et al. 2017, <https://arxiv.org/abs/1708.02002>),
+//! generalised IoU of the boxes (Rezatofighi et al. 2019, <https://arxiv.org/abs/1902.09630>).
 
 use burn::prelude::*;
 use burn::tensor::activation::{log_sigmoid, sigmoid};

@@ -1,5 +1,6 @@
 //! What runs show of themselves: a table before ([`model_summary`]), curves after ([`plot`]), runs side by side
-//! ([`compare`]), counts as bars ([`bars`]), a batch of images ([`sheet`], [`marks`]), TensorBoard's event files ([`tensorboard`]), and where time went ([`timing`], [`trace`]).
+//! ([`compare`]), counts as bars ([`bars`]), a batch of images ([`sheet`], [`marks`]), TensorBoard's event files
+//! ([`tensorboard`]), and where time went ([`timing`], [`trace`]).
 
 pub mod bars;
 pub mod compare;

@@ -3,8 +3,9 @@
 //!
 //! [`detection`] (boxes; [`cells`] and [`nms`] are what they come from), [`masks`] (segmentation), [`many_labels`] (several labels a
 //! row), [`values`] (regression and the likeness of pairs), [`calibration`] (probabilities of classes); of text [`entities`]
-//! (tags of words), [`answers`] (to questions), [`translation`] and [`summaries`]; [`judged`] holds those that a task has. Each type is a
-//! [`Tally`](crate::objective::Tally): it takes in batches, parts merge in any order, and only its figures divide anything.
+//! (tags of words), [`answers`] (to questions), [`translation`] and [`summaries`]; [`judged`] holds those that a task
+//! has. Each type is a [`Tally`](crate::objective::Tally): it takes in batches, parts merge in any order, and only its figures divide
+//! anything.
 
 use std::cmp::Ordering;
 use std::iter::Sum;
