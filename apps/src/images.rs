@@ -89,6 +89,7 @@ fn unlabelled(pixels: Vec<u8>, [channels, height, width]: [usize; 3]) -> ImageSe
         pixels,
         labels: None,
         classes: vec![],
+        contents: vec![],
     }
 }
 

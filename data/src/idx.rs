@@ -6,7 +6,7 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use crate::{DataError, ImageSet, file, image};
+use crate::{DataError, ImageSet, file, image, split};
 
 const IMAGES_MAGIC: u32 = 0x803;
 const LABELS_MAGIC: u32 = 0x801;
@@ -72,8 +72,13 @@ pub(crate) fn test_beside(path: &Path) -> Option<PathBuf> {
 /// Images of one file, with the labels of the file beside it where there is one.
 ///
 /// - size: (height, width) to resize to
-pub(crate) fn read(path: &Path, size: Option<(usize, usize)>) -> Result<ImageSet, DataError> {
-    let set = resized_images(path, file::open(path)?, size)?;
+/// - seed: of the splits that will be cut from the set
+pub(crate) fn read(
+    path: &Path,
+    size: Option<(usize, usize)>,
+    seed: u64,
+) -> Result<ImageSet, DataError> {
+    let set = resized_images(path, file::open(path)?, size, seed)?;
     let Some(labels_path) = labels_beside(path) else {
         return Ok(set);
     };
@@ -93,7 +98,7 @@ pub(crate) fn read(path: &Path, size: Option<(usize, usize)>) -> Result<ImageSet
 ///
 /// - path: for error messages
 pub(crate) fn images(path: &Path, from: impl Read) -> Result<ImageSet, DataError> {
-    resized_images(path, from, None)
+    resized_images(path, from, None, 0)
 }
 
 /// The same, each resized as soon as it is read: as they are, they may not fit into memory.
@@ -101,6 +106,7 @@ fn resized_images(
     path: &Path,
     mut from: impl Read,
     size: Option<(usize, usize)>,
+    seed: u64,
 ) -> Result<ImageSet, DataError> {
     let not_images = |magic| DataError::NotIdxImages {
         path: path.into(),
@@ -128,7 +134,11 @@ fn resized_images(
         pieces: count.into(),
         size: whole.0 as u64 * whole.1 as u64,
     };
+    let mut contents = Vec::new();
     body.read(from, |piece| {
+        if whole != (height, width) {
+            contents.push(split::image_hash(piece, 1, seed));
+        }
         pixels.extend(image::resize(piece.to_vec(), whole, (height, width)));
     })?;
     Ok(ImageSet {
@@ -139,6 +149,7 @@ fn resized_images(
         pixels,
         labels: None,
         classes: vec![],
+        contents,
     })
 }
 
@@ -383,7 +394,7 @@ mod tests {
     fn an_absurd_header_is_refused_before_anything_is_read() {
         let most = u32::MAX;
         let refused = |bytes: &[u8], size| {
-            let error = resized_images(Path::new("x"), bytes, size).unwrap_err();
+            let error = resized_images(Path::new("x"), bytes, size, 0).unwrap_err();
             assert_eq!(error.to_string(), "x: cannot be read");
             std::error::Error::source(&error).unwrap().to_string()
         };
@@ -407,12 +418,16 @@ mod tests {
     fn images_are_resized_as_they_are_read() {
         let pixels: Vec<u8> = (0..3).flat_map(|image| [image * 50; 16]).collect();
         let bytes = idx(&[0x803, 3, 4, 4], &pixels);
-        let resized = |bytes: &[u8]| resized_images(Path::new("x"), bytes, Some((1, 2)));
+        let resized = |bytes: &[u8]| resized_images(Path::new("x"), bytes, Some((1, 2)), 7);
         let set = resized(&bytes).unwrap();
         assert_eq!((set.len(), set.height, set.width), (3, 1, 2));
         assert_eq!(set.pixels, [0, 0, 50, 50, 100, 100]);
-        let whole = resized_images(Path::new("x"), bytes.as_slice(), None).unwrap();
-        assert_eq!(whole.resized(Some((1, 2))).unwrap().pixels, set.pixels);
+        let whole = resized_images(Path::new("x"), bytes.as_slice(), None, 7).unwrap();
+        let contents: Vec<_> = (0..3).map(|i| whole.content(i, 7)).collect();
+        assert_eq!(set.contents, contents);
+        assert!(contents[0] != contents[1] && whole.contents.is_empty());
+        assert_eq!(whole.clone().resized(Some((1, 2)), 7).unwrap().pixels, set.pixels);
+        assert_eq!(whole.resized(Some((1, 2)), 7).unwrap().select(&[2]).contents, [contents[2]]);
         assert_eq!(
             resized(&bytes[..16 + 40]).unwrap_err().to_string(),
             "x: truncated IDX: the header promises 48 bytes of pixels, 40 follow"

@@ -31,7 +31,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::augment::View;
 use crate::bad_rows::{BadRows, LeftOut};
-use crate::split::Split;
+use crate::split::{ContentHash, Split, image_hash};
 use crate::{DataError, idx};
 use decode::Header;
 use folder::{Entry, Found};
@@ -70,6 +70,8 @@ pub struct ImageSet {
     pub labels: Option<Vec<u32>>,
     /// Class names by label; empty without labels.
     pub classes: Vec<String>,
+    /// Hashes of images that were resized, as they were before: what splits follow from. Else empty.
+    pub contents: Vec<ContentHash>,
 }
 
 /// One image of an [`ImageSet`].
@@ -113,16 +115,41 @@ impl ImageSet {
             pixels: pixels.collect(),
             labels: labels.map(|labels| indices.iter().map(|&i| labels[i]).collect()),
             classes: self.classes.clone(),
+            contents: match self.contents.as_slice() {
+                [] => vec![],
+                contents => indices.iter().map(|&i| contents[i]).collect(),
+            },
             ..*self
         }
     }
 
+    /// The hash of the content of image `i`, in its own size where it was resized.
+    ///
+    /// - seed: of the splits; where images were resized, the one that they were read with
+    ///
+    /// # Panics
+    /// If `i` is outside the set.
+    pub fn content(&self, i: usize, seed: u64) -> ContentHash {
+        let known = self.contents.get(i).copied();
+        known.unwrap_or_else(|| image_hash(self.image(i), self.channels, seed))
+    }
+
     /// Every image resized to (height, width), if one is given and it differs.
-    pub(crate) fn resized(self, size: Option<(usize, usize)>) -> Result<ImageSet, DataError> {
+    ///
+    /// - seed: of the splits that will be cut from the set
+    pub(crate) fn resized(
+        self,
+        size: Option<(usize, usize)>,
+        seed: u64,
+    ) -> Result<ImageSet, DataError> {
         let from = (self.height, self.width);
         let (height, width) = size.unwrap_or(from);
         check_shape(self.channels, height, width)?;
+        if (height, width) == from {
+            return Ok(self);
+        }
         Ok(ImageSet {
+            contents: (0..self.len()).map(|i| self.content(i, seed)).collect(),
             pixels: resize(self.pixels, from, (height, width)),
             height,
             width,
@@ -178,6 +205,8 @@ pub struct ImageOptions {
     pub bad_rows: BadRows,
     /// What is seen through transparent pixels.
     pub ground: Ground,
+    /// Of the splits that are cut from a set: they are the same at every size.
+    pub split_seed: u64,
 }
 
 /// The splits of a folder that has some, else one set to cut.
@@ -268,7 +297,7 @@ pub fn lines(
 /// a folder of splits, which [`read_image_sets`] reads.
 pub fn read_images(path: &Path, size: Option<(usize, usize)>) -> Result<ImageSet, DataError> {
     if let Some(path) = idx::named(path)? {
-        return idx::read(&path, size);
+        return idx::read(&path, size, 0);
     }
     let options = ImageOptions {
         size,
@@ -319,12 +348,12 @@ pub fn read_image_folders(
 
 /// An IDX file, with the one to test on beside it if `path` is their folder.
 fn idx_sets(path: &Path, file: &Path, options: &ImageOptions) -> Result<ImageSets, DataError> {
-    let mut sets = ImageSets::whole(idx::read(file, options.size)?);
+    let mut sets = ImageSets::whole(idx::read(file, options.size, options.split_seed)?);
     let beside = idx::test_beside(file).filter(|_| path.is_dir());
     let Some(test_path) = beside else {
         return Ok(sets);
     };
-    let mut test = idx::read(&test_path, options.size)?;
+    let mut test = idx::read(&test_path, options.size, options.split_seed)?;
     let train = &mut sets.train;
     if train.labels.is_some() != test.labels.is_some() {
         let (path, labelled) = if test.labels.is_some() {
@@ -581,6 +610,7 @@ impl Reading<'_> {
             pixels,
             labels: (!self.found.classes.is_empty()).then_some(labels),
             classes: self.found.classes.clone(),
+            contents: vec![],
         })
     }
 

@@ -238,7 +238,7 @@ impl TextSource {
 /// - size: height and width to resize to
 pub fn images(data: &[String], size: Option<(usize, usize)>) -> Result<ImageSet, DataError> {
     if alone(data, IMAGES)?.is_some() {
-        return bundled::mnist().resized(size);
+        return bundled::mnist().resized(size, 0);
     }
     match data {
         [path] => read_images(Path::new(path), size),
@@ -252,7 +252,8 @@ pub fn images(data: &[String], size: Option<(usize, usize)>) -> Result<ImageSet,
 /// As [`read_image_folders`]; nothing is named, or a bundled set beside something else.
 pub fn image_sets(data: &[String], options: &ImageOptions) -> Result<ImageSets, DataError> {
     if alone(data, IMAGES)?.is_some() {
-        return Ok(ImageSets::whole(bundled::mnist().resized(options.size)?));
+        let set = bundled::mnist().resized(options.size, options.split_seed)?;
+        return Ok(ImageSets::whole(set));
     }
     let paths: Vec<PathBuf> = data.iter().map(PathBuf::from).collect();
     read_image_folders(&paths, options)
@@ -290,6 +291,7 @@ pub fn open_images(
         size,
         bad_rows: options.bad_rows,
         ground: options.ground,
+        split_seed: options.decode.map_or(0, |plan| plan.seed),
     };
     image_sets(data, &options).map(Images::Memory)
 }

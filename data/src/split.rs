@@ -79,6 +79,16 @@ pub fn content_hash(key: &[u8], seed: u64) -> ContentHash {
         .into()
 }
 
+/// The hash of an image under this seed: that of a grey image is the same in grey and in RGB.
+///
+/// - planes: `[channels, height, width]`
+pub fn image_hash(planes: &[u8], channels: usize, seed: u64) -> ContentHash {
+    let plane = planes.len() / channels.max(1);
+    let (first, others) = planes.split_at(plane);
+    let is_grey = !first.is_empty() && others.chunks(plane).all(|other| other == first);
+    content_hash(if is_grey { first } else { planes }, seed)
+}
+
 /// [`split_labelled`], or [`split_by_content`] where there are no labels, for keys that are hashed already.
 ///
 /// - hashes: of each row, all under one seed

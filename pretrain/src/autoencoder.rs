@@ -224,6 +224,7 @@ mod tests {
             pixels: (0..n).flat_map(image).collect(),
             labels: None,
             classes: vec![],
+            contents: vec![],
         }
     }
 

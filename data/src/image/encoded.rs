@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use super::decode::{self, Header};
 use super::statistics::Sums;
 use super::{Ground, Picture, Statistics};
-use crate::split::{ContentHash, content_hash};
+use crate::split::{ContentHash, image_hash};
 use crate::{DataError, digest, file};
 
 /// Bytes that hold the header of nearly every image; of others the whole file is read.
@@ -130,14 +130,19 @@ pub(super) struct Measure {
 }
 
 impl Measure {
-    /// - seed: of the hash
-    pub(super) fn new(picture: Picture, seed: u64, is_held: bool) -> Self {
+    /// - hash: of the image's content, see [`hash_of`]
+    pub(super) fn new(picture: Picture, hash: ContentHash, is_held: bool) -> Self {
         Self {
-            hash: content_hash(&picture.planes(), seed),
+            hash,
             sums: Sums::of_picture(&picture),
             picture: is_held.then_some(picture),
         }
     }
+}
+
+/// The hash of an image's content under this seed: the same in grey and in RGB where the image is grey.
+pub(super) fn hash_of(picture: &Picture, seed: u64) -> ContentHash {
+    image_hash(&picture.planes(), picture.channels, seed)
 }
 
 /// Files that hold many images.
@@ -351,7 +356,7 @@ impl ImageFiles {
     }
 
     /// The hash of the pixels of image `i` under the seed that [`DecodeAll`](super::DecodeAll) had: equal images have equal
-    /// ones, however they are encoded. `None` where they were not decoded as they were opened.
+    /// ones, however they are encoded, and in grey as in RGB. `None` where they were not decoded as they were opened.
     ///
     /// # Panics
     /// If `i` is outside the set.

@@ -611,9 +611,8 @@ impl Decoding<'_> {
         let bytes = pixels.saturating_mul(self.channels as u64);
         let is_held = bytes <= self.plan.held.min(most_bytes());
         let measure = |(image, header): (&EncodedImage, &Result<Header, DataError>)| {
-            header.as_ref().ok()?;
-            let picture = image.decode(self.containers, self.channels, self.ground);
-            Some(picture.map(|picture| Measure::new(picture, self.plan.seed, is_held)))
+            let header = header.as_ref().ok()?;
+            Some(self.measure(image, header, is_held))
         };
         let mut measures = Vec::with_capacity(headers.len());
         for n in super::groups(headers) {
@@ -622,6 +621,24 @@ impl Decoding<'_> {
             measures.par_extend(images.zip(&headers[group]).map(measure));
         }
         measures
+    }
+
+    /// What is found in one image. Its hash is that of its own colours, also where the set is grey: splits are then those of
+    /// the set in RGB.
+    fn measure(
+        &self,
+        image: &EncodedImage,
+        header: &Header,
+        is_held: bool,
+    ) -> Result<Measure, DataError> {
+        let picture = image.decode(self.containers, self.channels, self.ground)?;
+        let seed = self.plan.seed;
+        let hash = if self.channels == 3 || header.is_grey {
+            encoded::hash_of(&picture, seed)
+        } else {
+            encoded::hash_of(&image.decode(self.containers, 3, self.ground)?, seed)
+        };
+        Ok(Measure::new(picture, hash, is_held))
     }
 }
 

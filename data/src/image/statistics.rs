@@ -139,6 +139,7 @@ mod tests {
             pixels: vec![0, 0, 51, 51, 0, 102, 255, 255, 51, 51, 102, 204],
             labels: None,
             classes: vec![],
+            contents: vec![],
         };
         let Statistics { mean, std } = channel_statistics(&set);
         // Blues are 0, 0.4, 0.4 and 0.8, whose variance is 0.08.

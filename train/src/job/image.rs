@@ -430,6 +430,7 @@ mod tests {
             pixels: (0..n).flat_map(|i| [i; 6]).collect(),
             labels: None,
             classes: vec![],
+            contents: vec![],
         }
     }
 
@@ -474,6 +475,7 @@ mod tests {
             pixels: (0..n).flat_map(image).collect(),
             labels: Some((0..n).map(&label).collect()),
             classes: classes.iter().map(|name| name.to_string()).collect(),
+            contents: vec![],
         }
     }
 }

@@ -695,6 +695,29 @@ fn images_decoded_at_opening_are_known_by_their_pixels() {
 }
 
 #[test]
+fn contents_are_the_same_in_grey_and_in_rgb() {
+    let folder = folder(&[
+        ("1.png", &png([2, 3], [9, 80, 200])),
+        ("2.png", &png([2, 3], [7; 3])),
+        ("3.jpg", &jpeg([5, 9])),
+    ]);
+    let contents = |channels| {
+        let options = ImageFileOptions {
+            channels: Some(channels),
+            decode: Some(DecodeAll { seed: 3, held: 0 }),
+            ..ImageFileOptions::default()
+        };
+        let set = open_with(folder.path(), &options).unwrap().train;
+        assert_eq!(set.channels, channels);
+        (0..3).map(|i| *set.content(i).unwrap()).collect::<Vec<_>>()
+    };
+    let grey = contents(1);
+    assert_eq!(grey, contents(3));
+    assert_eq!(grey[1], crate::split::content_hash(&[7; 6], 3));
+    assert!(grey[0] != grey[1] && grey[1] != grey[2]);
+}
+
+#[test]
 fn tables_named_for_splits_are_read_and_images_that_they_do_not_name_are_said() {
     let image = png([1, 1], [5; 3]);
     let folder = folder(&[

@@ -210,16 +210,16 @@ impl ImageRows {
         }
     }
 
-    /// What splits follow from: equal images have equal ones.
+    /// What splits follow from: equal images have equal ones, at every size that they are seen in.
     ///
     /// - seed: that of the splits, with which files were opened
     pub fn contents(&self, seed: u64) -> Vec<ContentHash> {
         let hash = |i| match &self.pixels {
-            Pixels::Memory(set) => split::content_hash(set.image(i), seed),
-            Pixels::Files(files) => match files.content(i) {
-                Some(hash) => *hash,
-                None => split::content_hash(&self.picture(i).planes(), seed),
-            },
+            Pixels::Memory(set) => set.content(i, seed),
+            Pixels::Files(files) => files.content(i).copied().unwrap_or_else(|| {
+                let picture = self.picture(i);
+                split::image_hash(&picture.planes(), picture.channels, seed)
+            }),
         };
         (0..self.len()).map(hash).collect()
     }
