@@ -1,4 +1,7 @@
-//! Rewrites a model. In: any directory that opens, an adapter among them. Out: a bundle with `model.safetensors`.
+//! Rewrites a model. In: any directory that opens, an adapter among them. Out: a bundle with `model.safetensors`, or a file for
+//! another library.
+
+pub mod onnx;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -18,12 +21,13 @@ use train::{Failure, WithBackend};
 use crate::any_model::{AnyImageModel, AnyTextModel};
 use crate::open::{self, BackendFlag};
 
-/// Rewrite a model: shards and pickles to one file, an adapter merged into its base model
+/// Rewrite a model: shards and pickles to one file, an adapter merged into its base model, an ONNX file
 #[derive(Args, Clone, Debug)]
 #[command(
     override_usage = "apps convert [OPTIONS] MODEL OUTPUT",
-    after_help = "Example:
-  apps convert --merge runs/lora/model/adapter merged"
+    after_help = "Examples:
+  apps convert --merge runs/lora/model/adapter merged
+  apps convert wordnet-bert-nano wordnet.onnx"
 )]
 pub struct Flags {
     /// What is rewritten, and the new bundle, which must not exist yet; the latter alone where --model names the former
@@ -44,6 +48,9 @@ pub struct Flags {
     /// Write one file with the names and shapes of torchvision's weights in place of a bundle
     #[arg(long)]
     pub torchvision: bool,
+    /// Write one ONNX file, of a model without a cache, in place of a bundle; so does an OUTPUT that ends with .onnx
+    #[arg(long, conflicts_with = "torchvision")]
+    pub onnx: bool,
     /// Says what a file of weights is of: model.family=resnet50
     #[arg(long, value_name = "KEY=VALUE")]
     pub set: Vec<String>,
@@ -100,6 +107,28 @@ impl Flags {
         };
         Ok((model, output.into()))
     }
+
+    /// What is written there.
+    fn format(&self, output: &Path) -> Format {
+        if self.torchvision {
+            Format::Torchvision
+        } else if self.onnx || output.extension().is_some_and(|end| end == "onnx") {
+            Format::Onnx
+        } else {
+            Format::Bundle
+        }
+    }
+}
+
+/// What is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Format {
+    /// A directory.
+    Bundle,
+    /// A file of weights.
+    Torchvision,
+    /// A file of weights and what is computed with them.
+    Onnx,
 }
 
 /// Rewrites what the flags name, and gives what is printed.
@@ -111,11 +140,16 @@ pub fn run(flags: &Flags) -> Result<String, Failure> {
     let (model, output) = flags.input_and_output()?;
     let backend = flags.backend.choose()?;
     let from = open::bundle_or_file(model, &flags.set)?;
-    if flags.torchvision {
-        open::check_output(&output, &[from.path()])?;
-    } else {
-        check_output(&output, flags.force)?;
-        check_apart(&output, from.path())?;
+    let format = flags.format(&output);
+    match format {
+        Format::Torchvision | Format::Onnx => open::check_output(&output, &[from.path()])?,
+        Format::Bundle => {
+            check_output(&output, flags.force)?;
+            check_apart(&output, from.path())?;
+        }
+    }
+    if format == Format::Onnx {
+        onnx::check(&from)?;
     }
     if flags.merge && !from.has_adapter() {
         let inside = from.path().join(peft::FOLDER);
@@ -142,7 +176,7 @@ pub fn run(flags: &Flags) -> Result<String, Failure> {
             from,
             output,
             precision,
-            torchvision: flags.torchvision,
+            format,
         },
     )??;
     Ok(written)
@@ -215,7 +249,7 @@ struct Work {
     from: Bundle,
     output: PathBuf,
     precision: Bits,
-    torchvision: bool,
+    format: Format,
 }
 
 /// What `sentence-transformers` makes of a model's states, a folder each.
@@ -276,7 +310,15 @@ impl Work {
         let place = self.from.path().display();
         let wrong = |reason| Failure::input(format!("{place}: {reason}"));
         let precision = self.precision.precision();
-        if self.torchvision {
+        if self.format == Format::Onnx {
+            let unused = loaded.unused.iter();
+            let lost = unused.filter(|name| !is_optional(name, names));
+            warn_of_unused(&lost.cloned().collect::<Vec<_>>());
+            check_range(&model, names, &[], precision).map_err(wrong)?;
+            let bytes = onnx::export(&self.from, &model, names, precision)?;
+            return open::write_output(&self.output, &bytes);
+        }
+        if self.format == Format::Torchvision {
             warn_of_unused(&loaded.unused);
             check_range(&model, names, &[], precision).map_err(wrong)?;
             let bytes = bundle::serialise_for_torchvision(&model, names, precision);

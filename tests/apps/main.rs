@@ -15,6 +15,7 @@ mod evaluate;
 mod explain;
 mod fill_mask;
 mod generate;
+mod onnx;
 mod predict;
 #[path = "../support/command_line.rs"]
 mod programs;

@@ -50,7 +50,9 @@ impl ImageGraph {
     fn decoded_by_convolutions(&mut self, latent: &Var, head: &str) -> Var {
         let [_, height, width] = self.facts.shape;
         let graph = &mut self.graph;
-        let layers = graph.weights.count(&format!("{head}convolutions.{{}}.weight"));
+        let layers = graph
+            .weights
+            .count(&format!("{head}convolutions.{{}}.weight"));
         // Of each level, the finest first: an image is halved and rounded up.
         let halved = |size: usize| size.div_ceil(2);
         let sizes: Vec<[usize; 2]> =

@@ -66,7 +66,14 @@ fn encode(text: &mut TextGraph, plan: &Plan) -> Var {
         .count("encoder.layer.{}.output.dense.weight");
     for layer in 0..layers {
         let at = format!("encoder.layer.{layer}");
-        hidden = attention(&mut text.graph, &hidden, &at, [&by_head, &bias], sizes, plan);
+        hidden = attention(
+            &mut text.graph,
+            &hidden,
+            &at,
+            [&by_head, &bias],
+            sizes,
+            plan,
+        );
         hidden = feed_forward(&mut text.graph, &hidden, &at, plan);
     }
     hidden

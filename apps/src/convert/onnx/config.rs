@@ -10,9 +10,7 @@ use serde_json::Value;
 /// A key that is not there.
 pub fn size(config: &Value, key: &str) -> Result<usize, String> {
     let value = config.get(key).and_then(Value::as_u64);
-    value
-        .map(|value| value as usize)
-        .ok_or_else(|| lacks(key))
+    value.map(|value| value as usize).ok_or_else(|| lacks(key))
 }
 
 /// Several sizes of `config.json`.
@@ -55,4 +53,3 @@ pub fn flag(config: &Value, key: &str) -> bool {
 fn lacks(key: &str) -> String {
     format!("config.json has no {key}")
 }
-

@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use model::ops::Activation;
 
 use super::proto::{
-    self, Attribute, Dimension, Entry, Model, Node, OperatorSet, Shape, TensorType, Type, ValueInfo,
-    attribute_type, data_type,
+    self, Attribute, Dimension, Entry, Model, Node, OperatorSet, Shape, TensorType, Type,
+    ValueInfo, attribute_type, data_type,
 };
 use super::weights::{Element, Weights};
 
@@ -381,7 +381,7 @@ impl Graph {
 
     /// Refuses a graph that leaves out part of the model.
     pub fn check_all_taken(&self) -> Result<(), String> {
-        let mut names = self.weights.names();
+        let mut names = self.weights.all();
         match names.find(|name| !self.taken.contains_key(*name)) {
             Some(name) => Err(format!("{name} has no place in an ONNX graph")),
             None => Ok(()),

@@ -38,7 +38,10 @@ pub fn mobilenet_v2(image: &mut ImageGraph) -> Result<Seen, String> {
     for (number, moves) in strides.iter().enumerate() {
         hidden = plan.residual(graph, &hidden, &format!("layer.{number}"), *moves);
         // The last of each size.
-        if strides.get(number + 1).is_none_or(|[stride, _]| *stride > 1) {
+        if strides
+            .get(number + 1)
+            .is_none_or(|[stride, _]| *stride > 1)
+        {
             levels.push(hidden.clone());
         }
     }

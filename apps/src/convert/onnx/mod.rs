@@ -26,15 +26,11 @@ mod weights;
 
 use model::HeadKind;
 
-pub use graph::OPSET;
-pub use image::ImageFacts;
-pub use source::{check, facts, metadata};
-pub use text::TextFacts;
-pub use weights::{Element, Tensor, Weights};
-
-use graph::{Graph, Var};
-use image::{ImageGraph, Seen};
-use text::TextGraph;
+use self::graph::{Graph, Var};
+use self::image::{ImageFacts, ImageGraph, Seen};
+pub(super) use self::source::{check, export};
+use self::text::{TextFacts, TextGraph};
+use self::weights::Weights;
 
 /// Builds the states of a family's last layer, `[batch * seq, d_model]`.
 type States = fn(&mut TextGraph) -> Result<Var, String>;
@@ -71,7 +67,7 @@ const MOST: usize = (1 << 31) - (1 << 24);
 
 /// What is known of a model beside its weights.
 #[derive(Clone, Debug)]
-pub enum Facts {
+enum Facts {
     /// It reads texts.
     Text(TextFacts),
     /// It sees images.
@@ -79,7 +75,7 @@ pub enum Facts {
 }
 
 /// Says why a model of this family with this head has no graph, if it has none.
-pub(crate) fn refusal(model_type: &str, head: HeadKind) -> Option<String> {
+fn refusal(model_type: &str, head: HeadKind) -> Option<String> {
     let texts = TEXTS.iter().map(|(name, _)| name);
     let mut families = texts.chain(IMAGES.iter().map(|(name, _)| name));
     if !families.any(|name| *name == model_type) {
@@ -113,7 +109,7 @@ fn no_graph_of(head: HeadKind) -> String {
 /// # Errors
 ///
 /// A family or a head that no graph is known of, or weights that are too many for a file.
-pub fn model(
+fn model(
     weights: Weights,
     facts: Facts,
     metadata: Vec<(String, String)>,

@@ -47,7 +47,13 @@ fn stages(
             let halves = block == 0 && (stage > 0 || halves_first);
             let stride = if halves { 2 } else { 1 };
             let at = format!("{at}.{block}");
-            hidden = self::block(graph, &hidden, &at, [stride, usize::from(early)], activation);
+            hidden = self::block(
+                graph,
+                &hidden,
+                &at,
+                [stride, usize::from(early)],
+                activation,
+            );
         }
         levels.push(hidden.clone());
     }

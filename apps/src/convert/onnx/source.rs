@@ -1,10 +1,15 @@
-//! What a bundle says of its model. In: a bundle. Out: what a graph is built of, beside the weights.
+//! What a bundle says of its model. In: a bundle, and its model with all weights. Out: an ONNX file.
 
+use burn::module::Module;
+use burn::prelude::*;
+use burn::tensor::DType;
 use model::bundle::Scores;
-use model::{Bundle, HeadKind};
+use model::{Bundle, HeadKind, Names, Precision, walk};
+use prost::Message;
 use serde_json::{Value, json};
 use train::Failure;
 
+use super::weights::{Element, Tensor, Weights};
 use super::{Facts, ImageFacts, TextFacts, refusal};
 use crate::open;
 
@@ -25,12 +30,42 @@ fn wrong(bundle: &Bundle, reason: &str) -> Failure {
     Failure::input(format!("{}: {reason}", bundle.path().display()))
 }
 
+/// The ONNX file of a model.
+///
+/// - module: with the bundle's weights
+///
+/// # Errors
+///
+/// A model that no graph is known of, or that is too large for a file.
+pub fn export<B: Backend, M: Module<B>>(
+    bundle: &Bundle,
+    module: &M,
+    names: Names,
+    precision: Precision,
+) -> Result<Vec<u8>, Failure> {
+    let (element, dtype) = match precision {
+        Precision::F32 => (Element::F32, DType::F32),
+        Precision::F16 => (Element::F16, DType::F16),
+        Precision::Bf16 => (Element::Bf16, DType::BF16),
+    };
+    let mut tensors = Vec::new();
+    walk::values(module, names, &mut |path, data| {
+        let data = data.convert_dtype(dtype);
+        let (shape, bytes) = (data.shape.to_vec(), data.as_bytes().to_vec());
+        tensors.push((path.name(), Tensor { shape, bytes }));
+    });
+    let weights = Weights::new(names, element, tensors.into_iter().collect());
+    let graph = super::model(weights, facts(bundle)?, metadata(bundle)?);
+    let graph = graph.map_err(|reason| wrong(bundle, &reason))?;
+    Ok(graph.encode_to_vec())
+}
+
 /// What is known of a model beside its weights.
 ///
 /// # Errors
 ///
 /// A configuration that cannot be used.
-pub fn facts(bundle: &Bundle) -> Result<Facts, Failure> {
+fn facts(bundle: &Bundle) -> Result<Facts, Failure> {
     if bundle.is_text() {
         let config = open::text_model(bundle)?;
         let plan = config.describe();
@@ -59,7 +94,7 @@ fn complete(config: &impl serde::Serialize) -> Result<Value, Failure> {
 /// # Errors
 ///
 /// Classes or a preprocessor that cannot be read.
-pub fn metadata(bundle: &Bundle) -> Result<Vec<(String, String)>, Failure> {
+fn metadata(bundle: &Bundle) -> Result<Vec<(String, String)>, Failure> {
     let mut entries = vec![("model_type", bundle.family().model_type.to_string())];
     let head = bundle.head();
     if head.class_layer().is_some() {

@@ -29,8 +29,7 @@ impl TextGraph {
                 let first = self.class_states(states);
                 let pairs = self.graph.linear(&first, "head.pairs");
                 let shape = [BATCH, self.outputs_of("head.pairs")];
-                self.graph
-                    .output("seq_relationship_logits", &pairs, &shape);
+                self.graph.output("seq_relationship_logits", &pairs, &shape);
             }
             HeadKind::Replaced => {
                 let activation = config::activation(&self.facts.config, "hidden_act")?;

@@ -75,8 +75,8 @@ fn embed(image: &mut ImageGraph) -> (Var, [usize; 2]) {
 fn layer(graph: &mut Graph, hidden: &Var, at: &str, plan: &Plan) -> Var {
     let normed = graph.layer_norm(hidden, &format!("{at}.layernorm_before"), plan.epsilon);
     let projected = ["query", "key", "value"];
-    let projected = projected
-        .map(|name| graph.linear(&normed, &format!("{at}.attention.attention.{name}")));
+    let projected =
+        projected.map(|name| graph.linear(&normed, &format!("{at}.attention.attention.{name}")));
     let context = graph.attention(projected.each_ref(), &plan.by_head, plan.sizes, None);
     let mixed = graph.linear(&context, &format!("{at}.attention.output.dense"));
     let hidden = graph.add(hidden, &mixed);

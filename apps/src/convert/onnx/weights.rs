@@ -85,12 +85,16 @@ impl Weights {
 
     /// The size of a tensor's first axis; 0 where there is no such tensor.
     pub fn rows(&self, path: &str) -> usize {
-        self.shape(path).and_then(|shape| shape.first().copied()).unwrap_or(0)
+        self.shape(path)
+            .and_then(|shape| shape.first().copied())
+            .unwrap_or(0)
     }
 
     /// The size of a tensor's second axis; 0 where there is no such tensor.
     pub fn columns(&self, path: &str) -> usize {
-        self.shape(path).and_then(|shape| shape.get(1).copied()).unwrap_or(0)
+        self.shape(path)
+            .and_then(|shape| shape.get(1).copied())
+            .unwrap_or(0)
     }
 
     /// Height and width of a convolution's kernel; 1 where there is no such tensor.
@@ -117,8 +121,8 @@ impl Weights {
         Some(Tensor { shape, bytes })
     }
 
-    /// All names.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
+    /// The names of all of them.
+    pub fn all(&self) -> impl Iterator<Item = &str> {
         self.tensors.keys().map(String::as_str)
     }
 }
