@@ -1,4 +1,4 @@
-//! ONNX files: what is in them. That they compute the same is shown by `tests/interop/onnx.py`, which runs them.
+//! ONNX files: what is in them. That they compute the same is shown by `tests/interop/compare_onnx.py`, which runs them.
 
 use std::collections::BTreeSet;
 use std::fs;
