@@ -1,6 +1,6 @@
 """Runs what `apps convert` writes as ONNX with onnxruntime, and compares the outputs with what `apps dump` wrote of the same inputs.
 
-    pip install onnx==1.23.2 onnxruntime==1.32.0 safetensors==0.8.0 numpy==2.4.6 pillow==12.3.0
+    pip install onnx==1.23.2 onnxruntime==1.32.0 safetensors==0.8.0 numpy==2.4.6 pillow==13.0.0
     python compare_onnx.py --apps target/release/apps wordnet-bert-nano RUN_OR_BUNDLE_DIR ...
     pip install torch==2.15.0 transformers==5.23.0 tokenizers==0.23.3
     python compare_onnx.py --apps target/release/apps --random  # small random models of the families of transformers, too
