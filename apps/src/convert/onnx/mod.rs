@@ -12,6 +12,7 @@ mod convnext;
 mod gpt2;
 mod graph;
 mod image;
+mod layers;
 mod llama;
 mod mobilenet_v2;
 pub mod proto;
