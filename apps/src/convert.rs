@@ -127,9 +127,11 @@ impl Flags {
 pub fn run(flags: &Flags) -> Result<String, Failure> {
     let (model, output) = flags.input_and_output()?;
     let backend = flags.backend.choose()?;
-    let (rows, of_file): (Vec<_>, Vec<_>) = flags.set.iter().cloned().partition(|set| {
-        !flags.evaluate.is_empty() && Settings::is_own(set)
-    });
+    let (rows, of_file): (Vec<_>, Vec<_>) = flags
+        .set
+        .iter()
+        .cloned()
+        .partition(|set| !flags.evaluate.is_empty() && Settings::is_own(set));
     let from = open::bundle_or_file(model, &of_file)?;
     if flags.torchvision {
         open::check_output(&output, &[from.path()])?;

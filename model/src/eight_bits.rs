@@ -69,7 +69,13 @@ impl EightBits {
             return None;
         };
         let values: Vec<f32> = matrix.iter().collect();
-        let output = |at: usize| if by_columns { at % columns } else { at / columns };
+        let output = |at: usize| {
+            if by_columns {
+                at % columns
+            } else {
+                at / columns
+            }
+        };
         let mut scales = vec![0.0f32; if by_columns { columns } else { rows }];
         for (at, value) in values.iter().enumerate() {
             let largest = &mut scales[output(at)];
@@ -178,15 +184,21 @@ mod tests {
         let turned = EightBits::round(&data, true).unwrap();
         assert_eq!(values(&turned), [127.0, 63.5, 0.0, -3.0, 0.5, 0.0]);
         assert_eq!(turned.by_outputs(), matrix.by_outputs());
-        assert_eq!((turned.outputs_and_inputs(), turned.parts().2), ([3, 2], [1, 3]));
+        assert_eq!(
+            (turned.outputs_and_inputs(), turned.parts().2),
+            ([3, 2], [1, 3])
+        );
         // 0.4 and 0.2 off.
-        let error = 0.2f64.sqrt() / (127.0f64.powi(2) + 3.4f64.powi(2) + 63.5f64.powi(2) + 0.09).sqrt();
+        let error =
+            0.2f64.sqrt() / (127.0f64.powi(2) + 3.4f64.powi(2) + 63.5f64.powi(2) + 0.09).sqrt();
         assert!((turned.relative_error(&data) - error).abs() < 1e-7);
     }
 
     #[test]
     fn rounded_values_stay_as_they_are() {
-        let data: Vec<f32> = (0..60).map(|i| ((i * 37) % 61) as f32 / 7.0 - 4.0).collect();
+        let data: Vec<f32> = (0..60)
+            .map(|i| ((i * 37) % 61) as f32 / 7.0 - 4.0)
+            .collect();
         let once = EightBits::round(&TensorData::new(data, [4, 15]), false).unwrap();
         let twice = EightBits::round(&once.widen(), false).unwrap();
         assert_eq!(twice.parts().0, once.parts().0);

@@ -10,6 +10,7 @@ mod command_line;
 mod convert;
 mod datasets;
 mod dump;
+mod eight_bits;
 mod embed;
 mod evaluate;
 mod explain;

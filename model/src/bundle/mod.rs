@@ -727,7 +727,8 @@ impl Bundle {
         let (chosen, mut loaded) =
             choose(&wanted, &called, load, weights).map_err(|m| wrong(m.to_string()))?;
         if weights.are_of_8_bits() && !for_inference {
-            let note = "its matrices of 8 bits are widened to 32 and keep what rounding left of them";
+            let note =
+                "its matrices of 8 bits are widened to 32 and keep what rounding left of them";
             loaded.fitted.push(note.into());
         }
         if load != Load::Backbone {
@@ -1187,10 +1188,7 @@ fn stored(name: String, data: TensorData, precision: Precision) -> Stored {
 type Stored = (String, Vec<usize>, Vec<u8>);
 
 /// Tensors of one element type in the safetensors format.
-pub(crate) fn safetensors_of(
-    tensors: &[Stored],
-    precision: Precision,
-) -> Result<Vec<u8>, String> {
+pub(crate) fn safetensors_of(tensors: &[Stored], precision: Precision) -> Result<Vec<u8>, String> {
     let stored = match precision {
         Precision::F32 => Dtype::F32,
         Precision::F16 => Dtype::F16,

@@ -276,7 +276,9 @@ impl Weights {
             let error = |reason| self.sources[scale.source].error(reason);
             if !scale.dtype.is_float() {
                 let (raw, kind) = (&scale.raw, scale.dtype.name());
-                return Err(error(format!("{raw} holds {kind} values, and floats are needed")));
+                return Err(error(format!(
+                    "{raw} holds {kind} values, and floats are needed"
+                )));
             }
             let Some(tensor) = self.tensors.get_mut(&name) else {
                 continue;

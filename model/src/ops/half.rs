@@ -82,7 +82,11 @@ pub(crate) fn look_up<B: Backend>(
     #[cfg(feature = "flex")]
     if fused::is_plain::<B>() && table.weight.val().dtype() == DType::I8 {
         let ([batch, seq], [_, width]) = (tokens.dims(), table.weight.dims());
-        let rows: Vec<usize> = tokens.into_data().iter::<i64>().map(|id| id as usize).collect();
+        let rows: Vec<usize> = tokens
+            .into_data()
+            .iter::<i64>()
+            .map(|id| id as usize)
+            .collect();
         let weight = fused::values::<B>(primitive(table.weight.val()));
         let words: Tensor<B, 2> = wrap(fused::given::<B>(widening::rows(&weight, &rows)));
         return words.reshape([batch, seq, width]).cast(dtype);

@@ -417,7 +417,12 @@ fn widened<S: Sixteen, K: Kind>(
 pub(crate) fn packed(matrix: &EightBits) -> FlexTensor {
     let shape @ [d_out, d_in] = matrix.outputs_and_inputs();
     let mut bytes = Vec::with_capacity(d_out * (d_in + size_of::<f32>()));
-    bytes.extend(matrix.by_outputs().iter().map(|value| value.cast_unsigned()));
+    bytes.extend(
+        matrix
+            .by_outputs()
+            .iter()
+            .map(|value| value.cast_unsigned()),
+    );
     let scales = matrix.scales().iter();
     bytes.extend(scales.flat_map(|scale| scale.to_ne_bytes()));
     let layout = Layout::contiguous(shape.into());
@@ -619,8 +624,9 @@ mod tests {
                         let terms = terms.zip(&weight[output * d_in..]);
                         let terms = terms.map(|(x, w)| f64::from(*x) * f64::from(*w));
                         let bias = f64::from(bias[output]);
-                        let (sum, size) = terms
-                            .fold((bias, bias.abs()), |(sum, size), x| (sum + x, size + x.abs()));
+                        let (sum, size) = terms.fold((bias, bias.abs()), |(sum, size), x| {
+                            (sum + x, size + x.abs())
+                        });
                         let off = (f64::from(*out) - sum).abs();
                         assert!(off <= 1e-5 * size, "{n} {d_in} {d_out}: {out}, not {sum}");
                     }
