@@ -1,9 +1,12 @@
 //! Rewrites a model. In: any directory that opens, an adapter among them. Out: a bundle with `model.safetensors`.
 
+mod extract;
+mod factors;
 mod lost;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::num::NonZeroUsize;
 use std::path::{Component, Path, PathBuf};
 
 use burn::module::Module;
@@ -17,6 +20,7 @@ use train::backend::with_backend;
 use train::run::check_writable;
 use train::{Failure, WithBackend};
 
+use self::extract::Extraction;
 use self::lost::{Judge, Written, compared};
 use crate::any_model::{AnyImageModel, AnyTextModel};
 use crate::open::{self, BackendFlag};
@@ -27,6 +31,7 @@ Examples:
   apps convert --merge runs/lora/model/adapter merged
   apps convert --precision int8 wordnet-bert-nano wordnet-8-bits
   apps convert --precision int8 runs/text-classification small --evaluate test.csv
+  apps convert --extract-lora wordnet-bert-nano runs/text-classification adapter --rank 8
 
 8 bits are for the matrices of linear layers and for the table of tokens: whole numbers, and a scale for each output. The file is
 a quarter as large, and the CPU reads as much less for each token that it writes.";
@@ -34,12 +39,13 @@ a quarter as large, and the CPU reads as much less for each token that it writes
 /// Rewrite a model: shards and pickles to one file, an adapter merged into its base model, weights in 16 or 8 bits
 #[derive(Args, Clone, Debug)]
 #[command(
-    override_usage = "apps convert [OPTIONS] MODEL OUTPUT",
+    override_usage = "apps convert [OPTIONS] MODEL OUTPUT\n       apps convert [OPTIONS] --extract-lora BASE TUNED OUTPUT",
     after_help = EXAMPLES
 )]
 pub struct Flags {
-    /// What is rewritten, and the new bundle, which must not exist yet; the latter alone where --model names the former
-    #[arg(value_name = "DIR", num_args = 1..=2, required = true)]
+    /// What is rewritten, and the new bundle, which must not exist yet; the latter alone where --model names the former. With
+    /// --extract-lora two models and the new adapter
+    #[arg(value_name = "DIR", num_args = 1..=3, required = true)]
     pub places: Vec<String>,
     /// A bundle, a Hugging Face directory, an adapter, a run, or the bundled wordnet-bert-nano
     #[arg(long, value_name = "DIR")]
@@ -50,6 +56,12 @@ pub struct Flags {
     /// The model is an adapter, which becomes part of the weights
     #[arg(long)]
     pub merge: bool,
+    /// Write the low-rank adapter that is nearest to the difference of two models
+    #[arg(long, conflicts_with_all = ["merge", "model", "torchvision", "evaluate"])]
+    pub extract_lora: bool,
+    /// Rank of the adapter that is extracted
+    #[arg(long, value_name = "N", default_value = "16", requires = "extract_lora")]
+    pub rank: NonZeroUsize,
     /// Element type of the weights
     #[arg(long, value_enum, default_value = "f32")]
     pub precision: Bits,
@@ -125,6 +137,9 @@ impl Flags {
 ///
 /// A model that cannot be used, a directory that exists or cannot be written.
 pub fn run(flags: &Flags) -> Result<String, Failure> {
+    if flags.extract_lora {
+        return extract(flags);
+    }
     let (model, output) = flags.input_and_output()?;
     let backend = flags.backend.choose()?;
     let (rows, of_file): (Vec<_>, Vec<_>) = flags
@@ -186,6 +201,21 @@ pub fn run(flags: &Flags) -> Result<String, Failure> {
         text += &compared(&before, &after);
     }
     Ok(text)
+}
+
+/// Extracts what the flags name, and gives what is printed.
+fn extract(flags: &Flags) -> Result<String, Failure> {
+    let [base, tuned, output] = flags.places.as_slice() else {
+        let reason = "three directories are expected: the base model, the tuned one, and the new adapter";
+        return Err(Failure::input(reason));
+    };
+    let extraction = Extraction {
+        base: open::bundle_or_file(base, &flags.set)?,
+        tuned: open::bundle_or_file(tuned, &flags.set)?,
+        output: output.into(),
+        rank: flags.rank.get(),
+    };
+    extraction.run(flags.backend.choose()?, flags.force)
 }
 
 /// Refuses a place that cannot become a bundle, or where something that is no model would be lost.

@@ -58,6 +58,12 @@ impl ModulePath {
         format!("{wrappers}{}", self.names.theirs(inside))
     }
 
+    /// Whether the parameter here is one of a linear layer's.
+    pub fn is_of_linear(&self) -> bool {
+        let container = self.structs.last().map(String::as_str);
+        matches!(container, Some("Struct:Linear" | "Struct:Conv1d"))
+    }
+
     /// Whether the matrix here is one that layers only multiply rows with, or look rows up in: that of a linear layer, or the
     /// table of tokens.
     pub(crate) fn is_only_multiplied(&self) -> bool {
