@@ -60,7 +60,12 @@ pub struct Flags {
     #[arg(long, conflicts_with_all = ["merge", "model", "torchvision", "evaluate"])]
     pub extract_lora: bool,
     /// Rank of the adapter that is extracted
-    #[arg(long, value_name = "N", default_value = "16", requires = "extract_lora")]
+    #[arg(
+        long,
+        value_name = "N",
+        default_value = "16",
+        requires = "extract_lora"
+    )]
     pub rank: NonZeroUsize,
     /// Element type of the weights
     #[arg(long, value_enum, default_value = "f32")]
@@ -206,7 +211,8 @@ pub fn run(flags: &Flags) -> Result<String, Failure> {
 /// Extracts what the flags name, and gives what is printed.
 fn extract(flags: &Flags) -> Result<String, Failure> {
     let [base, tuned, output] = flags.places.as_slice() else {
-        let reason = "three directories are expected: the base model, the tuned one, and the new adapter";
+        let reason =
+            "three directories are expected: the base model, the tuned one, and the new adapter";
         return Err(Failure::input(reason));
     };
     let extraction = Extraction {

@@ -2,31 +2,18 @@
 
 use std::fs;
 
-use apps::dump::Dump;
-use burn::backend::Flex;
 use model::eight_bits::SCALE;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 
-use crate::bundles::{Bundles, TEXTS, open, printed, refused};
+use crate::bundles::{Bundles, open, printed, refused};
+use crate::convert::{assert_near, dumped};
 
 /// The classifier takes every text for an animal.
 const ROWS: &str = "text,label\na bird,animal\na tool,plant\n";
 
 fn weights(bundle: &str) -> String {
     format!("{bundle}/model.safetensors")
-}
-
-fn dumped(path: &str) -> Vec<f32> {
-    let dump = Dump::of::<Flex>(&open(path), &TEXTS, false, &Default::default());
-    dump.unwrap().outputs.remove(0).values
-}
-
-fn assert_near(ours: &[f32], theirs: &[f32], tolerance: f32) {
-    assert_eq!(ours.len(), theirs.len());
-    for (one, other) in ours.iter().zip(theirs) {
-        assert!((one - other).abs() < tolerance, "{one} {other}");
-    }
 }
 
 /// Converts to 8 bits, and gives where the new bundle is.

@@ -14,6 +14,7 @@ mod eight_bits;
 mod embed;
 mod evaluate;
 mod explain;
+mod extract;
 mod fill_mask;
 mod generate;
 mod predict;

@@ -157,7 +157,11 @@ impl Extraction {
         if let Some(lost) = report.lost() {
             eprintln!("warning: {lost}");
         }
-        Ok(format!("{}wrote {}\n", report.text(), self.output.display()))
+        Ok(format!(
+            "{}wrote {}\n",
+            report.text(),
+            self.output.display()
+        ))
     }
 }
 

@@ -47,7 +47,9 @@ pub(super) fn factors(matrix: &[f32], [rows, columns]: [usize; 2], rank: usize) 
         space = orthonormal(forward(&wide, &back));
     }
     let inside = backward(&wide, &space, columns);
-    let products = inside.iter().map(|one| inside.iter().map(|other| dot(one, other)).collect());
+    let products = inside
+        .iter()
+        .map(|one| inside.iter().map(|other| dot(one, other)).collect());
     let mut found = eigen(products.collect());
     found.sort_by(|(one, _), (other, _)| other.total_cmp(one));
     let largest = found.first().map_or(0.0, |(square, _)| *square);
@@ -127,7 +129,11 @@ fn orthonormal(mut vectors: Vectors) -> Vectors {
             pairs.for_each(|(x, y)| *x -= share * y);
         }
         let left = dot(vector, vector).sqrt();
-        let scale = if left > length * 1e-10 { 1.0 / left } else { 0.0 };
+        let scale = if left > length * 1e-10 {
+            1.0 / left
+        } else {
+            0.0
+        };
         vector.iter_mut().for_each(|x| *x *= scale);
     }
     vectors
@@ -193,7 +199,11 @@ mod tests {
         let number = |i: usize| ((i * 7919) % 101) as f32 / 50.0 - 1.0;
         let matrix: Vec<f32> = (0..rows * columns)
             .map(|at| (at / columns, at % columns))
-            .map(|(row, column)| (0..rank).map(|r| number(row * 3 + r) * number(column * 5 + 7 * r + 1)).sum::<f32>())
+            .map(|(row, column)| {
+                (0..rank)
+                    .map(|r| number(row * 3 + r) * number(column * 5 + 7 * r + 1))
+                    .sum::<f32>()
+            })
             .collect();
         for rank in [3, 5, 60] {
             let found = factors(&matrix, shape, rank);
@@ -212,7 +222,11 @@ mod tests {
         let mut matrix = vec![0.0; n * n];
         (0..n).for_each(|at| matrix[at * n + (at * 7) % n] = (n - at) as f32);
         let found = factors(&matrix, [n, n], 2);
-        assert!((found.kept - 1741.0 / 9455.0).abs() < 1e-4, "{}", found.kept);
+        assert!(
+            (found.kept - 1741.0 / 9455.0).abs() < 1e-4,
+            "{}",
+            found.kept
+        );
         let product = product(&found, [n, n], 2);
         assert!((product[0] - 30.0).abs() < 0.1 && product[2 * n + 14].abs() < 0.3);
         // Of one row there is one direction.

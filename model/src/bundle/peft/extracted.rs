@@ -74,7 +74,11 @@ impl Extracted {
         };
         let mut settings = of_low_rank(&plan, &[], names);
         let layers: Vec<&str> = self.layers.iter().map(|layer| &layer.name[..]).collect();
-        let mut whole: Vec<&str> = self.whole.iter().map(|(name, _)| inside(name, names)).collect();
+        let mut whole: Vec<&str> = self
+            .whole
+            .iter()
+            .map(|(name, _)| inside(name, names))
+            .collect();
         whole.sort_unstable();
         whole.dedup();
         settings["base_model_name_or_path"] = absolute(base).into();
