@@ -228,8 +228,10 @@ pub fn command(bundle: &Bundle, head: HeadKind) -> String {
         | HeadKind::Choices
         | HeadKind::Masks
         | HeadKind::Boxes => "predict",
-        HeadKind::Pixels | HeadKind::Variational | HeadKind::Codes => "reconstruct",
-        HeadKind::Bare | HeadKind::Replaced | HeadKind::Patches => {
+        HeadKind::Pixels | HeadKind::Variational | HeadKind::Codes | HeadKind::Patches => {
+            "reconstruct"
+        }
+        HeadKind::Bare | HeadKind::Replaced => {
             return "apps dump writes what it computes".into();
         }
     };

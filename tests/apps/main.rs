@@ -22,6 +22,7 @@ mod predict;
 mod programs;
 mod reconstruct;
 mod report;
+mod sample;
 mod search;
 #[path = "../support/shapes.rs"]
 mod shapes;
