@@ -72,7 +72,8 @@ fn models_compute_almost_the_same_and_go_back_to_floats() {
             let (matrix, scale) = (matrix.shape(), scale.shape());
             assert!(scale == [matrix[0], 1] || scale == [1, matrix[1]], "{name}");
         }
-        let settings = &open(&small).raw_config()["quantization_config"];
+        let bundle = open(&small);
+        let settings = &bundle.raw_config()["quantization_config"];
         assert_eq!(settings["bits"], 8, "{model}");
         let whole = dumped(&model);
         assert_near(&dumped(&small), &whole, 0.1);
