@@ -2,12 +2,12 @@
 
 mod extract;
 mod factors;
+mod files;
 mod lost;
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::num::NonZeroUsize;
-use std::path::{Component, Path, PathBuf};
+use std::path::PathBuf;
 
 use burn::module::Module;
 use burn::tensor::TensorData;
@@ -17,10 +17,10 @@ use model::bundle::{self, Bundle, Load, TOKENIZER_FILES, peft};
 use model::{HeadKind, Names, Precision, eight_bits, walk};
 use serde_json::{Map, Value, json};
 use train::backend::with_backend;
-use train::run::check_writable;
 use train::{Failure, WithBackend};
 
 use self::extract::Extraction;
+use self::files::{BESIDE, MODULES, check_apart, check_output, folders_of_modules};
 use self::lost::{Judge, Written, compared};
 use crate::any_model::{AnyImageModel, AnyTextModel};
 use crate::open::{self, BackendFlag};
@@ -224,106 +224,12 @@ fn extract(flags: &Flags) -> Result<String, Failure> {
     extraction.run(flags.backend.choose()?, flags.force)
 }
 
-/// Refuses a place that cannot become a bundle, or where something that is no model would be lost.
-fn check_output(output: &Path, force: bool) -> Result<(), Failure> {
-    let wrong = |reason: &str| Err(Failure::input(format!("{}: {reason}", output.display())));
-    if output.file_name().is_none() {
-        return wrong("is no name for a directory");
-    }
-    open::folder_of(output)?;
-    if output.is_file() {
-        return wrong("is a file; the new bundle is a directory");
-    }
-    if let Err(error) = check_writable(output) {
-        return wrong(&format!("cannot be written: {error}"));
-    }
-    if !output.exists() {
-        return Ok(());
-    }
-    if !force {
-        return wrong("exists; --force replaces it");
-    }
-    if !output.join(bundle::CONFIG).is_file() {
-        return wrong("holds no model; --force replaces models only");
-    }
-    let entries = output.read_dir().map_err(Failure::running)?;
-    let modules = fs::read(output.join(MODULES)).unwrap_or_default();
-    let modules = folders_of_modules(&modules);
-    let mut names = entries.filter_map(|entry| Some(entry.ok()?.file_name()));
-    let is_part = |name: &str| {
-        is_part_of_a_model(name)
-            || modules
-                .iter()
-                .any(|folder| Path::new(folder).starts_with(name))
-    };
-    match names.find(|name| !is_part(&name.to_string_lossy())) {
-        Some(name) => wrong(&format!(
-            "holds {}, which is no part of a model; --force replaces models only",
-            name.display()
-        )),
-        None => Ok(()),
-    }
-}
-
-/// Whether a file with this name is one that a model consists of.
-fn is_part_of_a_model(name: &str) -> bool {
-    let weights = [".safetensors", ".safetensors.index.json"];
-    name == bundle::CONFIG
-        || name.starts_with("pytorch_model")
-        || weights.iter().any(|end| name.ends_with(end))
-        || TOKENIZER_FILES.contains(&name)
-        || BESIDE.contains(&name)
-}
-
-/// Refuses to replace a directory that holds what is read.
-fn check_apart(output: &Path, input: &Path) -> Result<(), Failure> {
-    match (output.canonicalize(), input.canonicalize()) {
-        (Ok(output), Ok(input)) if input != output && input.starts_with(&output) => {
-            let reason = format!("{}: holds {}", output.display(), input.display());
-            Err(Failure::input(reason))
-        }
-        _ => Ok(()),
-    }
-}
-
 /// Prepared work, waiting for its backend.
 struct Work {
     from: Bundle,
     output: PathBuf,
     precision: Bits,
     torchvision: bool,
-}
-
-/// What `sentence-transformers` makes of a model's states, a folder each.
-const MODULES: &str = "modules.json";
-
-/// Files beside configuration, weights and tokenizer that go with a model.
-const BESIDE: [&str; 11] = [
-    bundle::GENERATION,
-    bundle::PREPROCESSOR,
-    MODULES,
-    "sentence_bert_config.json",
-    "config_sentence_transformers.json",
-    // Vocabularies of tokenizers that Python has.
-    "spiece.model",
-    "tokenizer.model",
-    "sentencepiece.bpe.model",
-    "spm.model",
-    "source.spm",
-    "target.spm",
-];
-
-/// Folders inside the model's that its modules are in.
-///
-/// - modules: [`MODULES`], or nothing
-fn folders_of_modules(modules: &[u8]) -> Vec<String> {
-    let modules: Vec<Value> = serde_json::from_slice(modules).unwrap_or_default();
-    let folders = modules.iter().filter_map(|module| module["path"].as_str());
-    let is_inside = |folder: &&str| {
-        let mut parts = Path::new(folder).components();
-        !folder.is_empty() && parts.all(|part| matches!(part, Component::Normal(_)))
-    };
-    folders.filter(is_inside).map(str::to_string).collect()
 }
 
 impl WithBackend for Work {
