@@ -6,7 +6,7 @@ use train::cli::man::ManArgs;
 
 use crate::{
     card, chat, convert, datasets, dump, embed, evaluate, explain, fill_mask, generate, predict,
-    reconstruct, report, search,
+    reconstruct, report, sample, search,
 };
 
 const EXAMPLES: &str = "\
@@ -20,6 +20,7 @@ Examples:
   apps embed --model runs/sentence-embeddings --text \"a small bird\" --text \"a wren\"
   apps search index runs/sentence-embeddings notes/ --output notes.index
   apps reconstruct --model runs/autoencoder --input mnist
+  apps sample --model runs/vae --count 40
   apps dump --model wordnet-bert-nano --input texts.txt --output dump.safetensors
   apps convert --merge runs/lora/model/adapter merged
   apps datasets describe reviews.csv --label-column stars
@@ -39,7 +40,7 @@ Examples:
   apps man | man -l -
   apps man --output man1";
 
-/// Use a trained model: predict, evaluate, explain, fill masks, continue texts, talk, embed and search texts and images, reconstruct images, convert, dump what the model computes; look at data sets and at runs.
+/// Use a trained model: predict, evaluate, explain, fill masks, continue texts, talk, embed and search texts and images, reconstruct and draw images, convert, dump what the model computes; look at data sets and at runs.
 #[derive(Parser)]
 #[command(name = "apps", version, after_help = EXAMPLES)]
 pub struct Args {
@@ -61,6 +62,7 @@ pub enum Command {
     Embed(embed::Flags),
     Search(search::Flags),
     Reconstruct(reconstruct::Flags),
+    Sample(sample::Flags),
     Dump(dump::Flags),
     Convert(convert::Flags),
     Datasets(datasets::Flags),

@@ -1,33 +1,55 @@
-//! Rewrites a model. In: any directory that opens, an adapter among them. Out: a bundle with `model.safetensors`.
+//! Rewrites a model. In: any directory that opens, an adapter among them. Out: a bundle with `model.safetensors`, or a file for
+//! another library.
+
+pub mod onnx;
+
+mod extract;
+mod factors;
+mod files;
+mod lost;
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::path::{Component, Path, PathBuf};
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
 
 use burn::module::Module;
 use burn::tensor::TensorData;
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use clap::{Args, ValueEnum};
 use model::bundle::{self, Bundle, Load, TOKENIZER_FILES, peft};
-use model::{HeadKind, Names, Precision, walk};
+use model::{HeadKind, Names, Precision, eight_bits, walk};
 use serde_json::{Map, Value, json};
 use train::backend::with_backend;
-use train::run::check_writable;
 use train::{Failure, WithBackend};
 
+use self::extract::Extraction;
+use self::files::{BESIDE, MODULES, check_apart, check_output, folders_of_modules};
+use self::lost::{Judge, Written, compared};
 use crate::any_model::{AnyImageModel, AnyTextModel};
 use crate::open::{self, BackendFlag};
+use crate::task::Settings;
 
-/// Rewrite a model: shards and pickles to one file, an adapter merged into its base model
+const EXAMPLES: &str = "\
+Examples:
+  apps convert --merge runs/lora/model/adapter merged
+  apps convert --precision int8 wordnet-bert-nano wordnet-8-bits
+  apps convert --precision int8 runs/text-classification small --evaluate test.csv
+  apps convert wordnet-bert-nano wordnet.onnx
+  apps convert --extract-lora wordnet-bert-nano runs/text-classification adapter --rank 8
+
+8 bits are for the matrices of linear layers and for the table of tokens: whole numbers, and a scale for each output. The file is
+a quarter as large, and the CPU reads as much less for each token that it writes.";
+
+/// Rewrite a model: shards and pickles to one file, an adapter merged, weights in 16 or 8 bits, an ONNX file
 #[derive(Args, Clone, Debug)]
 #[command(
-    override_usage = "apps convert [OPTIONS] MODEL OUTPUT",
-    after_help = "Example:
-  apps convert --merge runs/lora/model/adapter merged"
+    override_usage = "apps convert [OPTIONS] MODEL OUTPUT\n       apps convert [OPTIONS] --extract-lora BASE TUNED OUTPUT",
+    after_help = EXAMPLES
 )]
 pub struct Flags {
-    /// What is rewritten, and the new bundle, which must not exist yet; the latter alone where --model names the former
-    #[arg(value_name = "DIR", num_args = 1..=2, required = true)]
+    /// What is rewritten, and the new bundle, which must not exist yet; the latter alone where --model names the former. With
+    /// --extract-lora two models and the new adapter
+    #[arg(value_name = "DIR", num_args = 1..=3, required = true)]
     pub places: Vec<String>,
     /// A bundle, a Hugging Face directory, an adapter, a run, or the bundled wordnet-bert-nano
     #[arg(long, value_name = "DIR")]
@@ -38,13 +60,30 @@ pub struct Flags {
     /// The model is an adapter, which becomes part of the weights
     #[arg(long)]
     pub merge: bool,
+    /// Write the low-rank adapter that is nearest to the difference of two models
+    #[arg(long, conflicts_with_all = ["merge", "model", "torchvision", "onnx", "evaluate"])]
+    pub extract_lora: bool,
+    /// Rank of the adapter that is extracted
+    #[arg(
+        long,
+        value_name = "N",
+        default_value = "16",
+        requires = "extract_lora"
+    )]
+    pub rank: NonZeroUsize,
     /// Element type of the weights
     #[arg(long, value_enum, default_value = "f32")]
     pub precision: Bits,
     /// Write one file with the names and shapes of torchvision's weights in place of a bundle
     #[arg(long)]
     pub torchvision: bool,
-    /// Says what a file of weights is of: model.family=resnet50
+    /// Write one ONNX file, of a model without a cache, in place of a bundle; so does an OUTPUT that ends with .onnx
+    #[arg(long, conflicts_with = "torchvision")]
+    pub onnx: bool,
+    /// Labelled rows, as finetune's data.source names them, to judge the model on before and after; may be repeated
+    #[arg(long, value_name = "FILE")]
+    pub evaluate: Vec<String>,
+    /// Says what a file of weights is of (model.family=resnet50), or how labelled rows are read (data.text=review)
     #[arg(long, value_name = "KEY=VALUE")]
     pub set: Vec<String>,
     /// Replace the directory if it exists
@@ -61,21 +100,23 @@ pub enum Bits {
     F16,
     /// 16 bit with the range of 32 bit.
     Bf16,
+    /// Matrices in 8 bit with a scale for each output, all else in 32 bit.
+    Int8,
 }
 
 impl Bits {
     fn precision(self) -> Precision {
         match self {
-            Self::F32 => Precision::F32,
+            Self::F32 | Self::Int8 => Precision::F32,
             Self::F16 => Precision::F16,
             Self::Bf16 => Precision::Bf16,
         }
     }
 
-    /// As PyTorch calls it.
+    /// As PyTorch calls the type of floats.
     fn name(self) -> &'static str {
         match self {
-            Self::F32 => "float32",
+            Self::F32 | Self::Int8 => "float32",
             Self::F16 => "float16",
             Self::Bf16 => "bfloat16",
         }
@@ -100,6 +141,39 @@ impl Flags {
         };
         Ok((model, output.into()))
     }
+
+    /// What is written there.
+    fn format(&self, output: &Path) -> Format {
+        if self.torchvision {
+            Format::Torchvision
+        } else if self.onnx || output.extension().is_some_and(|end| end == "onnx") {
+            Format::Onnx
+        } else {
+            Format::Bundle
+        }
+    }
+}
+
+/// What is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Format {
+    /// A directory.
+    Bundle,
+    /// A file of weights.
+    Torchvision,
+    /// A file of weights and what is computed with them.
+    Onnx,
+}
+
+impl Format {
+    /// The flag that asks for it, where it is no bundle.
+    fn flag(self) -> Option<&'static str> {
+        match self {
+            Self::Bundle => None,
+            Self::Torchvision => Some("--torchvision"),
+            Self::Onnx => Some("--onnx"),
+        }
+    }
 }
 
 /// Rewrites what the flags name, and gives what is printed.
@@ -108,14 +182,27 @@ impl Flags {
 ///
 /// A model that cannot be used, a directory that exists or cannot be written.
 pub fn run(flags: &Flags) -> Result<String, Failure> {
+    if flags.extract_lora {
+        return extract(flags);
+    }
     let (model, output) = flags.input_and_output()?;
     let backend = flags.backend.choose()?;
-    let from = open::bundle_or_file(model, &flags.set)?;
-    if flags.torchvision {
-        open::check_output(&output, &[from.path()])?;
-    } else {
-        check_output(&output, flags.force)?;
-        check_apart(&output, from.path())?;
+    let (rows, of_file): (Vec<_>, Vec<_>) = flags
+        .set
+        .iter()
+        .cloned()
+        .partition(|set| !flags.evaluate.is_empty() && Settings::is_own(set));
+    let from = open::bundle_or_file(model, &of_file)?;
+    let format = flags.format(&output);
+    match format {
+        Format::Torchvision | Format::Onnx => open::check_output(&output, &[from.path()])?,
+        Format::Bundle => {
+            check_output(&output, flags.force)?;
+            check_apart(&output, from.path())?;
+        }
+    }
+    if format == Format::Onnx {
+        onnx::check(&from)?;
     }
     if flags.merge && !from.has_adapter() {
         let inside = from.path().join(peft::FOLDER);
@@ -134,80 +221,54 @@ pub fn run(flags: &Flags) -> Result<String, Failure> {
             beside.describe()
         )));
     }
-    let written = format!("wrote {}\n", output.display());
-    let precision = flags.precision;
-    with_backend(
-        backend,
-        Work {
-            from,
-            output,
-            precision,
-            torchvision: flags.torchvision,
-        },
-    )??;
-    Ok(written)
-}
-
-/// Refuses a place that cannot become a bundle, or where something that is no model would be lost.
-fn check_output(output: &Path, force: bool) -> Result<(), Failure> {
-    let wrong = |reason: &str| Err(Failure::input(format!("{}: {reason}", output.display())));
-    if output.file_name().is_none() {
-        return wrong("is no name for a directory");
-    }
-    open::folder_of(output)?;
-    if output.is_file() {
-        return wrong("is a file; the new bundle is a directory");
-    }
-    if let Err(error) = check_writable(output) {
-        return wrong(&format!("cannot be written: {error}"));
-    }
-    if !output.exists() {
-        return Ok(());
-    }
-    if !force {
-        return wrong("exists; --force replaces it");
-    }
-    if !output.join(bundle::CONFIG).is_file() {
-        return wrong("holds no model; --force replaces models only");
-    }
-    let entries = output.read_dir().map_err(Failure::running)?;
-    let modules = fs::read(output.join(MODULES)).unwrap_or_default();
-    let modules = folders_of_modules(&modules);
-    let mut names = entries.filter_map(|entry| Some(entry.ok()?.file_name()));
-    let is_part = |name: &str| {
-        is_part_of_a_model(name)
-            || modules
-                .iter()
-                .any(|folder| Path::new(folder).starts_with(name))
-    };
-    match names.find(|name| !is_part(&name.to_string_lossy())) {
-        Some(name) => wrong(&format!(
-            "holds {}, which is no part of a model; --force replaces models only",
-            name.display()
-        )),
-        None => Ok(()),
-    }
-}
-
-/// Whether a file with this name is one that a model consists of.
-fn is_part_of_a_model(name: &str) -> bool {
-    let weights = [".safetensors", ".safetensors.index.json"];
-    name == bundle::CONFIG
-        || name.starts_with("pytorch_model")
-        || weights.iter().any(|end| name.ends_with(end))
-        || TOKENIZER_FILES.contains(&name)
-        || BESIDE.contains(&name)
-}
-
-/// Refuses to replace a directory that holds what is read.
-fn check_apart(output: &Path, input: &Path) -> Result<(), Failure> {
-    match (output.canonicalize(), input.canonicalize()) {
-        (Ok(output), Ok(input)) if input != output && input.starts_with(&output) => {
-            let reason = format!("{}: holds {}", output.display(), input.display());
-            Err(Failure::input(reason))
+    if let Some(flag) = format.flag() {
+        if matches!(flags.precision, Bits::Int8) {
+            let reason = format!("{flag} writes floats; --precision int8 is for bundles");
+            return Err(Failure::input(reason));
         }
-        _ => Ok(()),
+        if !flags.evaluate.is_empty() {
+            let reason = format!("--evaluate judges the new bundle, and {flag} writes none");
+            return Err(Failure::input(reason));
+        }
     }
+    let mut judged = None;
+    if !flags.evaluate.is_empty() {
+        let judge = Judge::new(backend, &flags.evaluate, &rows, &from)?;
+        let before = judge.figures(&from)?;
+        judged = Some((judge, before));
+    }
+    let mut text = format!("wrote {}\n", output.display());
+    let work = Work {
+        from,
+        output: output.clone(),
+        precision: flags.precision,
+        format,
+    };
+    let written = with_backend(backend, work)??;
+    if let (Bits::Int8, Some(written)) = (flags.precision, written) {
+        text += &written.text();
+    }
+    if let Some((judge, before)) = judged {
+        let after = judge.figures(&Bundle::open(&output)?)?;
+        text += &compared(&before, &after);
+    }
+    Ok(text)
+}
+
+/// Extracts what the flags name, and gives what is printed.
+fn extract(flags: &Flags) -> Result<String, Failure> {
+    let [base, tuned, output] = flags.places.as_slice() else {
+        let reason =
+            "three directories are expected: the base model, the tuned one, and the new adapter";
+        return Err(Failure::input(reason));
+    };
+    let extraction = Extraction {
+        base: open::bundle_or_file(base, &flags.set)?,
+        tuned: open::bundle_or_file(tuned, &flags.set)?,
+        output: output.into(),
+        rank: flags.rank.get(),
+    };
+    extraction.run(flags.backend.choose()?, flags.force)
 }
 
 /// Prepared work, waiting for its backend.
@@ -215,43 +276,11 @@ struct Work {
     from: Bundle,
     output: PathBuf,
     precision: Bits,
-    torchvision: bool,
-}
-
-/// What `sentence-transformers` makes of a model's states, a folder each.
-const MODULES: &str = "modules.json";
-
-/// Files beside configuration, weights and tokenizer that go with a model.
-const BESIDE: [&str; 11] = [
-    bundle::GENERATION,
-    bundle::PREPROCESSOR,
-    MODULES,
-    "sentence_bert_config.json",
-    "config_sentence_transformers.json",
-    // Vocabularies of tokenizers that Python has.
-    "spiece.model",
-    "tokenizer.model",
-    "sentencepiece.bpe.model",
-    "spm.model",
-    "source.spm",
-    "target.spm",
-];
-
-/// Folders inside the model's that its modules are in.
-///
-/// - modules: [`MODULES`], or nothing
-fn folders_of_modules(modules: &[u8]) -> Vec<String> {
-    let modules: Vec<Value> = serde_json::from_slice(modules).unwrap_or_default();
-    let folders = modules.iter().filter_map(|module| module["path"].as_str());
-    let is_inside = |folder: &&str| {
-        let mut parts = Path::new(folder).components();
-        !folder.is_empty() && parts.all(|part| matches!(part, Component::Normal(_)))
-    };
-    folders.filter(is_inside).map(str::to_string).collect()
+    format: Format,
 }
 
 impl WithBackend for Work {
-    type Output = Result<(), Failure>;
+    type Output = Result<Option<Written>, Failure>;
 
     fn run<B: AutodiffBackend>(self, device: B::Device) -> Self::Output {
         self.rewrite::<B::InnerBackend>(&device)
@@ -260,7 +289,7 @@ impl WithBackend for Work {
 
 impl Work {
     /// Draws a model of the right kind, to be filled and written.
-    fn rewrite<B: Backend>(&self, device: &B::Device) -> Result<(), Failure> {
+    fn rewrite<B: Backend>(&self, device: &B::Device) -> Result<Option<Written>, Failure> {
         let names = open::names(&self.from);
         if self.from.is_text() {
             let drawn = AnyTextModel::<B>::draw(&self.from, names, device)?;
@@ -270,17 +299,31 @@ impl Work {
         self.write(drawn, names)
     }
 
-    /// Fills a drawn model with the weights, and writes it.
-    fn write<B: Backend, M: Module<B>>(&self, drawn: M, names: Names) -> Result<(), Failure> {
+    /// Fills a drawn model with the weights, and writes it; says what was written, of a bundle.
+    fn write<B: Backend, M: Module<B>>(
+        &self,
+        drawn: M,
+        names: Names,
+    ) -> Result<Option<Written>, Failure> {
         let (model, loaded) = self.from.load(drawn, names, Load::Whole)?;
         let place = self.from.path().display();
         let wrong = |reason| Failure::input(format!("{place}: {reason}"));
         let precision = self.precision.precision();
-        if self.torchvision {
+        if self.format == Format::Onnx {
+            let unused = loaded.unused.iter();
+            let lost = unused.filter(|name| !is_optional(name, names));
+            warn_of_unused(&lost.cloned().collect::<Vec<_>>());
+            check_range(&model, names, &[], precision).map_err(wrong)?;
+            let bytes = onnx::export(&self.from, &model, names, precision)?;
+            open::write_output(&self.output, &bytes)?;
+            return Ok(None);
+        }
+        if self.format == Format::Torchvision {
             warn_of_unused(&loaded.unused);
             check_range(&model, names, &[], precision).map_err(wrong)?;
             let bytes = bundle::serialise_for_torchvision(&model, names, precision);
-            return open::write_output(&self.output, &bytes.map_err(wrong)?);
+            open::write_output(&self.output, &bytes.map_err(wrong)?)?;
+            return Ok(None);
         }
         let (kept, unused): (Vec<_>, Vec<_>) = loaded
             .unused
@@ -293,16 +336,29 @@ impl Work {
         });
         let further = further.collect::<Result<Vec<_>, Failure>>()?;
         check_range(&model, names, &further, precision).map_err(wrong)?;
-        let weights = bundle::serialise_with(&model, names, precision, further);
+        let (weights, rounded) = match self.precision {
+            Bits::Int8 => bundle::serialise_in_8_bits(&model, names, further).map_err(wrong)?,
+            Bits::F32 | Bits::F16 | Bits::Bf16 => {
+                let weights = bundle::serialise_with(&model, names, precision, further);
+                (weights.map_err(wrong)?, Vec::new())
+            }
+        };
+        // An output may be written over its input, whose bytes are mapped.
+        let before = self.from.bytes_of_weights()?;
+        let written = Written {
+            before: before.iter().map(|bytes| bytes.len()).sum(),
+            after: weights.len(),
+            rounded,
+        };
         let config = format!("{:#}\n", self.config(names)?);
         let mut files = self.files()?;
         files.push((bundle::CONFIG.into(), config.into_bytes()));
-        files.push((bundle::WEIGHTS.into(), weights.map_err(wrong)?));
+        files.push((bundle::WEIGHTS.into(), weights));
         let files = files
             .iter()
             .map(|(name, bytes)| (name.as_str(), &bytes[..]));
         bundle::write_directory(&self.output, &files.collect::<Vec<_>>())?;
-        Ok(())
+        Ok(Some(written))
     }
 
     /// `config.json` of the new bundle.
@@ -352,11 +408,17 @@ fn name_classes(config: &mut Map<String, Value>, classes: &[String]) {
     config.insert("label2id".into(), json!(names));
 }
 
-/// `transformers` loads weights as the type that the configuration names.
+/// `transformers` loads weights as the type that the configuration names, and those of 8 bits not at all.
 fn name_precision(config: &mut Value, precision: Bits) {
+    let of_8_bits = eight_bits::is_named(config);
     let Some(config) = config.as_object_mut() else {
         return;
     };
+    if matches!(precision, Bits::Int8) {
+        config.insert(eight_bits::KEY.into(), eight_bits::settings());
+    } else if of_8_bits {
+        config.remove(eight_bits::KEY);
+    }
     let key = if config.contains_key("torch_dtype") {
         "torch_dtype"
     } else {

@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 use apps::command_line::{Args, Command};
 use apps::{
     card, chat, convert, datasets, dump, embed, evaluate, explain, fill_mask, generate, predict,
-    reconstruct, report, search,
+    reconstruct, report, sample, search,
 };
 use clap::{CommandFactory, Parser};
 use signal_hook::consts::SIGINT;
@@ -35,6 +35,7 @@ fn main() -> ExitCode {
         Command::Embed(flags) => embed::run(&flags),
         Command::Search(flags) => search::run(&flags),
         Command::Reconstruct(flags) => reconstruct::run(&flags),
+        Command::Sample(flags) => sample::run(&flags),
         Command::Dump(flags) => dump::run(&flags),
         Command::Convert(flags) => convert::run(&flags),
         Command::Report(flags) => report::run(&flags),

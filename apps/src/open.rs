@@ -227,8 +227,10 @@ pub fn command(bundle: &Bundle, head: HeadKind) -> String {
         | HeadKind::Choices
         | HeadKind::Masks
         | HeadKind::Boxes => "predict",
-        HeadKind::Pixels | HeadKind::Variational | HeadKind::Codes => "reconstruct",
-        HeadKind::Bare | HeadKind::Replaced | HeadKind::Patches => {
+        HeadKind::Pixels | HeadKind::Variational | HeadKind::Codes | HeadKind::Patches => {
+            "reconstruct"
+        }
+        HeadKind::Bare | HeadKind::Replaced => {
             return "apps dump writes what it computes".into();
         }
     };
@@ -324,18 +326,21 @@ pub fn token_model<B: Backend>(
     Ok((filled_for_inference(bundle, model, names)?, parts))
 }
 
-/// A model with the bundle's weights; says which of them it has no place for.
+/// A model with the bundle's weights, which stay of 8 bits where they are; says which of them it has no place for.
 pub(crate) fn filled<B: Backend, M: Module<B>>(
     bundle: &Bundle,
     model: M,
     names: Names,
 ) -> Result<M, Failure> {
+    if bundle.weights()?.are_of_8_bits() {
+        return filled_for_inference(bundle, model, names);
+    }
     let (model, loaded) = bundle.load(model, names, Load::Whole)?;
     warn_of_lost(bundle, names, &loaded);
     Ok(model)
 }
 
-/// The same with weights in 16 bits, where these hold them exactly: for models that read all of them for each token.
+/// The same with weights in 16 bits too, where these hold them exactly: for models that read all of them for each token.
 pub(crate) fn filled_for_inference<B: Backend, M: Module<B>>(
     bundle: &Bundle,
     model: M,

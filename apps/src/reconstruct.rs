@@ -1,6 +1,8 @@
 //! Shows what an autoencoder keeps of images. In: its bundle and images. Out: a PNG, and the PSNR of each image.
 
-use std::path::PathBuf;
+pub mod patches;
+
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use burn::prelude::*;
@@ -22,8 +24,11 @@ const COLUMNS: usize = 10;
 
 /// Draw images and what an autoencoder makes of them
 #[derive(Args, Clone, Debug)]
-#[command(after_help = "Example:
-  apps reconstruct --model runs/autoencoder --input mnist")]
+#[command(after_help = "Examples:
+  apps reconstruct --model runs/autoencoder --input mnist
+  apps reconstruct --model runs/mae --input photos --seed 3
+
+A masked autoencoder sees some patches of each image, and gives the others back: the PSNR is theirs.")]
 pub struct Flags {
     #[command(flatten)]
     #[allow(missing_docs)]
@@ -31,7 +36,10 @@ pub struct Flags {
     /// An image (PNG, JPEG, WebP, BMP, GIF, TIFF), or a folder or IDX file, of which the first ten are taken
     #[arg(long, value_name = "FILE")]
     pub input: String,
-    /// The drawing: images above, reconstructions below
+    /// Of the patches that are hidden from a masked autoencoder: the same seed hides the same ones
+    #[arg(long, value_name = "N", default_value = "0")]
+    pub seed: u64,
+    /// The drawing: images above, reconstructions below; of a masked autoencoder what it saw between them
     #[arg(long, value_name = "FILE", default_value = "reconstruction.png")]
     pub output: PathBuf,
 }
@@ -91,34 +99,56 @@ pub fn psnr_by_image(images: &PixelBatch, reconstructions: &PixelBatch) -> Vec<f
     (0..images.n).map(of).collect()
 }
 
-/// Reconstructs what the flags name, writes the drawing, and gives what is printed.
-pub fn run(flags: &Flags) -> Result<String, Failure> {
-    let backend = flags.model.backend.choose()?;
-    let bundle = flags.model.bundle()?;
-    let extension = flags.output.extension();
+/// Refuses another name than that of a PNG.
+pub(crate) fn check_png(output: &Path) -> Result<(), Failure> {
+    let extension = output.extension();
     if extension.is_some_and(|extension| !extension.eq_ignore_ascii_case("png")) {
-        let place = flags.output.display();
+        let place = output.display();
         return Err(Failure::input(format!(
             "{place}: the drawing is a PNG; name it so"
         )));
     }
+    Ok(())
+}
+
+/// Reconstructs what the flags name, writes the drawing, and gives what is printed.
+pub fn run(flags: &Flags) -> Result<String, Failure> {
+    let backend = flags.model.backend.choose()?;
+    let bundle = flags.model.bundle()?;
+    check_png(&flags.output)?;
     open::check_output(&flags.output, &[flags.input.as_ref(), bundle.path()])?;
-    autoencoder_names(&bundle)?;
+    let is_masked = bundle.head() == HeadKind::Patches;
+    if is_masked {
+        open::require(&bundle, HeadKind::Patches)?;
+    } else {
+        autoencoder_names(&bundle)?;
+    }
     let seen = open::image_model(&bundle)?.input;
     let images = images::read(&flags.input, &seen, COLUMNS)?;
     let rows: Vec<u32> = (0..images.set.len() as u32).collect();
     let batch = PixelBatch::of(&images.set, &rows, &seen.levels());
-    let work = Work {
-        bundle,
-        images: &batch,
+    let (png, figures) = if is_masked {
+        let work = patches::Work {
+            bundle: &bundle,
+            images: &batch,
+            seed: flags.seed,
+        };
+        let restored = with_backend(backend, work)??;
+        let rows = [&restored.images, &restored.seen, &restored.whole];
+        (grid_png(&rows), restored.psnr_by_image())
+    } else {
+        let work = Work {
+            bundle,
+            images: &batch,
+        };
+        let reconstructions = with_backend(backend, work)??;
+        let figures = psnr_by_image(&batch, &reconstructions);
+        (grid_png(&[&batch, &reconstructions]), figures)
     };
-    let reconstructions = with_backend(backend, work)??;
-    let png = grid_png(&[&batch, &reconstructions]);
     let png = png
         .context("the drawing failed")
         .map_err(Failure::Running)?;
     open::write_output(&flags.output, &png)?;
-    let figures = psnr_by_image(&batch, &reconstructions);
     let mut figures = figures.into_iter();
     let line = |(place, reason): &(String, Option<String>)| match reason {
         Some(reason) => format!("{place}  {reason}\n"),

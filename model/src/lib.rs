@@ -2,13 +2,14 @@
 //!
 //! Reading order: [`ops`] (operations, plain and fast), [`layers`] (made of them), [`families`] (a file each) and
 //! [`registry`] (a line each), [`heads`] (what is asked of a backbone), [`names`] and [`walk`] (parameters by their Hugging
-//! Face names), [`cache`] (what a decoder keeps), [`generate`] (how it continues a text) and [`beam`] (how an encoder-decoder writes one), then [`bundle`] (a Hugging Face
+//! Face names), [`eight_bits`] (matrices in a quarter of the bytes), [`cache`] (what a decoder keeps), [`generate`] (how it continues a text) and [`beam`] (how an encoder-decoder writes one), then [`bundle`] (a Hugging Face
 //! directory in, a model out, and back).
 
 pub mod beam;
 pub mod bundle;
 pub mod bundled;
 pub mod cache;
+pub mod eight_bits;
 pub mod families;
 pub mod generate;
 pub mod heads;

@@ -5,6 +5,7 @@ use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::prelude::*;
 use burn::tensor::{DType, TensorData};
 
+use crate::eight_bits::EightBits;
 use crate::names::Names;
 use crate::ops::half;
 
@@ -57,9 +58,15 @@ impl ModulePath {
         format!("{wrappers}{}", self.names.theirs(inside))
     }
 
+    /// Whether the parameter here is one of a linear layer's.
+    pub fn is_of_linear(&self) -> bool {
+        let container = self.structs.last().map(String::as_str);
+        matches!(container, Some("Struct:Linear" | "Struct:Conv1d"))
+    }
+
     /// Whether the matrix here is one that layers only multiply rows with, or look rows up in: that of a linear layer, or the
     /// table of tokens.
-    fn is_only_multiplied(&self) -> bool {
+    pub(crate) fn is_only_multiplied(&self) -> bool {
         let container = self.structs.last().map(String::as_str);
         let names = self.names;
         let is_table = || {
@@ -74,7 +81,7 @@ impl ModulePath {
     }
 
     /// Whether the matrix here is that of a linear layer that a bundle holds as the model does.
-    fn is_conv1d(&self) -> bool {
+    pub(crate) fn is_conv1d(&self) -> bool {
         self.structs
             .last()
             .is_some_and(|container| container == "Struct:Conv1d")
@@ -104,6 +111,25 @@ pub struct Parameter {
     pub name: String,
     /// As a bundle holds it.
     pub shape: Vec<usize>,
+}
+
+/// Values of a parameter, as a bundle holds them.
+#[derive(Clone, Debug)]
+pub enum Values {
+    /// Of any type of floats.
+    Floats(TensorData),
+    /// Whole numbers and their scales.
+    EightBits(EightBits),
+}
+
+impl Values {
+    /// As floats.
+    pub fn into_floats(self) -> TensorData {
+        match self {
+            Self::Floats(data) => data,
+            Self::EightBits(matrix) => matrix.widen(),
+        }
+    }
 }
 
 /// All parameters in the order of the module's fields.
@@ -185,11 +211,13 @@ pub fn replace<B: Backend, M: Module<B>>(
     names: Names,
     value: &mut dyn FnMut(&ModulePath, &[usize]) -> Option<TensorData>,
 ) -> M {
-    replace_in(module, names, value, false)
+    let mut value = |path: &ModulePath, shape: &[usize]| value(path, shape).map(Values::Floats);
+    replace_in(module, names, &mut value, false)
 }
 
-/// The same for a model that is only computed with, never trained or saved: matrices that layers only multiply with are held
-/// in 16 bits where these hold every value exactly and the backend is faster with them, which is Flex.
+/// The same for a model that is only computed with, never trained or saved, where the backend is faster with fewer bits, which is
+/// Flex: matrices that layers only multiply with are held in 16 bits if these hold every value exactly, and stay in 8 if
+/// they are.
 ///
 /// # Panics
 ///
@@ -197,7 +225,7 @@ pub fn replace<B: Backend, M: Module<B>>(
 pub fn replace_for_inference<B: Backend, M: Module<B>>(
     module: M,
     names: Names,
-    value: &mut dyn FnMut(&ModulePath, &[usize]) -> Option<TensorData>,
+    value: &mut dyn FnMut(&ModulePath, &[usize]) -> Option<Values>,
 ) -> M {
     replace_in(module, names, value, true)
 }
@@ -205,12 +233,12 @@ pub fn replace_for_inference<B: Backend, M: Module<B>>(
 fn replace_in<B: Backend, M: Module<B>>(
     module: M,
     names: Names,
-    value: &mut dyn FnMut(&ModulePath, &[usize]) -> Option<TensorData>,
+    value: &mut dyn FnMut(&ModulePath, &[usize]) -> Option<Values>,
     for_inference: bool,
 ) -> M {
     struct Replacer<'a> {
         path: ModulePath,
-        value: &'a mut dyn FnMut(&ModulePath, &[usize]) -> Option<TensorData>,
+        value: &'a mut dyn FnMut(&ModulePath, &[usize]) -> Option<Values>,
         for_inference: bool,
     }
     impl Replacer<'_> {
@@ -232,6 +260,23 @@ fn replace_in<B: Backend, M: Module<B>>(
                 tensor
             }
         }
+
+        /// A matrix of 8 bits as it is, where it may stay so.
+        fn packed<B: Backend, const D: usize>(&self, values: &Values) -> Option<Tensor<B, D>> {
+            let Values::EightBits(matrix) = values else {
+                return None;
+            };
+            let may_stay = D == 2 && self.for_inference && self.path.is_only_multiplied();
+            let is_conv1d = self.path.is_conv1d();
+            if !may_stay || matrix.is_by_columns() != is_conv1d {
+                return None;
+            }
+            let outputs = half::packed(matrix)?;
+            if is_conv1d || self.path.is_transposed() {
+                return Some(outputs.swap_dims(0, 1));
+            }
+            Some(outputs)
+        }
     }
     impl<B: Backend> ModuleMapper<B> for Replacer<'_> {
         fn enter_module(&mut self, name: &str, container: &str) {
@@ -247,13 +292,15 @@ fn replace_in<B: Backend, M: Module<B>>(
             if D == 2 && self.path.is_transposed() {
                 shape.reverse();
             }
-            let Some(data) = (self.value)(&self.path, &shape) else {
+            let Some(values) = (self.value)(&self.path, &shape) else {
                 return param;
             };
-            let device = param.lazy_device();
-            let dtype = dtype::<B>(&device);
-            let tensor = Tensor::<B, D>::from_data(data.convert_dtype(dtype), &device);
-            let (tensor, id) = (self.placed(tensor), param.id);
+            let (device, id) = (param.lazy_device(), param.id);
+            if let Some(packed) = self.packed(&values) {
+                return param.transform_for_load(packed, id);
+            }
+            let data = values.into_floats().convert_dtype(dtype::<B>(&device));
+            let tensor = self.placed(Tensor::<B, D>::from_data(data, &device));
             param.transform_for_load(tensor, id)
         }
     }

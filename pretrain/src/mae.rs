@@ -8,7 +8,7 @@ use burn::tensor::backend::AutodiffBackend;
 use burn::tensor::{FloatDType, TensorData};
 use data::order::{self, Stream};
 use model::bundle::{ImageInput, Load};
-use model::heads::masked::{MaskedConfig, Order, patchify, unpatchify};
+use model::heads::masked::{MaskedConfig, Order, patch_statistics, patchify};
 use model::registry::ImageBackbone;
 use model::{HeadKind, ImageConfig, MaskedAutoencoder};
 use rand::seq::SliceRandom;
@@ -25,9 +25,6 @@ use train::source::Rows;
 use crate::images::{
     Chance, Drawings, ImageBatch, ImageLoss, ImageObjective, ImagePretraining, OfImages, Reader,
 };
-
-/// Added to the variance of a patch.
-const EPSILON: f64 = 1e-6;
 
 /// The objective; `assets/recipes/mae.toml` and the files that it names explain every key.
 pub type Mae = OfImages<Masking>;
@@ -241,7 +238,7 @@ impl<B: Backend> PatchReconstruction<B> {
                 patches,
             };
         }
-        let (mean, deviation) = statistics(patches.clone());
+        let (mean, deviation) = patch_statistics(patches.clone());
         Targets {
             patches: (patches - mean.clone()) / deviation.clone(),
             mean,
@@ -255,39 +252,13 @@ impl<B: Backend> PatchReconstruction<B> {
         let Chance::Order(order) = &batch.chance else {
             return [images.clone(), images.clone(), images];
         };
-        let targets = self.targets(images.clone());
-        let predicted = self.model.forward(images.clone(), order);
-        let predicted = predicted.cast(FloatDType::F32) * targets.deviation + targets.mean;
-        let [.., height, width] = images.dims();
-        let [high, wide] = self.patch();
-        let grid = [height / high, width / wide];
-        let picture = |patches| self.values.pixels(unpatchify(patches, grid, self.patch()));
-        let hidden = hidden::<B>(order, device);
-        let patches = patchify(images, self.patch());
-        let seen = picture(patches.clone())
-            * (unpatchify(
-                (hidden.clone() * -1.0 + 1.0).expand(patches.dims()),
-                grid,
-                self.patch(),
-            ));
-        let whole = patches.clone() * (hidden.clone() * -1.0 + 1.0) + predicted * hidden;
-        [picture(patches), seen, picture(whole)]
+        let filled = self
+            .model
+            .fill_in(images, order, self.patch(), self.normalised);
+        let images = self.values.pixels(filled.images);
+        let seen = images.clone() * filled.seen;
+        [images, seen, self.values.pixels(filled.whole)]
     }
-}
-
-/// 1 where a patch is hidden, `[batch, patches, 1]`.
-fn hidden<B: Backend>(order: &Order, device: &B::Device) -> Tensor<B, 3> {
-    let data = TensorData::new(order.hidden(), [order.batch, order.n(), 1]);
-    Tensor::from_data(data, device)
-}
-
-/// Mean and deviation of each patch's values, `[batch, patches, 1]` each; the variance is the unbiased one.
-fn statistics<B: Backend>(patches: Tensor<B, 3>) -> (Tensor<B, 3>, Tensor<B, 3>) {
-    let [.., values] = patches.dims();
-    let mean = patches.clone().mean_dim(2);
-    let off = patches - mean.clone();
-    let variance = (off.clone() * off).sum_dim(2) / (values.max(2) - 1) as f64;
-    (mean, (variance + EPSILON).sqrt())
 }
 
 /// Squared error of each patch, a mean over its values, `[batch, patches, 1]`.
@@ -322,7 +293,7 @@ impl<B: Backend> ImageLoss<B> for PatchReconstruction<B> {
         let targets = self.targets(images.clone());
         let predicted = self.model.forward(images.clone(), order);
         let predicted = predicted.cast(FloatDType::F32);
-        let hidden = hidden::<B>(order, device);
+        let hidden = order.hidden_patches::<B>(device);
         let count = order.batch * (order.n() - order.visible);
         let errors = patch_errors(predicted.clone(), targets.patches) * hidden.clone();
         let shown = predicted.detach() * targets.deviation + targets.mean;
@@ -341,6 +312,7 @@ impl<B: Backend> ImageLoss<B> for PatchReconstruction<B> {
 mod tests {
     use super::*;
     use crate::golden::Golden;
+    use model::heads::masked::unpatchify;
 
     #[test]
     fn patches_losses_and_gradients_are_those_of_torch() {
@@ -353,7 +325,7 @@ mod tests {
             "pixel_values",
             unpatchify(patches.clone(), [2, 3], [size; 2]),
         );
-        let (mean, deviation) = statistics(patches.clone());
+        let (mean, deviation) = patch_statistics(patches.clone());
         let normalised = (patches.clone() - mean) / deviation;
         golden.near("normalised", normalised.clone());
         let mask = golden.tensor::<2>("mask").reshape([batch, n, 1]);

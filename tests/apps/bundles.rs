@@ -216,6 +216,17 @@ impl Bundles {
         self.write(name, config.names(head), config, files, model)
     }
 
+    /// A bundle of images, whose pixels are normalised as ImageNet's are.
+    pub fn write_images<M: Module<Flex>>(
+        &self,
+        name: &str,
+        config: &ImageConfig,
+        head: HeadKind,
+        model: &M,
+    ) -> String {
+        self.write(name, config.names(head), config, &[], model)
+    }
+
     fn write<M: Module<Flex>>(
         &self,
         name: &str,

@@ -57,16 +57,16 @@ fn torchvisions_names_go_in_and_come_out() {
     assert!(message.contains("--set model.family=resnet50"), "{message}");
 }
 
-fn golden(name: &str) -> String {
+pub fn golden(name: &str) -> String {
     format!("{}/../tests/golden/{name}", env!("CARGO_MANIFEST_DIR"))
 }
 
-fn dumped(path: &str) -> Vec<f32> {
+pub fn dumped(path: &str) -> Vec<f32> {
     let dump = Dump::of::<Flex>(&open(path), &TEXTS, false, &Default::default());
     dump.unwrap().outputs.remove(0).values
 }
 
-fn assert_near(ours: &[f32], theirs: &[f32], tolerance: f32) {
+pub fn assert_near(ours: &[f32], theirs: &[f32], tolerance: f32) {
     assert_eq!(ours.len(), theirs.len());
     for (one, other) in ours.iter().zip(theirs) {
         assert!((one - other).abs() < tolerance, "{one} {other}");
@@ -74,7 +74,7 @@ fn assert_near(ours: &[f32], theirs: &[f32], tolerance: f32) {
 }
 
 /// Logits of a bundle without a tokenizer for the rows of a file of known values, real tokens alone.
-fn logits(path: &str, expected: &SafeTensors) -> Vec<f32> {
+pub fn logits(path: &str, expected: &SafeTensors) -> Vec<f32> {
     let (bundle, device) = (open(path), Default::default());
     let config = bundle.text_config().unwrap();
     let integers = |name: &str| {
@@ -134,7 +134,7 @@ fn logits(path: &str, expected: &SafeTensors) -> Vec<f32> {
 }
 
 /// `merged_logits` of a file of known values, at real tokens.
-fn merged(expected: &SafeTensors) -> Vec<f32> {
+pub fn merged(expected: &SafeTensors) -> Vec<f32> {
     let tensor = expected.tensor("merged_logits").unwrap();
     let number = |bytes: &[u8]| f32::from_le_bytes(bytes.try_into().unwrap());
     let all: Vec<f32> = tensor.data().chunks_exact(4).map(number).collect();

@@ -10,16 +10,20 @@ mod command_line;
 mod convert;
 mod datasets;
 mod dump;
+mod eight_bits;
 mod embed;
 mod evaluate;
 mod explain;
+mod extract;
 mod fill_mask;
 mod generate;
+mod onnx;
 mod predict;
 #[path = "../support/command_line.rs"]
 mod programs;
 mod reconstruct;
 mod report;
+mod sample;
 mod search;
 #[path = "../support/shapes.rs"]
 mod shapes;

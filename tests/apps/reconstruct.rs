@@ -116,3 +116,35 @@ fn autoencoders_of_other_kinds_are_told_by_their_bundle() {
         });
     }
 }
+
+#[test]
+fn a_masked_autoencoder_gives_hidden_patches_back() {
+    let bundles = Bundles::new();
+    let model = bundles.masked_autoencoder("bundle");
+    let white = bundles.png("a.png", 255);
+    let draw = |name: &str, seed: &str| {
+        let (model, output) = (["--model", &model, "--input", &white], bundles.at(name));
+        let args = ["reconstruct", "--seed", seed, "--output", &output];
+        let text = printed(&[&args[..], &model].concat());
+        let wrote = format!(" dB\nwrote {output}\n");
+        assert!(text.starts_with(&format!("{white}  ")) && text.ends_with(&wrote));
+        image::open(&output).unwrap().to_luma8()
+    };
+    let drawing = draw("one.png", "1");
+    // Three rows of one image of 6x4, each pixel 2x2, 2 pixels between.
+    assert_eq!(drawing.dimensions(), (12, 28));
+    // Half of the six patches are hidden, and seen ones are as they were.
+    let corners = (0..6).map(|patch| (4 * (patch % 3), 4 * (patch / 3)));
+    let grey = |x: u32, y: u32| drawing.get_pixel(x, y).0[0];
+    let seen: Vec<bool> = corners
+        .clone()
+        .map(|(x, y)| grey(x, 10 + y) == 255)
+        .collect();
+    assert_eq!(seen.iter().filter(|seen| **seen).count(), 3);
+    for ((x, y), seen) in corners.zip(seen) {
+        assert!(grey(x, y) == 255 && (!seen || grey(x, 20 + y) == 255));
+        assert!(seen || grey(x, 10 + y) == 0);
+    }
+    assert!(draw("two.png", "1") == drawing);
+    assert!((2..9).any(|seed| draw("other.png", &seed.to_string()) != drawing));
+}

@@ -111,8 +111,10 @@ fn the_command_for_a_model_is_named() {
             | HeadKind::Choices
             | HeadKind::Masks
             | HeadKind::Boxes => "predict",
-            HeadKind::Pixels | HeadKind::Variational | HeadKind::Codes => "reconstruct",
-            HeadKind::Replaced | HeadKind::Patches => "dump",
+            HeadKind::Pixels | HeadKind::Variational | HeadKind::Codes | HeadKind::Patches => {
+                "reconstruct"
+            }
+            HeadKind::Replaced => "dump",
         };
         for (command, args) in commands {
             if command == right {

@@ -13,6 +13,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
+use burn::tensor::DType;
 use clap::Args;
 use data::bundled::BundledSet;
 use model::Bundle;
@@ -172,7 +173,7 @@ impl Subject {
         let floats = bundle
             .weights()?
             .iter()
-            .filter(|tensor| tensor.dtype.is_float());
+            .filter(|tensor| tensor.dtype.is_float() || tensor.dtype == DType::I8);
         let floats: Vec<_> = floats.collect();
         let values: usize = floats
             .iter()

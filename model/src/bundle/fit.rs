@@ -7,6 +7,7 @@ use super::BundleError;
 use super::weights::{TensorInfo, Weights};
 use crate::names::{Foreign, Names};
 use crate::ops::resize::bicubic_weights;
+use crate::walk::Values;
 
 /// Where a parameter's values come from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -115,6 +116,27 @@ impl Origin {
         }
     }
 
+    /// Whether the tensor's values are the parameter's.
+    fn is_as_it_is(&self) -> bool {
+        self.part.is_none() && self.change == Change::Nothing
+    }
+
+    /// The parameter's values, of 8 bits where the file has them so.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Weights::data`].
+    pub fn values(&self, weights: &Weights) -> Result<Values, BundleError> {
+        let shape = weights.get(&self.name).map(|tensor| tensor.shape);
+        if self.is_as_it_is()
+            && shape == Some(self.shape.as_slice())
+            && let Some(matrix) = weights.of_8_bits(&self.name)?
+        {
+            return Ok(Values::EightBits(matrix));
+        }
+        self.data(weights).map(Values::Floats)
+    }
+
     /// The parameter's values.
     ///
     /// # Errors
@@ -122,10 +144,7 @@ impl Origin {
     /// Those of [`Weights::data`].
     pub fn data(&self, weights: &Weights) -> Result<TensorData, BundleError> {
         let data = weights.data(&self.name)?;
-        if self.part.is_none()
-            && self.change == Change::Nothing
-            && data.shape.to_vec() == self.shape
-        {
+        if self.is_as_it_is() && data.shape.to_vec() == self.shape {
             return Ok(data);
         }
         let found: Vec<usize> = data.shape.to_vec();

@@ -31,11 +31,12 @@ use peft::SavedAdapter;
 pub use preprocessor::ImageInput;
 use weights::{Mismatch, Weights};
 
+use crate::eight_bits::{EightBits, SCALE};
 use crate::families::t5;
 use crate::layers::{Adapter, Draw};
 use crate::names::{Family, HeadKind, Names, VIRTUAL_TOKENS, is_of_adapter};
 use crate::registry::{ImageConfig, Seq2SeqConfig, TextConfig};
-use crate::walk::{self, Parameter};
+use crate::walk::{self, Parameter, Values};
 
 /// Weights, in a bundle.
 pub const WEIGHTS: &str = "model.safetensors";
@@ -89,10 +90,6 @@ pub enum Load {
     BackboneAndPerhapsHead,
 }
 
-/// How parameters get their values, as [`walk::replace`].
-type Replace<M> =
-    fn(M, Names, &mut dyn FnMut(&walk::ModulePath, &[usize]) -> Option<TensorData>) -> M;
-
 /// What was not taken from a bundle as it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Loaded {
@@ -100,7 +97,7 @@ pub struct Loaded {
     pub drawn: Vec<String>,
     /// Tensors of the file that the model has no place for.
     pub unused: Vec<String>,
-    /// What was done to tensors for images of another shape, a sentence each.
+    /// What was done to tensors: for images of another shape, or to those of 8 bits; a sentence each.
     pub fitted: Vec<String>,
 }
 
@@ -685,11 +682,12 @@ impl Bundle {
         names: Names,
         load: Load,
     ) -> Result<(M, Loaded), BundleError> {
-        self.load_with(walk::replace, module, names, load)
+        self.load_with(false, module, names, load)
     }
 
     /// The same for a model that is only computed with, never trained or saved: weights that 16 bits hold exactly may be held
-    /// so, which gives the same results but for the order of sums, see [`walk::replace_for_inference`].
+    /// so, and those of 8 bits as they are, which gives the same results but for the order of sums, see
+    /// [`walk::replace_for_inference`].
     ///
     /// # Errors
     ///
@@ -700,12 +698,12 @@ impl Bundle {
         names: Names,
         load: Load,
     ) -> Result<(M, Loaded), BundleError> {
-        self.load_with(walk::replace_for_inference, module, names, load)
+        self.load_with(true, module, names, load)
     }
 
     fn load_with<B: Backend, M: Module<B>>(
         &self,
-        replace: Replace<M>,
+        for_inference: bool,
         module: M,
         names: Names,
         load: Load,
@@ -728,6 +726,11 @@ impl Bundle {
         }
         let (chosen, mut loaded) =
             choose(&wanted, &called, load, weights).map_err(|m| wrong(m.to_string()))?;
+        if weights.are_of_8_bits() && !for_inference {
+            let note =
+                "its matrices of 8 bits are widened to 32 and keep what rounding left of them";
+            loaded.fitted.push(note.into());
+        }
         if load != Load::Backbone {
             for [one, other] in called.ties() {
                 let chosen = chosen.get(one).map_or(one, |origin| origin.name.as_str());
@@ -746,7 +749,7 @@ impl Bundle {
             loaded.unused.retain(|name| !replaced(name));
         }
         let mut failure = None;
-        let module = replace(module, names, &mut |path, _| {
+        let mut value = |path: &walk::ModulePath, _: &[usize]| {
             let name = &path.name();
             let called = called.candidates(name);
             let turned = !path.is_transposed();
@@ -754,10 +757,11 @@ impl Bundle {
             let data = match (chosen.get(name), adapter) {
                 (Some(origin), Some(adapter)) => origin
                     .data(weights)
-                    .and_then(|base| adapter.merge(&called, base, turned)),
-                (Some(origin), None) => origin.data(weights),
+                    .and_then(|base| adapter.merge(&called, base, turned))
+                    .map(Values::Floats),
+                (Some(origin), None) => origin.values(weights),
                 (None, Some(adapter)) if !loaded.drawn.iter().any(|drawn| drawn == name) => {
-                    adapter.whole_values(&called)?
+                    adapter.whole_values(&called)?.map(Values::Floats)
                 }
                 (None, _) => return None,
             };
@@ -768,7 +772,14 @@ impl Bundle {
                     None
                 }
             }
-        });
+        };
+        let module = if for_inference {
+            walk::replace_for_inference(module, names, &mut value)
+        } else {
+            walk::replace(module, names, &mut |path, shape| {
+                value(path, shape).map(Values::into_floats)
+            })
+        };
         match failure {
             Some(error) => Err(error),
             None => Ok((module, loaded)),
@@ -1117,8 +1128,54 @@ pub fn serialise_with<B: Backend, M: Module<B>>(
     safetensors_of(&tensors, precision)
 }
 
+/// A matrix that was rounded.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Rounded {
+    /// Hugging Face name.
+    pub name: String,
+    /// See [`EightBits::relative_error`].
+    pub error: f64,
+}
+
+/// The same with the matrices of linear layers and the table of tokens in 8 bits and all else in 32; and what was rounded.
+///
+/// # Errors
+///
+/// As [`serialise_with`].
+pub fn serialise_in_8_bits<B: Backend, M: Module<B>>(
+    module: &M,
+    names: Names,
+    further: Vec<(String, TensorData)>,
+) -> Result<(Vec<u8>, Vec<Rounded>), String> {
+    let float = |name, data| (stored(name, data, Precision::F32), Dtype::F32);
+    let further = further.into_iter();
+    let mut tensors: Vec<_> = further.map(|(name, data)| float(name, data)).collect();
+    let mut all = Vec::new();
+    walk::values(module, names, &mut |path, data| {
+        let name = path.name();
+        let data = data.convert_dtype(DType::F32);
+        let matrix = path
+            .is_only_multiplied()
+            .then(|| EightBits::round(&data, path.is_conv1d()))
+            .flatten();
+        let Some(matrix) = matrix else {
+            tensors.push(float(name, data));
+            return;
+        };
+        let (values, scales, of_scales) = matrix.parts();
+        let values = values.iter().map(|value| value.cast_unsigned()).collect();
+        let scales = TensorData::new(scales.to_vec(), of_scales);
+        tensors.push(float(format!("{name}{SCALE}"), scales));
+        tensors.push(((name.clone(), data.shape.to_vec(), values), Dtype::I8));
+        let error = matrix.relative_error(&data);
+        all.push(Rounded { name, error });
+    });
+    let tensors = tensors.iter().map(|(tensor, dtype)| (tensor, *dtype));
+    Ok((safetensors_of_types(tensors)?, all))
+}
+
 /// A tensor as [`safetensors_of`] takes it.
-fn stored(name: String, data: TensorData, precision: Precision) -> (String, Vec<usize>, Vec<u8>) {
+fn stored(name: String, data: TensorData, precision: Precision) -> Stored {
     let data = data.convert_dtype(match precision {
         Precision::F32 => DType::F32,
         Precision::F16 => DType::F16,
@@ -1127,19 +1184,25 @@ fn stored(name: String, data: TensorData, precision: Precision) -> (String, Vec<
     (name, data.shape.to_vec(), data.as_bytes().to_vec())
 }
 
-/// Tensors of one element type in the safetensors format: names, shapes, little-endian values.
-pub(crate) fn safetensors_of(
-    tensors: &[(String, Vec<usize>, Vec<u8>)],
-    precision: Precision,
-) -> Result<Vec<u8>, String> {
+/// Name, shape and little-endian values of a tensor.
+type Stored = (String, Vec<usize>, Vec<u8>);
+
+/// Tensors of one element type in the safetensors format.
+pub(crate) fn safetensors_of(tensors: &[Stored], precision: Precision) -> Result<Vec<u8>, String> {
     let stored = match precision {
         Precision::F32 => Dtype::F32,
         Precision::F16 => Dtype::F16,
         Precision::Bf16 => Dtype::BF16,
     };
-    let mut views = Vec::with_capacity(tensors.len());
-    for (name, shape, bytes) in tensors {
-        let view = TensorView::new(stored, shape.clone(), bytes);
+    safetensors_of_types(tensors.iter().map(|tensor| (tensor, stored)))
+}
+
+fn safetensors_of_types<'a>(
+    tensors: impl Iterator<Item = (&'a Stored, Dtype)>,
+) -> Result<Vec<u8>, String> {
+    let mut views = Vec::new();
+    for ((name, shape, bytes), dtype) in tensors {
+        let view = TensorView::new(dtype, shape.clone(), bytes);
         views.push((name, view.map_err(|e| format!("{name}: {e}"))?));
     }
     let metadata = HashMap::from([("format".to_string(), "pt".to_string())]);

@@ -4,6 +4,7 @@
 //! where it can't be merged; and back.
 
 mod beside;
+mod extracted;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -23,6 +24,7 @@ use crate::layers::adapter::Target;
 use crate::layers::low_rank::{LowRankPlan, scale};
 use crate::names::{Family, HeadKind, HeadNames, Names, VIRTUAL_TOKENS, is_of_adapter};
 use crate::walk;
+pub use extracted::{Extracted, ExtractedLayer};
 
 /// The adapter's settings, in its directory.
 pub const CONFIG: &str = "adapter_config.json";
@@ -602,10 +604,9 @@ pub const FOLDER: &str = "adapter";
 impl AdapterFiles {
     /// - base: where the base model is, if training started from one
     pub fn new(adapter: Adapter, base: Option<&super::Bundle>) -> Self {
-        let absolute = |path: &Path| path.canonicalize().unwrap_or(path.into());
         Self {
             adapter,
-            base: base.map(|base| absolute(base.path()).display().to_string()),
+            base: base.map(absolute),
         }
     }
 
@@ -730,6 +731,12 @@ impl AdapterFiles {
     }
 }
 
+/// Where a base model is, whatever the working directory; the name of a bundled one.
+fn absolute(base: &super::Bundle) -> String {
+    let path = base.path().canonicalize();
+    path.unwrap_or(base.path().into()).display().to_string()
+}
+
 /// What `peft` calls the task of a model with this head; none where it has no word for it.
 fn task(names: Names) -> Option<&'static str> {
     match names.head.kind {
@@ -800,7 +807,7 @@ fn is_causal(class: &str) -> bool {
 
 /// Whether a parameter trains beside the adapter, and is saved as it is: the head of a classifier, and parts of the backbone
 /// that bundles may lack.
-fn saved_whole(name: &str, names: Names) -> bool {
+pub fn saved_whole(name: &str, names: Names) -> bool {
     if !names.head.kind.is_of_a_task() || is_of_adapter(name) {
         return false;
     }

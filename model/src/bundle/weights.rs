@@ -1,8 +1,8 @@
 //! Tensors of a file or directory by their canonical names, whatever wrote it.
 //!
 //! In: `model.safetensors` or `pytorch_model.bin` (zip or legacy pickle), whole or in shards with their index. Out: names,
-//! shapes and element types at once; the values of one tensor at a time, as f32. Files are mapped into memory and not
-//! copied. A file is known by its content, not by its extension.
+//! shapes and element types at once; the values of one tensor at a time, as f32, those of 8 bits times their scales. Files are
+//! mapped into memory and not copied. A file is known by its content, not by its extension.
 //!
 //! A canonical name is the one that the model's own code gives: without the words of wrappers (`module.`, `_orig_mod.`), and
 //! with `weight` and `bias` for the `gamma` and `beta` of old norms.
@@ -17,6 +17,7 @@ use burn::tensor::{DType, TensorData, bf16, f16};
 use memmap2::Mmap;
 
 use super::BundleError;
+use crate::eight_bits::{EightBits, SCALE};
 use crate::names::around_layer;
 use pickle::Kind;
 
@@ -108,6 +109,8 @@ struct Stored {
     dtype: DType,
     shape: Vec<usize>,
     layout: Layout,
+    /// Of a matrix of 8 bits.
+    scale: Option<Box<Stored>>,
 }
 
 impl Weights {
@@ -225,6 +228,7 @@ impl Weights {
         for (name, (source, found)) in names.into_iter().zip(all) {
             weights.insert(name, source, found)?;
         }
+        weights.pair_scales()?;
         if weights.tensors.is_empty() {
             return Err(weights.sources[0].error("it holds no tensor that can be read".into()));
         }
@@ -246,6 +250,7 @@ impl Weights {
             dtype,
             shape: found.shape,
             layout: found.layout,
+            scale: None,
         };
         if let Some(old) = self.tensors.get(&name) {
             if !self.same_values(old, &new) {
@@ -259,11 +264,48 @@ impl Weights {
         Ok(())
     }
 
+    /// Puts scales to their matrices: they are no tensors by themselves.
+    fn pair_scales(&mut self) -> Result<(), BundleError> {
+        let is_matrix = |tensor: &Stored| tensor.dtype == DType::I8 && tensor.shape.len() == 2;
+        let matrices = self.tensors.iter().filter(|(_, tensor)| is_matrix(tensor));
+        let names: Vec<String> = matrices.map(|(name, _)| name.clone()).collect();
+        for name in names {
+            let Some(scale) = self.tensors.remove(&format!("{name}{SCALE}")) else {
+                continue;
+            };
+            let error = |reason| self.sources[scale.source].error(reason);
+            if !scale.dtype.is_float() {
+                let (raw, kind) = (&scale.raw, scale.dtype.name());
+                return Err(error(format!(
+                    "{raw} holds {kind} values, and floats are needed"
+                )));
+            }
+            let Some(tensor) = self.tensors.get_mut(&name) else {
+                continue;
+            };
+            let (rows, columns) = (tensor.shape[0], tensor.shape[1]);
+            if scale.shape != [rows, 1] && scale.shape != [1, columns] {
+                let (raw, found) = (&scale.raw, &scale.shape);
+                return Err(self.sources[scale.source].error(format!(
+                    "{raw} has shape {found:?}; a matrix of [{rows}, {columns}] has scales of [{rows}, 1] or [1, {columns}]"
+                )));
+            }
+            tensor.scale = Some(Box::new(scale));
+        }
+        Ok(())
+    }
+
     fn same_values(&self, one: &Stored, other: &Stored) -> bool {
         let size = one.dtype.size();
         let bytes = |tensor: &Stored| &*self.sources[tensor.source].bytes;
+        let same_scales = match (&one.scale, &other.scale) {
+            (Some(one), Some(other)) => self.same_values(one, other),
+            (None, None) => true,
+            (Some(_), None) | (None, Some(_)) => false,
+        };
         one.dtype == other.dtype
             && one.shape == other.shape
+            && same_scales
             && one
                 .layout
                 .elements(bytes(one), &one.shape, size)
@@ -348,8 +390,17 @@ impl Weights {
         let Some(tensor) = self.tensors.get(name) else {
             return Err(self.cannot_read(name));
         };
+        if let Some(matrix) = self.matrix_of_8_bits(tensor)? {
+            return Ok(matrix.widen());
+        }
         let source = &self.sources[tensor.source];
         let values = tensor.floats(&source.bytes).ok_or_else(|| {
+            if tensor.dtype == DType::I8 {
+                let raw = &tensor.raw;
+                return source.error(format!(
+                    "{raw} holds numbers of 8 bits, and {raw}{SCALE}, which they are multiplied by, is missing"
+                ));
+            }
             let kind = tensor.dtype.name();
             source.error(format!(
                 "{} holds {kind} values, and floats are needed",
@@ -367,6 +418,42 @@ impl Weights {
             )));
         }
         Ok(TensorData::new(values, tensor.shape.clone()))
+    }
+
+    /// Whether there are matrices of 8 bits.
+    pub fn are_of_8_bits(&self) -> bool {
+        self.tensors.values().any(|tensor| tensor.scale.is_some())
+    }
+
+    /// A tensor as it is, if it is a matrix of 8 bits.
+    ///
+    /// # Errors
+    ///
+    /// Scales that are NaN or infinite.
+    pub fn of_8_bits(&self, name: &str) -> Result<Option<EightBits>, BundleError> {
+        match self.tensors.get(name) {
+            Some(tensor) => self.matrix_of_8_bits(tensor),
+            None => Ok(None),
+        }
+    }
+
+    fn matrix_of_8_bits(&self, tensor: &Stored) -> Result<Option<EightBits>, BundleError> {
+        let (Some(scale), &[rows, columns]) = (&tensor.scale, &tensor.shape[..]) else {
+            return Ok(None);
+        };
+        let [source, source_of_scales] =
+            [tensor.source, scale.source].map(|source| &self.sources[source]);
+        let scales = scale.floats(&source_of_scales.bytes).unwrap_or_default();
+        if scales.iter().any(|scale| !scale.is_finite()) {
+            let raw = &scale.raw;
+            let reason = format!("{raw} holds NaN or infinite values: the file is damaged");
+            return Err(source_of_scales.error(reason));
+        }
+        let layout = &tensor.layout;
+        let values = layout.read(&source.bytes, &tensor.shape, i8::from_le_bytes);
+        let by_columns = scale.shape != [rows, 1];
+        let shape = [rows, columns];
+        Ok(Some(EightBits::new(values, scales, shape, by_columns)))
     }
 
     fn cannot_read(&self, name: &str) -> BundleError {

@@ -17,6 +17,7 @@ use crate::families::{
 };
 use crate::layers::{Attention, Draw, LayerNorm, Linear};
 use crate::names::{Family, HeadKind, HeadNames};
+use crate::ops::half::look_up;
 use crate::ops::{Activation, AttentionMask, dropout};
 
 /// Names of BART in a bundle.
@@ -553,7 +554,7 @@ impl<B: Backend> BartEmbeddings<B> {
         let table = self.embed_tokens.as_ref().or(shared);
         let table = table.expect("a table of tokens");
         let [_, d_model] = table.weight.dims();
-        let mut words = table.forward(tokens.clone()).cast(dtype);
+        let mut words = look_up(table, tokens.clone(), dtype);
         if B::ad_enabled(&words.device()) {
             // As PyTorch has it of a table with a `padding_idx`.
             let pads = tokens.equal_elem(self.pad as i64).unsqueeze_dim::<3>(2);

@@ -16,6 +16,7 @@ use crate::heads::{ClassPlan, TokenPlan};
 use crate::layers::virtual_tokens::{self, VirtualTokens};
 use crate::layers::{Draw, LayerNorm, Linear};
 use crate::names::{Family, HeadKind, HeadNames};
+use crate::ops::half::look_up;
 use crate::ops::{Activation, AttentionMask, AttentionShape, attention, dropout};
 
 /// Of what scores tokens.
@@ -549,8 +550,8 @@ impl<B: Backend> BertEmbeddings<B> {
         before: usize,
     ) -> Tensor<B, 2> {
         let front = virtual_tokens::length(&prompt);
-        let words = self.word_embeddings.forward(input.tokens.clone());
-        let words = words.cast(self.layer_norm.dtype());
+        let (tokens, dtype) = (input.tokens.clone(), self.layer_norm.dtype());
+        let words = look_up(&self.word_embeddings, tokens, dtype);
         let mut words = virtual_tokens::in_front(prompt, words);
         let [batch, seq, d_embedding] = words.dims();
         let table = self.position_embeddings.weight.val();

@@ -13,6 +13,7 @@ use crate::heads::{ClassPlan, TokenPlan};
 use crate::layers::virtual_tokens::{self, VirtualTokens};
 use crate::layers::{Conv1d, Draw, LayerNorm};
 use crate::names::{Family, HeadKind, HeadNames};
+use crate::ops::half::look_up;
 use crate::ops::{Activation, AttentionMask, AttentionShape, attention, dropout};
 
 /// Names of GPT-2 in a bundle.
@@ -348,8 +349,7 @@ impl<B: Backend> Gpt2<B> {
         prompt: Option<Tensor<B, 2>>,
         read: usize,
     ) -> Tensor<B, 2> {
-        let words = self.wte.forward(input.tokens.clone());
-        let words = words.cast(self.ln_f.dtype());
+        let words = look_up(&self.wte, input.tokens.clone(), self.ln_f.dtype());
         let words = virtual_tokens::in_front(prompt, words);
         let [batch, seq, d_model] = words.dims();
         if let Some(positions) = &input.positions {

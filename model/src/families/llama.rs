@@ -13,6 +13,7 @@ use crate::heads::{ClassPlan, TokenPlan};
 use crate::layers::virtual_tokens::{self, VirtualTokens};
 use crate::layers::{Draw, Linear, RmsNorm, Rope, Rotary};
 use crate::names::{Family, HeadKind, HeadNames};
+use crate::ops::half::look_up;
 use crate::ops::{Activation, AttentionMask, AttentionShape, Turns, attention, rotate};
 
 /// Names of Llama in a bundle.
@@ -451,8 +452,7 @@ impl<B: Backend> Llama<B> {
         let read = cache.as_deref().map_or(0, Cache::read);
         let prompt = virtual_tokens::prompt(&self.virtual_tokens, read);
         let front = virtual_tokens::length(&prompt);
-        let words = self.embed_tokens.forward(input.tokens.clone());
-        let words = words.cast(self.norm.dtype());
+        let words = look_up(&self.embed_tokens, input.tokens.clone(), self.norm.dtype());
         let words = virtual_tokens::in_front(prompt, words);
         let [_, all, d_model] = words.dims();
         let mut hidden = words.reshape([batch * all, d_model]);

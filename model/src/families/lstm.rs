@@ -20,6 +20,7 @@ use crate::heads::{ClassPlan, TokenPlan};
 use crate::layers::Draw;
 use crate::names::{Family, HeadKind, HeadNames};
 use crate::ops::dropout;
+use crate::ops::half::look_up;
 use crate::ops::recurrent::{Cell, Span, recurrent};
 
 /// Names of an LSTM in a bundle.
@@ -274,9 +275,8 @@ impl<B: Backend> Lstm<B> {
     ) -> Tensor<B, 2> {
         let [batch, seq] = input.tokens.dims();
         let [_, width] = self.embed_tokens.weight.dims();
-        let words = self.embed_tokens.forward(input.tokens.clone());
-        // The table may be held in 16 bits.
-        let words = words.cast(self.rnn.bias_ih[0].dtype());
+        let (tokens, dtype) = (input.tokens.clone(), self.rnn.bias_ih[0].dtype());
+        let words = look_up(&self.embed_tokens, tokens, dtype);
         let mut hidden = dropout(words.reshape([batch * seq, width]), self.dropout);
         let keep = input.texts.clone().map(|texts| continues(texts, &hidden));
         for layer in 0..self.rnn.weight_ih.len() {

@@ -17,6 +17,7 @@ use crate::families::{
 };
 use crate::layers::{Attention, Draw, Linear, RmsNorm};
 use crate::names::{Family, HeadKind, HeadNames};
+use crate::ops::half::look_up;
 use crate::ops::{Activation, AttentionMask, dropout};
 
 /// Names of T5 in a bundle.
@@ -477,7 +478,7 @@ impl<B: Backend> T5<B> {
     fn embed(&self, tokens: Tensor<B, 2, Int>) -> Tensor<B, 2> {
         let [batch, seq] = tokens.dims();
         let [_, d_model] = self.shared.weight.dims();
-        let words = self.shared.forward(tokens).cast(self.dtype());
+        let words = look_up(&self.shared, tokens, self.dtype());
         dropout(words.reshape([batch * seq, d_model]), self.dropout)
     }
 

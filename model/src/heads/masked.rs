@@ -5,13 +5,16 @@
 
 use burn::module::{Initializer, Param};
 use burn::prelude::*;
-use burn::tensor::TensorData;
+use burn::tensor::{FloatDType, TensorData};
 use serde::{Deserialize, Serialize};
 
 use crate::families::vit::{self, ViT, ViTConfig};
 use crate::heads::{Headed, check_head_sizes};
 use crate::layers::{Draw, LayerNorm, Linear};
 use crate::registry::{ImageBackbone, ImageConfig};
+
+/// Added to the variance of a patch.
+const EPSILON: f64 = 1e-6;
 
 /// What `config.json` says of the head.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -114,6 +117,12 @@ impl Order {
         hidden
     }
 
+    /// The same as a tensor, `[batch, patches, 1]`.
+    pub fn hidden_patches<B: Backend>(&self, device: &B::Device) -> Tensor<B, 3> {
+        let data = TensorData::new(self.hidden(), [self.batch, self.n(), 1]);
+        Tensor::from_data(data, device)
+    }
+
     /// Rows of all seen patches in a flattened `[batch * patches]`.
     fn seen_rows(&self) -> Vec<i32> {
         let n = self.n();
@@ -206,6 +215,62 @@ impl<B: Backend> MaskedAutoencoder<B> {
         let predicted = predicted.reshape([batch, n + 1, values]);
         predicted.slice([0..batch, 1..n + 1])
     }
+}
+
+/// What a masked autoencoder makes of images, in the values that it sees; all `[batch, channels, height, width]`, of whole
+/// patches alone.
+#[derive(Clone, Debug)]
+pub struct FilledIn<B: Backend> {
+    /// As they are.
+    pub images: Tensor<B, 4>,
+    /// 1 where patches are seen, 0 where they are hidden.
+    pub seen: Tensor<B, 4>,
+    /// With what the model made of hidden patches.
+    pub whole: Tensor<B, 4>,
+}
+
+impl<B: Backend> MaskedAutoencoder<B> {
+    /// Gives hidden patches back.
+    ///
+    /// - images: `[batch, channels, height, width]`
+    /// - patch: height and width of a patch
+    /// - normalised: whether the model gives each patch with mean 0 and deviation 1; both are those of the image then
+    pub fn fill_in(
+        &self,
+        images: Tensor<B, 4>,
+        order: &Order,
+        patch: [usize; 2],
+        normalised: bool,
+    ) -> FilledIn<B> {
+        let ([.., height, width], device) = (images.dims(), images.device());
+        let predicted = self.forward(images.clone(), order).cast(FloatDType::F32);
+        let patches = patchify(images, patch);
+        let predicted = if normalised {
+            let (mean, deviation) = patch_statistics(patches.clone());
+            predicted * deviation + mean
+        } else {
+            predicted
+        };
+        let hidden = order.hidden_patches::<B>(&device);
+        let seen = hidden.clone() * -1.0 + 1.0;
+        let whole = patches.clone() * seen.clone() + predicted * hidden;
+        let grid = [height / patch[0], width / patch[1]];
+        let picture = |patches| unpatchify(patches, grid, patch);
+        FilledIn {
+            seen: picture(seen.expand(patches.dims())),
+            images: picture(patches),
+            whole: picture(whole),
+        }
+    }
+}
+
+/// Mean and deviation of each patch's values, `[batch, patches, 1]` each; the variance is the unbiased one.
+pub fn patch_statistics<B: Backend>(patches: Tensor<B, 3>) -> (Tensor<B, 3>, Tensor<B, 3>) {
+    let [.., values] = patches.dims();
+    let mean = patches.clone().mean_dim(2);
+    let off = patches - mean.clone();
+    let variance = (off.clone() * off).sum_dim(2) / (values.max(2) - 1) as f64;
+    (mean, (variance + EPSILON).sqrt())
 }
 
 impl<B: Backend> PatchDecoder<B> {

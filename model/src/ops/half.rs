@@ -1,25 +1,27 @@
-//! Products with weights that are held in 16 bits. In: rows of f32, a weight of f16 or bf16. Out: what the same weight in f32
-//! gives, but for the order of its sums.
+//! Products with weights that are held in 16 bits, or in 8. In: rows of f32, a weight of f16 or bf16 or of whole numbers and their
+//! scales. Out: what the same weight in f32 gives, but for the order of its sums.
 //!
 //! Whoever writes a text token by token reads all weights for each token, and memory is slower than arithmetic: half the
 //! bytes are nearly half the time. Every f16 and every bf16 is an f32 too, so that nothing is rounded. On Flex `widening` does
-//! it; elsewhere a weight is widened as a whole.
+//! it; elsewhere a weight is widened as a whole, and one of 8 bits when it is read from its file.
 
+use burn::nn::Embedding;
 use burn::prelude::*;
 use burn::tensor::{DType, FloatDType};
 
+use crate::eight_bits::EightBits;
 #[cfg(feature = "flex")]
 use crate::ops::{fused, primitive, widening, wrap};
 
-/// Whether rows of this type meet a weight of 16 bits.
+/// Whether rows of this type meet a weight of fewer bits.
 pub(crate) fn is_for(rows: DType, weight: DType) -> bool {
-    rows == DType::F32 && matches!(weight, DType::F16 | DType::BF16)
+    rows == DType::F32 && matches!(weight, DType::F16 | DType::BF16 | DType::I8)
 }
 
 /// `x weight + bias`, without a gradient on Flex itself.
 ///
 /// - x: `[n, d_in]`, f32
-/// - weight: `[d_in, d_out]`, in 16 bits; fastest where it lies column after column
+/// - weight: `[d_in, d_out]`, in 16 bits, fastest where it lies column after column; or [`packed`] and turned
 /// - bias: `[d_out]`
 /// - out: `[n, d_out]`
 pub(crate) fn affine<B: Backend>(
@@ -54,6 +56,42 @@ pub(crate) fn narrowed<B: Backend, const D: usize>(
     }
     let _ = (matrix, by_columns);
     None
+}
+
+/// A matrix of 8 bits as it is, `[d_out, d_in]`, if the backend is Flex itself: for [`affine`], once it is turned, and for
+/// [`look_up`].
+pub(crate) fn packed<B: Backend, const D: usize>(matrix: &EightBits) -> Option<Tensor<B, D>> {
+    #[cfg(feature = "flex")]
+    if fused::is_plain::<B>() {
+        return Some(wrap(fused::given::<B>(widening::packed(matrix))));
+    }
+    let _ = matrix;
+    None
+}
+
+/// The vectors of tokens, whatever type the table is held in.
+///
+/// - tokens: `[batch, seq]`
+/// - dtype: of what is returned
+/// - out: `[batch, seq, d_model]`
+pub(crate) fn look_up<B: Backend>(
+    table: &Embedding<B>,
+    tokens: Tensor<B, 2, Int>,
+    dtype: DType,
+) -> Tensor<B, 3> {
+    #[cfg(feature = "flex")]
+    if fused::is_plain::<B>() && table.weight.val().dtype() == DType::I8 {
+        let ([batch, seq], [_, width]) = (tokens.dims(), table.weight.dims());
+        let rows: Vec<usize> = tokens
+            .into_data()
+            .iter::<i64>()
+            .map(|id| id as usize)
+            .collect();
+        let weight = fused::values::<B>(primitive(table.weight.val()));
+        let words: Tensor<B, 2> = wrap(fused::given::<B>(widening::rows(&weight, &rows)));
+        return words.reshape([batch, seq, width]).cast(dtype);
+    }
+    table.forward(tokens).cast(dtype)
 }
 
 #[cfg(all(test, feature = "flex"))]

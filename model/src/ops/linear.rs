@@ -9,7 +9,7 @@ use crate::ops::{fused, primitive, wrap};
 /// `x weight`.
 ///
 /// - x: `[n, d_in]`
-/// - weight: `[d_in, d_out]`, of the type of x; or of 16 bits, where x is of 32 and no gradient is wanted
+/// - weight: `[d_in, d_out]`, of the type of x; or of 16 or 8 bits, where x is of 32 and no gradient is wanted
 /// - out: `[n, d_out]`
 ///
 /// # Panics

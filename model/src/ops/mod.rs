@@ -1,7 +1,7 @@
 //! Operations that models share: plain tensor operations on every backend, one separate pass on Burn's Flex.
 //!
 //! Reading order: [`mod@gelu`], [`activation`], [`mod@dropout`], [`mod@linear`], [`mod@layer_norm`], [`mod@rms_norm`], [`mod@batch_norm`],
-//! [`rotary`], [`mod@attention`], [`mod@recurrent`], [`convolution`], [`pooling`], [`resize`], [`mod@cross_entropy`], [`mod@linear_cross_entropy`], [`mod@adamw`], most of them a plain version and a fast one side by side; then `half` (weights of 16 bits) and `widening` (the same on Flex), `fused` (how the fast one is
+//! [`rotary`], [`mod@attention`], [`mod@recurrent`], [`convolution`], [`pooling`], [`resize`], [`mod@cross_entropy`], [`mod@linear_cross_entropy`], [`mod@adamw`], most of them a plain version and a fast one side by side; then `half` (weights of 16 and of 8 bits) and `widening` (the same on Flex), `fused` (how the fast one is
 //! found), `matrix` and `simd` (what it is made of).
 
 pub mod activation;
