@@ -60,7 +60,7 @@ impl Method {
     }
 
     /// Whether it explains models of texts, or of images.
-    pub(super) fn fits(self, is_text: bool) -> bool {
+    pub fn fits(self, is_text: bool) -> bool {
         match self {
             Self::IntegratedGradients | Self::Occlusion => true,
             Self::AttentionRollout => is_text,
