@@ -21,6 +21,7 @@ mod programs;
 mod reconstruct;
 mod report;
 mod search;
+mod serve;
 #[path = "../support/shapes.rs"]
 mod shapes;
 #[path = "../support/mod.rs"]
