@@ -19,13 +19,18 @@ fn main() -> Result<(), Failure> {
     runtime.block_on(async {
         let app = Router::new().route("/", get(|| async { "a program of one's own" }));
         let app = app.merge(router(models, limits));
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.running()?;
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+            .await
+            .running()?;
         let address = listener.local_addr().running()?;
         tokio::spawn(async { axum::serve(listener, app).await });
 
         let question = move || -> std::io::Result<(String, String)> {
             let text = r#"{"model": "nano", "text": "a small [MASK] that sings", "top": 3}"#;
-            Ok((ask(address, "GET", "/", "")?, ask(address, "POST", "/v1/fill-mask", text)?))
+            Ok((
+                ask(address, "GET", "/", "")?,
+                ask(address, "POST", "/v1/fill-mask", text)?,
+            ))
         };
         let answers = tokio::task::spawn_blocking(question).await.running()?;
         let (own, filled) = answers.running()?;

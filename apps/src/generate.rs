@@ -221,10 +221,15 @@ impl<B: Backend> Generator<B> {
     ) -> Result<(usize, End), Failure> {
         let mut steps = Steps::new(self, text.tokens(), rules)?;
         loop {
-            if is_stopped() {
-                return Ok((steps.added(), steps.stop(show)?));
+            let stopped = || is_stopped().then_some(End::Stopped);
+            if let Some(end) = steps.end(text.tokens().len()).or_else(stopped) {
+                return Ok((steps.added(), steps.finish(end, show)?));
             }
-            if let Some(end) = steps.step(text, show)? {
+            let (token, end) = steps.take(&text.logits(), text.tokens(), show)?;
+            if let Some(token) = token {
+                text.push(token);
+            }
+            if let Some(end) = end {
                 return Ok((steps.added(), end));
             }
         }

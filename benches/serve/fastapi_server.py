@@ -1,6 +1,6 @@
 """A classifier of texts behind FastAPI and transformers, as people write it: what `apps serve` is held against.
 
-    pip install fastapi==0.121.0 uvicorn==0.38.0 torch==2.15.0 transformers==5.23.0
+    pip install fastapi==0.165.0 uvicorn==0.54.0 torch==2.15.0 transformers==5.23.0
     python benches/serve/fastapi_server.py DIR --port 8081
 
 DIR is a Hugging Face directory, the one that `apps serve` is given. A request is a forward pass; FastAPI runs the endpoint, which

@@ -113,7 +113,10 @@ impl Server {
 
     fn assert_alive(&self) {
         let answer = self.get("/healthz");
-        assert_eq!((answer.status, answer.json()), (200, json!({"status": "ok"})));
+        assert_eq!(
+            (answer.status, answer.json()),
+            (200, json!({"status": "ok"}))
+        );
     }
 
     /// Asks the process to end, and expects that it does.
@@ -154,7 +157,11 @@ fn read(mut stream: TcpStream) -> Answer {
     Answer {
         status: status.unwrap_or(0),
         head: head.to_lowercase(),
-        body: if is_chunked { joined(body) } else { body.into() },
+        body: if is_chunked {
+            joined(body)
+        } else {
+            body.into()
+        },
     }
 }
 
@@ -208,7 +215,10 @@ fn predictions_are_those_of_predict_alone_and_in_batches() {
         .collect();
     let one = server.said("/v1/predict", &json!({"inputs": texts}));
     assert_eq!(one["predictions"], json!(expected));
-    assert_eq!((&one["model"], &one["task"]), (&json!("classes"), &json!("classification")));
+    assert_eq!(
+        (&one["model"], &one["task"]),
+        (&json!("classes"), &json!("classification"))
+    );
 
     let batches = || figure(&server, "hearth_batch_rows_count{model=\"classes\"}");
     let before = batches();
@@ -223,7 +233,10 @@ fn predictions_are_those_of_predict_alone_and_in_batches() {
         }
     });
     let used = batches() - before;
-    assert!((1.0..=25.0).contains(&used), "{used} batches for 50 requests");
+    assert!(
+        (1.0..=25.0).contains(&used),
+        "{used} batches for 50 requests"
+    );
     server.end();
 }
 
@@ -240,7 +253,8 @@ fn assert_near(one: &Value, other: &Value) {
         }
         (Value::Object(a), Value::Object(b)) => {
             assert_eq!(a.len(), b.len());
-            a.iter().for_each(|(key, value)| assert_near(value, &b[key]));
+            a.iter()
+                .for_each(|(key, value)| assert_near(value, &b[key]));
         }
         _ => assert_eq!(one, other),
     }
@@ -259,45 +273,95 @@ fn every_kind_of_model_answers() {
     let server = Server::start(&[NANO, &classes, &images, &masks, &question, &choices]);
     let models = server.get("/v1/models").json();
     let models = models["data"].as_array().unwrap();
-    let can: Vec<_> = models.iter().map(|model| (&model["id"], &model["can"])).collect();
+    let can: Vec<_> = models
+        .iter()
+        .map(|model| (&model["id"], &model["can"]))
+        .collect();
     assert_eq!(can[0], (&json!(NANO), &json!(["fill-mask", "embed"])));
-    assert_eq!(can[1], (&json!("classes"), &json!(["predict", "embed", "explain"])));
+    assert_eq!(
+        can[1],
+        (&json!("classes"), &json!(["predict", "embed", "explain"]))
+    );
     assert_eq!(models[1]["classes"], json!(CLASSES));
     assert_eq!(models[2]["view"], json!([1, 4, 6]));
 
-    let said = server.said("/v1/predict", &json!({"model": "classes", "inputs": "a tool", "top": 1}));
+    let said = server.said(
+        "/v1/predict",
+        &json!({"model": "classes", "inputs": "a tool", "top": 1}),
+    );
     let best = &said["predictions"][0]["classes"];
-    assert_eq!((best.as_array().unwrap().len(), &best[0]["name"]), (1, &json!("animal")));
+    assert_eq!(
+        (best.as_array().unwrap().len(), &best[0]["name"]),
+        (1, &json!("animal"))
+    );
     assert!((best[0]["probability"].as_f64().unwrap() - f64::from(SHARES[1])).abs() < 1e-5);
     for input in [json!({"image": png}), json!(png)] {
-        let said = server.said("/v1/predict", &json!({"model": "images", "inputs": [input]}));
+        let said = server.said(
+            "/v1/predict",
+            &json!({"model": "images", "inputs": [input]}),
+        );
         assert_eq!(said["predictions"][0]["classes"][0]["name"], "animal");
     }
-    let said = server.said("/v1/predict", &json!({"model": "masks", "inputs": {"image": png}}));
+    let said = server.said(
+        "/v1/predict",
+        &json!({"model": "masks", "inputs": {"image": png}}),
+    );
     let mask = &said["predictions"][0]["mask"];
     assert_eq!((&mask["height"], &mask["width"]), (&json!(4), &json!(6)));
-    assert!(mask["png"].as_str().unwrap().starts_with("data:image/png;base64,"));
+    assert!(
+        mask["png"]
+            .as_str()
+            .unwrap()
+            .starts_with("data:image/png;base64,")
+    );
     let asked = json!({"model": "finder", "inputs": {"text": "a tool", "question": "made of"}});
     assert!(server.said("/v1/predict", &asked)["predictions"][0]["answers"].is_array());
-    let asked = json!({"model": "chooser", "inputs": {"text": "a tool", "choices": ["iron", "birds"]}});
+    let asked =
+        json!({"model": "chooser", "inputs": {"text": "a tool", "choices": ["iron", "birds"]}});
     assert!(server.said("/v1/predict", &asked)["predictions"][0]["choices"].is_array());
 
     let asked = json!({"model": NANO, "text": "a small [MASK] that sings", "top": 3});
     let said = server.said("/v1/fill-mask", &asked);
     let guesses = said["masks"][0]["guesses"].as_array().unwrap();
-    let table = printed(&["fill-mask", "--model", NANO, "--top", "3", "a small [MASK] that sings"]);
+    let table = printed(&[
+        "fill-mask",
+        "--model",
+        NANO,
+        "--top",
+        "3",
+        "a small [MASK] that sings",
+    ]);
     let tokens = table.lines().map(|line| line.split(' ').next().unwrap());
-    assert!(guesses.iter().map(|guess| guess["token"].as_str().unwrap()).eq(tokens));
+    assert!(
+        guesses
+            .iter()
+            .map(|guess| guess["token"].as_str().unwrap())
+            .eq(tokens)
+    );
 
-    let said = server.said("/v1/explain", &json!({"model": "classes", "input": "a tool", "class": "food"}));
+    let said = server.said(
+        "/v1/explain",
+        &json!({"model": "classes", "input": "a tool", "class": "food"}),
+    );
     assert_eq!(said["class"], "food");
     assert!(said["completeness"].as_f64().unwrap() < 1e-3);
-    let tool = said["tokens"].as_array().unwrap().iter().find(|token| token["start"] == 2);
+    let tool = said["tokens"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|token| token["start"] == 2);
     assert!(tool.unwrap()["score"].is_number(), "{said}");
     let asked = json!({"model": "images", "input": {"image": png}, "method": "occlusion"});
     assert!(server.said("/v1/explain", &asked)["picture"].is_string());
-    let message = server.post("/v1/fill-mask", &json!({"model": "classes", "text": "a [MASK]"}));
-    assert!(message.refusal(400).contains("it can predict, embed, explain"));
+    let message = server.post(
+        "/v1/fill-mask",
+        &json!({"model": "classes", "text": "a [MASK]"}),
+    );
+    assert!(
+        message
+            .refusal(400)
+            .contains("it can predict, embed, explain")
+    );
 }
 
 #[test]
@@ -305,7 +369,10 @@ fn vectors_are_those_of_embed() {
     let server = Server::start(&[NANO]);
     let asked = |more: Value| {
         let mut request = json!({"model": NANO, "input": ["a wren", "a tool made of iron"]});
-        request.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        request
+            .as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
         server.said("/v1/embeddings", &request)
     };
     let said = asked(json!({}));
@@ -313,19 +380,33 @@ fn vectors_are_those_of_embed() {
         serde_json::from_value(said["data"][index]["embedding"].clone()).unwrap()
     };
     let alone = printed(&["embed", NANO, "--text", "a wren"]);
-    let alone = alone.split_whitespace().map(|number| number.parse::<f32>().unwrap());
+    let alone = alone
+        .split_whitespace()
+        .map(|number| number.parse::<f32>().unwrap());
     for (one, other) in numbers(0).into_iter().zip(alone) {
         assert!((one - other).abs() < 1e-5, "{one} and {other}");
     }
     let packed = asked(json!({"encoding_format": "base64"}));
-    let bytes = STANDARD.decode(packed["data"][1]["embedding"].as_str().unwrap()).unwrap();
+    let bytes = STANDARD
+        .decode(packed["data"][1]["embedding"].as_str().unwrap())
+        .unwrap();
     let bytes: Vec<u8> = bytes;
-    let packed: Vec<f32> = bytes.as_chunks::<4>().0.iter().map(|one| f32::from_le_bytes(*one)).collect();
+    let packed: Vec<f32> = bytes
+        .as_chunks::<4>()
+        .0
+        .iter()
+        .map(|one| f32::from_le_bytes(*one))
+        .collect();
     assert_eq!(packed, numbers(1));
     // [CLS], [SEP] and at least one token of each word.
     let tokens = said["usage"]["prompt_tokens"].as_u64().unwrap();
     assert!((11..20).contains(&tokens), "{tokens}");
-    assert!(server.post("/v1/embeddings", &json!({"input": [[1, 2]]})).refusal(422).contains("token ids"));
+    assert!(
+        server
+            .post("/v1/embeddings", &json!({"input": [[1, 2]]}))
+            .refusal(422)
+            .contains("token ids")
+    );
 }
 
 /// A decoder that answers dialogues, and writes something else to each prompt.
@@ -341,10 +422,24 @@ fn a_streamed_text_is_the_whole_one_and_texts_of_several_clients_do_not_mix() {
     let bundles = Bundles::new();
     let model = talker(&bundles);
     let server = Server::start(&[&model]);
-    let write = |prompt: &str| json!({"prompt": prompt, "max_tokens": 20, "temperature": 1, "seed": 7});
+    let write =
+        |prompt: &str| json!({"prompt": prompt, "max_tokens": 20, "temperature": 1, "seed": 7});
     let prompts = ["a small", "iron", "birds that", "made"];
-    let whole: Vec<Value> = prompts.iter().map(|prompt| server.said("/v1/completions", &write(prompt))).collect();
-    let args = ["generate", "--model", &model, "--max-tokens", "20", "--temperature", "1", "--seed", "7"];
+    let whole: Vec<Value> = prompts
+        .iter()
+        .map(|prompt| server.said("/v1/completions", &write(prompt)))
+        .collect();
+    let args = [
+        "generate",
+        "--model",
+        &model,
+        "--max-tokens",
+        "20",
+        "--temperature",
+        "1",
+        "--seed",
+        "7",
+    ];
     for (prompt, whole) in prompts.iter().zip(&whole) {
         let told = printed(&[&args[..], &[prompt]].concat());
         let text = whole["choices"][0]["text"].as_str().unwrap();
@@ -358,13 +453,24 @@ fn a_streamed_text_is_the_whole_one_and_texts_of_several_clients_do_not_mix() {
                 request["stream"] = json!(true);
                 request["stream_options"] = json!({"include_usage": true});
                 let answer = server.post("/v1/completions", &request);
-                assert!(answer.head.contains("content-type: text/event-stream"), "{answer:?}");
+                assert!(
+                    answer.head.contains("content-type: text/event-stream"),
+                    "{answer:?}"
+                );
                 let mut events = events(&answer.body);
                 assert_eq!(events.pop().unwrap()["usage"], whole["usage"]);
-                let texts = events.iter().map(|event| event["choices"][0]["text"].as_str().unwrap());
-                assert_eq!(texts.collect::<String>(), whole["choices"][0]["text"].as_str().unwrap());
+                let texts = events
+                    .iter()
+                    .map(|event| event["choices"][0]["text"].as_str().unwrap());
+                assert_eq!(
+                    texts.collect::<String>(),
+                    whole["choices"][0]["text"].as_str().unwrap()
+                );
                 let last = events.last().unwrap();
-                assert_eq!(last["choices"][0]["finish_reason"], whole["choices"][0]["finish_reason"]);
+                assert_eq!(
+                    last["choices"][0]["finish_reason"],
+                    whole["choices"][0]["finish_reason"]
+                );
             });
         }
     });
@@ -380,10 +486,18 @@ fn a_streamed_text_is_the_whole_one_and_texts_of_several_clients_do_not_mix() {
     let mut streamed = dialogue.clone();
     streamed["stream"] = json!(true);
     let events = events(&server.post("/v1/chat/completions", &streamed).body);
-    let texts = events.iter().filter_map(|event| event["choices"][0]["delta"]["content"].as_str());
+    let texts = events
+        .iter()
+        .filter_map(|event| event["choices"][0]["delta"]["content"].as_str());
     let message = &said["choices"][0]["message"];
-    assert_eq!(texts.collect::<String>(), message["content"].as_str().unwrap());
-    assert_eq!((&message["role"], &events[0]["choices"][0]["delta"]["role"]), (&json!("assistant"), &json!("assistant")));
+    assert_eq!(
+        texts.collect::<String>(),
+        message["content"].as_str().unwrap()
+    );
+    assert_eq!(
+        (&message["role"], &events[0]["choices"][0]["delta"]["role"]),
+        (&json!("assistant"), &json!("assistant"))
+    );
     assert!(figure(&server, "hearth_generated_tokens_total{model=\"talker\"}") >= 100.0);
 }
 
@@ -408,7 +522,12 @@ fn more_requests_than_may_wait_are_told_to_come_again() {
             })
             .collect()
     });
-    let count = |status: u16| statuses.iter().filter(|(found, _)| *found == status).count();
+    let count = |status: u16| {
+        statuses
+            .iter()
+            .filter(|(found, _)| *found == status)
+            .count()
+    };
     assert!(count(200) >= 1 && count(429) >= 1, "{statuses:?}");
     assert_eq!(count(200) + count(429), 40, "{statuses:?}");
     server.assert_alive();
@@ -422,7 +541,10 @@ fn a_token_is_asked_for_where_there_is_one() {
     for path in ["/v1/models", "/metrics", "/openapi.json", "/v1/runs"] {
         let answer = server.get(path);
         answer.refusal(401);
-        assert!(answer.head.contains("www-authenticate: bearer"), "{answer:?}");
+        assert!(
+            answer.head.contains("www-authenticate: bearer"),
+            "{answer:?}"
+        );
         for wrong in ["secre", "secret2", ""] {
             let header = format!("Authorization: Bearer {wrong}\r\n");
             server.ask("GET", path, &header, "").refusal(401);
@@ -430,15 +552,24 @@ fn a_token_is_asked_for_where_there_is_one() {
         let answer = server.ask("GET", path, "Authorization: Bearer secret\r\n", "");
         assert_eq!(answer.status, 200, "{answer:?}");
     }
-    server.post("/v1/fill-mask", &json!({"text": "a [MASK]"})).refusal(401);
+    server
+        .post("/v1/fill-mask", &json!({"text": "a [MASK]"}))
+        .refusal(401);
     let message = refused(&["serve", NANO, "--host", "0.0.0.0", "--port", "0"]);
-    assert!(message.contains("--no-token lets everybody ask"), "{message}");
+    assert!(
+        message.contains("--no-token lets everybody ask"),
+        "{message}"
+    );
 }
 
 #[test]
 fn the_page_runs_nothing_from_elsewhere() {
     let server = Server::start(&[NANO]);
-    for (path, kind) in [("/", "text/html"), ("/page/page.js", "text/javascript"), ("/page/style.css", "text/css")] {
+    for (path, kind) in [
+        ("/", "text/html"),
+        ("/page/page.js", "text/javascript"),
+        ("/page/style.css", "text/css"),
+    ] {
         let answer = server.get(path);
         assert_eq!(answer.status, 200, "{path}");
         for header in [
@@ -457,7 +588,15 @@ fn the_page_runs_nothing_from_elsewhere() {
 
 #[test]
 fn hostile_requests_are_refused_and_the_server_lives() {
-    let server = Server::start(&[NANO, "--max-body-bytes", "20000", "--timeout-s", "0.5", "--max-inputs", "3"]);
+    let server = Server::start(&[
+        NANO,
+        "--max-body-bytes",
+        "20000",
+        "--timeout-s",
+        "0.5",
+        "--max-inputs",
+        "3",
+    ]);
     let fill = "/v1/fill-mask";
     for (body, status) in [
         (String::new(), 400),
@@ -473,7 +612,10 @@ fn hostile_requests_are_refused_and_the_server_lives() {
         ("{\"text\": \"a [MASK]\", \"top\": 1e99}".into(), 422),
         ("{\"text\": \"a [MASK]\", \"topp\": 1}".into(), 422),
         ("{\"text\": \"no mask\"}".into(), 400),
-        ("{\"text\": \"a [MASK]\", \"model\": \"../../etc/passwd\"}".into(), 404),
+        (
+            "{\"text\": \"a [MASK]\", \"model\": \"../../etc/passwd\"}".into(),
+            404,
+        ),
         (format!("{{\"text\": \"{}\"}}", "a ".repeat(5000)), 400),
         (format!("{{\"text\": \"{}\"}}", "a".repeat(30_000)), 413),
     ] {
@@ -486,34 +628,59 @@ fn hostile_requests_are_refused_and_the_server_lives() {
     let all = server.said(fill, &json!({"text": "a [MASK]", "top": u32::MAX}));
     assert!(all["masks"][0]["guesses"].as_array().unwrap().len() > 1000);
     let texts = json!({"input": ["a", "b", "c", "d"]});
-    assert!(server.post("/v1/embeddings", &texts).refusal(422).contains("may hold 3"));
-    server.post("/v1/embeddings", &json!({"input": []})).refusal(422);
-    server.post("/v1/predict", &json!({"inputs": "a"})).refusal(400);
-    server.ask("POST", fill, "Content-Type: text/plain\r\n", "{}").refusal(415);
+    assert!(
+        server
+            .post("/v1/embeddings", &texts)
+            .refusal(422)
+            .contains("may hold 3")
+    );
+    server
+        .post("/v1/embeddings", &json!({"input": []}))
+        .refusal(422);
+    server
+        .post("/v1/predict", &json!({"inputs": "a"}))
+        .refusal(400);
+    server
+        .ask("POST", fill, "Content-Type: text/plain\r\n", "{}")
+        .refusal(415);
     server.get(fill).refusal(405);
     server.ask("DELETE", "/v1/models", "", "").refusal(405);
 
     let post = format!("POST {fill} HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n");
     // A body that is said to be huge, and one that is.
-    server.raw(format!("{post}Content-Length: 99999999999\r\n\r\n{{").as_bytes()).refusal(413);
+    server
+        .raw(format!("{post}Content-Length: 99999999999\r\n\r\n{{").as_bytes())
+        .refusal(413);
     let chunks = format!("{:x}\r\n{}\r\n", 8000, "a".repeat(8000)).repeat(5);
-    server.raw(format!("{post}Transfer-Encoding: chunked\r\n\r\n{chunks}0\r\n\r\n").as_bytes()).refusal(413);
+    server
+        .raw(format!("{post}Transfer-Encoding: chunked\r\n\r\n{chunks}0\r\n\r\n").as_bytes())
+        .refusal(413);
     // A body, and headers, that do not come.
-    server.raw(format!("{post}Content-Length: 100\r\n\r\n{{").as_bytes()).refusal(408);
+    server
+        .raw(format!("{post}Content-Length: 100\r\n\r\n{{").as_bytes())
+        .refusal(408);
     let mut slow = server.connect();
-    slow.write_all(b"GET /healthz HTTP/1.1\r\nHost: a\r\nX: ").unwrap();
+    slow.write_all(b"GET /healthz HTTP/1.1\r\nHost: a\r\nX: ")
+        .unwrap();
     let began = Instant::now();
     let mut rest = Vec::new();
     slow.read_to_end(&mut rest).ok();
-    assert!(began.elapsed() < Duration::from_secs(5), "the connection stays open");
+    assert!(
+        began.elapsed() < Duration::from_secs(5),
+        "the connection stays open"
+    );
     // Too many headers, a header that is too long, and what is no HTTP at all.
     let flood: String = (0..5000).map(|n| format!("X-{n}: a\r\n")).collect();
     let long = format!("X: {}\r\n", "a".repeat(100_000));
     for head in [&flood, &long] {
-        let answer = server.raw(format!("GET /healthz HTTP/1.1\r\nHost: a\r\n{head}\r\n").as_bytes());
+        let answer =
+            server.raw(format!("GET /healthz HTTP/1.1\r\nHost: a\r\n{head}\r\n").as_bytes());
         assert_eq!(answer.status, 431, "{answer:?}");
     }
-    assert_eq!(server.raw(b"\x16\x03\x01\x02\x00 no HTTP\r\n\r\n").status, 400);
+    assert_eq!(
+        server.raw(b"\x16\x03\x01\x02\x00 no HTTP\r\n\r\n").status,
+        400
+    );
     server.assert_alive();
     server.end();
 }
@@ -525,12 +692,25 @@ fn pictures_that_are_none_are_refused() {
     let png = std::fs::read(bundles.png("a.png", 10)).unwrap();
     let server = Server::start(&[&model]);
     let half = STANDARD.encode(&png[..png.len() / 2]);
-    for image in [json!("***"), json!("AAAA"), json!(half), json!("data:image/png,abc"), json!(7)] {
+    for image in [
+        json!("***"),
+        json!("AAAA"),
+        json!(half),
+        json!("data:image/png,abc"),
+        json!(7),
+    ] {
         let answer = server.post("/v1/predict", &json!({"inputs": [{"image": image}]}));
         answer.refusal(422);
     }
-    server.post("/v1/predict", &json!({"inputs": {"text": "a"}})).refusal(422);
-    server.post("/v1/predict", &json!({"inputs": STANDARD.encode(&png), "threshold": 0.5})).refusal(422);
+    server
+        .post("/v1/predict", &json!({"inputs": {"text": "a"}}))
+        .refusal(422);
+    server
+        .post(
+            "/v1/predict",
+            &json!({"inputs": STANDARD.encode(&png), "threshold": 0.5}),
+        )
+        .refusal(422);
     server.assert_alive();
 }
 
@@ -545,21 +725,43 @@ fn runs_are_watched_by_their_names_alone() {
     let all = server.get("/v1/runs").json();
     assert_eq!(all["data"].as_array().unwrap().len(), 1, "{all}");
     let run = &all["data"][0];
-    assert_eq!((&run["name"], &run["state"]), (&json!("birds"), &json!("done")));
-    assert!(run["epochs"].is_number() && run["best"].is_number(), "{run}");
+    assert_eq!(
+        (&run["name"], &run["state"]),
+        (&json!("birds"), &json!("done"))
+    );
+    assert!(
+        run["epochs"].is_number() && run["best"].is_number(),
+        "{run}"
+    );
 
     let log = runs.read("runs/birds/metrics.jsonl");
     let said = server.get("/v1/runs/birds/metrics").json();
-    assert_eq!(said["records"].as_array().unwrap().len(), log.lines().count());
+    assert_eq!(
+        said["records"].as_array().unwrap().len(),
+        log.lines().count()
+    );
     assert_eq!(said["next"], log.len());
-    let rest = server.get(&format!("/v1/runs/birds/metrics?from={}", log.len())).json();
+    let rest = server
+        .get(&format!("/v1/runs/birds/metrics?from={}", log.len()))
+        .json();
     assert_eq!(rest, json!({"records": [], "next": log.len()}));
     server.get("/v1/runs/birds/metrics?from=-1").refusal(422);
     let matrix = server.get("/v1/runs/birds/confusion").json();
     assert_eq!(matrix["classes"], json!(crate::trained::CLASSES));
     assert_eq!(matrix["matrix"].as_array().unwrap().len(), 3);
-    assert_eq!(server.get("/v1/runs/birds/samples").json(), json!({"pictures": [], "texts": []}));
-    for name in ["..%2Fsecret", "%2e%2e%2fsecret", "..%5Csecret", "notes.txt", "%00", "%ff", "birds%2F..%2F..%2Fsecret"] {
+    assert_eq!(
+        server.get("/v1/runs/birds/samples").json(),
+        json!({"pictures": [], "texts": []})
+    );
+    for name in [
+        "..%2Fsecret",
+        "%2e%2e%2fsecret",
+        "..%5Csecret",
+        "notes.txt",
+        "%00",
+        "%ff",
+        "birds%2F..%2F..%2Fsecret",
+    ] {
         server.get(&format!("/v1/runs/{name}/metrics")).refusal(404);
     }
     assert_eq!(server.get("/v1/runs/../secret/metrics").status, 404);

@@ -1,6 +1,6 @@
 """Asks a server by the openai client: completions, a dialogue as it comes, vectors, and what it refuses.
 
-    pip install openai==2.8.0
+    pip install openai==3.57.0
     apps serve writer=runs/instruction-tuning wordnet-bert-nano --port 8080 &
     python openai_client.py --writer writer --embedder wordnet-bert-nano
 

@@ -1,16 +1,18 @@
 //! The thread of a model. In: jobs. Out: their answers; rows that ask the same share a forward pass, texts are written by turns.
 //!
 //! - A batch holds what waits, up to its size; where it is not full, it waits a moment for more.
-//! - Of texts that are being written each gets a token in its turn, and between two turns one other job is done: a long text
-//!   keeps nobody waiting. Each token of each text is a forward pass of its own: the cache of a decoder holds texts of one length.
+//! - Texts that are being written share forward passes too, a token of each at a time. They join and leave between two passes, and
+//!   there one other job is done: a long text keeps nobody waiting.
 //! - What nobody waits for any more is left out. A panic is the answer of those who asked, and of nobody else.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
 use model::Bundle;
+use tokio::sync::mpsc::UnboundedSender;
+use train::BackendName;
 use train::failure::caught;
-use train::{BackendName, Failure};
 
 use super::Limits;
 use super::failure::Refusal;
@@ -21,7 +23,7 @@ use crate::embed::embedder::{self, Embedder, Vectors};
 use crate::explain::{self, Explainer, Explanation};
 use crate::fill_mask::Filler;
 use crate::generate::Rules;
-use crate::generate::stepwise::{Writer, Writing};
+use crate::generate::stepwise::{Texts, Told, Writer};
 use crate::guess::Guess;
 use crate::task::{Output, Row, Task};
 
@@ -47,11 +49,17 @@ pub(super) struct Worker {
     pub(super) metrics: ModelMetrics,
 }
 
-/// A text that is being written.
-struct Sequence<'a> {
-    text: Box<dyn Writing + 'a>,
-    job: Write,
+/// Texts that are being written, and who reads them.
+#[derive(Default)]
+struct Desk<'a> {
+    /// Made with the first text, and anew after a breakdown.
+    texts: Option<Box<dyn Texts + 'a>>,
+    readers: HashMap<u64, Pieces>,
+    /// Of the next text.
+    name: u64,
 }
+
+type Pieces = UnboundedSender<Result<Piece, Refusal>>;
 
 /// Work that may break down: a panic is an answer too.
 fn guarded<T>(work: impl FnOnce() -> Result<T, Refusal>) -> Result<T, Refusal> {
@@ -70,24 +78,26 @@ impl Worker {
     /// Works until the queue is closed and empty.
     pub(super) fn run(mut self) {
         let writer = self.abilities.writer.take();
-        let mut live: Vec<Sequence<'_>> = Vec::new();
+        let mut desk = Desk::default();
         loop {
-            let job = if live.is_empty() {
+            let is_writing = !desk.readers.is_empty();
+            let job = if is_writing {
+                let has_room = desk.readers.len() < self.limits.batch_size;
+                let fits = |job: &Job| has_room || !matches!(job, Job::Write(_));
+                self.queue.take_until(Instant::now(), fits)
+            } else {
                 match self.queue.wait() {
                     Some(job) => Some(job),
                     None => return,
                 }
-            } else {
-                let has_room = live.len() < self.limits.batch_size;
-                let fits = |job: &Job| has_room || !matches!(job, Job::Write(_));
-                self.queue.take_until(Instant::now(), fits)
             };
             match job {
-                Some(Job::Write(job)) => live.extend(begin(writer.as_deref(), job)),
-                Some(job) => self.answer(job, !live.is_empty()),
+                Some(Job::Write(job)) => desk.begin(writer.as_deref(), job),
+                Some(job) => self.answer(job, is_writing),
                 None => {}
             }
-            live.retain_mut(|sequence| self.step(sequence));
+            let tokens = desk.step();
+            self.metrics.tokens.inc_by(tokens as u64);
         }
     }
 
@@ -230,68 +240,85 @@ impl Worker {
         };
         Ok(explainer.explain(&asked.row, &asked_of)?)
     }
-
-    /// Writes the next token; whether the text goes on.
-    fn step(&self, sequence: &mut Sequence<'_>) -> bool {
-        let Sequence { text, job } = sequence;
-        if job.pieces.is_closed() {
-            return false;
-        }
-        let before = text.added();
-        let step = guarded(|| {
-            let mut show = |piece: &str| -> Result<(), Failure> {
-                if !piece.is_empty() {
-                    job.pieces.send(Ok(Piece::Text(piece.into()))).ok();
-                }
-                Ok(())
-            };
-            Ok(text.step(&mut show)?)
-        });
-        self.metrics.tokens.inc_by((text.added() - before) as u64);
-        let last = match step {
-            Ok(None) => return true,
-            Ok(Some(end)) => Ok(Piece::Done {
-                tokens: text.added(),
-                end,
-            }),
-            Err(refusal) => Err(refusal),
-        };
-        job.pieces.send(last).ok();
-        false
-    }
 }
 
-/// Begins a text, or says why not.
-fn begin<'a>(writer: Option<&'a dyn Writer>, job: Write) -> Option<Sequence<'a>> {
-    if job.pieces.is_closed() {
-        return None;
+impl<'a> Desk<'a> {
+    /// Begins a text, or says why not.
+    fn begin(&mut self, writer: Option<&'a dyn Writer>, job: Write) {
+        if job.pieces.is_closed() {
+            return;
+        }
+        let name = self.name;
+        self.name += 1;
+        let begun = guarded(|| {
+            let writer = writer.ok_or_else(|| unable("write texts"))?;
+            let tokens = match &job.prompt {
+                Prompt::Text(text) => writer.prompt(text)?,
+                Prompt::Dialogue(messages) => writer.dialogue(messages)?,
+            };
+            let rules = Rules {
+                max_tokens: job.max_tokens,
+                sampling: job.sampling,
+                stop: &job.stop,
+                seed: job.seed,
+                chosen: 0,
+                ignore_end: false,
+            };
+            let prompt_tokens = tokens.len();
+            let texts = self.texts.get_or_insert_with(|| writer.texts());
+            texts.begin(name, tokens, &rules)?;
+            Ok(prompt_tokens)
+        });
+        match begun {
+            Ok(prompt_tokens) => {
+                job.pieces.send(Ok(Piece::Begun { prompt_tokens })).ok();
+                self.readers.insert(name, job.pieces);
+            }
+            Err(refusal) => {
+                job.pieces.send(Err(refusal)).ok();
+            }
+        }
     }
-    let begun = guarded(|| {
-        let writer = writer.ok_or_else(|| unable("write texts"))?;
-        let tokens = match &job.prompt {
-            Prompt::Text(text) => writer.prompt(text)?,
-            Prompt::Dialogue(messages) => writer.dialogue(messages)?,
+
+    /// Adds a token to each text; how many were added.
+    fn step(&mut self) -> usize {
+        let Some(texts) = self.texts.as_mut().filter(|_| !self.readers.is_empty()) else {
+            return 0;
         };
-        let rules = Rules {
-            max_tokens: job.max_tokens,
-            sampling: job.sampling,
-            stop: &job.stop,
-            seed: job.seed,
-            chosen: 0,
-            ignore_end: false,
-        };
-        let prompt_tokens = tokens.len();
-        Ok((writer.begin(tokens, &rules)?, prompt_tokens))
-    });
-    match begun {
-        Ok((text, prompt_tokens)) => {
-            job.pieces.send(Ok(Piece::Begun { prompt_tokens })).ok();
-            Some(Sequence { text, job })
+        let before = self.readers.len();
+        self.readers.retain(|_, pieces| !pieces.is_closed());
+        let readers = &mut self.readers;
+        if readers.len() < before {
+            texts.keep(&|name| readers.contains_key(&name));
         }
-        Err(refusal) => {
-            job.pieces.send(Err(refusal)).ok();
-            None
+        let tokens = readers.len();
+        let mut ended = Vec::new();
+        let stepped = guarded(|| {
+            let mut tell = |name: u64, told: Told| {
+                let piece = match told {
+                    Told::Text(text) => Piece::Text(text),
+                    Told::End(end, tokens) => {
+                        ended.push(name);
+                        Piece::Done { tokens, end }
+                    }
+                };
+                if let Some(pieces) = readers.get(&name) {
+                    pieces.send(Ok(piece)).ok();
+                }
+            };
+            Ok(texts.step(&mut tell)?)
+        });
+        for name in ended {
+            readers.remove(&name);
         }
+        if let Err(refusal) = stepped {
+            // Nobody knows what state they are in.
+            for (_, pieces) in readers.drain() {
+                pieces.send(Err(refusal.clone())).ok();
+            }
+            self.texts = None;
+        }
+        tokens
     }
 }
 
