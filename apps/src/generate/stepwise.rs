@@ -40,12 +40,12 @@ pub trait Texts {
     fn begin(&mut self, name: u64, tokens: Vec<u32>, rules: &Rules) -> Result<(), Failure>;
 
     /// Adds a token to each text, and says what came of it; a text that has ended is there no more. Of texts that were begun one
-    /// reads its prompt.
+    /// reads its prompt. Gives the number of new tokens.
     ///
     /// # Errors
     ///
     /// A tokenizer that fails; all texts are lost.
-    fn step(&mut self, tell: &mut dyn FnMut(u64, Told)) -> Result<(), Failure>;
+    fn step(&mut self, tell: &mut dyn FnMut(u64, Told)) -> Result<usize, Failure>;
 
     /// Goes on without the texts that nobody reads any more.
     fn keep(&mut self, is_read: &dyn Fn(u64) -> bool);
@@ -159,7 +159,7 @@ impl<B: Backend> Texts for Desk<'_, B> {
         Ok(())
     }
 
-    fn step(&mut self, tell: &mut dyn FnMut(u64, Told)) -> Result<(), Failure> {
+    fn step(&mut self, tell: &mut dyn FnMut(u64, Told)) -> Result<usize, Failure> {
         let mut stays = Vec::with_capacity(self.written.len());
         for text in &mut self.written {
             stays.push(!text.ends(tell)?);
@@ -174,10 +174,10 @@ impl<B: Backend> Texts for Desk<'_, B> {
         }
         self.retain(&stays);
         let Some(mut text) = self.begun.pop_front() else {
-            return Ok(());
+            return Ok(last.len());
         };
         if text.ends(tell)? {
-            return Ok(());
+            return Ok(last.len());
         }
         let mut read = self.generator.begin(std::mem::take(&mut text.tokens));
         let logits = read.logits();
@@ -186,7 +186,7 @@ impl<B: Backend> Texts for Desk<'_, B> {
             self.together.join(read);
             self.written.push(text);
         }
-        Ok(())
+        Ok(last.len() + 1)
     }
 
     fn keep(&mut self, is_read: &dyn Fn(u64) -> bool) {

@@ -2,7 +2,6 @@
 //!
 //! HTTP/1.1 alone. A client that sends its headers slowly, or too many of them, is cut off before a route sees it.
 
-use std::convert::Infallible;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,7 +33,7 @@ pub(super) async fn serve(
     slowest: Duration,
     grace: Duration,
     stop: impl Future<Output = ()>,
-) -> Result<(), Infallible> {
+) {
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
@@ -70,5 +69,4 @@ pub(super) async fn serve(
     }
     drop(listener);
     timeout(grace, graceful.shutdown()).await.ok();
-    Ok(())
 }

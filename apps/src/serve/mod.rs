@@ -4,8 +4,8 @@
 //! `worker` (how a model's thread does it), `routes` (the endpoints), `openai` (what texts are written by), `input` and `body`
 //! (what requests hold), `failure` (what they get where there is no answer), `token`, `metrics`, `openapi`, `page`, `http`.
 //!
-//! A thread owns a model; threads of tokio serve connections and wait. Texts of several clients are written by turns, a token of
-//! each at a time, while requests of the same kind for anything else share forward passes.
+//! A thread owns a model; threads of tokio serve connections and wait. Requests of the same kind share forward
+//! passes; texts that are written do so token by token, and join and leave between two.
 
 mod body;
 mod failure;
@@ -52,6 +52,8 @@ use crate::open::{self, BackendFlag};
 
 /// What is waited for answers once the server is told to stop.
 const GRACE: Duration = Duration::from_secs(10);
+/// The longest that a batch may wait for more rows.
+const MOST_WAIT: Duration = Duration::from_secs(60);
 /// Threads that serve connections; models have their own.
 const THREADS: usize = 2;
 /// Holds the token where no file does.
@@ -166,6 +168,12 @@ impl Limits {
         if let Some((name, _)) = counts.iter().find(|(_, count)| *count == 0) {
             return Err(Failure::input(format!(
                 "{name} is 0; it must be at least 1"
+            )));
+        }
+        if self.batch_wait > MOST_WAIT {
+            let most = MOST_WAIT.as_millis();
+            return Err(Failure::input(format!(
+                "--batch-wait-ms is more than {most}"
             )));
         }
         if self.timeout.is_zero() {
@@ -310,7 +318,7 @@ pub fn run(flags: &Flags) -> Result<String, Failure> {
         let address = listener.local_addr().running()?;
         print(&format!("listening on http://{address}\n"))?;
         let router = server.router().merge(page()).fallback(unknown_path);
-        let Ok(()) = http::serve(listener, router, limits.timeout, GRACE, stop).await;
+        http::serve(listener, router, limits.timeout, GRACE, stop).await;
         Ok(())
     });
     models.close();

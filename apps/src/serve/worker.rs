@@ -291,7 +291,6 @@ impl<'a> Desk<'a> {
         if readers.len() < before {
             texts.keep(&|name| readers.contains_key(&name));
         }
-        let tokens = readers.len();
         let mut ended = Vec::new();
         let stepped = guarded(|| {
             let mut tell = |name: u64, told: Told| {
@@ -311,14 +310,14 @@ impl<'a> Desk<'a> {
         for name in ended {
             readers.remove(&name);
         }
-        if let Err(refusal) = stepped {
+        stepped.unwrap_or_else(|refusal| {
             // Nobody knows what state they are in.
             for (_, pieces) in readers.drain() {
                 pieces.send(Err(refusal.clone())).ok();
             }
             self.texts = None;
-        }
-        tokens
+            0
+        })
     }
 }
 

@@ -4,8 +4,8 @@ use axum::Json;
 use axum::extract::State;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::predict::rows;
 use crate::serve::Served;
@@ -36,11 +36,40 @@ pub(super) struct Request {
     dimensions: Option<Value>,
 }
 
+/// What is said.
+#[derive(Serialize)]
+pub(super) struct Answer {
+    object: &'static str,
+    model: String,
+    data: Vec<Embedding>,
+    usage: Usage,
+}
+
+#[derive(Serialize)]
+struct Embedding {
+    object: &'static str,
+    index: usize,
+    embedding: Numbers,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Numbers {
+    Float(Vec<f32>),
+    Base64(String),
+}
+
+#[derive(Serialize)]
+struct Usage {
+    prompt_tokens: usize,
+    total_tokens: usize,
+}
+
 /// Answers.
 pub(super) async fn embeddings(
     State(served): State<Served>,
     Read(request): Read<Request>,
-) -> Result<Json<Value>, Refusal> {
+) -> Result<Json<Answer>, Refusal> {
     let model = served.models().find(request.model.as_deref())?;
     model.require(Ability::Embed)?;
     if request.dimensions.is_some_and(|asked| !asked.is_null()) {
@@ -56,24 +85,27 @@ pub(super) async fn embeddings(
     let vectors = model.ask(rows, Job::Embed).await?;
     let encoding = request.encoding_format.unwrap_or_default();
     let all = vectors.values.chunks(vectors.width.max(1)).enumerate();
-    let data = all.map(|(index, vector)| {
-        let embedding = match encoding {
-            Encoding::Float => json!(vector),
+    let data = all.map(|(index, vector)| Embedding {
+        object: "embedding",
+        index,
+        embedding: match encoding {
+            Encoding::Float => Numbers::Float(vector.to_vec()),
             Encoding::Base64 => {
-                let bytes: Vec<u8> = vector
-                    .iter()
-                    .flat_map(|value| value.to_le_bytes())
-                    .collect();
-                Value::String(STANDARD.encode(bytes))
+                let bytes = vector.iter().flat_map(|value| value.to_le_bytes());
+                Numbers::Base64(STANDARD.encode(bytes.collect::<Vec<u8>>()))
             }
-        };
-        json!({"object": "embedding", "index": index, "embedding": embedding})
+        },
     });
     let tokens: usize = vectors.tokens.iter().sum();
-    Ok(Json(json!({
-        "object": "list", "model": model.name, "data": data.collect::<Vec<_>>(),
-        "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
-    })))
+    Ok(Json(Answer {
+        object: "list",
+        model: model.name.clone(),
+        data: data.collect(),
+        usage: Usage {
+            prompt_tokens: tokens,
+            total_tokens: tokens,
+        },
+    }))
 }
 
 fn text(input: Value) -> Result<Row, Refusal> {

@@ -2,8 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
 
 use super::predict::checked_top;
 use crate::guess::Guess;
@@ -22,11 +21,29 @@ pub(super) struct Request {
     top: Option<usize>,
 }
 
+/// What is said: of each mask its tokens, the likeliest first.
+#[derive(Serialize)]
+pub(super) struct Answer {
+    model: String,
+    masks: Vec<Mask>,
+}
+
+#[derive(Serialize)]
+struct Mask {
+    guesses: Vec<Fill>,
+}
+
+#[derive(Serialize)]
+struct Fill {
+    token: String,
+    probability: f32,
+}
+
 /// Answers.
 pub(super) async fn fill_mask(
     State(served): State<Served>,
     Read(request): Read<Request>,
-) -> Result<Json<Value>, Refusal> {
+) -> Result<Json<Answer>, Refusal> {
     let model = served.models().find(request.model.as_deref())?;
     model.require(Ability::FillMask)?;
     let question = FillMask {
@@ -34,11 +51,15 @@ pub(super) async fn fill_mask(
         top: checked_top(request.top)?,
     };
     let masks = model.ask(question, Job::FillMask).await?;
-    let guess = |guess: &Guess| json!({"token": guess.name, "probability": guess.figure.number()});
-    let mask = |guesses: &Vec<Guess>| {
-        let guesses: Vec<Value> = guesses.iter().map(guess).collect();
-        json!({"guesses": guesses})
+    let fill = |guess: Guess| Fill {
+        token: guess.name,
+        probability: guess.figure.number(),
     };
-    let masks: Vec<Value> = masks.iter().map(mask).collect();
-    Ok(Json(json!({"model": model.name, "masks": masks})))
+    let mask = |guesses: Vec<Guess>| Mask {
+        guesses: guesses.into_iter().map(fill).collect(),
+    };
+    Ok(Json(Answer {
+        model: model.name.clone(),
+        masks: masks.into_iter().map(mask).collect(),
+    }))
 }

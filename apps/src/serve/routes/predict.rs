@@ -1,13 +1,14 @@
 //! `POST /v1/predict`: what `apps predict --json` says, for programs.
 
+use std::io::Cursor;
+
 use axum::Json;
 use axum::extract::State;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use image::{GrayImage, ImageFormat};
-use serde::Deserialize;
-use serde_json::{Value, json};
-use std::io::Cursor;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::serve::Served;
 use crate::serve::body::Read;
@@ -25,6 +26,23 @@ pub(super) struct Request {
     inputs: Value,
     top: Option<usize>,
     threshold: Option<f32>,
+}
+
+/// What is said.
+#[derive(Serialize)]
+pub(super) struct Answer {
+    model: String,
+    task: Option<&'static str>,
+    predictions: Vec<Line>,
+}
+
+/// A line of `apps predict --json`.
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Line {
+    Said(Prediction),
+    /// With its picture.
+    Mask(Value),
 }
 
 /// Rows of inputs; images are decoded on another thread than those that serve connections.
@@ -55,7 +73,7 @@ pub(super) fn checked_top(top: Option<usize>) -> Result<usize, Refusal> {
 pub(super) async fn predict(
     State(served): State<Served>,
     Read(request): Read<Request>,
-) -> Result<Json<Value>, Refusal> {
+) -> Result<Json<Answer>, Refusal> {
     let limits = served.limits();
     let model = served.models().find(request.model.as_deref())?;
     model.require(Ability::Predict)?;
@@ -80,24 +98,25 @@ pub(super) async fn predict(
     let inputs = input::list(request.inputs, limits.inputs)?;
     let rows = rows(&served, Some(&model.name), inputs).await?;
     let outputs = model.ask(Predict { rows, asked }, Job::Predict).await?;
-    let predictions = outputs.into_iter().map(prediction);
-    let predictions: Vec<Value> = predictions.collect::<Result<_, _>>()?;
-    Ok(Json(json!({
-        "model": model.name, "task": model.task, "predictions": predictions,
-    })))
+    let lines = outputs.into_iter().map(line);
+    Ok(Json(Answer {
+        model: model.name.clone(),
+        task: model.task,
+        predictions: lines.collect::<Result<_, _>>()?,
+    }))
 }
 
-/// A line of `apps predict --json`; a mask comes with its PNG.
-fn prediction(output: Output) -> Result<Value, Refusal> {
+/// A line of an output; a mask comes with its PNG, whose grey values are the numbers of the classes.
+fn line(output: Output) -> Result<Line, Refusal> {
+    let broken = |error: String| Refusal::broken(error);
     let png = match &output {
         Output::Mask(mask) => {
-            let size = [mask.width, mask.height].map(|side| side as u32);
-            let image = GrayImage::from_raw(size[0], size[1], mask.pixels.clone());
+            let (width, height) = (mask.width as u32, mask.height as u32);
+            let image = GrayImage::from_raw(width, height, mask.pixels.clone());
+            let image = image.ok_or_else(|| broken("a mask has another size".into()))?;
             let mut bytes = Cursor::new(Vec::new());
-            if let Some(image) = image {
-                let written = image.write_to(&mut bytes, ImageFormat::Png);
-                written.map_err(|error| Refusal::broken(error.to_string()))?;
-            }
+            let written = image.write_to(&mut bytes, ImageFormat::Png);
+            written.map_err(|error| broken(error.to_string()))?;
             Some(data_url(bytes.get_ref()))
         }
         _ => None,
@@ -106,12 +125,13 @@ fn prediction(output: Output) -> Result<Value, Refusal> {
         output: Some(output),
         ..Prediction::default()
     };
+    let Some(png) = png else {
+        return Ok(Line::Said(prediction));
+    };
     let value = serde_json::to_value(prediction);
-    let mut value = value.map_err(|error| Refusal::broken(error.to_string()))?;
-    if let Some(png) = png {
-        value["mask"]["png"] = Value::String(png);
-    }
-    Ok(value)
+    let mut value = value.map_err(|error| broken(error.to_string()))?;
+    value["mask"]["png"] = Value::String(png);
+    Ok(Line::Mask(value))
 }
 
 /// A PNG as an address that holds it.
