@@ -50,11 +50,11 @@ impl Metrics {
     /// All at zero.
     pub(super) fn new() -> Arc<Self> {
         let mut registry = Registry::with_prefix("hearth");
-        let requests = Family::default();
+        let requests = Family::<Labels, Counter>::default();
         let latency = Histograms::new_with_constructor(seconds);
-        let queued = Family::default();
+        let queued = Family::<Labels, Gauge>::default();
         let batches = Histograms::new_with_constructor(rows);
-        let tokens = Family::default();
+        let tokens = Family::<Labels, Counter>::default();
         registry.register("requests", "Answered requests", requests.clone());
         registry.register(
             "request_seconds",

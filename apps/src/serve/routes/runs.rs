@@ -30,7 +30,7 @@ const RUNNING: Duration = Duration::from_secs(120);
 
 /// Where the records begin.
 #[derive(Deserialize)]
-pub(super) struct From {
+pub(super) struct Since {
     from: Option<u64>,
 }
 
@@ -53,9 +53,9 @@ pub(super) async fn list(State(served): State<Served>) -> Result<Json<Value>, Re
 pub(super) async fn metrics(
     State(served): State<Served>,
     name: NameResult,
-    from: Result<Query<From>, QueryRejection>,
+    from: Result<Query<Since>, QueryRejection>,
 ) -> Result<Json<Value>, Refusal> {
-    let Query(From { from }) =
+    let Query(Since { from }) =
         from.map_err(|_| Refusal::value("from", "from must be the number of a byte, 0 or more"))?;
     blocking(move || {
         let path = find(&served, name)?;
