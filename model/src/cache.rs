@@ -135,7 +135,7 @@ impl<B: Backend> Cache<B> {
         }
         let padded = |states: &Tensor<B, 3>| {
             let [batch, _, width] = states.dims();
-            let empty = Tensor::zeros([batch, missing, width], &states.device());
+            let empty = Tensor::<B, 3>::zeros([batch, missing, width], &states.device());
             Tensor::cat(vec![empty.cast(states.dtype()), states.clone()], 1)
         };
         for pair in self.layers.iter_mut().flatten() {
