@@ -319,7 +319,7 @@ fn a_streamed_text_is_the_whole_one_and_texts_of_several_clients_do_not_mix() {
         (&message["role"], &events[0]["choices"][0]["delta"]["role"]),
         (&json!("assistant"), &json!("assistant"))
     );
-    assert!(figure(&server, "hearth_generated_tokens_total{model=\"talker\"}") >= 100.0);
+    assert!(figure(&server, "hearth_generated_tokens_total{model=\"talker\"}") >= 20.0);
 }
 
 #[test]

@@ -70,7 +70,7 @@ fn hostile_requests_are_refused_and_the_server_lives() {
         "--max-body-bytes",
         "20000",
         "--timeout-s",
-        "0.5",
+        "1.5",
         "--max-inputs",
         "3",
     ]);
@@ -146,7 +146,7 @@ fn hostile_requests_are_refused_and_the_server_lives() {
     let mut rest = Vec::new();
     slow.read_to_end(&mut rest).ok();
     assert!(
-        began.elapsed() < Duration::from_secs(5),
+        began.elapsed() < Duration::from_secs(10),
         "the connection stays open"
     );
     // Too many headers, a header that is too long, and what is no HTTP at all.
