@@ -2,10 +2,10 @@
 
 import { details, el, figure, svg, table, words } from "./dom.js";
 
-const [WIDTH, HEIGHT] = [560, 260];
-const EDGE = { left: 58, right: 12, top: 10, bottom: 34 };
+const [WIDTH, HEIGHT] = [440, 230];
+const EDGE = { left: 52, right: 10, top: 10, bottom: 40 };
 // Points of a curve past which it is thinned: each part keeps its lowest and its highest.
-const MOST = 400;
+const MOST = 300;
 
 function ticks(least, most, n, isLog) {
   if (isLog) {
@@ -95,7 +95,7 @@ export function chart(title, axis) {
     scale = { x, back: (at) => x0 + (at - EDGE.left) / (WIDTH - EDGE.left - EDGE.right) * (x1 - x0) };
     const grid = ticks(y0, y1, 5, isLog).map((value) => [svg("line", { class: "grid", x1: EDGE.left, x2: WIDTH - EDGE.right, y1: y(value), y2: y(value) }),
       svg("text", { x: EDGE.left - 8, y: y(value) + 4, class: "end" }, label(value))]);
-    const feet = ticks(x0, x1, 6, false).map((value) => svg("text", { x: x(value), y: HEIGHT - EDGE.bottom + 16, class: "middle" }, label(value)));
+    const feet = ticks(x0, x1, 5, false).map((value) => svg("text", { x: x(value), y: HEIGHT - EDGE.bottom + 16, class: "middle" }, label(value)));
     const line = ({ colour, isDashed, points }) => {
       const kept = thinned(points);
       const place = (point) => `${x(point.x).toFixed(1)},${y(point.y).toFixed(1)}`;

@@ -42,15 +42,18 @@ export const problem = (text) => el("p", { class: "problem", role: "alert" }, te
 
 export const quiet = (...text) => el("p", { class: "quiet" }, ...text);
 
+const isAligned = (value) => typeof value === "number" || /^[\d.]+%$/.test(value);
+
+// Something with its colour before it.
+export const named = (colour, ...text) => el("span", { class: "named" }, el("span", { class: `swatch ${colour}`, "aria-hidden": "true" }), ...text);
+
 // A wide table that scrolls by itself and can be reached by keyboard.
 export function table(caption, head, rows, { hideCaption = false } = {}) {
   const cell = (value, at) => {
-    if (value instanceof Node && ["TH", "TD"].includes(value.nodeName)) return value;
-    const isNumber = typeof value === "number";
-    const text = isNumber ? figure(value) : value;
-    return at === 0 ? el("th", { scope: "row" }, text) : el("td", { class: isNumber && "number" }, text);
+    const text = typeof value === "number" ? figure(value) : value;
+    return at === 0 ? el("th", { scope: "row" }, text) : el("td", { class: isAligned(value) && "number" }, text);
   };
-  const columns = head && el("thead", {}, el("tr", {}, head.map((name) => el("th", { scope: "col" }, name))));
+  const columns = el("thead", {}, el("tr", {}, head.map((name, at) => el("th", { scope: "col", class: at > 0 && isAligned(rows[0]?.[at]) && "number" }, name))));
   const lines = rows.map((row) => el("tr", {}, row.map(cell)));
   return el("div", { class: "wide", role: "region", "aria-label": caption, tabindex: "0" },
     el("table", {}, el("caption", { class: hideCaption && "unseen" }, caption), columns, el("tbody", {}, lines)));

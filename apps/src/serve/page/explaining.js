@@ -1,7 +1,7 @@
 // Why a model says a class. In: an input and its prediction. Out: its tokens or its image coloured, with the numbers.
 
 import * as api from "./api.js";
-import { announce, details, el, field, figure, percent, problem, select, share, table } from "./dom.js";
+import { announce, details, el, field, percent, problem, select, share, table } from "./dom.js";
 
 const METHODS = {
   "integrated-gradients": "Integrated gradients", occlusion: "Occlusion", "attention-rollout": "Attention rollout", "grad-cam": "Grad-CAM",
@@ -9,13 +9,16 @@ const METHODS = {
 
 const methodsOf = (model) => Object.entries(METHODS).filter(([method]) => method !== (model.reads === "image" ? "attention-rollout" : "grad-cam"));
 
+// As the text has it; a special token by its name.
+const spelling = ({ text, token }) => text.trim() || token;
+
 // The tokens in a row, spaced as their text is.
 function coloured(tokens) {
   const most = Math.max(...tokens.map((token) => Math.abs(token.score)), Number.MIN_VALUE);
   const parts = tokens.flatMap((token, at) => {
     const before = tokens[at - 1];
-    const joined = before && token.end > token.start && before.end === token.start;
-    const mark = el("mark", { class: token.score < 0 ? "token against" : "token for" }, token.text.trim() || token.text);
+    const joined = before && token.start !== null && before.part === token.part && before.end === token.start;
+    const mark = el("mark", { class: token.score < 0 ? "token against" : "token for" }, spelling(token));
     return [joined ? "" : " ", share(mark, Math.abs(token.score) / most)];
   });
   return el("p", { class: "marked", dir: "auto" }, parts);
@@ -24,16 +27,14 @@ function coloured(tokens) {
 function shown(answer) {
   const nodes = [el("p", {}, "For ", el("strong", {}, answer.class), answer.probability !== undefined && `, ${percent(answer.probability)}`)];
   if (answer.tokens) {
-    const rows = answer.tokens.map((token) => [token.text, token.score]);
+    const rows = answer.tokens.map((token) => [token.token, token.score]);
     nodes.push(coloured(answer.tokens), details("Numbers of all tokens", table("Tokens", ["Token", "Score"], rows)));
   } else {
     nodes.push(el("img", { src: answer.picture, class: "explained", alt: `What the model sees, and what speaks for and against ${answer.class}` }));
   }
   nodes.push(el("p", { class: "hint legend" }, el("mark", { class: "token for full" }, "Blue"), " speaks for it, ",
     el("mark", { class: "token against full" }, "orange"), " against it."));
-  const { completeness } = answer;
-  const error = typeof completeness === "number" ? completeness : completeness?.error;
-  if (typeof error === "number") nodes.push(el("p", { class: "hint" }, `Completeness: the scores miss the change that they should sum to by ${figure(error)}.`));
+  if (typeof answer.completeness === "number") nodes.push(el("p", { class: "hint" }, `Completeness: the scores sum to what they should but for ${percent(answer.completeness)}.`));
   return nodes;
 }
 

@@ -68,14 +68,12 @@ async function paint(canvas, url, names) {
   context.putImageData(pixels, 0, 0);
 }
 
-export function maskOver(mask, { model, picture }, prediction) {
+export function maskOver(mask, { model, picture }) {
   const names = model.classes ?? [];
-  const url = [mask.data, mask.mask, mask.png, prediction.png].find((one) => typeof one === "string") ?? (typeof mask === "string" ? mask : undefined);
   const canvas = share(el("canvas", { class: "mask", role: "img", "aria-label": "The mask over the image" }), 0.6);
-  if (url) paint(canvas, url, names);
-  const classes = mask.classes ?? prediction.classes ?? [];
-  const key = el("ul", { class: "key" }, classes.map((one) => el("li", {}, el("span", { class: `swatch ${colour(names, one.name)}`, "aria-hidden": "true" }), one.name)));
-  const rows = classes.map((one) => ({ name: one.name, probability: one.share }));
+  paint(canvas, mask.png, names);
+  const { classes } = mask;
+  const rows = classes.map((one) => ({ name: one.name, probability: one.share, colour: colour(names, one.name) }));
   const says = classes.length ? `The largest part is ${classes[0].name}, ${percent(classes[0].share)}` : "No part has a class.";
-  return [[over(picture, canvas), slider("Mask over the image", 0.6, (value) => share(canvas, value)), key, bars("Share of the image", rows, { figure: "Share" })], says];
+  return [[over(picture, canvas), slider("Mask over the image", 0.6, (value) => share(canvas, value)), bars("Share of the image", rows, { figure: "Share" })], says];
 }

@@ -92,9 +92,9 @@ function listen(drop, take) {
   }, { signal: leave.signal });
   // The field is not in the page before its view is.
   queueMicrotask(() => setTimeout(() => {
-    on("dragover", (event) => { event.preventDefault(); drop.classList.add("over"); });
-    on("dragleave", (event) => { if (!event.relatedTarget) drop.classList.remove("over"); });
-    on("drop", (event) => { event.preventDefault(); drop.classList.remove("over"); take(event.dataTransfer.files[0]); });
+    on("dragover", (event) => { event.preventDefault(); drop.classList.add("dragged"); });
+    on("dragleave", (event) => { if (!event.relatedTarget) drop.classList.remove("dragged"); });
+    on("drop", (event) => { event.preventDefault(); drop.classList.remove("dragged"); take(event.dataTransfer.files[0]); });
     on("paste", (event) => {
       const image = [...event.clipboardData.files].find((one) => one.type.startsWith("image/"));
       if (image) { event.preventDefault(); take(image); }

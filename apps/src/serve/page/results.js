@@ -1,6 +1,6 @@
 // What a model says, for a person. In: a prediction as the server gives it. Out: nodes, and a sentence for screen readers.
 
-import { details, el, figure, percent, quiet, share, table } from "./dom.js";
+import { details, el, figure, named, percent, quiet, share, table } from "./dom.js";
 import { boxesOver, maskOver } from "./overlay.js";
 
 const COLOURS = 8;
@@ -10,15 +10,15 @@ export const colour = (names, name) => `c${Math.max(0, names.indexOf(name)) % CO
 const cut = (text, from, to) => Array.from(text).slice(from, to).join("");
 
 // Probabilities as bars in a table; plain numbers where they are values.
-export function bars(caption, rows, { name = "Class", figure: of = "Probability" } = {}) {
-  const line = ({ name: text, probability, value }) => el("tr", {},
-    el("th", { scope: "row", dir: "auto" }, text),
-    probability === undefined ? null : el("td", { class: "bar", "aria-hidden": "true" }, share(el("div"), probability)),
+export function bars(caption, rows, { name = "Class", figure: measure = "Probability" } = {}) {
+  const line = ({ name: text, probability, value, colour: of }) => el("tr", {},
+    el("th", { scope: "row", dir: "auto" }, of ? named(of, text) : text),
+    probability === undefined ? null : el("td", { class: "bar", "aria-hidden": "true" }, share(el("div", { class: of }), probability)),
     el("td", { class: "number" }, probability === undefined ? figure(value) : percent(probability)));
   const isValue = rows.some((row) => row.probability === undefined);
   return el("table", { class: "bars" }, el("caption", { class: "unseen" }, caption),
     el("thead", { class: "unseen" }, el("tr", {}, el("th", { scope: "col" }, name), !isValue && el("td", {}),
-      el("th", { scope: "col" }, isValue ? "Value" : of))),
+      el("th", { scope: "col" }, isValue ? "Value" : measure))),
     el("tbody", {}, rows.map(line)));
 }
 
@@ -89,6 +89,6 @@ export function resultOf(prediction, about) {
   if (prediction.error) throw new Error(`Nothing to say: the input ${prediction.error}.`);
   const kind = Object.keys(KINDS).find((name) => prediction[name] !== undefined);
   if (!kind) throw new Error("The server said something that this page does not know.");
-  const [nodes, says] = KINDS[kind](prediction[kind], about, prediction);
+  const [nodes, says] = KINDS[kind](prediction[kind], about);
   return { nodes: nodes.flat().filter(Boolean), says };
 }

@@ -1,7 +1,7 @@
 // Parts of the view of runs. In: records, matrices, samples. Out: tables and pictures.
 
 import * as api from "./api.js";
-import { details, el, figure, problem, quiet, select, share, svg, table, words } from "./dom.js";
+import { details, el, figure, named, problem, quiet, select, share, svg, table, words } from "./dom.js";
 
 // Names of metrics of which less is better.
 const LOWER = /loss|perplexity|error|bits|mse|mae|brier|distance|(^|_)[wc]er($|_)/;
@@ -23,7 +23,7 @@ export function comparison(runs, metrics, metric, onchoose) {
   const rows = runs.map((run) => ({ run, ...bestOf(run.records, metric) })).filter((row) => row.best !== undefined);
   rows.sort((a, b) => (isLower(metric) ? a.best - b.best : b.best - a.best));
   const most = Math.max(...rows.map((row) => Math.abs(row.best)), Number.MIN_VALUE);
-  const line = ({ run, best, step, last, split }) => el("tr", {}, el("th", { scope: "row" }, el("span", { class: `swatch ${run.colour}`, "aria-hidden": "true" }), run.name),
+  const line = ({ run, best, step, last, split }) => el("tr", {}, el("th", { scope: "row" }, named(run.colour, run.name)),
     el("td", { class: "number" }, figure(best)), el("td", { class: "bar", "aria-hidden": "true" }, share(el("div", { class: run.colour }), Math.abs(best) / most)),
     el("td", { class: "number" }, figure(step)), el("td", { class: "number" }, figure(last)), el("td", {}, split));
   const head = ["Run", `Best ${words(metric)}`, null, "At step", "Last", "Split"].map((name) => (name ? el("th", { scope: "col" }, name) : el("td", {})));
@@ -36,20 +36,20 @@ export function comparison(runs, metrics, metric, onchoose) {
 }
 
 // Names across a matrix stand upright, so that many fit.
-export function confusion({ classes, matrix }) {
+export function confusion({ classes, matrix }, run) {
   const names = classes ?? matrix.map((_, at) => String(at));
   const sums = matrix.map((row) => row.reduce((sum, value) => sum + value, 0));
   const right = matrix.reduce((sum, row, at) => sum + row[at], 0);
   const total = sums.reduce((sum, value) => sum + value, 0);
   const cell = (count, truth, said) => share(el("td", { class: `heat number ${truth === said ? "right" : ""} ${count ? "" : "none"}`,
-    title: `${names[truth]} taken for ${names[said]}: ${count}` }, String(count)), sums[truth] ? count / sums[truth] : 0);
+    title: `${names[truth]} taken for ${names[said]}: ${count}` }, count ? String(count) : "·"), sums[truth] ? count / sums[truth] : 0);
   const row = (counts, truth) => el("tr", {}, el("th", { scope: "row" }, names[truth]), counts.map((count, said) => cell(count, truth, said)));
   const wrong = matrix.flatMap((counts, truth) => counts.map((count, said) => ({ count, truth, said }))).filter(({ count, truth, said }) => count && truth !== said);
   wrong.sort((a, b) => b.count - a.count);
   const caption = `Rows are the truth, columns what the model says; ${total ? `${(100 * right / total).toFixed(1)}% of ${total.toLocaleString("en")} are right` : "nothing is counted"}.`;
-  return [el("div", { class: "wide tall", role: "region", "aria-label": "Confusion matrix", tabindex: "0" }, el("table", { class: "matrix confusion" }, el("caption", {}, caption),
+  return [el("div", { class: "wide tall", role: "region", "aria-label": `Confusion matrix of ${run}`, tabindex: "0" }, el("table", { class: "matrix confusion" }, el("caption", {}, caption),
     el("thead", {}, el("tr", {}, el("td", {}), names.map((name) => el("th", { scope: "col" }, el("span", {}, name))))), el("tbody", {}, matrix.map(row)))),
-  wrong.length > 0 && details("Most frequent mistakes", table("Most frequent mistakes", ["Truth", "Taken for", "Times"],
+  wrong.length > 0 && details("Most frequent mistakes", table(`Most frequent mistakes of ${run}`, ["Truth", "Taken for", "Times"],
     wrong.slice(0, 10).map(({ count, truth, said }) => [names[truth], names[said], count])))].filter(Boolean);
 }
 
@@ -69,7 +69,7 @@ export function samples({ pictures = [], texts = [] }) {
 export function fetched(run, part, build, nothing) {
   const node = el("div", {}, quiet("Loading…"));
   api.get(`/v1/runs/${encodeURIComponent(run)}/${part}`).then((answer) => {
-    const nodes = build(answer);
+    const nodes = build(answer, run);
     node.replaceChildren(...(nodes.length ? nodes : [quiet(nothing)]));
   }).catch((error) => {
     if (!(error instanceof api.ServerError)) throw error;
@@ -81,6 +81,6 @@ export function fetched(run, part, build, nothing) {
 // The key of the curves.
 export function legend(runs, splits) {
   const stroke = (isDashed) => svg("svg", { viewBox: "0 0 28 8", class: "stroke", "aria-hidden": "true" }, svg("line", { x1: 0, x2: 28, y1: 4, y2: 4, class: `curve ${isDashed ? "dashed" : ""}` }));
-  return el("ul", { class: "key" }, runs.length > 1 && runs.map((run) => el("li", {}, el("span", { class: `swatch ${run.colour}`, "aria-hidden": "true" }), run.name)),
+  return el("ul", { class: "key" }, runs.length > 1 && runs.map((run) => el("li", {}, named(run.colour, run.name))),
     splits.map((split) => el("li", {}, stroke(split === "train"), split)));
 }

@@ -1,7 +1,7 @@
 // The view of runs. In: what the server knows of its folder of runs. Out: curves that grow, comparisons, mistakes, samples.
 
 import * as api from "./api.js";
-import { announce, el, figure, problem, quiet, select, tabs, words } from "./dom.js";
+import { announce, el, figure, named, problem, quiet, select, tabs, words } from "./dom.js";
 import { chart } from "./curves.js";
 import * as place from "./place.js";
 import { comparison, confusion, fetched, legend, samples } from "./run_parts.js";
@@ -60,10 +60,11 @@ class RunsView {
     const known = this.read.get(run.name) ?? { records: [], next: 0, isWhole: false };
     if (known.isWhole) return;
     const { records, next } = await api.get(`/v1/runs/${encodeURIComponent(run.name)}/metrics?from=${known.next}`, this.signal);
-    // A resumed run forgets what came after its checkpoint, and with it the end of its file.
-    const all = next < known.next ? [] : [...known.records, ...records];
-    this.read.set(run.name, { records: all, next: next < known.next ? 0 : next, isWhole: !isRunning(run) });
-    if (next < known.next) await this.loadRecords(run);
+    // A resumed run forgets what came after its checkpoint: its file is shorter, and the server starts it again.
+    const all = next < known.next ? records : [...known.records, ...records];
+    this.read.set(run.name, { records: all, next, isWhole: !records.length && !isRunning(run) });
+    // An answer holds no more than a few MiB.
+    if (records.length) await this.loadRecords(run);
   }
 
   shown() {
@@ -174,7 +175,7 @@ class RunsView {
 
   each(part, build, nothing) {
     const runs = this.shown();
-    return el("div", {}, runs.map((run) => [runs.length > 1 && el("h3", {}, el("span", { class: `swatch ${run.colour}`, "aria-hidden": "true" }), run.name), fetched(run.name, part, build, nothing)]));
+    return el("div", {}, runs.map((run) => [runs.length > 1 && el("h2", {}, named(run.colour, run.name)), fetched(run.name, part, build, nothing)]));
   }
 
   build() {

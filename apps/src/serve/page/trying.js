@@ -52,7 +52,7 @@ function predict(model) {
 
 function facts(model) {
   const n = model.classes?.length ?? 0;
-  const list = [["Task", words(model.task ?? "none").replaceAll("-", " ")], ["Family", model.family]];
+  const list = [["Task", model.task && words(model.task.replaceAll("-", " "))], ["Family", model.family]];
   if (n) list.push(["Classes", n]);
   if (model.max_length) list.push(["Reads up to", `${model.max_length} tokens`]);
   if (model.view) list.push(["Sees", `${model.view[2]} × ${model.view[1]}, ${model.view[0] === 1 ? "grey" : "colour"}`]);
