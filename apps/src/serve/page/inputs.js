@@ -1,7 +1,7 @@
 // What a model reads, as a form. In: how it reads. Out: fields, and what they hold as the server wants it.
 
 import { Missing } from "./bench.js";
-import { el, field } from "./dom.js";
+import { details, el, field } from "./dom.js";
 import { pictureInput } from "./picture.js";
 import * as place from "./place.js";
 
@@ -20,8 +20,11 @@ function needed(input, what) {
 function texts() {
   const text = textArea("text", 4, "Type or paste a text");
   const pair = textArea("pair", 2, "");
+  // Most models read one text.
+  const second = details("Add a second text", field("Second text", pair, "For models that compare two."));
+  second.open = pair.value !== "";
   return {
-    fields: [field("Text", text), field("Second text (optional)", pair, "For models that compare two texts.")],
+    fields: [field("Text", text), second],
     read: () => {
       const input = { text: needed(text, "The text") };
       return pair.value.trim() ? { ...input, pair: pair.value } : input;
