@@ -8,7 +8,9 @@ const OUTSIDE = 255;
 
 function over(picture, above) {
   const image = picture.image.cloneNode();
-  return el("div", { class: "over" }, image, above);
+  const node = el("div", { class: "over" }, image, above);
+  node.style.setProperty("--ratio", picture.image.naturalWidth / picture.image.naturalHeight);
+  return node;
 }
 
 // A slider under its label, with its value beside it.

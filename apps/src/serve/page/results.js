@@ -28,8 +28,10 @@ const best = ({ name, text, probability, value }) =>
 function classes(all, { model }) {
   if (!all.length) return [[quiet("No class is likely enough.")], "No class is likely enough."];
   const isValue = all[0].probability === undefined;
-  const headline = isValue && all.length > 1 ? null : el("p", { class: "headline" }, isValue ? figure(all[0].value) : all[0].name,
-    !isValue && model.task !== "labels" && el("span", { class: "aside" }, percent(all[0].probability)));
+  // Where several may be true at once, none is the one.
+  const isOne = isValue ? all.length === 1 : model.task !== "labels";
+  const headline = isOne && el("p", { class: "headline" }, isValue ? figure(all[0].value) : all[0].name,
+    !isValue && el("span", { class: "aside" }, percent(all[0].probability)));
   return [[headline, bars(isValue ? "Values" : "Classes, the likeliest first", all)], best(all[0])];
 }
 

@@ -26,7 +26,8 @@ export function comparison(runs, metrics, metric, onchoose) {
   const line = ({ run, best, step, last, split }) => el("tr", {}, el("th", { scope: "row" }, named(run.colour, run.name)),
     el("td", { class: "number" }, figure(best)), el("td", { class: "bar", "aria-hidden": "true" }, share(el("div", { class: run.colour }), Math.abs(best) / most)),
     el("td", { class: "number" }, figure(step)), el("td", { class: "number" }, figure(last)), el("td", {}, split));
-  const head = ["Run", `Best ${words(metric)}`, null, "At step", "Last", "Split"].map((name) => (name ? el("th", { scope: "col" }, name) : el("td", {})));
+  const column = (name, isNumber) => el("th", { scope: "col", class: isNumber && "number" }, name);
+  const head = [column("Run"), column(`Best ${words(metric)}`, true), el("td", {}), column("At step", true), column("Last", true), column("Split")];
   const caption = `${words(metric)}, ${isLower(metric) ? "the lowest" : "the highest"} first`;
   const picker = el("label", { class: "inline" }, "Compare by ", select(metrics.map((one) => [one, words(one)]), metric, onchoose));
   const body = rows.length ? el("div", { class: "wide", role: "region", "aria-label": caption, tabindex: "0" }, el("table", { class: "compare" }, el("caption", {}, caption),
