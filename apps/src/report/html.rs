@@ -228,7 +228,8 @@ mod tests {
             head: vec!["<i>".into(), "n".into()],
             rows: vec![vec![Cell::Text("]]>".into()), Cell::Shade("1".into(), 12)]],
         };
-        let body = table.matrix_markup() + &figure("<svg width=\"1\" height=\"1\"></svg>\n", "x & y");
+        let body =
+            table.matrix_markup() + &figure("<svg width=\"1\" height=\"1\"></svg>\n", "x & y");
         let id = "one";
         let page = page(
             "<b>",
