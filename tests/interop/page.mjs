@@ -223,7 +223,10 @@ class Visit {
 
   async embed(model) {
     await this.open({ view: "try", model: model.id, do: "embed" });
-    await this.page.getByLabel("Texts, one a line").fill("a bird that sings\nan animal with feathers\na machine that flies\nto walk slowly");
+    if (model.view) {
+      const files = digits(4).map(({ png: buffer }, at) => ({ name: `digit-${at}.png`, mimeType: "image/png", buffer }));
+      await this.page.getByLabel("Images").setInputFiles(files);
+    } else await this.page.getByLabel("Texts, one a line").fill("a bird that sings\nan animal with feathers\na machine that flies\nto walk slowly");
     await this.press();
     await this.look(`embed-${model.id}`);
   }

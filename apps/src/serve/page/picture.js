@@ -28,7 +28,8 @@ async function decoded(url, name) {
   return image;
 }
 
-async function readFile(file) {
+// An image as the server can read it, shown and named.
+export async function readFile(file) {
   const name = file.name || "The image";
   const url = await dataUrl(file);
   const image = await decoded(url, name);
