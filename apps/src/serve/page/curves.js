@@ -58,7 +58,7 @@ function told(curves) {
   }).join(". ");
 }
 
-// - curves: [{name, colour, isDashed, points: [{x, y}]}], no curve empty
+// - curves: [{name, colour, isDashed, isPoint, points: [{x, y}]}], no curve empty
 export function chart(title, axis) {
   const drawing = svg("svg", { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", class: "curves" });
   const reading = el("p", { class: "hint reading", "aria-hidden": "true" });
@@ -96,7 +96,8 @@ export function chart(title, axis) {
     const grid = ticks(y0, y1, 5, isLog).map((value) => [svg("line", { class: "grid", x1: EDGE.left, x2: WIDTH - EDGE.right, y1: y(value), y2: y(value) }),
       svg("text", { x: EDGE.left - 8, y: y(value) + 4, class: "end" }, label(value))]);
     const feet = ticks(x0, x1, 5, false).map((value) => svg("text", { x: x(value), y: HEIGHT - EDGE.bottom + 16, class: "middle" }, label(value)));
-    const line = ({ colour, isDashed, points }) => {
+    const line = ({ colour, isDashed, isPoint, points }) => {
+      if (isPoint) return points.map((point) => svg("circle", { class: `ring ${colour}`, cx: x(point.x), cy: y(point.y), r: 4.5 }));
       const kept = thinned(points);
       const place = (point) => `${x(point.x).toFixed(1)},${y(point.y).toFixed(1)}`;
       const path = kept.length > 1 ? svg("polyline", { class: `curve ${colour} ${isDashed ? "dashed" : ""}`, points: kept.map(place).join(" ") }) : null;

@@ -81,7 +81,9 @@ export function fetched(run, part, build, nothing) {
 
 // The key of the curves.
 export function legend(runs, splits) {
-  const stroke = (isDashed) => svg("svg", { viewBox: "0 0 28 8", class: "stroke", "aria-hidden": "true" }, svg("line", { x1: 0, x2: 28, y1: 4, y2: 4, class: `curve ${isDashed ? "dashed" : ""}` }));
+  const drawn = (split) => (split === "test" ? svg("circle", { cx: 14, cy: 6, r: 4.5, class: "ring" })
+    : svg("line", { x1: 0, x2: 28, y1: 6, y2: 6, class: `curve ${split === "train" ? "dashed" : ""}` }));
+  const stroke = (split) => svg("svg", { viewBox: "0 0 28 12", class: "stroke", "aria-hidden": "true" }, drawn(split));
   return el("ul", { class: "key" }, runs.length > 1 && runs.map((run) => el("li", {}, named(run.colour, run.name))),
-    splits.map((split) => el("li", {}, stroke(split === "train"), split)));
+    splits.map((split) => el("li", {}, stroke(split), split)));
 }

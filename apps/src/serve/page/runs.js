@@ -111,7 +111,7 @@ class RunsView {
     const splits = ["train", "valid", "test"];
     const isMany = this.shown().length > 1;
     return this.shown().flatMap((run) => splits.map((split) => ({
-      name: isMany ? `${run.name} ${split}` : split, colour: run.colour, isDashed: split === "train",
+      name: isMany ? `${run.name} ${split}` : split, colour: run.colour, isDashed: split === "train", isPoint: split === "test",
       points: run.records.filter((record) => record.split === split && Number.isFinite(record.metrics?.[metric])).map((record) => ({ x: at[this.axis](record), y: record.metrics[metric] })),
     })));
   }
