@@ -202,7 +202,7 @@ fn confused(confusion: &[Vec<u64>], names: &[String], origin: &str) -> String {
             head,
             rows: confusion.iter().enumerate().map(row).collect(),
         };
-        body += &table.markup();
+        body += &table.matrix_markup();
     }
     let mut pairs: Vec<(u64, usize, usize)> = Vec::new();
     for (truth, counts) in confusion.iter().enumerate() {
