@@ -70,7 +70,7 @@ fn method(name: Option<&str>, is_image: bool) -> Result<Method, Refusal> {
     };
     let mut all = Method::value_variants().iter().copied();
     let found = all.find(|method| {
-        // The page calls it by the name of its paper.
+        // A shorter name, too.
         method.name() == name || *method == Method::AttentionRollout && name == "rollout"
     });
     match found {
