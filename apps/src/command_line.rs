@@ -6,7 +6,7 @@ use train::cli::man::ManArgs;
 
 use crate::{
     card, chat, convert, datasets, dump, embed, evaluate, explain, fill_mask, generate, predict,
-    reconstruct, report, sample, search,
+    reconstruct, report, sample, search, serve,
 };
 
 const EXAMPLES: &str = "\
@@ -25,6 +25,7 @@ Examples:
   apps convert --merge runs/lora/model/adapter merged
   apps datasets describe reviews.csv --label-column stars
   apps report runs/text-classification --output report.html
+  apps serve runs/text-classification --runs runs/
   apps card runs/text-classification --output runs/text-classification/model/README.md
 
 More: README.md, sections \"Quick start\", \"Models\", \"Training\" and \"Your own data\"";
@@ -40,7 +41,7 @@ Examples:
   apps man | man -l -
   apps man --output man1";
 
-/// Use a trained model: predict, evaluate, explain, fill masks, continue texts, talk, embed and search texts and images, reconstruct and draw images, convert, dump what the model computes; look at data sets and at runs.
+/// Use a trained model: predict, evaluate, explain, fill masks, continue texts, talk, embed and search texts and images, reconstruct and draw images, convert, serve, dump what the model computes; look at data sets and at runs.
 #[derive(Parser)]
 #[command(name = "apps", version, after_help = EXAMPLES)]
 pub struct Args {
@@ -68,6 +69,7 @@ pub enum Command {
     Datasets(datasets::Flags),
     Report(report::Flags),
     Card(card::Flags),
+    Serve(serve::Flags),
     /// Print a script that lets a shell complete this command line
     #[command(after_help = COMPLETIONS)]
     Completions(CompletionsArgs),

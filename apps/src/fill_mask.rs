@@ -10,7 +10,7 @@ use data::{Role, TextTokenizer};
 use model::{Bundle, TokenModel};
 use train::backend::with_backend;
 use train::job::text::{TokenBatch, indices};
-use train::{Failure, WithBackend};
+use train::{BackendName, Failure, WithBackend};
 
 use crate::guess::{self, Figure, Guess};
 use crate::open::{self, ModelFlags};
@@ -29,6 +29,25 @@ pub struct Flags {
     /// Tokens shown for each `[MASK]`
     #[arg(long, value_name = "K", default_value = "5")]
     pub top: NonZeroUsize,
+}
+
+/// A loaded masked LM, whatever its backend.
+pub trait Filler: Send {
+    /// The likeliest `top` tokens for each `[MASK]`, in the order of the text.
+    ///
+    /// # Errors
+    ///
+    /// A text without `[MASK]`, or with more tokens than the model has positions.
+    fn fill(&self, text: &str, top: usize) -> Result<Vec<Vec<Guess>>, Failure>;
+}
+
+/// Opens the masked LM of a bundle.
+///
+/// # Errors
+///
+/// A bundle of another kind, weights that do not fit, or a backend without a device.
+pub fn open_on(backend: BackendName, bundle: &Bundle) -> Result<Box<dyn Filler>, Failure> {
+    with_backend(backend, Work { bundle })?
 }
 
 /// Fills masks.
@@ -55,7 +74,7 @@ impl<B: Backend> MaskFiller<B> {
         })
     }
 
-    /// The likeliest `top` tokens for each `[MASK]`, in the order of the text.
+    /// As [`Filler::fill`] says.
     ///
     /// # Errors
     ///
@@ -111,14 +130,17 @@ impl<B: Backend> MaskFiller<B> {
     }
 }
 
+impl<B: Backend> Filler for MaskFiller<B> {
+    fn fill(&self, text: &str, top: usize) -> Result<Vec<Vec<Guess>>, Failure> {
+        Self::fill(self, text, top)
+    }
+}
+
 /// Fills the masks of the text that the flags hold, and gives what is printed.
 pub fn run(flags: &Flags) -> Result<String, Failure> {
     let backend = flags.model.backend.choose()?;
-    let work = Work {
-        bundle: flags.model.bundle()?,
-        flags,
-    };
-    let filled = with_backend(backend, work)??;
+    let filler = open_on(backend, &flags.model.bundle()?)?;
+    let filled = filler.fill(&flags.text, flags.top.get())?;
     let table = |(number, guesses): (usize, &Vec<Guess>)| match filled.len() {
         1 => guess::table(guesses),
         _ => format!("[MASK] {}\n{}", number + 1, guess::table(guesses)),
@@ -127,17 +149,15 @@ pub fn run(flags: &Flags) -> Result<String, Failure> {
     Ok(tables.join("\n"))
 }
 
-/// Prepared work, waiting for its backend.
 struct Work<'a> {
-    bundle: Bundle,
-    flags: &'a Flags,
+    bundle: &'a Bundle,
 }
 
 impl WithBackend for Work<'_> {
-    type Output = Result<Vec<Vec<Guess>>, Failure>;
+    type Output = Result<Box<dyn Filler>, Failure>;
 
     fn run<B: AutodiffBackend>(self, device: B::Device) -> Self::Output {
-        let filler = MaskFiller::<B::InnerBackend>::open(&self.bundle, &device)?;
-        filler.fill(&self.flags.text, self.flags.top.get())
+        let filler = MaskFiller::<B::InnerBackend>::open(self.bundle, &device)?;
+        Ok(Box::new(filler))
     }
 }

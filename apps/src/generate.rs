@@ -5,12 +5,10 @@ use std::time::Instant;
 
 use burn::tensor::backend::{AutodiffBackend, Backend};
 use clap::Args;
-use data::order::{self, Stream};
 use data::{ChatTemplate, Message, TextTokenizer};
 use model::bundle;
 use model::generate::{Continuation, Sampling};
 use model::{Bundle, BundleError, TokenModel};
-use rand::RngExt;
 use serde_json::Value;
 use train::backend::with_backend;
 use train::{Failure, WithBackend};
@@ -19,8 +17,9 @@ use crate::open::{self, ModelFlags};
 use crate::sampling::SamplingFlags;
 
 mod output;
+pub mod stepwise;
 
-use output::Output;
+use stepwise::Steps;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -220,40 +219,20 @@ impl<B: Backend> Generator<B> {
         is_stopped: &dyn Fn() -> bool,
         show: &mut dyn FnMut(&str) -> Result<(), Failure>,
     ) -> Result<(usize, End), Failure> {
-        let mut decoder = self.tokenizer.decoder();
-        // Whether a blank goes in front of the first new word depends on the prompt.
-        for &token in text.tokens() {
-            decoder.push(token)?;
+        let mut steps = Steps::new(self, text.tokens(), rules)?;
+        loop {
+            let stopped = || is_stopped().then_some(End::Stopped);
+            if let Some(end) = steps.end(text.tokens().len()).or_else(stopped) {
+                return Ok((steps.added(), steps.finish(end, show)?));
+            }
+            let (token, end) = steps.take(&text.logits(), text.tokens(), show)?;
+            if let Some(token) = token {
+                text.push(token);
+            }
+            if let Some(end) = end {
+                return Ok((steps.added(), end));
+            }
         }
-        let mut output = Output::new(rules.stop);
-        let mut added = 0;
-        let end = loop {
-            if added == rules.max_tokens {
-                break End::Length;
-            }
-            if text.tokens().len() > self.positions {
-                break End::Positions;
-            }
-            if is_stopped() {
-                break End::Stopped;
-            }
-            let logits = text.logits();
-            let number = rules.chosen + added as u64;
-            let draw = order::rng(rules.seed, Stream::Sample, number).random::<f64>();
-            let token = rules.sampling.choose(&logits, text.tokens(), draw);
-            added += 1;
-            if self.ends.contains(&token) && !rules.ignore_end {
-                break End::EndToken;
-            }
-            text.push(token);
-            if output.push(&decoder.push(token)?, show)? {
-                break End::StopText;
-            }
-        };
-        if end != End::StopText && !output.push(&decoder.finish()?, show)? {
-            output.finish(show)?;
-        }
-        Ok((added, end))
     }
 
     /// A user's message and the beginning of its answer, as the chat template has them.

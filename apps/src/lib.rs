@@ -5,7 +5,8 @@
 //! distribution), [`images`] (images as a model wants them), [`task`] (what a fine-tuned model is asked and says, whatever its
 //! task), [`input`] (rows of files and of standard input), then the commands: [`predict`], [`evaluate`], [`explain`],
 //! [`fill_mask`], [`generate`] and [`chat`] (both choose tokens as [`sampling`] says), [`embed`], [`search`], [`reconstruct`],
-//! [`sample`], [`dump`], [`convert`]; [`datasets`], which needs no model; and [`report`] and [`card`], which read what a run has recorded
+//! [`sample`], [`dump`], [`convert`], [`serve`]; [`datasets`], which needs no model; and [`report`] and [`card`], which read what a run has
+//! recorded
 //! ([`record`]). [`command_line`] has them all.
 
 pub mod any_model;
@@ -31,4 +32,5 @@ pub mod report;
 pub mod sample;
 pub mod sampling;
 pub mod search;
+pub mod serve;
 pub mod task;

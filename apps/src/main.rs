@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 use apps::command_line::{Args, Command};
 use apps::{
     card, chat, convert, datasets, dump, embed, evaluate, explain, fill_mask, generate, predict,
-    reconstruct, report, sample, search,
+    reconstruct, report, sample, search, serve,
 };
 use clap::{CommandFactory, Parser};
 use signal_hook::consts::SIGINT;
@@ -40,6 +40,7 @@ fn main() -> ExitCode {
         Command::Convert(flags) => convert::run(&flags),
         Command::Report(flags) => report::run(&flags),
         Command::Card(flags) => card::run(&flags),
+        Command::Serve(flags) => serve::run(&flags),
         Command::Completions(flags) => Ok(completions(&flags, Args::command())),
         Command::Man(flags) => man(&flags, Args::command()),
         Command::Datasets(flags) => return look_at_data(&flags),

@@ -409,6 +409,22 @@ pub fn read_picture(path: &Path, channels: usize, ground: Ground) -> Result<Pict
     decode::picture(path, &bytes, channels, ground)
 }
 
+/// Decodes the bytes of an image in its own size, converted to grey or RGB.
+///
+/// - name: for messages, and for the format where the bytes do not say it
+/// - channels: 1 (grey) or 3 (RGB)
+///
+/// # Errors
+/// No image, or one that can't be decoded.
+pub fn decode_picture(
+    name: &Path,
+    bytes: &[u8],
+    channels: usize,
+    ground: Ground,
+) -> Result<Picture, DataError> {
+    decode::picture(name, bytes, channels, ground)
+}
+
 /// Decodes the bytes of a file, as [`read_image`] does.
 ///
 /// - path: for messages, and for the format where the bytes do not say it

@@ -62,8 +62,8 @@ pub use given::{GivenSplits, given_splits};
 pub use image::{
     DecodeAll, Ground, ImageExample, ImageFileOptions, ImageFileSets, ImageFiles, ImageOptions,
     ImageSet, ImageSets, ImageTargets, Picture, Statistics, channel_statistics, decode_image,
-    file_statistics, open_image_files, read_image, read_image_files, read_image_folders,
-    read_image_sets, read_images, read_picture,
+    decode_picture, file_statistics, open_image_files, read_image, read_image_files,
+    read_image_folders, read_image_sets, read_images, read_picture,
 };
 pub use items::{
     Answer, InputRow, Item, ItemColumns, ItemKind, ItemSet, ItemSplits, ItemTarget, read_inputs,

@@ -100,6 +100,66 @@ impl<B: Backend> Cache<B> {
             let chosen = |states: &Tensor<B, 3>| states.clone().select(0, rows.clone());
             *pair = [chosen(&pair[0]), chosen(&pair[1])];
         }
+        for state in self.states.iter_mut().flatten() {
+            *state = state.clone().select(0, rows.clone());
+        }
+    }
+
+    /// Adds the rows of another cache of the same model. The shorter one gets empty keys and values in front, which a mask has to
+    /// hide.
+    pub fn join(&mut self, mut other: Self) {
+        let read = self.read.max(other.read);
+        self.pad(read);
+        other.pad(read);
+        let pairs = self.layers.iter_mut().zip(other.layers);
+        for (own, other) in pairs {
+            if let (Some(own), Some([keys, values])) = (own, other) {
+                let joined = |own: &Tensor<B, 3>, other| Tensor::cat(vec![own.clone(), other], 0);
+                *own = [joined(&own[0], keys), joined(&own[1], values)];
+            }
+        }
+        let states = self.states.iter_mut().zip(other.states);
+        for (own, other) in states {
+            if let (Some(own), Some(other)) = (own, other) {
+                *own = Tensor::cat(vec![own.clone(), other], 0);
+            }
+        }
+    }
+
+    /// Puts empty keys and values in front of all rows, until they have this many.
+    fn pad(&mut self, read: usize) {
+        let missing = read - self.read;
+        self.read = read;
+        if missing == 0 {
+            return;
+        }
+        let padded = |states: &Tensor<B, 3>| {
+            let [batch, _, width] = states.dims();
+            let empty = Tensor::<B, 3>::zeros([batch, missing, width], &states.device());
+            Tensor::cat(vec![empty.cast(states.dtype()), states.clone()], 1)
+        };
+        for pair in self.layers.iter_mut().flatten() {
+            *pair = [padded(&pair[0]), padded(&pair[1])];
+        }
+    }
+
+    /// Forgets the first keys and values of all rows.
+    ///
+    /// # Panics
+    ///
+    /// If more are to go than there are.
+    pub fn forget(&mut self, first: usize) {
+        self.read -= first;
+        if first == 0 {
+            return;
+        }
+        let rest = |states: &Tensor<B, 3>| {
+            let [_, tokens, _] = states.dims();
+            states.clone().narrow(1, first, tokens - first)
+        };
+        for pair in self.layers.iter_mut().flatten() {
+            *pair = [rest(&pair[0]), rest(&pair[1])];
+        }
     }
 }
 

@@ -1,4 +1,5 @@
-//! Continues a text token by token. In: a decoder, the tokens so far, how to choose. Out: one more token at a time.
+//! Continues a text token by token, or several at once. In: a decoder, the tokens so far, how to choose. Out: one more token at a
+//! time.
 //!
 //! Filters come in the order that `transformers` has: repetition penalty, temperature, top-k, top-p, min-p.
 
@@ -280,6 +281,107 @@ impl<'a, B: Backend> Continuation<'a, B> {
     }
 }
 
+/// Texts that are continued at once: the next tokens of all share a forward pass. Texts of any length join and leave between two.
+///
+/// Yu et al. 2022, <https://www.usenix.org/conference/osdi22/presentation/yu>, with padding in front of shorter texts.
+pub struct Together<'a, B: Backend> {
+    model: &'a TokenModel<B>,
+    cache: Option<Cache<B>>,
+    /// What was read of each text.
+    read: Vec<usize>,
+    device: B::Device,
+}
+
+impl<'a, B: Backend> Together<'a, B> {
+    /// No text.
+    pub fn new(model: &'a TokenModel<B>, device: &B::Device) -> Self {
+        Self {
+            model,
+            cache: None,
+            read: Vec::new(),
+            device: device.clone(),
+        }
+    }
+
+    /// The number of texts.
+    pub fn len(&self) -> usize {
+        self.read.len()
+    }
+
+    /// Whether there is no text.
+    pub fn is_empty(&self) -> bool {
+        self.read.is_empty()
+    }
+
+    /// Adds a text behind the others, and gives its tokens. Of these all that were there when scores were last asked for count as
+    /// read.
+    ///
+    /// # Panics
+    ///
+    /// If it keeps nothing of what it reads, or has read nothing.
+    pub fn join(&mut self, text: Continuation<'_, B>) -> Vec<u32> {
+        let Some(cache) = text.cache.filter(|cache| cache.read() > 0) else {
+            panic!("a text that has read nothing cannot join others");
+        };
+        self.read.push(cache.read());
+        match &mut self.cache {
+            Some(all) => all.join(cache),
+            None => self.cache = Some(cache),
+        }
+        text.tokens
+    }
+
+    /// Goes on with some of the texts alone.
+    ///
+    /// - rows: their numbers, in the order that they have from now on
+    pub fn keep(&mut self, rows: &[usize]) {
+        self.read = rows.iter().map(|&row| self.read[row]).collect();
+        let Some(longest) = self.read.iter().max() else {
+            self.cache = None;
+            return;
+        };
+        if let Some(cache) = &mut self.cache {
+            let rows: Vec<i32> = rows.iter().map(|&row| row as i32).collect();
+            let n = rows.len();
+            cache.select(&Tensor::from_data(TensorData::new(rows, [n]), &self.device));
+            cache.forget(cache.read() - longest);
+        }
+    }
+
+    /// Scores of the token that comes next in each text, one for each word of the vocabulary.
+    ///
+    /// - tokens: the last one of each text, which was not read
+    ///
+    /// # Panics
+    ///
+    /// If there are more tokens than the model has positions, or not one for each text.
+    pub fn logits(&mut self, tokens: &[u32]) -> Vec<Vec<f32>> {
+        assert_eq!(tokens.len(), self.len(), "a token for each text");
+        let Some(cache) = &mut self.cache else {
+            return Vec::new();
+        };
+        let (n, all) = (tokens.len(), cache.read() + 1);
+        let column = |values: Vec<i32>| {
+            Tensor::<B, 2, Int>::from_data(TensorData::new(values, [n, 1]), &self.device)
+        };
+        let mut input = TokenInput::new(column(tokens.iter().map(|&id| id as i32).collect()));
+        input.positions = Some(column(self.read.iter().map(|&read| read as i32).collect()));
+        if self.read.iter().any(|&read| read + 1 < all) {
+            let row = |&read: &usize| (0..all).map(move |at| at + read + 1 < all);
+            let hidden: Vec<bool> = self.read.iter().flat_map(row).collect();
+            input.mask_pad = Some(Tensor::from_data(
+                TensorData::new(hidden, [n, all]),
+                &self.device,
+            ));
+        }
+        let logits = self.model.logits(&input, None, Some(cache));
+        self.read.iter_mut().for_each(|read| *read += 1);
+        let [_, words] = logits.dims();
+        let logits: Vec<f32> = logits.into_data().iter::<f32>().collect();
+        logits.chunks(words.max(1)).map(<[f32]>::to_vec).collect()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -372,6 +474,42 @@ mod tests {
             let cache = text.cache.as_ref().unwrap();
             assert_eq!((cache.read(), text.read), (read, read));
             text.push(5);
+        }
+    }
+
+    #[test]
+    fn texts_that_share_forward_passes_go_on_as_each_alone() {
+        for family in ["gpt2", "llama", "qwen2", "hearth_lstm", "hearth_gru"] {
+            let (model, layers, _) = golden_decoder(family, 1);
+            let device = Default::default();
+            let mut all = Together::new(&model, &device);
+            let mut texts: Vec<Vec<u32>> = Vec::new();
+            let prompts: [&[u32]; 4] = [&[3, 1, 4], &[2], &[1, 5, 9, 2, 6], &[7, 7]];
+            for (round, prompt) in prompts.into_iter().enumerate() {
+                let mut text = Continuation::new(&model, prompt.to_vec(), Some(layers), &device);
+                text.logits();
+                text.push(round as u32 + 1);
+                texts.push(all.join(text));
+                for _ in 0..2 {
+                    let last: Vec<u32> = texts.iter().map(|text| text[text.len() - 1]).collect();
+                    for (logits, text) in all.logits(&last).into_iter().zip(&mut texts) {
+                        let alone = Continuation::new(&model, text.clone(), None, &device).logits();
+                        let pairs = logits.iter().zip(alone);
+                        let most = pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+                        // Tolerance: as for the continuations above.
+                        assert!(most < 1e-4, "{family}, {text:?}: off by {most}");
+                        text.push(Sampling::GREEDY.choose(&logits, text, 0.5));
+                    }
+                }
+                if round == 2 {
+                    // The longest leaves, the others change places.
+                    all.keep(&[1, 0]);
+                    texts = vec![texts[1].clone(), texts[0].clone()];
+                }
+            }
+            assert_eq!(all.len(), 3);
+            all.keep(&[]);
+            assert!(all.is_empty() && all.logits(&[]).is_empty());
         }
     }
 

@@ -25,6 +25,7 @@ mod reconstruct;
 mod report;
 mod sample;
 mod search;
+mod serve;
 #[path = "../support/shapes.rs"]
 mod shapes;
 #[path = "../support/mod.rs"]

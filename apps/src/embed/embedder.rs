@@ -22,6 +22,8 @@ pub struct Vectors {
     pub values: Vec<f32>,
     /// Numbers of a vector.
     pub width: usize,
+    /// Of each text, as the model reads it; none of images.
+    pub tokens: Vec<usize>,
     /// What is cut of texts, as they are longer than those of training.
     pub cut: CutTexts,
 }
@@ -121,6 +123,7 @@ impl<B: Backend> Embedder for TextEmbedder<B> {
         let lengths: Vec<usize> = encoded.iter().map(|row| row.ids.len()).collect();
         let mut found = Vectors {
             cut: CutTexts::of(&encoded),
+            tokens: lengths.clone(),
             ..Vectors::default()
         };
         for picked in by_length(&lengths, batch_size) {

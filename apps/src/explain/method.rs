@@ -60,6 +60,14 @@ impl Method {
             }
         }
     }
+
+    /// Whether it explains models of texts, or of images.
+    pub fn fits(self, is_text: bool) -> bool {
+        match self {
+            Self::IntegratedGradients | Self::Occlusion | Self::AttentionRollout => true,
+            Self::GradCam => !is_text,
+        }
+    }
 }
 
 /// A method that knows nothing of texts.

@@ -23,18 +23,18 @@ use clap::Args;
 use model::bundle::Scores;
 use model::{Bundle, HeadKind};
 use train::Failure;
-use train::backend::with_backend;
 
-use self::explanation::{Explanation, Subject};
+pub use self::explanation::{Completeness, Explanation, Subject, Token};
 pub use self::method::Method;
 use self::method::not_of_texts;
-use self::work::{Asked, PlacedRow, Work};
+pub use self::work::{Asked, Explainer};
+use self::work::{PlacedRow, all};
 use crate::input::{Columns, Input, Wanted, is_stdin};
 use crate::open::{self, NamedModel};
 use crate::task::image_scores::Eye;
 
 /// Points of integrated gradients without `--steps`.
-const STEPS: usize = 50;
+pub const STEPS: usize = 50;
 /// More would only cost time.
 const MOST_STEPS: usize = 10_000;
 /// Classes that a message names.
@@ -136,7 +136,7 @@ pub fn run(flags: &Flags) -> Result<String, Failure> {
     let backend = flags.model.backend.choose()?;
     let (bundle, inputs) = flags.model.open()?;
     let kind = check(flags, inputs)?;
-    let (scores, classes) = classifier(&bundle)?;
+    let (_, classes) = classifier(&bundle)?;
     check_fit(flags, kind, &bundle)?;
     let asked = Asked {
         method: flags.method,
@@ -154,14 +154,8 @@ pub fn run(flags: &Flags) -> Result<String, Failure> {
             "a PNG shows one image, and {n} are to be explained; --output FILE.html shows all of them"
         )));
     }
-    let work = Work {
-        bundle: &bundle,
-        rows: &rows,
-        asked,
-        scores,
-        classes: &classes,
-    };
-    let explanations = with_backend(backend, work)??;
+    let explainer = Explainer::open_on(backend, &bundle)?;
+    let explanations = all(&explainer, &rows, &asked)?;
     if asked.method == Method::AttentionRollout {
         eprintln!("note: attention rollout says what is looked at, the same for every class");
     }
@@ -226,6 +220,18 @@ fn check(flags: &Flags, inputs: &[String]) -> Result<Option<Kind>, Failure> {
     Ok(Some(kind))
 }
 
+/// The PNG of an explained image: it on the left, its attributions over it on the right.
+///
+/// # Errors
+///
+/// An explanation of a text, or an encoder that fails.
+pub fn png(explanation: &Explanation) -> Result<Vec<u8>, Failure> {
+    match &explanation.subject {
+        Subject::Image(seen, values) => Ok(picture::png(seen, values)?.0),
+        Subject::Texts(_) => Err(Failure::input("a PNG shows an image, and this is none")),
+    }
+}
+
 /// What a classifier's logits mean, and its classes; other models are refused.
 fn classifier(bundle: &Bundle) -> Result<(Scores, Vec<String>), Failure> {
     open::require(bundle, HeadKind::Classes)?;
@@ -261,6 +267,7 @@ fn check_fit(flags: &Flags, kind: Option<Kind>, bundle: &Bundle) -> Result<(), F
     Ok(())
 }
 
+/// The number of a class.
 fn class(bundle: &Bundle, name: &str, classes: &[String]) -> Result<usize, Failure> {
     if let Some(class) = classes.iter().position(|class| class == name) {
         return Ok(class);
@@ -343,11 +350,9 @@ fn write(
             page::page(&model, explanations)?.into_bytes()
         }
         Kind::Json => json_lines(explanations).into_bytes(),
-        Kind::Picture => match explanations.first().map(|one| &one.subject) {
-            Some(Subject::Image(seen, values)) => picture::png(seen, values)?.0,
-            Some(Subject::Texts(_)) | None => {
-                return Err(Failure::input("a PNG shows an image, and this is none"));
-            }
+        Kind::Picture => match explanations.first() {
+            Some(explanation) => png(explanation)?,
+            None => return Err(Failure::input("there is no image to show")),
         },
     };
     open::write_output(output, &bytes)

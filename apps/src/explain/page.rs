@@ -57,7 +57,7 @@ fn of_row(explanation: &Explanation) -> Result<String, Failure> {
     match &explanation.subject {
         Subject::Texts(tokens) => {
             body += &words(tokens);
-            body += &numbers(tokens);
+            body += &numbers(tokens, &title);
         }
         Subject::Image(seen, values) => {
             let (png, size) = picture::png(seen, values)?;
@@ -143,7 +143,8 @@ fn style(share: f32) -> String {
     )
 }
 
-fn numbers(tokens: &[Token]) -> String {
+/// - title: of the row, so that each table has a name of its own
+fn numbers(tokens: &[Token], title: &str) -> String {
     let row = |token: &Token| {
         vec![
             Cell::Text(token.token.clone()),
@@ -151,7 +152,7 @@ fn numbers(tokens: &[Token]) -> String {
         ]
     };
     let table = Table {
-        caption: "Tokens".into(),
+        caption: format!("Tokens: {title}"),
         head: ["Token", "Attribution"].map(String::from).to_vec(),
         rows: tokens.iter().map(row).collect(),
     };

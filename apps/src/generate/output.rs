@@ -3,15 +3,15 @@
 use train::Failure;
 
 /// Text on its way out, held back as far as it may be the beginning of a text to stop before.
-pub(super) struct Output<'a> {
-    stop: &'a [String],
+pub(super) struct Output {
+    stop: Vec<String>,
     held: String,
 }
 
-impl<'a> Output<'a> {
-    pub(super) fn new(stop: &'a [String]) -> Self {
+impl Output {
+    pub(super) fn new(stop: &[String]) -> Self {
         Self {
-            stop,
+            stop: stop.to_vec(),
             held: String::new(),
         }
     }

@@ -22,18 +22,33 @@ pub(super) const BINS: usize = 15;
 ///
 /// A drawing fails.
 pub(super) fn of_run(record: &Record) -> Result<Option<String>, Failure> {
-    let mut valid = record.run.events.iter().rev();
-    let last = valid.find(|event| event["split"] == "valid" && event["details"].is_object());
-    let (origin, details) = match (record.summary("/test/details"), last) {
-        (Some(details), _) => ("the test split".to_string(), details),
-        (None, Some(event)) => {
-            let step = event["step"].as_f64().map(grouped).unwrap_or_default();
-            (format!("the validation at step {step}"), &event["details"])
-        }
-        (None, None) => return Ok(None),
+    let Some((origin, details)) = shown_details(record) else {
+        return Ok(None);
     };
     let names = record.classes().unwrap_or_default();
     Ok(Some(of_details(details, &names, &origin)?))
+}
+
+/// Classes, and counts of each true one by what was predicted, of what [`of_run`] shows; nothing where there is no matrix.
+pub(crate) fn confusion_of(record: &Record) -> Option<(Vec<String>, Vec<Vec<u64>>)> {
+    let (_, details) = shown_details(record)?;
+    let confusion = matrix(&details["confusion"])?;
+    let names = record.classes().unwrap_or_default();
+    let n = confusion.len();
+    let classes = (0..n).map(|class| name(&names, n, class)).collect();
+    Some((classes, confusion))
+}
+
+/// Where the details come from, and what they are.
+fn shown_details(record: &Record) -> Option<(String, &Value)> {
+    if let Some(details) = record.summary("/test/details") {
+        return Some(("the test split".into(), details));
+    }
+    let mut valid = record.run.events.iter().rev();
+    let last = valid.find(|event| event["split"] == "valid" && event["details"].is_object())?;
+    let step = last["step"].as_f64().map(grouped).unwrap_or_default();
+    let origin = format!("the validation at step {step}");
+    Some((origin, &last["details"]))
 }
 
 /// Everything that details say.
@@ -187,7 +202,7 @@ fn confused(confusion: &[Vec<u64>], names: &[String], origin: &str) -> String {
             head,
             rows: confusion.iter().enumerate().map(row).collect(),
         };
-        body += &table.markup();
+        body += &table.matrix_markup();
     }
     let mut pairs: Vec<(u64, usize, usize)> = Vec::new();
     for (truth, counts) in confusion.iter().enumerate() {

@@ -146,7 +146,18 @@ impl Table {
 
     /// It as markup; wide ones scroll by themselves.
     pub fn markup(&self) -> String {
-        let column = |name: &String| format!("<th scope=\"col\">{}</th>", escape(name));
+        self.markup_of("table", |name| name)
+    }
+
+    /// It as markup with upright names of columns, so that many narrow ones fit on a page.
+    pub fn matrix_markup(&self) -> String {
+        self.markup_of("table class=\"matrix\"", |name| {
+            format!("<span>{name}</span>")
+        })
+    }
+
+    fn markup_of(&self, tag: &str, named: impl Fn(String) -> String) -> String {
+        let column = |name: &String| format!("<th scope=\"col\">{}</th>", named(escape(name)));
         let head: String = self.head.iter().map(column).collect();
         let head = if self.head.is_empty() {
             String::new()
@@ -164,7 +175,7 @@ impl Table {
         let rows: String = self.rows.iter().map(row).collect();
         let caption = escape(&self.caption);
         format!(
-            "<div class=\"wide\" role=\"region\" aria-label=\"{caption}\" tabindex=\"0\">\n<table>\n<caption>{caption}</caption>\n\
+            "<div class=\"wide\" role=\"region\" aria-label=\"{caption}\" tabindex=\"0\">\n<{tag}>\n<caption>{caption}</caption>\n\
              {head}<tbody>\n{rows}</tbody>\n</table>\n</div>\n"
         )
     }
@@ -217,7 +228,8 @@ mod tests {
             head: vec!["<i>".into(), "n".into()],
             rows: vec![vec![Cell::Text("]]>".into()), Cell::Shade("1".into(), 12)]],
         };
-        let body = table.markup() + &figure("<svg width=\"1\" height=\"1\"></svg>\n", "x & y");
+        let body =
+            table.matrix_markup() + &figure("<svg width=\"1\" height=\"1\"></svg>\n", "x & y");
         let id = "one";
         let page = page(
             "<b>",
@@ -240,6 +252,7 @@ mod tests {
         };
         assert_eq!(named("h1").text(), Some("<b>"));
         assert_eq!(named("caption").text(), Some("a < b"));
+        assert_eq!(named("span").text(), Some("<i>"));
         assert_eq!(named("svg").attribute("aria-label"), Some("x & y"));
         assert_eq!(named("td").attribute("class"), Some("number s9"));
         let heading = named("h2").attribute("id");

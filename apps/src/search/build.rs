@@ -255,7 +255,7 @@ mod tests {
             Ok(Vectors {
                 values: rows.iter().flat_map(of).collect(),
                 width: 2,
-                cut: CutTexts::default(),
+                ..Vectors::default()
             })
         }
 

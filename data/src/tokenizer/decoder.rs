@@ -57,7 +57,7 @@ impl<'a> TextDecoder<'a> {
     ///
     /// # Errors
     /// The tokenizer's decoder fails.
-    pub fn finish(self) -> Result<String, DataError> {
+    pub fn finish(&self) -> Result<String, DataError> {
         let text = self.tokenizer.decode(&self.ids)?;
         let rest = text.strip_prefix(&self.given).unwrap_or_default();
         Ok(rest.to_string())

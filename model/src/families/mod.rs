@@ -144,7 +144,8 @@ pub struct TokenInput<B: Backend> {
     pub tokens: Tensor<B, 2, Int>,
     /// Segment ids, `[batch, seq]`; segment 0 everywhere when absent.
     pub token_types: Option<Tensor<B, 2, Int>>,
-    /// True where there is padding, `[batch, seq]`; absent when no row is padded.
+    /// True where there is padding, `[batch, seq]`; absent when no row is padded. Where padding stands in what a cache has read,
+    /// it is of that too: `[batch, read + seq]`.
     pub mask_pad: Option<Tensor<B, 2, Bool>>,
     /// Which text of its row a token belongs to, `[batch, seq]`: texts of one row do not see each other. Absent when a row
     /// is a text.
@@ -185,7 +186,8 @@ impl<B: Backend> TokenInput<B> {
             return Some(bias(queries.expand(shape).not_equal(keys.expand(shape))));
         }
         let mut mask = self.mask_pad.clone()?;
-        if before > 0 {
+        let [_, masked] = mask.dims();
+        if masked < before + seq {
             let seen = Tensor::<B, 2, Int>::zeros([batch, before], &mask.device()).bool();
             mask = Tensor::cat(vec![seen, mask], 1);
         }
