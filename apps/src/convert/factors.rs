@@ -80,13 +80,13 @@ pub(super) fn factors(matrix: &[f32], [rows, columns]: [usize; 2], rank: usize) 
 }
 
 /// The sum of vectors with these shares, at one place.
-fn mixed(vectors: &Vectors, shares: &[f64], at: usize) -> f64 {
+fn mixed(vectors: &[Vec<f64>], shares: &[f64], at: usize) -> f64 {
     let pairs = vectors.iter().zip(shares);
     pairs.map(|(vector, share)| share * vector[at]).sum()
 }
 
 /// The matrix times each vector.
-fn forward(matrix: &[&[f32]], vectors: &Vectors) -> Vectors {
+fn forward(matrix: &[&[f32]], vectors: &[Vec<f64>]) -> Vectors {
     let product = |vector: &Vec<f64>| {
         let of_row = |row: &&[f32]| {
             let pairs = row.iter().zip(vector);
@@ -98,7 +98,7 @@ fn forward(matrix: &[&[f32]], vectors: &Vectors) -> Vectors {
 }
 
 /// Its transpose times each vector.
-fn backward(matrix: &[&[f32]], vectors: &Vectors, columns: usize) -> Vectors {
+fn backward(matrix: &[&[f32]], vectors: &[Vec<f64>], columns: usize) -> Vectors {
     let product = |vector: &Vec<f64>| {
         let mut sums = vec![0.0; columns];
         for (row, share) in matrix.iter().zip(vector) {
