@@ -1,7 +1,7 @@
 // Why a model says a class. In: an input and its prediction. Out: its tokens or its image coloured, with the numbers.
 
 import * as api from "./api.js";
-import { announce, details, el, field, percent, problem, select, share, table } from "./dom.js";
+import { announce, details, el, field, figure, percent, problem, select, share, table } from "./dom.js";
 
 const METHODS = {
   "integrated-gradients": "Integrated gradients", occlusion: "Occlusion", "attention-rollout": "Attention rollout", "grad-cam": "Grad-CAM",
@@ -34,7 +34,7 @@ function shown(answer) {
   }
   nodes.push(el("p", { class: "hint legend" }, el("mark", { class: "token for full" }, "Blue"), " speaks for it, ",
     el("mark", { class: "token against full" }, "orange"), " against it."));
-  if (typeof answer.completeness === "number") nodes.push(el("p", { class: "hint" }, `Completeness: the scores sum to what they should but for ${percent(answer.completeness)}.`));
+  if (typeof answer.completeness === "number") nodes.push(el("p", { class: "hint" }, `Completeness: the scores sum to what they should, with a relative error of ${figure(answer.completeness)}.`));
   return nodes;
 }
 
