@@ -7,6 +7,9 @@ use base64::engine::general_purpose::STANDARD;
 /// The look of a page, on a screen and in print.
 const STYLE: &str = include_str!("style.css");
 
+/// Letters of a column's name that is no wider than its numbers.
+const SHORT: usize = 3;
+
 /// A text as XML may hold it; what it may not hold, such as control characters, is shown as U+FFFD.
 pub fn printable(text: &str) -> String {
     let allowed = |c: char| matches!(c, '\t' | '\n' | '\r' | ' '..='\u{fffd}' | '\u{10000}'..);
@@ -149,10 +152,16 @@ impl Table {
         self.markup_of("table", |name| name)
     }
 
-    /// It as markup with upright names of columns, so that many narrow ones fit on a page.
+    /// It as markup with upright names of columns, unless all are short, so that many narrow ones fit on a page.
     pub fn matrix_markup(&self) -> String {
+        let is_long = |name: &String| name.chars().count() > SHORT;
+        let upright = self.head.iter().skip(1).any(is_long);
         self.markup_of("table class=\"matrix\"", |name| {
-            format!("<span>{name}</span>")
+            if upright {
+                format!("<span>{name}</span>")
+            } else {
+                name
+            }
         })
     }
 
@@ -225,7 +234,7 @@ mod tests {
     fn a_page_is_well_formed_and_its_drawing_has_a_name() {
         let table = Table {
             caption: "a < b".into(),
-            head: vec!["<i>".into(), "n".into()],
+            head: vec!["<i>".into(), "name".into()],
             rows: vec![vec![Cell::Text("]]>".into()), Cell::Shade("1".into(), 12)]],
         };
         let body =

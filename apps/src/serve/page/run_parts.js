@@ -36,9 +36,10 @@ export function comparison(runs, metrics, metric, onchoose) {
   return [picker, body, details("Best of every metric", table("Best of every metric", ["Run", ...metrics.map(words)], all))];
 }
 
-// Names across a matrix stand upright, so that many fit.
+// Names across a matrix stand upright unless all are short, so that many fit.
 export function confusion({ classes, matrix }, run) {
   const names = classes ?? matrix.map((_, at) => String(at));
+  const isLong = names.some((name) => name.length > 3);
   const sums = matrix.map((row) => row.reduce((sum, value) => sum + value, 0));
   const right = matrix.reduce((sum, row, at) => sum + row[at], 0);
   const total = sums.reduce((sum, value) => sum + value, 0);
@@ -49,7 +50,7 @@ export function confusion({ classes, matrix }, run) {
   wrong.sort((a, b) => b.count - a.count);
   const caption = `Rows are the truth, columns what the model says; ${total ? `${(100 * right / total).toFixed(1)}% of ${total.toLocaleString("en")} are right` : "nothing is counted"}.`;
   return [el("div", { class: "wide tall", role: "region", "aria-label": `Confusion matrix of ${run}`, tabindex: "0" }, el("table", { class: "matrix confusion" }, el("caption", {}, caption),
-    el("thead", {}, el("tr", {}, el("td", {}), names.map((name) => el("th", { scope: "col" }, el("span", {}, name))))), el("tbody", {}, matrix.map(row)))),
+    el("thead", {}, el("tr", {}, el("td", {}), names.map((name) => el("th", { scope: "col" }, isLong ? el("span", {}, name) : name)))), el("tbody", {}, matrix.map(row)))),
   wrong.length > 0 && details("Most frequent mistakes", table(`Most frequent mistakes of ${run}`, ["Truth", "Taken for", "Times"],
     wrong.slice(0, 10).map(({ count, truth, said }) => [names[truth], names[said], count])))].filter(Boolean);
 }
