@@ -329,7 +329,7 @@ mod tests {
             ),
         ] {
             let folder = folder(&[(images_name, images), (labels_name, labels)]);
-            let set = read(&folder.path().join(images_name), None).unwrap();
+            let set = read(&folder.path().join(images_name), None, 0).unwrap();
             assert_eq!(
                 (set.len(), set.channels, set.height, set.width),
                 (2, 1, 1, 3)
@@ -343,7 +343,7 @@ mod tests {
     #[test]
     fn images_without_a_label_file_have_no_labels() {
         let folder = folder(&[("scans.bin", two_images())]);
-        let set = read(&folder.path().join("scans.bin"), None).unwrap();
+        let set = read(&folder.path().join("scans.bin"), None, 0).unwrap();
         assert_eq!((set.labels, set.classes), (None, vec![]));
     }
 
@@ -351,7 +351,7 @@ mod tests {
     fn labels_must_count_as_many_as_images() {
         let labels = idx(&[0x801, 1], &[2]);
         let folder = folder(&[("images-idx3", two_images()), ("labels-idx1", labels)]);
-        let message = read(&folder.path().join("images-idx3"), None)
+        let message = read(&folder.path().join("images-idx3"), None, 0)
             .unwrap_err()
             .to_string();
         assert!(
@@ -426,8 +426,18 @@ mod tests {
         let contents: Vec<_> = (0..3).map(|i| whole.content(i, 7)).collect();
         assert_eq!(set.contents, contents);
         assert!(contents[0] != contents[1] && whole.contents.is_empty());
-        assert_eq!(whole.clone().resized(Some((1, 2)), 7).unwrap().pixels, set.pixels);
-        assert_eq!(whole.resized(Some((1, 2)), 7).unwrap().select(&[2]).contents, [contents[2]]);
+        assert_eq!(
+            whole.clone().resized(Some((1, 2)), 7).unwrap().pixels,
+            set.pixels
+        );
+        assert_eq!(
+            whole
+                .resized(Some((1, 2)), 7)
+                .unwrap()
+                .select(&[2])
+                .contents,
+            [contents[2]]
+        );
         assert_eq!(
             resized(&bytes[..16 + 40]).unwrap_err().to_string(),
             "x: truncated IDX: the header promises 48 bytes of pixels, 40 follow"

@@ -1014,6 +1014,7 @@ mod tests {
         size: None,
         bad_rows: BadRows::Skip,
         ground: Ground::WHITE,
+        split_seed: 0,
     };
 
     /// Two classes of three images and one broken file each: of four kinds in all.

@@ -141,7 +141,8 @@ fn files_that_are_damaged_are_refused_in_one_sentence() {
         .position(|(name, ..)| name.ends_with(".query.weight.scale"));
     let first = first.unwrap();
     let name = &tensors[first].0;
-    let changes: [(&str, &dyn Fn(&mut Vec<Tensor>)); 4] = [
+    type Change<'a> = &'a dyn Fn(&mut Vec<Tensor>);
+    let changes: [(&str, Change<'_>); 4] = [
         (
             &format!("{name}, which they are multiplied by, is missing"),
             &|all| {

@@ -386,10 +386,9 @@ impl<K: Kind> Work for Widen<'_, K> {
     fn on<S: Sixteen>(self, vectors: S) {
         let Self { weight, wide } = self;
         for (output, wide) in wide.chunks_exact_mut(weight.d_in.max(1)).enumerate() {
-            let scale = match weight.scales {
-                Some(_) => Some(vectors.load(&[weight.scale(output); LANES])),
-                None => None,
-            };
+            let scale = weight
+                .scales
+                .map(|_| vectors.load(&[weight.scale(output); LANES]));
             let (values, last_values) = weight.output(output).as_chunks::<LANES>();
             let (wide, last) = wide.as_chunks_mut::<LANES>();
             for (wide, values) in wide.iter_mut().zip(values) {

@@ -95,7 +95,7 @@ impl Extracted {
 }
 
 /// The outermost module of a parameter inside the model.
-fn inside<'a>(name: &'a str, names: Names) -> &'a str {
+fn inside(name: &str, names: Names) -> &str {
     let inside = name.strip_prefix(names.prefix()).unwrap_or(name);
     inside.split('.').next().unwrap_or(inside)
 }
