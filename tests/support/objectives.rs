@@ -3,7 +3,7 @@
 #![allow(dead_code, reason = "each crate takes what it needs")]
 
 #[path = "golden.rs"]
-mod tensors;
+pub(crate) mod tensors;
 
 use burn::backend::{Autodiff, Flex};
 use burn::module::AutodiffModule;

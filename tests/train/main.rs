@@ -2,12 +2,12 @@
 
 #![allow(clippy::unwrap_used)] // A test that can't go on should stop.
 
-#[path = "../support/golden.rs"]
-mod golden;
 #[path = "../support/objectives.rs"]
 mod objectives;
 #[path = "../support/tiny_bert.rs"]
 mod tiny_bert;
+
+use objectives::tensors as golden;
 
 mod carried;
 mod distillation;
