@@ -408,6 +408,24 @@ fn runs_are_watched_by_their_names_alone() {
 }
 
 #[test]
+fn an_adapter_is_chosen_by_its_name() {
+    let bundles = Bundles::new();
+    let base = bundles.text_classifier("base");
+    let other = bundles.text_classifier_with("other", &[0.0, 0.0, 9.0]);
+    let adapter = format!("food={other}");
+    let server = Server::start(&[&base, "--adapter", &adapter]);
+    for (model, class) in [("base", "animal"), ("food", "food")] {
+        let said = server.said("/v1/predict", &json!({"model": model, "inputs": "a tool"}));
+        assert_eq!(
+            said["predictions"][0]["classes"][0]["name"], class,
+            "{said}"
+        );
+    }
+    let message = server.post("/v1/predict", &json!({"inputs": "a tool"}));
+    assert!(message.refusal(422).contains("there are base, food"));
+}
+
+#[test]
 fn what_cannot_be_served_is_refused() {
     let bundles = Bundles::new();
     let translator = bundles.bare_translator("bare");

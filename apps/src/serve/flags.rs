@@ -66,7 +66,7 @@ pub struct Flags {
     /// Bytes that a request may have
     #[arg(long, value_name = "N", default_value = "8388608")]
     pub max_body_bytes: usize,
-    /// Seconds that headers, a body, and an answer may take each; a text that comes as it is written takes as long as it takes
+    /// Seconds that headers, a body, and an answer may take each; of a text that is written, each piece
     #[arg(long, value_name = "S", default_value = "30")]
     pub timeout_s: f64,
     /// A folder of runs that the page shows

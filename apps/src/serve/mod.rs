@@ -69,7 +69,7 @@ pub struct Limits {
     pub max_tokens: usize,
     /// Bytes that the body of a request may have.
     pub body_bytes: usize,
-    /// What a body and what an answer may take.
+    /// What a body and what an answer may take; of a text that is written, each piece.
     pub timeout: Duration,
 }
 

@@ -109,7 +109,8 @@ impl Model {
         self.metrics.set_queued(&self.name, self.queue.len());
     }
 
-    fn too_slow(&self) -> Refusal {
+    /// What is answered where nothing comes of a request in time.
+    pub(super) fn too_slow(&self) -> Refusal {
         let seconds = self.timeout.as_secs_f64();
         Refusal {
             code: Some("timeout"),
@@ -145,14 +146,9 @@ impl Model {
         }
     }
 
-    /// The most that is waited for a whole answer.
+    /// The most that is waited for an answer, or for more of a text.
     pub(super) fn timeout(&self) -> Duration {
         self.timeout
-    }
-
-    /// What a text that took too long is answered.
-    pub(super) fn late(&self) -> Refusal {
-        self.too_slow()
     }
 }
 

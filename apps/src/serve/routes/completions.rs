@@ -20,7 +20,7 @@ use crate::serve::Served;
 use crate::serve::body::Read;
 use crate::serve::failure::Refusal;
 use crate::serve::job::{Piece, Write};
-use crate::serve::models::{Ability, gone};
+use crate::serve::models::{Ability, Model, gone};
 use crate::serve::openai::{Order, Request};
 
 type Pieces = UnboundedReceiver<Result<Piece, Refusal>>;
@@ -81,22 +81,22 @@ async fn write(served: &Served, request: Request, is_chat: bool) -> Result<Respo
         ];
         return Ok((headers, Body::new(events)).into_response());
     }
-    let whole = tokio::time::timeout(model.timeout(), collected(pieces)).await;
-    let (text, tokens, end) = whole.unwrap_or_else(|_| Err(model.late()))?;
+    let (text, tokens, end) = collected(pieces, model).await?;
     Ok(Json(head.whole(&text, tokens, end)).into_response())
 }
 
-/// The whole text, its number of tokens, and how it ended.
-async fn collected(mut pieces: Pieces) -> Result<(String, usize, End), Refusal> {
+/// The whole text, its number of tokens, and how it ended. It takes as long as it takes, while something comes of it.
+async fn collected(mut pieces: Pieces, model: &Model) -> Result<(String, usize, End), Refusal> {
     let mut text = String::new();
-    while let Some(piece) = pieces.recv().await {
-        match piece? {
+    loop {
+        let piece = tokio::time::timeout(model.timeout(), pieces.recv()).await;
+        let piece = piece.map_err(|_| model.too_slow())?;
+        match piece.ok_or_else(gone)?? {
             Piece::Text(piece) => text += &piece,
             Piece::Done { tokens, end } => return Ok((text, tokens, end)),
             Piece::Begun { .. } => {}
         }
     }
-    Err(gone())
 }
 
 /// What all objects of an answer share.
