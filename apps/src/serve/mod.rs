@@ -1,6 +1,6 @@
 //! `serve`: models over HTTP, for programs and for people. In: models, requests. Out: what they say, as JSON, as events, as a page.
 //!
-//! Reading order: this file (what is served, and to whom), `flags`, [`models`] (what each can do), `job` and `queue` (what waits for a model),
+//! Reading order: this file (what is served, and to whom), `flags`, `models` (what each can do), `job` and `queue` (what waits for a model),
 //! `worker` (how a model's thread does it), `routes` (the endpoints), `openai` (what texts are written by), `input` and `body`
 //! (what requests hold), `failure` (what they get where there is no answer), `token`, `metrics`, `openapi`, `page`, `http`.
 //!
@@ -145,7 +145,7 @@ impl Server {
         }
     }
 
-    /// The endpoints; [`page`] is apart, so that another program can have its own.
+    /// The endpoints; [`page()`] is apart, so that another program can have its own.
     pub fn router(self) -> Router {
         let served = Served(Arc::new(self));
         let (open, closed): (Vec<_>, Vec<_>) =
