@@ -2,7 +2,7 @@
 //!
 //! Reading order: this file (what is served, and to whom), `flags`, `models` (what each can do), `job` and `queue` (what waits for a model),
 //! `worker` (how a model's thread does it), `routes` (the endpoints), `openai` (what texts are written by), `input` and `body`
-//! (what requests hold), `failure` (what they get where there is no answer), `token`, `metrics`, `openapi`, `page`, `http`.
+//! (what requests hold), `failure` (what they get where there is no answer), `token`, `host`, `metrics`, `openapi`, `page`, `http`.
 //!
 //! A thread owns a model; threads of tokio serve connections and wait. Requests of the same kind share forward
 //! passes; texts that are written do so token by token, and join and leave between two.
@@ -10,6 +10,7 @@
 mod body;
 mod failure;
 mod flags;
+mod host;
 mod http;
 mod input;
 mod job;
@@ -130,6 +131,8 @@ pub struct Server {
     pub token: Option<Token>,
     /// A folder of runs to watch.
     pub runs: Option<PathBuf>,
+    /// The name that this machine is asked by, beside `localhost` and its addresses; without one every name is answered.
+    pub own_name: Option<String>,
     is_stopping: Arc<AtomicBool>,
 }
 
@@ -141,6 +144,7 @@ impl Server {
             limits,
             token: None,
             runs: None,
+            own_name: None,
             is_stopping: Arc::default(),
         }
     }
@@ -157,6 +161,7 @@ impl Server {
         let all = open.into_iter().fold(closed, add);
         all.method_not_allowed_fallback(wrong_method)
             .layer(CatchPanicLayer::custom(panicked))
+            .layer(from_fn_with_state(served.clone(), host::check))
             .layer(from_fn_with_state(served.clone(), observe))
             .with_state(served)
     }
@@ -186,6 +191,10 @@ impl Served {
 
     fn runs(&self) -> Option<&Path> {
         self.0.runs.as_deref()
+    }
+
+    fn own_name(&self) -> Option<&str> {
+        self.0.own_name.as_deref()
     }
 
     fn is_stopping(&self) -> bool {
@@ -237,7 +246,9 @@ pub fn run(flags: &Flags) -> Result<String, Failure> {
     let backend = flags.backend.choose()?;
     let named = named(&flags.models, &flags.adapter)?;
     let models = Models::open(backend, named, &limits)?;
+    let is_own = addresses.iter().all(|address| address.ip().is_loopback());
     let server = Server {
+        own_name: (is_own && token.is_none()).then(|| flags.host.clone()),
         token,
         runs: flags.runs.clone(),
         ..Server::new(models.clone(), limits.clone())

@@ -40,6 +40,19 @@ fn a_token_is_asked_for_where_there_is_one() {
 }
 
 #[test]
+fn another_site_cannot_ask_through_a_browser() {
+    let server = Server::start(&[NANO]);
+    let with_host = |host: &str| {
+        let request =
+            format!("GET /v1/models HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        server.raw(request.as_bytes())
+    };
+    assert_eq!(with_host(&server.address.to_string()).status, 200);
+    let message = with_host("evil.example:8080").refusal(403);
+    assert!(message.contains("Host"), "{message}");
+}
+
+#[test]
 fn the_page_runs_nothing_from_elsewhere() {
     let server = Server::start(&[NANO]);
     for (path, kind) in [
