@@ -1,7 +1,7 @@
 //! Forward pass, gradients and one optimizer step of the tiny BERT: the same on every backend.
 //!
 //! Flex is compared with ndarray, and with each GPU backend that is compiled in:
-//! `cargo test -p train --features vulkan --test parity`.
+//! `cargo test -p tests --features vulkan --test parity`.
 
 #![allow(clippy::unwrap_used)] // A test that can't go on should stop.
 
