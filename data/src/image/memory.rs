@@ -17,11 +17,20 @@ pub(super) const MOST_PIXELS: u64 = MOST_BYTES / 3;
 /// One part in so many of the memory is for a set: its splits are a second copy, and a model has to train beside them.
 const SHARE: u64 = 4;
 
+/// Pixels that a side of an image may have, as in a JPEG: resizing holds rows of the old width at the new height, 16 bytes a pixel.
+const MOST_SIDE: u32 = 65_535;
+
 /// Taken for the memory of a machine that does not say how much it has.
 const USUAL_MEMORY: u64 = 16 << 30;
 
 /// Refuses an image that is too large to hold while it is resized.
 pub(crate) fn check_pixels(path: &Path, height: u32, width: u32) -> Result<(), DataError> {
+    if height.max(width) > MOST_SIDE {
+        return Err(too_large(
+            path,
+            format!("{height}x{width} pixels; a side of an image may have {MOST_SIDE}"),
+        ));
+    }
     let pixels = u64::from(height) * u64::from(width);
     if pixels <= MOST_PIXELS {
         return Ok(());
@@ -103,9 +112,11 @@ mod tests {
 
     #[test]
     fn an_image_may_have_so_many_pixels() {
-        // 178,956,970 pixels are within it.
-        assert!(check_pixels(Path::new("x"), 2, 89_478_485).is_ok());
-        assert!(check_pixels(Path::new("x"), 2, 89_478_486).is_err());
+        // 178,945,000 pixels are within it, 178,958,000 are not.
+        assert!(check_pixels(Path::new("x"), 13_000, 13_765).is_ok());
+        assert!(check_pixels(Path::new("x"), 13_000, 13_766).is_err());
+        assert!(check_pixels(Path::new("x"), 1, 65_535).is_ok());
+        assert!(check_pixels(Path::new("x"), 65_536, 1).is_err());
     }
 
     #[test]
