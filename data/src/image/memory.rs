@@ -5,7 +5,7 @@ use std::fmt::Display;
 use std::io;
 use std::path::Path;
 
-use super::check_shape;
+use super::{LONGEST_SIDE, check_shape};
 use crate::DataError;
 
 /// Bytes that a decoded image may take before it is resized.
@@ -17,28 +17,21 @@ pub(super) const MOST_PIXELS: u64 = MOST_BYTES / 3;
 /// One part in so many of the memory is for a set: its splits are a second copy, and a model has to train beside them.
 const SHARE: u64 = 4;
 
-/// Pixels that a side of an image may have, as in a JPEG: resizing holds rows of the old width at the new height, 16 bytes a pixel.
-const MOST_SIDE: u32 = 65_535;
-
 /// Taken for the memory of a machine that does not say how much it has.
 const USUAL_MEMORY: u64 = 16 << 30;
 
 /// Refuses an image that is too large to hold while it is resized.
 pub(crate) fn check_pixels(path: &Path, height: u32, width: u32) -> Result<(), DataError> {
-    if height.max(width) > MOST_SIDE {
-        return Err(too_large(
-            path,
-            format!("{height}x{width} pixels; a side of an image may have {MOST_SIDE}"),
-        ));
-    }
     let pixels = u64::from(height) * u64::from(width);
-    if pixels <= MOST_PIXELS {
+    let reason = if pixels > MOST_PIXELS {
+        format!("{height}x{width} are {pixels} pixels; an image may have {MOST_PIXELS}")
+    } else if height.max(width) as usize > LONGEST_SIDE {
+        // Resizing holds the old width at the new height, at 16 bytes a pixel.
+        format!("{height}x{width} has a side of more than {LONGEST_SIDE} pixels")
+    } else {
         return Ok(());
-    }
-    Err(too_large(
-        path,
-        format!("{height}x{width} are {pixels} pixels; an image may have {MOST_PIXELS}"),
-    ))
+    };
+    Err(too_large(path, reason))
 }
 
 /// An empty vector with room for so many images, if this machine can hold them.
