@@ -124,7 +124,11 @@ mod tests {
         assert_eq!(status("[1, \"a\"]"), Err(422));
         assert_eq!(status("{}"), Err(422));
         let error = parse::<Vec<usize>>(b"[-1]").unwrap_err();
-        assert!(error.message.contains("expected a whole number, 0 or more"), "{}", error.message);
+        assert!(
+            error.message.contains("expected a whole number, 0 or more"),
+            "{}",
+            error.message
+        );
         let deep = "[".repeat(100_000);
         let error = parse::<Value>(deep.as_bytes()).unwrap_err();
         assert_eq!(error.status, 400);

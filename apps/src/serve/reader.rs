@@ -38,7 +38,9 @@ impl<S> TimedWrites<S> {
             return written;
         }
         let longest = self.longest;
-        let deadline = self.deadline.get_or_insert_with(|| Box::pin(sleep(longest)));
+        let deadline = self
+            .deadline
+            .get_or_insert_with(|| Box::pin(sleep(longest)));
         ready!(deadline.as_mut().poll(context));
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }

@@ -59,9 +59,7 @@ mod tests {
     fn room_is_as_large_as_headers_promise_and_comes_back() {
         let mut png = Cursor::new(Vec::new());
         let picture = image::GrayImage::new(64, 32);
-        picture
-            .write_to(&mut png, image::ImageFormat::Png)
-            .unwrap();
+        picture.write_to(&mut png, image::ImageFormat::Png).unwrap();
         assert_eq!(kib(png.get_ref()), 17);
         assert_eq!(kib(b"no image"), 0);
         let rooms = Rooms::new();
