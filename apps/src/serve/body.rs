@@ -86,8 +86,29 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refusal> {
         } else {
             StatusCode::BAD_REQUEST
         };
-        Refusal::of(status, format!("the body cannot be read: {error}"))
+        let reason = plain(&error.to_string());
+        Refusal::of(status, format!("the body cannot be read: {reason}"))
     })
+}
+
+/// The names of Rust's types, for people who may not know Rust.
+fn plain(reason: &str) -> String {
+    let names = [
+        ("struct Request", "an object"),
+        ("struct StreamOptions", "an object"),
+        ("struct ChatMessage", "an object"),
+        ("usize", "a whole number, 0 or more"),
+        ("u64", "a whole number, 0 or more"),
+        ("i64", "a whole number of 64 bits"),
+        ("f64", "a number"),
+        ("f32", "a number"),
+        ("a sequence", "a list"),
+    ];
+    let expected = |name: &str| format!("expected {name}");
+    let plain = |reason: String, (rust, word): &(&str, &str)| {
+        reason.replace(&expected(rust), &expected(word))
+    };
+    names.iter().fold(reason.to_string(), plain)
 }
 
 #[cfg(test)]
@@ -102,6 +123,12 @@ mod tests {
         assert_eq!(status("[1, "), Err(400));
         assert_eq!(status("[1, \"a\"]"), Err(422));
         assert_eq!(status("{}"), Err(422));
+        let error = parse::<Vec<usize>>(b"[-1]").unwrap_err();
+        assert!(
+            error.message.contains("expected a whole number, 0 or more"),
+            "{}",
+            error.message
+        );
         let deep = "[".repeat(100_000);
         let error = parse::<Value>(deep.as_bytes()).unwrap_err();
         assert_eq!(error.status, 400);

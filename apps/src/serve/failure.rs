@@ -6,6 +6,9 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use train::Failure;
 
+/// Characters of a message: it may quote the request, which may be long.
+const MOST_CHARACTERS: usize = 500;
+
 /// A request that gets no answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
@@ -80,8 +83,12 @@ impl Refusal {
             status if status.is_server_error() => "server_error",
             _ => "invalid_request_error",
         };
+        let message = match self.message.char_indices().nth(MOST_CHARACTERS) {
+            Some((end, _)) => format!("{}...", &self.message[..end]),
+            None => self.message.clone(),
+        };
         json!({"error": {
-            "message": self.message, "type": kind, "param": self.param, "code": self.code,
+            "message": message, "type": kind, "param": self.param, "code": self.code,
         }})
     }
 }
@@ -127,6 +134,11 @@ mod tests {
             json!({"error": {
                 "message": "top is 0", "type": "invalid_request_error", "param": "top", "code": null,
             }})
+        );
+        let long = Refusal::bad("é".repeat(9000)).json();
+        assert_eq!(
+            long["error"]["message"].as_str().unwrap().chars().count(),
+            503
         );
         let response = Refusal::full().into_response();
         assert_eq!(response.status(), 429);

@@ -15,6 +15,8 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 
+use super::reader::TimedWrites;
+
 /// Connections that are open at a time; others wait to be accepted.
 const CONNECTIONS: usize = 1024;
 /// Headers of a request.
@@ -26,7 +28,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 
 /// Serves until `stop` is done, and then until all that runs is answered, but no longer than `grace`.
 ///
-/// - slowest: what the headers of a request may take
+/// - slowest: what the headers of a request may take, and what a client may read nothing for
 pub(super) async fn serve(
     listener: TcpListener,
     router: Router,
@@ -59,7 +61,7 @@ pub(super) async fn serve(
         // Pieces of a text are not to wait for more of them.
         stream.set_nodelay(true).ok();
         let service = TowerToHyperService::new(router.clone());
-        let connection = builder.serve_connection(TokioIo::new(stream), service);
+        let connection = builder.serve_connection(TokioIo::new(TimedWrites::new(stream, slowest)), service);
         let connection = graceful.watch(connection);
         tokio::spawn(async move {
             // What goes wrong with one connection is of no account to others.

@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 
 use super::failure::Refusal;
 use super::models::Model;
+use super::room;
 use crate::task::{Reads, Row};
 
 /// What images are called in messages.
@@ -38,6 +39,15 @@ pub(super) fn list(value: Value, most: usize) -> Result<Vec<Value>, Refusal> {
         ));
     }
     Ok(all)
+}
+
+/// KiB that the images of inputs take once they are decoded; what is wrong about them is said by [`rows`].
+pub(super) fn kib(inputs: &[Value]) -> u64 {
+    let one = |input: &Value| {
+        let written = input.as_str().or(input["image"].as_str())?;
+        Some(room::kib(&bytes(written).ok()?))
+    };
+    inputs.iter().filter_map(one).fold(0, u64::saturating_add)
 }
 
 /// Rows of inputs; images are decoded here, so this is no work for a thread that serves connections.
@@ -138,6 +148,12 @@ fn texts(key: &str, value: &Value, least: usize) -> Result<Vec<String>, String> 
 /// An image as the bytes of its file in base64, with or without the head of a data URL.
 fn picture(object: &Map<String, Value>, channels: usize) -> Result<Picture, String> {
     let written = text("image", object.get("image").ok_or("\"image\" is missing")?)?;
+    let bytes = bytes(&written)?;
+    let picture = decode_picture(Path::new(NAME), &bytes, channels, Ground::WHITE);
+    picture.map_err(|error| train::Failure::from(error).to_string())
+}
+
+fn bytes(written: &str) -> Result<Vec<u8>, String> {
     let data = match written.strip_prefix("data:") {
         Some(url) => {
             let (head, data) = url.split_once(',').unwrap_or((url, ""));
@@ -146,10 +162,8 @@ fn picture(object: &Map<String, Value>, channels: usize) -> Result<Picture, Stri
             }
             data
         }
-        None => &written,
+        None => written,
     };
     let bytes = STANDARD.decode(data.trim());
-    let bytes = bytes.map_err(|_| "\"image\" is not in base64".to_string())?;
-    let picture = decode_picture(Path::new(NAME), &bytes, channels, Ground::WHITE);
-    picture.map_err(|error| train::Failure::from(error).to_string())
+    bytes.map_err(|_| "\"image\" is not in base64".to_string())
 }

@@ -4,6 +4,7 @@ use model::generate::Sampling;
 use tokio::sync::{mpsc, oneshot};
 
 use super::failure::Refusal;
+use super::room::Room;
 use crate::embed::embedder::Vectors;
 use crate::explain::{Explanation, Method};
 use crate::generate::End;
@@ -14,13 +15,23 @@ use crate::task::{Asked, Output, Row};
 pub(super) struct Asking<Q, A> {
     pub(super) question: Q,
     pub(super) answer: oneshot::Sender<Result<A, Refusal>>,
+    /// What its images take, kept until the answer.
+    _room: Option<Room>,
 }
 
 impl<Q, A> Asking<Q, A> {
     /// The question, and where to wait for its answer.
-    pub(super) fn new(question: Q) -> (Self, oneshot::Receiver<Result<A, Refusal>>) {
+    pub(super) fn new(
+        question: Q,
+        room: Option<Room>,
+    ) -> (Self, oneshot::Receiver<Result<A, Refusal>>) {
         let (answer, receiver) = oneshot::channel();
-        (Self { question, answer }, receiver)
+        let asking = Self {
+            question,
+            answer,
+            _room: room,
+        };
+        (asking, receiver)
     }
 
     /// Whether nobody waits for the answer any more.

@@ -2,7 +2,8 @@
 //!
 //! Reading order: this file (what is served, and to whom), `flags`, `models` (what each can do), `job` and `queue` (what waits for a model),
 //! `worker` (how a model's thread does it), `routes` (the endpoints), `openai` (what texts are written by), `input` and `body`
-//! (what requests hold), `failure` (what they get where there is no answer), `token`, `host`, `metrics`, `openapi`, `page`, `http`.
+//! (what requests hold), `failure` (what they get where there is no answer), `room` (memory for images),
+//! `token`, `host`, `metrics`, `openapi`, `page`, `http` and `reader` (connections).
 //!
 //! A thread owns a model; threads of tokio serve connections and wait. Requests of the same kind share forward
 //! passes; texts that are written do so token by token, and join and leave between two.
@@ -20,6 +21,8 @@ mod openai;
 mod openapi;
 mod page;
 mod queue;
+mod reader;
+mod room;
 mod routes;
 mod token;
 mod worker;

@@ -16,6 +16,7 @@ use super::failure::Refusal;
 use super::job::{Asking, Job, Piece, Write};
 use super::metrics::Metrics;
 use super::queue::{Queue, Rejected};
+use super::room::{Room, Rooms};
 use super::worker::{Abilities, Worker};
 use crate::embed::embedder;
 use crate::task::{self, Opening, Reads};
@@ -119,12 +120,15 @@ impl Model {
     }
 
     /// Asks, and waits for the answer.
+    ///
+    /// - room: what the images of the question take
     pub(super) async fn ask<Q, A>(
         &self,
         question: Q,
+        room: Option<Room>,
         job: impl FnOnce(Asking<Q, A>) -> Job,
     ) -> Result<A, Refusal> {
-        let (asking, answer) = Asking::new(question);
+        let (asking, answer) = Asking::new(question, room);
         self.push(job(asking))?;
         answered(self.timeout, answer)
             .await
@@ -188,6 +192,7 @@ pub struct Models {
 struct All {
     models: Vec<Model>,
     metrics: Arc<Metrics>,
+    rooms: Rooms,
 }
 
 impl Drop for All {
@@ -221,7 +226,11 @@ impl Models {
         let metrics = Metrics::new();
         let one = |(name, bundle)| start(backend, name, bundle, limits, &metrics);
         let models = named.into_iter().map(one).collect::<Result<_, _>>()?;
-        let all = Arc::new(All { models, metrics });
+        let all = Arc::new(All {
+            models,
+            metrics,
+            rooms: Rooms::new(),
+        });
         Ok(Self { all })
     }
 
@@ -233,6 +242,11 @@ impl Models {
     /// Figures of all.
     pub(super) fn metrics(&self) -> &Metrics {
         &self.all.metrics
+    }
+
+    /// Memory for the images of requests.
+    pub(super) fn rooms(&self) -> &Rooms {
+        &self.all.rooms
     }
 
     /// The model of a name, which may be left out where there is one alone.

@@ -50,7 +50,7 @@ struct StreamOptions {
 
 /// One text, or a list of them.
 #[derive(Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "stop must be a text or a list of texts")]
 enum Texts {
     One(String),
     Several(Vec<String>),
@@ -64,7 +64,10 @@ struct ChatMessage {
 
 /// A text, or a list of parts, those of text.
 #[derive(Deserialize)]
-#[serde(untagged)]
+#[serde(
+    untagged,
+    expecting = "the content of a message must be a text or a list of parts"
+)]
 enum Content {
     Text(String),
     Parts(Vec<Part>),

@@ -27,6 +27,9 @@ use crate::generate::stepwise::{Texts, Told, Writer};
 use crate::guess::Guess;
 use crate::task::{Output, Row, Task};
 
+/// Bytes of texts that a place in a batch stands for.
+const PLACE_BYTES: usize = 32 << 10;
+
 /// What a model was opened for.
 #[derive(Default)]
 pub(super) struct Abilities {
@@ -125,7 +128,7 @@ impl Worker {
 
     /// Takes what fits to the first job.
     ///
-    /// - rows: of a job that fits
+    /// - rows: places that a job takes, of one that fits
     fn gather<T>(
         &self,
         first: T,
@@ -153,9 +156,11 @@ impl Worker {
         let all = self.gather(
             first,
             until,
-            |one| one.question.rows.len(),
+            |one| places(&one.question.rows),
             |job| match job {
-                Job::Predict(one) if one.question.asked == asked => Some(one.question.rows.len()),
+                Job::Predict(one) if one.question.asked == asked => {
+                    Some(places(&one.question.rows))
+                }
                 _ => None,
             },
             |job| match job {
@@ -180,9 +185,9 @@ impl Worker {
         let all = self.gather(
             first,
             until,
-            |one| one.question.len(),
+            |one| places(&one.question),
             |job| match job {
-                Job::Embed(one) => Some(one.question.len()),
+                Job::Embed(one) => Some(places(&one.question)),
                 _ => None,
             },
             |job| match job {
@@ -319,6 +324,18 @@ impl<'a> Desk<'a> {
             0
         })
     }
+}
+
+/// Places that rows take in a batch: one each, and more where texts are very long, since all of a batch are cut into tokens at once.
+fn places(rows: &[Row]) -> usize {
+    let bytes = |row: &Row| -> usize {
+        match row {
+            Row::Texts(texts) | Row::Words(texts) => texts.iter().map(String::len).sum(),
+            Row::Image(_) => 0,
+        }
+    };
+    let bytes: usize = rows.iter().map(bytes).sum();
+    rows.len().max(bytes / PLACE_BYTES)
 }
 
 fn refuse<Q, A>(all: Vec<Asking<Q, A>>, refusal: &Refusal) {

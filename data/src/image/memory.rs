@@ -5,7 +5,7 @@ use std::fmt::Display;
 use std::io;
 use std::path::Path;
 
-use super::check_shape;
+use super::{LONGEST_SIDE, check_shape};
 use crate::DataError;
 
 /// Bytes that a decoded image may take before it is resized.
@@ -23,13 +23,15 @@ const USUAL_MEMORY: u64 = 16 << 30;
 /// Refuses an image that is too large to hold while it is resized.
 pub(crate) fn check_pixels(path: &Path, height: u32, width: u32) -> Result<(), DataError> {
     let pixels = u64::from(height) * u64::from(width);
-    if pixels <= MOST_PIXELS {
+    let reason = if pixels > MOST_PIXELS {
+        format!("{height}x{width} are {pixels} pixels; an image may have {MOST_PIXELS}")
+    } else if height.max(width) as usize > LONGEST_SIDE {
+        // Resizing holds the old width at the new height, at 16 bytes a pixel.
+        format!("{height}x{width} has a side of more than {LONGEST_SIDE} pixels")
+    } else {
         return Ok(());
-    }
-    Err(too_large(
-        path,
-        format!("{height}x{width} are {pixels} pixels; an image may have {MOST_PIXELS}"),
-    ))
+    };
+    Err(too_large(path, reason))
 }
 
 /// An empty vector with room for so many images, if this machine can hold them.
@@ -103,9 +105,11 @@ mod tests {
 
     #[test]
     fn an_image_may_have_so_many_pixels() {
-        // 178,956,970 pixels are within it.
-        assert!(check_pixels(Path::new("x"), 2, 89_478_485).is_ok());
-        assert!(check_pixels(Path::new("x"), 2, 89_478_486).is_err());
+        // 178,945,000 pixels are within it, 178,958,000 are not.
+        assert!(check_pixels(Path::new("x"), 13_000, 13_765).is_ok());
+        assert!(check_pixels(Path::new("x"), 13_000, 13_766).is_err());
+        assert!(check_pixels(Path::new("x"), 1, 65_535).is_ok());
+        assert!(check_pixels(Path::new("x"), 65_536, 1).is_err());
     }
 
     #[test]

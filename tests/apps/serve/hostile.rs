@@ -1,10 +1,11 @@
 //! Who must not ask, and what nobody should: tokens, the page's policy, hostile requests.
 
-use std::io::{Read, Write};
+use std::io::{Cursor, Read, Write};
 use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use image::{GrayImage, ImageFormat};
 use serde_json::json;
 
 use super::client::{NANO, Server};
@@ -194,6 +195,21 @@ fn pictures_that_are_none_are_refused() {
     ] {
         let answer = server.post("/v1/predict", &json!({"inputs": [{"image": image}]}));
         answer.refusal(422);
+    }
+    // Small files that are large once they are decoded: one of a few KiB, and many together.
+    let bomb = |width, height| {
+        let mut png = Cursor::new(Vec::new());
+        let picture = GrayImage::new(width, height);
+        picture.write_to(&mut png, ImageFormat::Png).unwrap();
+        STANDARD.encode(png.get_ref())
+    };
+    for (inputs, reason) in [
+        (json!(bomb(100_000, 1)), "65535"),
+        (json!(vec![bomb(2000, 2000); 20]), "pixels together"),
+    ] {
+        let answer = server.post("/v1/predict", &json!({"inputs": inputs}));
+        let message = answer.refusal(422);
+        assert!(message.contains(reason), "{message}");
     }
     server
         .post("/v1/predict", &json!({"inputs": {"text": "a"}}))

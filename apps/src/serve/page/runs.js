@@ -52,7 +52,8 @@ class RunsView {
       const before = this.runs.find((one) => one.name === run.name);
       if (before && isRunning(before) && !isRunning(run)) announce(`${run.name}: ${words(run.state)}`);
     }
-    this.runs = data;
+    // What grows comes first: a narrow window shows few of them at once.
+    this.runs = [...data.filter(isRunning), ...data.filter((run) => !isRunning(run))];
     await Promise.all(this.chosen().map((run) => this.loadRecords(run)));
   }
 

@@ -20,7 +20,7 @@ export function sampling() {
   return { fields: options(...fields), read };
 }
 
-const ENDS = { stop: "The text came to its end.", length: "It stopped at the most tokens that were asked for." };
+const ENDS = { stop: "The text came to its end.", length: "It stopped at the most tokens that were asked for, or that the model takes." };
 
 // Tokens, speed and why it ended, in a sentence.
 export function account({ usage, reason, since, isStopped }) {

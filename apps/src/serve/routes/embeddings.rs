@@ -77,12 +77,13 @@ pub(super) async fn embeddings(
         return Err(Refusal::value("dimensions", message));
     }
     let inputs = input::list(request.input, served.limits().inputs)?;
-    let rows = if model.reads == Some(Reads::Image) {
+    let (rows, room) = if model.reads == Some(Reads::Image) {
         rows(&served, Some(&model.name), inputs).await?
     } else {
-        inputs.into_iter().map(text).collect::<Result<_, _>>()?
+        let texts = inputs.into_iter().map(text).collect::<Result<_, _>>()?;
+        (texts, None)
     };
-    let vectors = model.ask(rows, Job::Embed).await?;
+    let vectors = model.ask(rows, room, Job::Embed).await?;
     let encoding = request.encoding_format.unwrap_or_default();
     let all = vectors.values.chunks(vectors.width.max(1)).enumerate();
     let data = all.map(|(index, vector)| Embedding {

@@ -33,7 +33,7 @@ pub(super) async fn explain(
     let model = served.models().find(request.model.as_deref())?;
     model.require(Ability::Explain)?;
     let method = method(request.method.as_deref(), model.reads == Some(Reads::Image))?;
-    let mut rows = rows(&served, Some(&model.name), vec![request.input]).await?;
+    let (mut rows, room) = rows(&served, Some(&model.name), vec![request.input]).await?;
     let row = rows.remove(0);
     let texts = match &row {
         Row::Texts(texts) | Row::Words(texts) => texts.clone(),
@@ -44,7 +44,7 @@ pub(super) async fn explain(
         method,
         class: request.class,
     };
-    let explanation = model.ask(question, Job::Explain).await?;
+    let explanation = model.ask(question, room, Job::Explain).await?;
     let completeness = explanation.completeness.as_ref();
     let mut answer = json!({
         "model": model.name, "class": explanation.class, "probability": explanation.probability,

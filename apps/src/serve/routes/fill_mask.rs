@@ -50,7 +50,7 @@ pub(super) async fn fill_mask(
         text: request.text,
         top: checked_top(request.top)?,
     };
-    let masks = model.ask(question, Job::FillMask).await?;
+    let masks = model.ask(question, None, Job::FillMask).await?;
     let fill = |guess: Guess| Fill {
         token: guess.name,
         probability: guess.figure.number(),

@@ -16,6 +16,7 @@ use crate::serve::failure::Refusal;
 use crate::serve::input;
 use crate::serve::job::{Job, Predict};
 use crate::serve::models::Ability;
+use crate::serve::room::Room;
 use crate::task::{Asked, Output, Prediction, Reads, Row};
 
 /// What is asked.
@@ -45,18 +46,22 @@ enum Line {
     Mask(Value),
 }
 
-/// Rows of inputs; images are decoded on another thread than those that serve connections.
+/// Rows of inputs, and what their images take; these are decoded on another thread than those that serve connections.
 pub(super) async fn rows(
     served: &Served,
     model: Option<&str>,
     inputs: Vec<Value>,
-) -> Result<Vec<Row>, Refusal> {
+) -> Result<(Vec<Row>, Option<Room>), Refusal> {
     let found = served.models().find(model)?;
     if found.reads != Some(Reads::Image) {
-        return input::rows(inputs, found);
+        return Ok((input::rows(inputs, found)?, None));
     }
     let (served, name) = (served.clone(), found.name.clone());
-    let decode = move || input::rows(inputs, served.models().find(Some(&name))?);
+    let decode = move || -> Result<(Vec<Row>, Option<Room>), Refusal> {
+        let models = served.models();
+        let room = models.rooms().take(input::kib(&inputs))?;
+        Ok((input::rows(inputs, models.find(Some(&name))?)?, Some(room)))
+    };
     let decoded = tokio::task::spawn_blocking(decode).await;
     decoded.unwrap_or_else(|error| Err(Refusal::broken(error.to_string())))
 }
@@ -96,8 +101,9 @@ pub(super) async fn predict(
         }
     }
     let inputs = input::list(request.inputs, limits.inputs)?;
-    let rows = rows(&served, Some(&model.name), inputs).await?;
-    let outputs = model.ask(Predict { rows, asked }, Job::Predict).await?;
+    let (rows, room) = rows(&served, Some(&model.name), inputs).await?;
+    let question = Predict { rows, asked };
+    let outputs = model.ask(question, room, Job::Predict).await?;
     let lines = outputs.into_iter().map(line);
     Ok(Json(Answer {
         model: model.name.clone(),
