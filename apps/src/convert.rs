@@ -61,9 +61,9 @@ pub struct Flags {
     #[arg(long)]
     pub merge: bool,
     /// Write the low-rank adapter that is nearest to the difference of two models
-    #[arg(long, conflicts_with_all = ["merge", "model", "torchvision", "onnx", "evaluate"])]
+    #[arg(long, conflicts_with_all = ["merge", "model", "torchvision", "onnx", "evaluate", "precision"])]
     pub extract_lora: bool,
-    /// Rank of the adapter that is extracted
+    /// Rank of the adapter that is extracted, at most
     #[arg(
         long,
         value_name = "N",
