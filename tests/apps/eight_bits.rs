@@ -51,6 +51,9 @@ fn the_bundled_encoder_is_a_quarter_as_large_and_fills_masks_alike() {
     let near = rounded.iter().find(|(rounded, _)| rounded == word);
     let (_, near) = near.unwrap();
     assert!((near - share).abs() < 0.05, "{near}, not {share}");
+    // Python's library does not read it.
+    let card = printed(&["card", &output]);
+    assert!(!card.contains("transformers"), "{card}");
 }
 
 #[test]
