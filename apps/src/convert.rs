@@ -47,8 +47,8 @@ a quarter as large, and the CPU reads as much less for each token that it writes
     after_help = EXAMPLES
 )]
 pub struct Flags {
-    /// What is rewritten, and the new bundle, which must not exist yet; the latter alone where --model names the former. With
-    /// --extract-lora two models and the new adapter
+    /// What is rewritten, and the new bundle or file, which must not exist yet; the latter alone where --model names the former.
+    /// With --extract-lora two models and the new adapter
     #[arg(value_name = "DIR", num_args = 1..=3, required = true)]
     pub places: Vec<String>,
     /// A bundle, a Hugging Face directory, an adapter, a run, or the bundled wordnet-bert-nano
@@ -61,9 +61,9 @@ pub struct Flags {
     #[arg(long)]
     pub merge: bool,
     /// Write the low-rank adapter that is nearest to the difference of two models
-    #[arg(long, conflicts_with_all = ["merge", "model", "torchvision", "onnx", "evaluate"])]
+    #[arg(long, conflicts_with_all = ["merge", "model", "torchvision", "onnx", "evaluate", "precision"])]
     pub extract_lora: bool,
-    /// Rank of the adapter that is extracted
+    /// Rank of the adapter that is extracted, at most
     #[arg(
         long,
         value_name = "N",
@@ -86,7 +86,7 @@ pub struct Flags {
     /// Says what a file of weights is of (model.family=resnet50), or how labelled rows are read (data.text=review)
     #[arg(long, value_name = "KEY=VALUE")]
     pub set: Vec<String>,
-    /// Replace the directory if it exists
+    /// Replace the directory or file if it exists
     #[arg(long)]
     pub force: bool,
 }
@@ -146,12 +146,18 @@ impl Flags {
     fn format(&self, output: &Path) -> Format {
         if self.torchvision {
             Format::Torchvision
-        } else if self.onnx || output.extension().is_some_and(|end| end == "onnx") {
+        } else if self.onnx || ends_with_onnx(output) {
             Format::Onnx
         } else {
             Format::Bundle
         }
     }
+}
+
+/// Whether a name says that it is an ONNX file's.
+fn ends_with_onnx(output: &Path) -> bool {
+    let end = output.extension();
+    end.is_some_and(|end| end.eq_ignore_ascii_case("onnx"))
 }
 
 /// What is written.
@@ -195,7 +201,14 @@ pub fn run(flags: &Flags) -> Result<String, Failure> {
     let from = open::bundle_or_file(model, &of_file)?;
     let format = flags.format(&output);
     match format {
-        Format::Torchvision | Format::Onnx => open::check_output(&output, &[from.path()])?,
+        Format::Torchvision | Format::Onnx => {
+            open::check_output(&output, &[from.path()])?;
+            if output.exists() && !flags.force {
+                let output = output.display();
+                let reason = format!("{output}: exists; --force replaces it");
+                return Err(Failure::input(reason));
+            }
+        }
         Format::Bundle => {
             check_output(&output, flags.force)?;
             check_apart(&output, from.path())?;

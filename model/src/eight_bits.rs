@@ -13,15 +13,16 @@ use serde_json::{Value, json};
 pub const SCALE: &str = ".scale";
 /// In `config.json` of a bundle with matrices of 8 bits.
 pub const KEY: &str = "quantization_config";
-/// What [`KEY`] calls the format. Python's `transformers` does not know it, and says so where it would else read the numbers for the values.
-const METHOD: &str = "hearth_int8";
+/// What [`KEY`] calls the format. It is no `quant_method`: `transformers` refuses a configuration without one, and where it does not
+/// know the method it warns and reads the numbers for the values.
+const FORMAT: &str = "hearth_int8";
 /// The largest number, of either sign.
 const MOST: f32 = 127.0;
 
 /// What `config.json` says of matrices of 8 bits.
 pub fn settings() -> Value {
     json!({
-        "quant_method": METHOD,
+        "format": FORMAT,
         "bits": 8,
         "scale": "of each output, in NAME.scale",
     })
@@ -29,7 +30,7 @@ pub fn settings() -> Value {
 
 /// Whether `config.json` says that matrices are of 8 bits as they are here.
 pub fn is_named(config: &Value) -> bool {
-    config[KEY]["quant_method"] == METHOD
+    config[KEY]["format"] == FORMAT
 }
 
 /// A matrix.

@@ -45,7 +45,8 @@ fn torchvisions_names_go_in_and_come_out() {
         );
     }
     let text = bundles.masked_lm("masked");
-    let message = refused(&["convert", "--torchvision", &text, &output]);
+    let other = bundles.at("other.safetensors");
+    let message = refused(&["convert", "--torchvision", &text, &other]);
     assert!(message.contains("torchvision has no"), "{message}");
     let nowhere = bundles.at("nowhere/x.safetensors");
     let message = refused(&[&["convert", "--torchvision", &file, &nowhere], &sizes[..]].concat());

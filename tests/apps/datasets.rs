@@ -557,7 +557,7 @@ fn wrong_input_is_refused_before_anything_is_written() {
         ),
         (
             &["describe", &table, "--plot", &at("a.png")],
-            "charts of texts are drawn as an SVG; name it so",
+            "charts of texts are drawn as an SVG; name it so, or say --images where the rows are images",
         ),
         (
             &["describe", &photos, "--plot", &at("a.svg")],

@@ -51,6 +51,9 @@ fn the_bundled_encoder_is_a_quarter_as_large_and_fills_masks_alike() {
     let near = rounded.iter().find(|(rounded, _)| rounded == word);
     let (_, near) = near.unwrap();
     assert!((near - share).abs() < 0.05, "{near}, not {share}");
+    // Python's library does not read it.
+    let card = printed(&["card", &output]);
+    assert!(!card.contains("transformers"), "{card}");
 }
 
 #[test]
@@ -75,6 +78,8 @@ fn models_compute_almost_the_same_and_go_back_to_floats() {
         let bundle = open(&small);
         let settings = &bundle.raw_config()["quantization_config"];
         assert_eq!(settings["bits"], 8, "{model}");
+        // What transformers refuses to go on without.
+        assert!(settings.get("quant_method").is_none(), "{model}");
         let whole = dumped(&model);
         assert_near(&dumped(&small), &whole, 0.1);
         let back = bundles.at("back");

@@ -73,6 +73,22 @@ fn what_an_adapter_lacks_is_said() {
     assert!(share > 0.1 && share < 0.9, "{text}");
     let config = fs::read_to_string(format!("{found}/adapter_config.json")).unwrap();
     assert!(config.contains("\"fan_in_fan_out\": true"), "{config}");
+    // More than a layer has would be zeros.
+    let far = bundles.at("far");
+    let args = [
+        "convert",
+        "--extract-lora",
+        &base,
+        &tuned,
+        &far,
+        "--rank",
+        "100000",
+    ];
+    let output = apps(&args);
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert!(told.starts_with("note: the adapter is of rank "), "{told}");
+    let bytes = fs::metadata(format!("{far}/adapter_model.safetensors")).unwrap();
+    assert!(bytes.len() < 1 << 20);
 }
 
 #[test]

@@ -16,7 +16,7 @@ use crate::bundles::{Bundles, CLASSES, apps, draw, open, printed, refused, wordp
 fn converted(bundles: &Bundles, bundle: &str) -> Model {
     let output = bundles.at("out.onnx");
     assert_eq!(
-        printed(&["convert", bundle, &output]),
+        printed(&["convert", "--force", bundle, &output]),
         format!("wrote {output}\n")
     );
     Model::decode(&fs::read(&output).unwrap()[..]).unwrap()
@@ -300,6 +300,14 @@ fn a_place_for_the_file_is_wanted() {
         message.ends_with("its directory does not exist"),
         "{message}"
     );
+    let there = bundles.file("there.ONNX", "mine");
+    let message = refused(&["convert", &bundle, &there]);
+    assert!(
+        message.ends_with("exists; --force replaces it"),
+        "{message}"
+    );
+    printed(&["convert", "--force", &bundle, &there]);
+    Model::decode(&fs::read(&there).unwrap()[..]).unwrap();
     let both = apps(&[
         "convert",
         "--onnx",

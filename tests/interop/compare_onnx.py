@@ -112,7 +112,7 @@ def difference(graph, dump, rows, seq=None):
 def compare(apps, bundle, inputs, folder):
     """The largest difference of a bundle."""
     file, dumped = folder / "model.onnx", folder / "dump.safetensors"
-    run(apps, "convert", bundle, file, "--onnx")
+    run(apps, "convert", bundle, file, "--onnx", "--force")
     graph = session(file)
     is_of_images = graph.get_inputs()[0].name == "pixel_values"
     run(apps, "dump", "--model", bundle, "--input", inputs[is_of_images], "--output", dumped)

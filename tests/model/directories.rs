@@ -866,6 +866,11 @@ fn keys_that_change_nothing_are_taken() {
         ("bert-masked-lm-1", "quantization_config", Value::Null),
         (
             "bert-masked-lm-1",
+            "quantization_config",
+            model::eight_bits::settings(),
+        ),
+        (
+            "bert-masked-lm-1",
             "position_embedding_type",
             json!("absolute"),
         ),

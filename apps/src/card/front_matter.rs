@@ -3,7 +3,7 @@
 //! <https://huggingface.co/docs/hub/model-cards>. A key whose value nothing records is left out.
 
 use data::bundled::BundledSet;
-use model::{Bundle, HeadKind};
+use model::{Bundle, HeadKind, eight_bits};
 use serde_json::Value;
 
 use super::Subject;
@@ -141,7 +141,8 @@ pub(super) fn library(bundle: &Bundle) -> &'static str {
     let is_of_transformers = bundle
         .class()
         .is_some_and(|class| !class.starts_with("Hearth"));
-    if is_merged_or_plain && is_of_transformers {
+    let of_8_bits = eight_bits::is_named(bundle.raw_config());
+    if is_merged_or_plain && is_of_transformers && !of_8_bits {
         "transformers"
     } else {
         "hearth"

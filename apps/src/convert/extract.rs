@@ -105,7 +105,12 @@ impl Extraction {
         [tuned, base]: [BTreeMap<String, Parameter>; 2],
         names: Names,
     ) -> Result<String, Failure> {
-        let rank = self.rank;
+        let most = largest_rank(&tuned, names).max(1);
+        let rank = self.rank.min(most);
+        if rank < self.rank {
+            let asked = self.rank;
+            eprintln!("note: the adapter is of rank {rank}, not {asked}: no layer has more");
+        }
         let mut found = Extracted {
             rank,
             layers: Vec::new(),
@@ -187,6 +192,18 @@ impl Parameter {
         let pairs = self.data.iter::<f32>().zip(other.iter::<f32>());
         pairs.map(|(ours, theirs)| ours - theirs).collect()
     }
+}
+
+/// The most that a difference of linear weights can have.
+fn largest_rank(parameters: &BTreeMap<String, Parameter>, names: Names) -> usize {
+    let weights = parameters
+        .iter()
+        .filter(|(name, parameter)| parameter.is_weight && !saved_whole(name, names));
+    let ranks = weights.filter_map(|(_, parameter)| match parameter.data.shape[..] {
+        [rows, columns] => Some(rows.min(columns)),
+        _ => None,
+    });
+    ranks.max().unwrap_or_default()
 }
 
 /// Columns as rows.

@@ -651,7 +651,9 @@ pub fn run(flags: &Flags) -> Result<String, Failure> {
             .is_some_and(|extension| extension.eq_ignore_ascii_case("svg"))
         {
             let plot = plot.display();
-            let reason = format!("{plot}: charts of texts are drawn as an SVG; name it so");
+            let reason = format!(
+                "{plot}: charts of texts are drawn as an SVG; name it so, or say --images where the rows are images"
+            );
             return Err(Failure::input(reason));
         }
         let inputs: Vec<_> = flags.source.source.iter().map(AsRef::as_ref).collect();

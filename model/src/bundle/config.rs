@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::{Bundle, BundleError};
+use crate::eight_bits;
 use crate::names::{Family, HeadKind, HeadNames, Names};
 use crate::registry::{IMAGE_FAMILIES, SEQ2SEQ_FAMILIES, TEXT_FAMILIES};
 
@@ -46,6 +47,7 @@ pub(super) fn family(config: &Value) -> Result<&'static Family, String> {
 /// Fills in what the family means by keys that are left out, and refuses values that change what a model computes in a
 /// way that is not implemented.
 pub(super) fn complete(config: &mut Value, family: &'static Family) -> Result<(), String> {
+    let of_8_bits = eight_bits::is_named(config);
     let Some(config) = config.as_object_mut() else {
         return Err("holds no JSON object".into());
     };
@@ -57,6 +59,9 @@ pub(super) fn complete(config: &mut Value, family: &'static Family) -> Result<()
         }
     }
     for (key, only) in family.fixed {
+        if of_8_bits && *key == eight_bits::KEY {
+            continue;
+        }
         let Some(value) = config.get(*key).filter(|value| !value.is_null()) else {
             continue;
         };
