@@ -61,7 +61,8 @@ pub(super) async fn serve(
         // Pieces of a text are not to wait for more of them.
         stream.set_nodelay(true).ok();
         let service = TowerToHyperService::new(router.clone());
-        let connection = builder.serve_connection(TokioIo::new(TimedWrites::new(stream, slowest)), service);
+        let connection =
+            builder.serve_connection(TokioIo::new(TimedWrites::new(stream, slowest)), service);
         let connection = graceful.watch(connection);
         tokio::spawn(async move {
             // What goes wrong with one connection is of no account to others.
