@@ -37,8 +37,8 @@ Examples:
   apps convert wordnet-bert-nano wordnet.onnx
   apps convert --extract-lora wordnet-bert-nano runs/text-classification adapter --rank 8
 
-8 bits are for the matrices of linear layers and for the table of tokens: whole numbers, and a scale for each output. The file is
-a quarter as large, and the CPU reads as much less for each token that it writes.";
+8 bits are for the matrices of linear layers and for the table of tokens: whole numbers, and a scale for each output: a
+quarter of f32, in the file and in memory.";
 
 /// Rewrite a model: shards and pickles to one file, an adapter merged, weights in 16 or 8 bits, an ONNX file
 #[derive(Args, Clone, Debug)]
