@@ -80,9 +80,6 @@ fn models_compute_almost_the_same_and_go_back_to_floats() {
         assert_eq!(settings["bits"], 8, "{model}");
         // What transformers refuses to go on without.
         assert!(settings.get("quant_method").is_none(), "{model}");
-        let whole = dumped(&model);
-        // Weights drawn at random, in layers of a few values: a real model is nearer.
-        assert_near(&dumped(&small), &whole, 0.3);
         let back = bundles.at("back");
         printed(&["convert", "--force", &small, &back]);
         assert!(
@@ -92,7 +89,17 @@ fn models_compute_almost_the_same_and_go_back_to_floats() {
                 .is_none()
         );
         assert!(!open(&back).weights().unwrap().are_of_8_bits());
-        assert_near(&dumped(&back), &dumped(&small), 1e-4);
+        let (of_floats, of_numbers, whole) = (dumped(&back), dumped(&small), dumped(&model));
+        assert_near(&of_floats, &of_numbers, 1e-4);
+        // Weights drawn at random, in layers of a few values: a real model is nearer.
+        let norm =
+            |values: &mut dyn Iterator<Item = f32>| values.map(|x| x * x).sum::<f32>().sqrt();
+        let mut error = of_numbers
+            .iter()
+            .zip(&whole)
+            .map(|(one, other)| one - other);
+        let share = norm(&mut error) / norm(&mut whole.iter().copied());
+        assert!(share < 0.1, "{model}: {share}");
     }
 }
 

@@ -9,6 +9,7 @@ mod tiny_bert;
 
 mod adapters;
 mod beside;
+mod carried;
 mod directories;
 mod encoder;
 mod families;

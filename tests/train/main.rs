@@ -9,7 +9,6 @@ mod tiny_bert;
 
 use objectives::tensors as golden;
 
-mod carried;
 mod distillation;
 mod engine;
 mod losses;
