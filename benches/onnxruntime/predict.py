@@ -6,8 +6,8 @@
     python benches/onnxruntime/predict.py DIR model.onnx texts.txt --one 200                  # milliseconds of one text
 
 Texts are sorted by their number of tokens and padded in batches of 64; a line of the output is the probability of each class, in
-the order of the rows. With --one texts are asked one after the other, as a server asks them, tokens included, and the median is
-printed; it is to be compared with `"seconds"` of `apps serve`'s answers or with benches/serve/load.py and one client.
+the order of the rows. With --one texts are asked one after the other, tokens included, and the median is printed, to be compared with
+`benches/serve/load.py --clients 1` against `apps serve --batch-wait-ms 0`.
 """
 
 import argparse
