@@ -143,7 +143,7 @@ fn style(share: f32) -> String {
     )
 }
 
-/// - title: of the row, so that each table has a name of its own
+/// - title: names the table, so that a screen reader can tell it from those of other rows
 fn numbers(tokens: &[Token], title: &str) -> String {
     let row = |token: &Token| {
         vec![

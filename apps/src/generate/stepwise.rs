@@ -31,7 +31,7 @@ pub enum Told {
 pub trait Texts {
     /// Begins a text; its prompt is read in a step to come.
     ///
-    /// - name: by which the text is told from the others
+    /// - name: identifies the text among those that are being written
     /// - tokens: at least one
     ///
     /// # Errors
@@ -210,7 +210,7 @@ impl<B: Backend> Desk<'_, B> {
 }
 
 impl Text<'_> {
-    /// Whether the text ends before another token, which is told then.
+    /// Whether the text has ended; if so, `tell` is given how.
     fn ends(&mut self, tell: &mut dyn FnMut(u64, Told)) -> Result<bool, Failure> {
         let Some(end) = self.steps.end(self.tokens.len()) else {
             return Ok(false);

@@ -30,7 +30,7 @@ pub struct Flags {
     /// Bundles, Hugging Face directories, adapters, runs or the bundled wordnet-bert-nano, each also NAME=MODEL
     #[arg(required = true, value_name = "MODEL")]
     pub models: Vec<String>,
-    /// A LoRA adapter that requests choose by its name; a model of its own, merged with its base; may be repeated
+    /// A LoRA adapter that requests choose by its name; it is merged with its base into a separate model; may be repeated
     #[arg(long, value_name = "NAME=DIR")]
     pub adapter: Vec<String>,
     #[command(flatten)]

@@ -14,7 +14,7 @@ use axum::response::{IntoResponse, Response};
 use super::Served;
 use super::failure::Refusal;
 
-/// Lets those through who ask this machine by a name of its own, where others are refused.
+/// Refuses requests whose `Host` is no name of this machine, if the server asks for that.
 pub(super) async fn check(State(served): State<Served>, request: Request, next: Next) -> Response {
     match served.own_name() {
         Some(own) if !is_own(request.headers(), own) => {

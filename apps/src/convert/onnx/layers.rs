@@ -68,7 +68,7 @@ impl Graph {
         self.mul(x, &share)
     }
 
-    /// In the form that runtimes know and compute in one step; the operator of its own is younger than version 17.
+    /// By the error function, which onnxruntime recognises and computes in one step: `Gelu` itself comes with operator set 20.
     fn gelu(&mut self, x: &Var) -> Var {
         let root = self.number(std::f64::consts::SQRT_2);
         let inside = self.node("Div", [x, &root], vec![]);
