@@ -12,10 +12,10 @@ use model::bundle::peft::{self, Extracted, ExtractedLayer, saved_whole};
 use model::bundle::{Bundle, Load};
 use model::{Names, walk};
 use train::backend::with_backend;
-use train::run::check_writable;
 use train::{BackendName, Failure, WithBackend};
 
 use super::factors::factors;
+use super::files::is_replaced;
 use crate::any_model::{AnyImageModel, AnyTextModel};
 use crate::open;
 use crate::predict::format::table;
@@ -258,21 +258,8 @@ impl Report {
 /// Refuses a place that cannot become an adapter, or where something that is none would be lost.
 fn check_output(output: &Path, force: bool) -> Result<(), Failure> {
     let wrong = |reason: &str| Err(Failure::input(format!("{}: {reason}", output.display())));
-    if output.file_name().is_none() {
-        return wrong("is no name for a directory");
-    }
-    open::folder_of(output)?;
-    if output.is_file() {
-        return wrong("is a file; the adapter is a directory");
-    }
-    if let Err(error) = check_writable(output) {
-        return wrong(&format!("cannot be written: {error}"));
-    }
-    if !output.exists() {
+    if !is_replaced(output, force, "adapter")? {
         return Ok(());
-    }
-    if !force {
-        return wrong("exists; --force replaces it");
     }
     let own = [peft::CONFIG, peft::WEIGHTS];
     let entries = output.read_dir().map_err(Failure::running)?;

@@ -42,24 +42,36 @@ pub(super) fn folders_of_modules(modules: &[u8]) -> Vec<String> {
     folders.filter(is_inside).map(str::to_string).collect()
 }
 
-/// Refuses a place that cannot become a bundle, or where something that is no model would be lost.
-pub(super) fn check_output(output: &Path, force: bool) -> Result<(), Failure> {
+/// Whether a directory is there that is to be replaced.
+///
+/// - what: will be written
+///
+/// # Errors
+///
+/// A place that cannot become a directory, or one that exists without `force`.
+pub(super) fn is_replaced(output: &Path, force: bool, what: &str) -> Result<bool, Failure> {
     let wrong = |reason: &str| Err(Failure::input(format!("{}: {reason}", output.display())));
     if output.file_name().is_none() {
         return wrong("is no name for a directory");
     }
     open::folder_of(output)?;
     if output.is_file() {
-        return wrong("is a file; the new bundle is a directory");
+        return wrong(&format!("is a file; the {what} is a directory"));
     }
     if let Err(error) = check_writable(output) {
         return wrong(&format!("cannot be written: {error}"));
     }
-    if !output.exists() {
-        return Ok(());
-    }
-    if !force {
+    if output.exists() && !force {
         return wrong("exists; --force replaces it");
+    }
+    Ok(output.exists())
+}
+
+/// Refuses a place that cannot become a bundle, or where something that is no model would be lost.
+pub(super) fn check_output(output: &Path, force: bool) -> Result<(), Failure> {
+    let wrong = |reason: &str| Err(Failure::input(format!("{}: {reason}", output.display())));
+    if !is_replaced(output, force, "new bundle")? {
+        return Ok(());
     }
     if !output.join(bundle::CONFIG).is_file() {
         return wrong("holds no model; --force replaces models only");
